@@ -1,0 +1,37 @@
+# The whole developer interface; .ci/run and the README use these words and no others.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: train test test-slow lint format bench build
+.DEFAULT_GOAL := train
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+train: $(VENV)/installed      ## one run on the phantom; ARGS="model=unetpp data=folder data.root=/my/scans"
+	$(BIN)/python -m seg.train $(ARGS)
+
+test: $(VENV)/installed       ## the default tier, under about four minutes on two cores
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/installed  ## what the default tier leaves out: whole runs, servers, wheels
+	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed      ## the figures of benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks $(ARGS)
+
+build: $(VENV)/installed      ## sdist and wheel in dist/
+	$(BIN)/python -m build
