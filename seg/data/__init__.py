@@ -1,0 +1,1 @@
+"""From image files to patches: cases, splits, fingerprint, plan, cache, sampling, augmentation."""

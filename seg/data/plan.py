@@ -1,0 +1,218 @@
+"""What `auto` decides from the fingerprint: spacing, patch, batch, pooling, normalisation, each with its reason."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from seg.data.fingerprint import Fingerprint
+from seg.errors import ConfigError, DataError
+
+STEP = 16  # automatic patches are multiples of it, so that networks with up to four poolings take them
+ANISOTROPIC = 3  # ratio of voxel sizes above which the coarse axis is treated by itself
+LARGEST_VOLUME = 2**31  # voxels of a prepared volume: 8 GiB a channel
+SHARE_OF_DATA = 0.05  # a step sees at most so much of the data set; nnU-Net's rule
+SMALLEST_MAP = 4  # voxels along an axis below which nothing is pooled
+SLICE_VOXELS = 512 * 512
+Auto = Literal["auto"]
+
+
+@dataclass(frozen=True)
+class ChannelNorm:
+    """How one channel is normalised.
+
+    ``zscore``: by mean and standard deviation of each image itself, the numbers here being unused.
+    ``ct``: clipped to ``low`` … ``high``, then by ``mean`` and ``std``, all of the foreground of the data set.
+    """
+
+    kind: Literal["ct", "zscore"]
+    low: float = 0.0
+    high: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Decisions for one data set, axes in RAS+ order.
+
+    ``spacing_mm`` and ``shape`` (median, voxels) are those after resampling. ``patch`` has one entry a dimension; in
+    2-D ``slice_axis``, the coarsest, is left out of it. ``strides`` has one entry a resolution level, the first all 1.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    patch: tuple[int, ...]
+    batch_size: int
+    slice_axis: int
+    strides: tuple[tuple[int, ...], ...]
+    normalization: tuple[ChannelNorm, ...]
+    reasons: tuple[str, ...]
+
+    def explain(self) -> list[str]:
+        """One line a decision: what, and why."""
+        return list(self.reasons)
+
+
+def make_plan(
+    fingerprint: Fingerprint,
+    channels: Sequence[str],
+    *,
+    dims: int,
+    spacing: Auto | Sequence[float] = "auto",
+    patch: Auto | Sequence[int] = "auto",
+    batch_size: Auto | int = "auto",
+    normalization: Literal["auto", "zscore", "ct"] = "auto",
+    patch_voxels: int = 96**3,
+) -> Plan:
+    """Decides whatever is ``"auto"`` and takes the rest as it is given.
+
+    Source: Isensee et al. 2021, nnU-Net, Nature Methods 18, 203, online methods, rule-based parameters. Patch and
+    batch follow a number of voxels instead of the memory of one graphics card.
+
+    Args:
+        fingerprint: of the cases outside the test part, so that nothing is learnt from the test.
+        channels: names; one named "CT" is normalised as CT.
+        dims: 2 or 3.
+        spacing: target voxel size in mm, RAS+ order.
+        patch: voxels, one number a dimension.
+        batch_size: patches a step.
+        normalization: of every channel.
+        patch_voxels: what an automatic patch may hold, and the voxels a step is filled up to.
+
+    Raises:
+        ConfigError: a patch of another length than ``dims``, or a spacing that makes volumes of absurd size.
+        DataError: CT normalisation where no case has foreground.
+    """
+    spacing_mm, why_spacing = _spacing(fingerprint, spacing)
+    shape = _median_shape(fingerprint, spacing_mm)
+    if math.prod(shape) > LARGEST_VOLUME:
+        raise ConfigError(
+            f"data.spacing={list(spacing_mm)} mm makes {'×'.join(map(str, shape))} voxels of the median volume. "
+            "Set a coarser one, or leave it at auto."
+        )
+    slice_axis = max(range(3), key=lambda axis: (round(spacing_mm[axis], 3), axis))
+    axes = [axis for axis in range(3) if dims == 3 or axis != slice_axis]
+    limit = patch_voxels if dims == 3 else min(patch_voxels, SLICE_VOXELS)
+    size, why_patch = _patch([shape[axis] for axis in axes], patch, limit)
+    if len(size) != dims:
+        raise ConfigError(f"data.patch={list(size)} has {len(size)} numbers; with dims={dims} it needs {dims}.")
+    seen = len(fingerprint.cases) * math.prod(shape)
+    batch, why_batch = _batch(size, batch_size, patch_voxels if dims == 3 else 2 * limit, seen)
+    strides = _strides(size, [spacing_mm[axis] for axis in axes])
+    norms = tuple(_norm(fingerprint, number, name, normalization) for number, name in enumerate(channels))
+    reasons = [
+        f"spacing {_times(spacing_mm)} mm: {why_spacing}",
+        f"patch {_times(size)}: {why_patch}",
+        f"batch {batch}: {why_batch}",
+        f"strides {' '.join(map(_times, strides))}: finer axes are halved first, down to {SMALLEST_MAP} voxels",
+        *(_reason(name, norm, normalization) for name, norm in zip(channels, norms, strict=True)),
+    ]
+    if dims == 2:
+        reasons.append(f"slices across axis {'xyz'[slice_axis]}: the coarsest, the last of equals")
+    return Plan(spacing_mm, shape, size, batch, slice_axis, strides, norms, tuple(reasons))
+
+
+def _spacing(fingerprint: Fingerprint, asked: Auto | Sequence[float]) -> tuple[tuple[float, float, float], str]:
+    """Median voxel size by axis; a coarse axis of thick slices at its 10th percentile.
+
+    The median changes fewest images. Where slices are thick in most images, their median would throw away the detail
+    of those with thin ones. Source: as ``make_plan``, target spacing.
+    """
+    if asked != "auto":
+        x, y, z = map(float, asked)
+        return (x, y, z), "as given"
+    all_mm = np.array([case.spacing_mm for case in fingerprint.cases])
+    target = np.median(all_mm, axis=0)
+    shape = np.median([case.shape for case in fingerprint.cases], axis=0)
+    coarse = int(np.argmax(target))
+    others = [axis for axis in range(3) if axis != coarse]
+    reason = "median of the cases"
+    if target[coarse] > ANISOTROPIC * max(target[others]) and shape[coarse] * ANISOTROPIC < min(shape[others]):
+        target[coarse] = max(np.percentile(all_mm[:, coarse], 10), *target[others])
+        reason += f"; along {'xyz'[coarse]}, over {ANISOTROPIC} times coarser than the others, the 10th percentile"
+    x, y, z = (round(float(size), 6) for size in target)
+    return (x, y, z), reason
+
+
+def _median_shape(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> tuple[int, int, int]:
+    resampled = [np.array(case.shape) * case.spacing_mm / spacing_mm for case in fingerprint.cases]
+    x, y, z = (max(1, round(float(size))) for size in np.median(resampled, axis=0))
+    return x, y, z
+
+
+def _patch(shape: Sequence[int], asked: Auto | Sequence[int], limit: int) -> tuple[tuple[int, ...], str]:
+    """Median volume rounded up to multiples of STEP; while too large, the axis that covers most of it gives way."""
+    if asked != "auto":
+        return tuple(map(int, asked)), "as given"
+    patch = [math.ceil(size / STEP) * STEP for size in shape]
+    while math.prod(patch) > limit and max(patch) > STEP:
+        axis = max((a for a in range(len(patch)) if patch[a] > STEP), key=lambda a: patch[a] / shape[a])
+        patch[axis] -= STEP
+    return tuple(patch), f"the median volume, {_times(shape)}, in multiples of {STEP} and at most {limit} voxels"
+
+
+def _batch(patch: Sequence[int], asked: Auto | int, fill: int, seen: int) -> tuple[int, str]:
+    """As many patches as fill a step, within bounds, and at most 5 % of all voxels of the cases, ``seen``.
+
+    One patch alone makes noisy steps; very many make few steps, and of a small data set the same ones again and again.
+    """
+    if asked != "auto":
+        return int(asked), "as given"
+    low, high = (2, 8) if len(patch) == 3 else (8, 32)
+    wanted = round(min(fill, SHARE_OF_DATA * seen) / math.prod(patch))
+    why = f"about {fill} voxels a step, at most {SHARE_OF_DATA:.0%} of the data, in {low} to {high} patches"
+    return min(max(wanted, low), high), why
+
+
+def _strides(patch: Sequence[int], spacing_mm: Sequence[float]) -> tuple[tuple[int, ...], ...]:
+    """Pooling: axes whose voxels are within twice the finest are halved, until the voxels are alike, then all.
+
+    An axis is halved while its map has at least 2·SMALLEST_MAP voxels (3·SMALLEST_MAP when it would be halved alone)
+    and an even number of them, so that the patch stays divisible.
+    Source: as ``make_plan``, network topology; the even number is ours.
+    """
+    size, voxel = list(patch), list(spacing_mm)
+    strides = [(1,) * len(size)]
+    while True:
+        long = [axis for axis in range(len(size)) if size[axis] >= 2 * SMALLEST_MAP and size[axis] % 2 == 0]
+        fine = [axis for axis in long if voxel[axis] < 2 * min(voxel[a] for a in long)]
+        if not fine or (len(fine) == 1 and size[fine[0]] < 3 * SMALLEST_MAP):
+            return tuple(strides)
+        strides.append(tuple(2 if axis in fine else 1 for axis in range(len(size))))
+        for axis in fine:
+            size[axis] //= 2
+            voxel[axis] *= 2
+
+
+def _norm(fingerprint: Fingerprint, number: int, name: str, kind: str) -> ChannelNorm:
+    """CT values mean the same in every scan, so one window for all, that of the structures; others do not.
+
+    Source: as ``make_plan``, intensity normalisation: 0.5 and 99.5 percentile, mean and standard deviation of the
+    foreground. Here every case weighs the same, however large its structures.
+    """
+    if kind == "zscore" or (kind == "auto" and name.lower() != "ct"):
+        return ChannelNorm("zscore")
+    known = [case.intensity[number] for case in fingerprint.cases if case.intensity]
+    if not known:
+        raise DataError(
+            "CT normalisation is taken from the foreground, but no case has any. Use data.normalization=zscore."
+        )
+    low, high = np.percentile([value for intensity in known for value in intensity.quantiles], [0.5, 99.5])
+    mean = float(np.mean([intensity.mean for intensity in known]))
+    second = float(np.mean([intensity.std**2 + intensity.mean**2 for intensity in known]))
+    return ChannelNorm("ct", float(low), float(high), mean, max(math.sqrt(max(second - mean**2, 0)), 1e-8))
+
+
+def _reason(name: str, norm: ChannelNorm, asked: str) -> str:
+    why = "as given" if asked != "auto" else f"the channel is {'named CT' if norm.kind == 'ct' else 'not named CT'}"
+    if norm.kind == "zscore":
+        return f"normalisation of {name}: each image by its own mean and deviation; {why}"
+    numbers = f"{norm.low:.4g} … {norm.high:.4g}, then mean {norm.mean:.4g}, deviation {norm.std:.4g}"
+    return f"normalisation of {name}: clipped to the foreground's {numbers}; {why}"
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return "×".join(f"{number:.4g}" for number in numbers)

@@ -1,0 +1,304 @@
+"""From files to prepared volumes and back: RAS axes, crop, normalisation, spacing, and the cache they lie in."""
+
+import hashlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from seg.data.cases import Case, CaseSet
+from seg.data.fingerprint import Fingerprint
+from seg.data.nifti import from_ras, read_image, read_label, to_ras
+from seg.data.plan import ChannelNorm, Plan
+
+FORMAT = 1  # of a cache entry: raised whenever the same settings would give other arrays
+ANISOTROPY = 3.0  # largest over smallest spacing above which the coarse axis is resampled apart
+VOXELS_PER_CLASS = 10_000  # foreground positions kept for sampling
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a prepared volume lies in its file's grid: all that :func:`restore` needs."""
+
+    original_affine: tuple[tuple[float, ...], ...]  # 4 x 4, of the file
+    ras_shape: Shape  # of the whole volume, axes in RAS order
+    ras_spacing_mm: tuple[float, ...]
+    crop: tuple[tuple[int, int], ...]  # (first, past the last) voxel per RAS axis
+    shape: Shape  # of the prepared volume
+    spacing_mm: tuple[float, ...]  # of the prepared volume, as planned
+
+    @property
+    def coarse_axis(self) -> int | None:
+        """The axis to be resampled apart, by nearest neighbour; None where spacings are about even.
+
+        Blending slices that lie far apart invents anatomy, hence nearest there and smooth within the slice.
+        Source: Isensee et al., nnU-Net, Nature Methods 2021, supplementary note on resampling.
+        """
+        for spacing in (self.ras_spacing_mm, self.spacing_mm):
+            if max(spacing) > ANISOTROPY * min(spacing):
+                return spacing.index(max(spacing))
+        return None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One case, ready to be sampled; the arrays are memory-mapped and read-only."""
+
+    case: str
+    image: np.ndarray  # float32 (C, X, Y, Z), normalised
+    label: np.ndarray | None  # uint8 (X, Y, Z), class indices
+    geometry: Geometry
+    foreground: dict[int, np.ndarray]  # class index -> int32 (n, 3) voxels, n ≤ VOXELS_PER_CLASS
+
+
+class Store(Mapping[str, Prepared]):
+    """Prepared cases by id. Opens arrays when first asked for; pickles as paths alone, so that it is cheap to send."""
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        self._folders = folders
+        self._open: dict[str, Prepared] = {}
+
+    def __getitem__(self, case: str) -> Prepared:
+        if case not in self._open:
+            self._open[case] = _open(case, self._folders[case])
+        return self._open[case]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[dict[str, Path]]]:
+        return Store, (self._folders,)
+
+
+def prepare(caseset: CaseSet, fingerprint: Fingerprint, plan: Plan, cache: Path, workers: int) -> Store:
+    """Every case of ``fingerprint``, prepared: taken from ``cache`` where an intact entry lies there, else made.
+
+    An entry's key is the content of the case and every setting that shapes it, so runs, folds and studies share it and
+    a change never meets stale arrays. Processes may start together: each builds beside the place and renames, and who
+    comes second discards its own. A file cut short is noticed by its size; what a killed process left goes after a day.
+
+    Args:
+        caseset: where the files lie, and which label value means which class.
+        fingerprint: of the cases wanted; holds the content hashes.
+        plan: target spacing and normalisation.
+        cache: folder of the entries, made when missing.
+        workers: threads (reading, decompressing and resampling release the interpreter lock).
+
+    Raises:
+        OSError: the disk is full or not writable; nothing half-written is left.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    for draft in cache.glob(".draft-*"):
+        with suppress(FileNotFoundError):  # another process may remove it, too
+            if time.time() - draft.stat().st_mtime > 86_400:  # seconds; no case takes a day
+                shutil.rmtree(draft)
+    files = {case.id: case for case in caseset.cases}
+    folders = {case.id: cache / _key(case.sha256, caseset.values, plan) for case in fingerprint.cases}
+
+    def ensure(case: str) -> None:
+        if not _intact(folders[case]):
+            _build(files[case], caseset.values, plan, folders[case])
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        list(pool.map(ensure, folders))
+    return Store(folders)
+
+
+def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
+    """Image (C, X, Y, Z) float32, label (X, Y, Z) uint8 or None, and the way back.
+
+    Steps: RAS axes by flips and swaps, crop to the box of non-zero voxels (of any channel; never looks at the label, so
+    training and prediction agree), normalisation, resampling to ``plan.spacing_mm``.
+
+    Args:
+        case: the files.
+        values: label value of each class, background first; the class index is the position.
+        plan: target spacing and normalisation.
+    """
+    image, original_affine = read_image(case.images)
+    image, affine = to_ras(image, original_affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    box = _nonzero_box(image)
+    crop = tuple((side.start, side.stop) for side in box)
+    same = np.allclose(spacing, plan.spacing_mm, rtol=0, atol=1e-3)
+    scale = np.ones(3) if same else spacing / plan.spacing_mm
+    geometry = Geometry(
+        original_affine=_tuples(original_affine.tolist()),
+        ras_shape=image.shape[1:],
+        ras_spacing_mm=tuple(spacing.tolist()),
+        crop=crop,
+        shape=tuple(max(1, round((high - low) * float(by))) for (low, high), by in zip(crop, scale, strict=True)),
+        spacing_mm=tuple(plan.spacing_mm),
+    )
+    shape, coarse = geometry.shape, geometry.coarse_axis
+    normalised = (_normalise(channel[box], norm) for channel, norm in zip(image, plan.normalization, strict=True))
+    prepared = np.stack([_resample(channel, shape, coarse, order=3) for channel in normalised])
+    if case.label is None:
+        return prepared, None, geometry
+    label, _ = to_ras(read_label(case.label), original_affine)
+    return prepared, _resample_label(_indices(label[box], values), shape, coarse), geometry
+
+
+def restore(pred: np.ndarray | torch.Tensor, geometry: Geometry) -> np.ndarray:
+    """A prediction on the prepared grid, brought back to the grid of the input file.
+
+    Args:
+        pred: class indices (X, Y, Z), or logits (K, X, Y, Z). Logits are resampled one class at a time with a running
+            maximum, so that no second copy of all classes is ever held.
+        geometry: of the prepared case.
+
+    Returns:
+        Class indices uint8 in the file's own shape and orientation; background outside the crop.
+    """
+    array = pred.numpy() if isinstance(pred, torch.Tensor) else pred
+    shape, coarse = tuple(high - low for low, high in geometry.crop), geometry.coarse_axis
+    cropped = _strongest(array, shape, coarse) if array.ndim == 4 else _resample_label(array, shape, coarse)
+    whole = np.zeros(geometry.ras_shape, np.uint8)
+    whole[tuple(slice(low, high) for low, high in geometry.crop)] = cropped
+    return from_ras(whole, np.array(geometry.original_affine))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _nonzero_box(image: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds the non-zero voxels of all channels; everything where there are none."""
+    boxes = ndimage.find_objects(image.any(axis=0).astype(np.uint8))
+    return boxes[0] if boxes else tuple(slice(0, size) for size in image.shape[1:])
+
+
+def _normalise(channel: np.ndarray, norm: ChannelNorm) -> np.ndarray:
+    """CT by the data set's foreground numbers, since Hounsfield units mean the same everywhere; others by their own.
+
+    The z-score takes mean and deviation of the non-zero voxels: a skull-stripped or padded image is mostly exact zeros
+    (taken along where the rest has but one value).
+    """
+    if norm.kind == "ct":
+        channel, mean, std = np.clip(channel, norm.low, norm.high), norm.mean, norm.std
+    else:
+        nonzero = channel[channel != 0]
+        inside = nonzero if nonzero.size and np.ptp(nonzero) > 0 else channel
+        mean, std = float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
+    return (channel - np.float32(mean)) / np.float32(max(std, 1e-8))
+
+
+def _indices(label: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+    return np.argsort(values).astype(np.uint8)[np.searchsorted(np.sort(values), label)]
+
+
+def _resample(volume: np.ndarray, shape: Shape, coarse: int | None, order: int) -> np.ndarray:
+    """``volume`` (X, Y, Z) on another number of voxels over the same extent: linear (order 1) or cubic (order 3)."""
+    if volume.shape == shape:
+        return volume
+    smooth = tuple(volume.shape[axis] if axis == coarse else n for axis, n in enumerate(shape))
+    if order == 1:
+        tensor = torch.from_numpy(np.ascontiguousarray(volume))[None, None]
+        volume = F.interpolate(tensor, smooth, mode="trilinear")[0, 0].numpy()
+    else:
+        zoom = [new / old for new, old in zip(smooth, volume.shape, strict=True)]
+        volume = ndimage.zoom(volume, zoom, order=order, mode="nearest", grid_mode=True)
+    if coarse is not None:
+        old, new = volume.shape[coarse], shape[coarse]
+        volume = volume.take(((np.arange(new) + 0.5) * old / new).astype(int), axis=coarse)
+    return volume
+
+
+def _strongest(scores: Iterable[np.ndarray], shape: Shape, coarse: int | None) -> np.ndarray:
+    """The index of the strongest of several score volumes after resampling each; the first wins a tie."""
+    winner = np.zeros(shape, np.uint8)
+    best = np.full(shape, -np.inf, np.float32)
+    for index, score in enumerate(scores):
+        resampled = _resample(np.asarray(score, np.float32), shape, coarse, order=1)
+        winner[resampled > best] = index
+        np.maximum(best, resampled, out=best)
+    return winner
+
+
+def _resample_label(label: np.ndarray, shape: Shape, coarse: int | None) -> np.ndarray:
+    if label.shape == shape:
+        return label
+    return _strongest((label == index for index in range(int(label.max()) + 1)), shape, coarse)
+
+
+def _key(content: str, values: tuple[int, ...], plan: Plan) -> str:
+    norms = [asdict(norm) for norm in plan.normalization]
+    settings = [FORMAT, content, values, [float(mm) for mm in plan.spacing_mm], norms]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _build(case: Case, values: tuple[int, ...], plan: Plan, folder: Path) -> None:
+    draft = folder.with_name(f".draft-{uuid.uuid4().hex}")
+    draft.mkdir()
+    try:
+        image, label, geometry = prepare_case(case, values, plan)
+        foreground = {} if label is None else _foreground(label)
+        np.save(draft / "image.npy", image)
+        np.save(draft / "foreground.npy", np.concatenate([np.zeros((0, 3), np.int32), *foreground.values()]))
+        if label is not None:
+            np.save(draft / "label.npy", label)
+        about = {
+            "geometry": asdict(geometry),
+            "foreground": {index: len(voxels) for index, voxels in foreground.items()},
+            "bytes": {path.name: path.stat().st_size for path in draft.iterdir()},
+        }
+        (draft / "about.json").write_text(json.dumps(about))
+        _publish(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _foreground(label: np.ndarray) -> dict[int, np.ndarray]:
+    voxels = {}
+    for index in range(1, int(label.max()) + 1):
+        hits = np.flatnonzero(label == index)
+        if len(hits) > VOXELS_PER_CLASS:
+            hits = np.random.default_rng(index).choice(hits, VOXELS_PER_CLASS, replace=False)
+        if len(hits):
+            voxels[index] = np.stack(np.unravel_index(hits, label.shape), axis=1).astype(np.int32)
+    return voxels
+
+
+def _publish(draft: Path, folder: Path) -> None:
+    """Puts ``draft`` in its place unless an intact entry of another process already lies there."""
+    while not _intact(folder):
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)  # a damaged one
+        try:
+            draft.rename(folder)
+        except OSError:  # taken by another process meanwhile
+            if not folder.exists():
+                raise
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / "about.json").read_text())["bytes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _open(case: str, folder: Path) -> Prepared:
+    about = json.loads((folder / "about.json").read_text())
+    arrays = {name: np.load(folder / name, mmap_mode="r") for name in about["bytes"]}
+    parts = np.split(arrays["foreground.npy"], np.cumsum(list(about["foreground"].values())))
+    foreground = {int(index): part for index, part in zip(about["foreground"], parts, strict=False)}
+    geometry = Geometry(**{key: _tuples(value) for key, value in about["geometry"].items()})
+    return Prepared(case, arrays["image.npy"], arrays.get("label.npy"), geometry, foreground)

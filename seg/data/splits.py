@@ -1,0 +1,204 @@
+"""Which patients are trained on, validated on and kept back for the test; own split files; the check for leaks."""
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from seg.data.fingerprint import Fingerprint, digest
+from seg.errors import ConfigError, DataError, together
+
+PARTS = ("train", "val", "test")
+Fold = int | Literal["all"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case ids of the three parts, each sorted, and where they come from."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    fold: Fold
+    folds: int
+    seed: int
+
+    @cached_property
+    def hash(self) -> str:
+        """Of the ids of the parts alone: two runs with one hash saw the same cases in the same parts."""
+        return digest([self.train, self.val, self.test])
+
+    def to_json(self) -> str:
+        """Text that ``from_json`` and ``load_split`` read back."""
+        return json.dumps(asdict(self) | {"hash": self.hash}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Split":
+        """Reads what ``to_json`` wrote."""
+        content = json.loads(text)
+        train, val, test = (tuple(content[part]) for part in PARTS)
+        return cls(train, val, test, fold=content["fold"], folds=content["folds"], seed=content["seed"])
+
+
+def make_split(fingerprint: Fingerprint, *, fold: Fold, folds: int, test_fraction: float, seed: int) -> Split:
+    """Splits by patient, each part with small and large structures alike.
+
+    Patients are put in order of foreground volume and cut into as many strata as the test part has patients; one of
+    each goes to the test. The others, in the same order, are dealt out in rounds of ``folds``, one to each fold. Lots
+    are drawn by hash, so the result is the same for ever and everywhere, and the test part depends on the patients,
+    ``seed`` and ``test_fraction`` only, never on ``fold`` or ``folds``.
+
+    Args:
+        fingerprint: of the whole data set.
+        fold: validated on, 0 … folds-1; ``"all"`` trains on everything but the test part and validates on nothing.
+        folds: parts of equal size (in patients, ±1), at least 2.
+        test_fraction: share of the patients kept back, 0 ≤ … < 1.
+        seed: of the lots.
+
+    Raises:
+        ConfigError: a value is out of range, or there are fewer patients than parts.
+        DataError: as ``check_split``.
+    """
+    volumes = _volumes(fingerprint)
+    kept_back = max(1, math.floor(test_fraction * len(volumes) + 0.5)) if test_fraction > 0 else 0
+    _check_arguments(fold, folds, test_fraction, len(volumes) - kept_back)
+    ordered = sorted(volumes, key=lambda patient: (volumes[patient], patient))
+    test = {_lots(stratum, seed, "test")[0] for stratum in _strata(ordered, kept_back)}
+    rest = [patient for patient in ordered if patient not in test]
+    rounds = [_lots(rest[start : start + folds], seed, "fold") for start in range(0, len(rest), folds)]
+    val = {patients[fold] for patients in rounds if fold < len(patients)} if fold != "all" else set()
+    parts = (set(rest) - val, val, test)
+    train_ids, val_ids, test_ids = (
+        tuple(sorted(case.id for case in fingerprint.cases if case.patient in part)) for part in parts
+    )
+    split = Split(train_ids, val_ids, test_ids, fold=fold, folds=folds, seed=seed)
+    check_split(split, fingerprint)
+    return split
+
+
+def load_split(path: Path, fingerprint: Fingerprint, fold: Fold) -> Split:
+    """Reads an own split file: ``{"train": […], "val": […], "test": […]}``, or a list of such, one a fold.
+
+    nnU-Net's ``splits_final.json``, which has no test part, is such a list.
+
+    Raises:
+        DataError: the file cannot be read, has a key that means nothing, such as "validation", or as ``check_split``.
+        ConfigError: there is no such fold in it.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path}: not readable as JSON ({e}).") from None
+    entries = content if isinstance(content, list) else [content]
+    together(DataError, _strange_keys(entries, path))
+    if not entries or not all(map(_is_split, entries)):
+        raise DataError(f'{path}: {{"train": [ids], "val": [ids], "test": [ids]}} or a list of such is needed.')
+    if fold == "all" or not 0 <= fold < len(entries):
+        raise ConfigError(f"data.fold={fold}, but {path} has {len(entries)} entries: 0 to {len(entries) - 1}.")
+    train, val, test = (tuple(sorted(entries[fold].get(part) or ())) for part in PARTS)
+    split = Split(train, val, test, fold=fold, folds=len(entries), seed=0)
+    check_split(split, fingerprint, str(path))
+    return split
+
+
+def check_split(split: Split, fingerprint: Fingerprint, source: str = "split") -> None:
+    """Checks a split for leaks, since a test score on seen patients says nothing.
+
+    Raises:
+        DataError: lists every fault: nothing to train on, a case that the data set does not have, a case named twice,
+            one patient in two parts, or the same image bytes in two parts. ``source`` is named in it.
+    """
+    faults = [] if split.train else [f"{source}: train is empty."]
+    ids = {part: getattr(split, part) for part in PARTS}
+    for part, named in ids.items():
+        unknown = [case_id for case_id in named if case_id not in fingerprint.by_id]
+        if unknown:
+            faults.append(f"{source}: {part} names cases that the data set does not have: {_few(unknown)}.")
+        if len(set(named)) < len(named):
+            faults.append(f"{source}: {part} names cases twice: {_few({i for i in named if named.count(i) > 1})}.")
+    known = {
+        part: [fingerprint.by_id[case_id] for case_id in set(named) & fingerprint.by_id.keys()]
+        for part, named in ids.items()
+    }
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = {case.patient for case in known[one]} & {case.patient for case in known[other]}
+        if shared:
+            faults.append(
+                f"{source}: patients in both {one} and {other}: {_few(shared)}. A patient belongs to one part."
+            )
+        images = {case.image_sha256: case for case in known[one]}
+        twins = [(images[c.image_sha256], c) for c in known[other] if c.image_sha256 in images]
+        named_twins = [f"{a.id} = {b.id}" for a, b in twins if a.patient != b.patient]
+        if named_twins:
+            faults.append(
+                f"{source}: the same image lies in {one} and {other}: {_few(named_twins)}. Remove one, or give"
+                " both one patient (data.patient)."
+            )
+    together(DataError, faults)
+
+
+def _volumes(fingerprint: Fingerprint) -> dict[str, float]:
+    """Mean foreground volume in mm³ by patient."""
+    cases: dict[str, list[float]] = {}
+    for case in fingerprint.cases:
+        cases.setdefault(case.patient, []).append(case.foreground_mm3)
+    return {patient: sum(volumes) / len(volumes) for patient, volumes in cases.items()}
+
+
+def _check_arguments(fold: Fold, folds: int, test_fraction: float, patients: int) -> None:
+    faults = []
+    if not 0 <= test_fraction < 1:
+        faults.append(f"data.test_fraction={test_fraction}; it must be at least 0 and below 1.")
+    if folds < 2:
+        faults.append(f"data.folds={folds}; at least 2 are needed, or data.fold=all.")
+    elif fold != "all" and not 0 <= fold < folds:
+        faults.append(f"data.fold={fold}; with data.folds={folds} it must be 0 to {folds - 1}, or all.")
+    if patients < (1 if fold == "all" else folds):
+        needed = "1 is" if fold == "all" else f"{folds} (data.folds) are"
+        faults.append(f"{max(patients, 0)} patients are left beside the test part; at least {needed} needed.")
+    together(ConfigError, faults)
+
+
+def _strata(ordered: Sequence[str], count: int) -> list[Sequence[str]]:
+    """Cuts a sequence into ``count`` neighbouring runs whose lengths differ by one at most."""
+    cuts = [len(ordered) * number // count for number in range(count + 1)] if count else []
+    return [ordered[start:stop] for start, stop in pairwise(cuts)]
+
+
+def _lots(patients: Iterable[str], seed: int, purpose: str) -> list[str]:
+    """Shuffles by hash: NumPy does not promise the same random stream in its next version, SHA-256 does."""
+    return sorted(patients, key=lambda patient: hashlib.sha256(f"{purpose}:{seed}:{patient}".encode()).digest())
+
+
+def _strange_keys(entries: Sequence[Any], path: Path) -> list[str]:
+    """Keys beside those that ``Split.to_json`` writes: ignored, a mistyped part would silently be an empty one."""
+    known = [field.name for field in fields(Split)] + ["hash"]
+    strange = {key for entry in entries if isinstance(entry, dict) for key in entry} - set(known)
+    nearest = {key: difflib.get_close_matches(key.lower(), known, 1, 0.4) for key in sorted(strange)}
+    return [
+        f"{path}: there is no key '{key}'. " + (f"Did you mean '{near[0]}'?" if near else f"Keys: {', '.join(PARTS)}.")
+        for key, near in nearest.items()
+    ]
+
+
+def _is_split(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and "train" in entry
+        and all(
+            isinstance(ids, list) and all(isinstance(case_id, str) for case_id in ids)
+            for ids in map(entry.get, PARTS)
+            if ids
+        )
+    )
+
+
+def _few(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")

@@ -1,0 +1,173 @@
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from seg.data.cases import folder, hippocampus
+from seg.errors import ConfigError, DataError
+
+DECATHLON = {
+    "modality": {"0": "T1", "1": "T2"},
+    "labels": {"0": "background", "7": "tumour", "2": "oedema"},
+    "training": [{"image": "./imagesTr/b_1.nii.gz", "label": "./labelsTr/b_1.nii.gz"}],
+}
+NNUNET = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+
+
+def make(root, settings, *files):
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    if settings is not None:
+        (root / "dataset.json").write_text(json.dumps(settings))
+    return root
+
+
+def label_file(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.array(values, np.uint8).reshape(-1, 1, 1), np.eye(4)), path)
+
+
+def test_decathlon(tmp_path):
+    found = folder(make(tmp_path, DECATHLON))
+    (case,) = found.cases
+    assert (case.id, case.patient) == ("b_1", "b_1")
+    assert case.images == (tmp_path / "imagesTr/b_1.nii.gz",)
+    assert case.label == tmp_path / "labelsTr/b_1.nii.gz"
+    assert found.channels == ("T1", "T2")
+    assert found.name == tmp_path.name
+
+
+def test_classes_are_ordered_by_value_and_keep_it(tmp_path):
+    found = folder(make(tmp_path, DECATHLON))
+    assert found.names == ("background", "oedema", "tumour")
+    assert found.values == (0, 2, 7)
+
+
+def test_background_is_added_where_it_is_not_declared(tmp_path):
+    assert folder(make(tmp_path, NNUNET | {"labels": {"a": 3}}, "imagesTr/x", "labelsTr/x")).values == (0, 3)
+
+
+def test_nnunet(tmp_path):
+    files = [f"imagesTr/{case}_{channel:04}.nii.gz" for case in ("p_2", "p_1") for channel in range(2)]
+    root = make(tmp_path, NNUNET, *files, "labelsTr/p_1.nii.gz", "labelsTr/p_2.nii.gz", "imagesTr/._p_1_0000.nii.gz")
+    found = folder(root, name="mine")
+    assert [case.id for case in found.cases] == ["p_1", "p_2"]
+    assert [path.name for path in found.cases[0].images] == ["p_1_0000.nii.gz", "p_1_0001.nii.gz"]
+    assert (found.name, found.channels, found.values) == ("mine", ("CT", "PET"), (0, 1))
+
+
+def test_nnunet_case_with_a_label_only_is_kept_so_that_the_check_can_name_it(tmp_path):
+    found = folder(make(tmp_path, NNUNET, "labelsTr/p_1.nii.gz", "imagesTr/p_2_0001.nii.gz"))
+    assert [case.id for case in found.cases] == ["p_1", "p_2"]
+
+
+def test_nnunet_images_that_belong_to_no_case_are_named(tmp_path):
+    files = ["imagesTr/p_0000.nii.gz", "imagesTr/p_0001.nii.gz", "labelsTr/p.nii.gz"]
+    root = make(tmp_path, NNUNET, *files, "imagesTr/p_0002.nii.gz", "imagesTr/stray.nii.gz")
+    with pytest.raises(DataError, match=r"2 faults(.|\n)*p_0002.nii.gz: belongs to no case(.|\n)*stray.nii.gz"):
+        folder(root)
+
+
+@pytest.mark.parametrize("names", [("imagesTr", "labelsTr"), ("images", "labels")])
+def test_plain_folder_reads_its_classes_off_the_labels(tmp_path, names):
+    root = make(tmp_path, None, f"{names[0]}/a.nii.gz", f"{names[0]}/b.nii")
+    label_file(root / names[1] / "a.nii.gz", [0, 4])
+    label_file(root / names[1] / "b.nii", [0, 9, 4])
+    found = folder(root)
+    assert found.classes == {"background": 0, "class_4": 4, "class_9": 9}
+    assert found.channels == ("image",)
+    assert found.cases[1].images == (root / names[0] / "b.nii",)
+
+
+def test_plain_folder_with_numbered_channels(tmp_path):
+    root = make(tmp_path, None, *(f"imagesTr/a_000{channel}.nii.gz" for channel in range(3)))
+    label_file(root / "labelsTr/a.nii.gz", [0, 1])
+    found = folder(root)
+    assert found.channels == ("image_0", "image_1", "image_2")
+    assert [path.name for path in found.cases[0].images] == [f"a_000{channel}.nii.gz" for channel in range(3)]
+
+
+FAULTS = {
+    "region": (NNUNET | {"labels": {"background": 0, "whole": [1, 2]}}, "'whole' is a region"),
+    "ignore": (NNUNET | {"labels": {"background": 0, "ignore": 1}}, "'ignore' is not supported"),
+    "twice": (NNUNET | {"labels": {"background": 0, "a": 1, "b": 1}}, "'b' = 1 appears twice"),
+    "half": (NNUNET | {"labels": {"background": 0, "a": 1.5}}, "one integer"),
+    "background": (NNUNET | {"labels": {"background": 1, "a": 0}}, "background has the value 1"),
+    "ending": (NNUNET | {"file_ending": ".png"}, "file_ending is '.png'"),
+    "listed": (NNUNET | {"dataset": {}}, "key dataset"),
+    "channel numbers": (NNUNET | {"channel_names": {"1": "CT"}}, "numbered 1"),
+    "no labels": ({"channel_names": {"0": "CT"}, "file_ending": ".nii"}, "labels is missing"),
+    "many": (NNUNET | {"labels": {f"c{value}": value for value in range(300)}}, "300 classes"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_settings_that_cannot_be_are_named(tmp_path, fault):
+    settings, words = FAULTS[fault]
+    with pytest.raises(ConfigError, match=words) as caught:
+        folder(make(tmp_path, settings, "imagesTr/x", "labelsTr/x"))
+    assert "dataset.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["../secret.nii.gz", "/etc/secret.nii.gz", "./imagesTr/../../secret.nii.gz"])
+def test_dataset_json_may_not_leave_the_folder(tmp_path, path):
+    settings = DECATHLON | {"training": [{"image": path, "label": "./labelsTr/a.nii.gz"}]}
+    with pytest.raises(DataError, match=r"secret\.nii\.gz leaves the data folder"):
+        folder(make(tmp_path, settings))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"training": {"image": 1}}'])
+def test_unreadable_dataset_json_is_named(tmp_path, content):
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(DataError, match=r"dataset\.json"):
+        folder(tmp_path)
+
+
+def test_missing_or_empty_root(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        folder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="imagesTr and labelsTr"):
+        folder(tmp_path)
+    with pytest.raises(DataError, match=r"medicaldecathlon\.com.*CC-BY-SA|CC-BY-SA.*medicaldecathlon\.com"):
+        hippocampus(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def visits(tmp_path):
+    names = ("ann_1", "ann_2", "bob_1")
+    return make(tmp_path, NNUNET, *(f"labelsTr/{name}.nii.gz" for name in names), "imagesTr/x")
+
+
+def test_patient_by_pattern(visits):
+    assert [case.patient for case in folder(visits, patient=r"^(\w+)_\d").cases] == ["ann", "ann", "bob"]
+
+
+def test_patient_by_table(visits):
+    (visits / "who.csv").write_text("patient,case\nA,ann_1\nA,ann_2\nB,bob_1\n")
+    assert [case.patient for case in folder(visits, patient="who.csv").cases] == ["A", "A", "B"]
+
+
+@pytest.mark.parametrize(
+    ("patient", "words"),
+    [
+        (r"(ann)_\d", "no patient for 1 of 3 cases: bob_1"),
+        (r"\w+", "0 groups"),
+        (r"(", "not a regular expression"),
+        ("none.csv", "no file none.csv"),
+        ("bad.csv", "columns 'case' and 'patient'"),
+    ],
+)
+def test_patient_that_does_not_fit_is_named(visits, patient, words):
+    (visits / "bad.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match=words):
+        folder(visits, patient=patient)
+
+
+def test_cases_do_not_pay_for_torch():
+    modules = "seg.data.cases, seg.data.fingerprint, seg.data.splits, seg.data.plan, seg.data.phantom"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
