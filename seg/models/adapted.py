@@ -1,0 +1,45 @@
+"""MONAI networks whose output, head or normalisation is changed to suit the contract."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.networks.nets import BasicUNetPlusPlus, DynUNet
+from torch import Tensor, nn
+
+Layer = str | Sequence[Any]  # a name, or a name and its arguments
+
+
+class NestedUNet(BasicUNetPlusPlus):  # type: ignore[misc]
+    """Gives the deepest decoder first: MONAI's list starts with the shallowest."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if not self.deep_supervision:  # MONAI computes these heads and drops them: DDP refuses weights without gradient
+            self.final_conv_0_1 = self.final_conv_0_2 = self.final_conv_0_3 = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits (B, K, *S); a list in training with deep supervision."""
+        logits: list[Tensor] = super().forward(x)[::-1]
+        return logits if self.training and self.deep_supervision else logits[0]
+
+
+class OwnGrids(DynUNet):  # type: ignore[misc]
+    """Gives each supervised level on its own grid: MONAI enlarges them all and stacks them, at a cost in memory."""
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits (B, K, *S); in training with deep supervision a list, full resolution first."""
+        logits: Tensor = self.output_block(self.skip_layers(x))
+        coarse = list(self.heads)
+        # MONAI keeps the last outputs; a tensor with a graph can neither be copied (weight averaging) nor freed.
+        self.heads[:] = [torch.empty(0)] * len(coarse)
+        return [logits, *coarse] if self.training and self.deep_supervision else logits
+
+
+def to_instance_norm(module: nn.Module, kind: type[nn.InstanceNorm2d] | type[nn.InstanceNorm3d]) -> None:
+    """Replaces every batch normalisation inside ``module``."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
+            setattr(module, name, kind(child.num_features, affine=True))
+        else:
+            to_instance_norm(child, kind)

@@ -1,0 +1,86 @@
+"""Puts an attention block into any network, by configuration and without a second copy of the network."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seg.errors import ConfigError
+from seg.models.contract import Network, pad_small_maps
+
+PLACES = ("encoder", "decoder", "bottleneck", "all")
+
+
+class Attended(nn.Sequential):
+    """A feature block, then an attention block."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Takes what the feature block takes: one tensor, or the skip's too."""
+        block, attention = self
+        out: Tensor = attention(block(*inputs))
+        return out
+
+
+class _Place(NamedTuple):
+    block: nn.Module
+    channels: int
+    part: str  # encoder | bottleneck | decoder
+
+
+def insert_attention(network: Network, block: Callable[[int, int], nn.Module], where: str = "all") -> Network:
+    """Puts ``block`` behind the feature blocks of ``network``, in place, before its weights are trained or loaded.
+
+    Which part a feature block belongs to is read off one forward pass without data: the bottleneck works on the
+    coarsest grid; the encoder is what runs before any block on a coarser grid has run; all else is decoder (the nested
+    nodes of a U-Net++ too). A block whose output is the logits themselves gets no attention.
+
+    Args:
+        network: changed in place.
+        block: ``block(channels, dims)`` builds one attention block.
+        where: encoder, decoder, bottleneck or all.
+
+    Returns:
+        ``network``.
+
+    Raises:
+        ConfigError: ``where`` is none of these, or the network has no such block.
+    """
+    if where not in PLACES:
+        raise ConfigError(f"attention.where is {where!r}; it must be one of {', '.join(PLACES)}.")
+    chosen = [place for place in _places(network) if where in (place.part, "all")]
+    if not chosen:
+        raise ConfigError(f"attention.where={where}: this network has no such block. Choose another place.")
+    parents = list(network.modules())
+    for place in chosen:
+        attended = Attended(place.block, block(place.channels, network.dims))
+        for parent in parents:  # all of them: DynUNet knows each block under two names
+            for name, child in list(parent.named_children()):
+                if child is place.block:
+                    setattr(parent, name, attended)
+    pad_small_maps(network)
+    return network
+
+
+def _places(network: Network) -> list[_Place]:
+    """The feature blocks in the order they run, each with its channels and its part of the network."""
+    calls = _trace(network)
+    grids = [math.prod(shape[2:]) for _, shape in calls]
+    places = []
+    for n, (index, shape) in enumerate(calls):
+        part = "bottleneck" if grids[n] == min(grids) else "encoder" if grids[n] == min(grids[: n + 1]) else "decoder"
+        places.append(_Place(network.blocks[index], shape[1], part))
+    return places
+
+
+def _trace(network: Network) -> list[tuple[int, torch.Size]]:
+    """Number and output shape of every block, in the order they run; computed on shapes alone."""
+    probe = copy.deepcopy(network).to("meta").eval()
+    outputs: list[tuple[int, Tensor]] = []
+    for index, block in enumerate(probe.blocks):
+        block.register_forward_hook(lambda _block, _inputs, output, index=index: outputs.append((index, output)))
+    with torch.no_grad():
+        logits = probe(torch.empty(1, network.in_channels, *[2 * size for size in network.multiple], device="meta"))
+    return [(index, output.shape) for index, output in outputs if output is not logits]
