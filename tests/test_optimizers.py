@@ -1,0 +1,89 @@
+"""Every option of conf/optimizer trains and resumes; Muon against PyTorch's and AdamW."""
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from seg.config import CONF
+from seg.optimizers import Muon
+
+OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
+EACH = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def _network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.InstanceNorm2d(8, affine=True), torch.nn.Conv2d(8, 1, 1)
+    )
+
+
+def _train(network, optimizer, steps):
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(2, 1, 8, 8, generator=generator)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = (network(image) - image.abs()).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def _optimizer(name, network):
+    return instantiate(OmegaConf.load(CONF / "optimizer" / f"{name}.yaml"), _convert_="all")(network.parameters())
+
+
+@EACH
+def test_training_lowers_the_loss(name):
+    network = _network()
+    losses = _train(network, _optimizer(name, network), 60)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@EACH
+def test_resumed_training_is_the_same_bit_for_bit(name, tmp_path):
+    whole = _network()
+    _train(whole, _optimizer(name, whole), 8)
+    first = _network()
+    optimizer = _optimizer(name, first)
+    _train(first, optimizer, 5)
+    torch.save([first.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")
+    second = _network()
+    optimizer = _optimizer(name, second)
+    for target, state in zip((second, optimizer), torch.load(tmp_path / "state.pt", weights_only=True), strict=True):
+        target.load_state_dict(state)
+    _train(second, optimizer, 3)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon to compare with")
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_muon_is_pytorchs_for_matrices_and_kernels_are_matrices(shape):
+    start, kernel_shape = torch.randn(shape), (shape[0], shape[1] // 2, 2) if shape[1] % 2 == 0 else (*shape, 1)
+    theirs, ours, kernel = (torch.nn.Parameter(start.clone().reshape(s)) for s in (shape, shape, kernel_shape))
+    reference = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    optimizer = Muon([ours, kernel], lr=0.01, weight_decay=0.1)
+    for _ in range(5):
+        gradient = torch.randn(shape)
+        for parameter in (theirs, ours, kernel):
+            parameter.grad = gradient.reshape(parameter.shape)
+        reference.step()
+        optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(kernel.reshape(shape), theirs)
+
+
+def test_muon_is_adamw_for_vectors_and_leaves_gradients_in_place():
+    theirs, ours, weight = (torch.nn.Parameter(torch.ones(n)) for n in (4, 4, (3, 3)))
+    reference = torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.1)
+    optimizer = Muon([weight, ours], lr=0.01, weight_decay=0.1)
+    for _ in range(5):
+        theirs.grad, weight.grad = torch.randn(4), torch.randn(3, 3)
+        ours.grad, before = theirs.grad.clone(), weight.grad
+        reference.step()
+        optimizer.step()
+        assert weight.grad is before
+    torch.testing.assert_close(ours, theirs)
