@@ -1,0 +1,1 @@
+"""The training loop and its collaborators, as plain objects and numbers."""

@@ -1,0 +1,80 @@
+"""Which device computes, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from seg.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the forward pass computes: ``dtype`` of autocast (None: plain float32)."""
+
+    device: torch.device
+    dtype: torch.dtype | None
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of every forward pass; losses leave it for float32 by themselves."""
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+
+    @property
+    def name(self) -> str:
+        """fp32, bf16 or fp16."""
+        return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device called ``name`` (auto, cpu, cuda, mps); auto takes cuda, then mps, then cpu.
+
+    Raises:
+        ConfigError: that device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, present in there.items() if present)
+    if not there[name]:
+        raise ConfigError(f"trainer.device is {name}, but PyTorch sees no such device here. Set trainer.device=auto.")
+    if name == "cuda" and local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"Process {local_rank + 1} of this machine has no GPU: there are {torch.cuda.device_count()}. "
+            f"Start torchrun with --nproc_per_node={torch.cuda.device_count()}."
+        )
+    return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """The precision called ``name`` (auto, fp32, bf16, fp16) on ``device``.
+
+    auto takes bf16 only where the hardware multiplies it natively (emulated it is slower than float32), else fp16 with
+    scaling on CUDA, else float32.
+
+    Raises:
+        ConfigError: the device cannot compute so.
+    """
+    if name == "fp16" and device.type != "cuda":
+        raise ConfigError(f"trainer.precision is fp16, which needs CUDA; the device is {device.type}. Set it to auto.")
+    if name == "bf16" and device.type == "mps":
+        raise ConfigError("trainer.precision is bf16, which is not tried on mps. Set it to auto.")
+    if name == "auto":
+        name = "bf16" if _has_bf16(device) else "fp16" if device.type == "cuda" else "fp32"
+    return Precision(device, {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name])
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        cpuinfo = Path("/proc/cpuinfo")
+        return cpuinfo.exists() and any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+    return False
+
+
+def memory_mib(device: torch.device) -> float:
+    """Memory held now: of the GPU at its peak on CUDA, else of this process (resident), in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return float(psutil.Process().memory_info().rss / 2**20)

@@ -1,0 +1,284 @@
+"""The training loop: steps until the budget is spent, an epoch's numbers at each epoch's end.
+
+It knows plain objects only: networks, tensors, numbers, and the four collaborators of :class:`Hooks`.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from seg.engine.device import Precision, memory_mib
+from seg.engine.distributed import from_leader, gathered, without_sync
+from seg.errors import SegError
+from seg.schedulers import advance
+
+TIMED_STEPS = 10_000  # a schedule over minutes is divided into so many parts
+_MEND = "Lower optimizer.lr, set trainer.clip_norm, or look at the cases with check=true. The last checkpoint is kept."
+_DICE_EVERY = 10  # steps between two looks at the training Dice, which costs about 2 % of a step
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it is in every checkpoint."""
+
+    step: int = 0  # optimizer steps done
+    epoch: int = 0  # epochs done
+    seconds: float = 0.0  # of training so far, validation included
+    lr: float = 0.0  # of the last step
+    validation_seconds: float = 0.0  # of the last validation: kept free at the end of a budget in minutes
+    best: float | None = None  # highest validation Dice
+    best_epoch: int | None = None
+    ended: bool = False  # by a hook, before the budget was spent
+    loss_sum: float = 0.0  # over the steps of the epoch under way
+    loss_steps: int = 0
+    overlap: list[float] = field(default_factory=list)  # of the epoch: 2|pred ∩ label| per foreground class
+    volume: list[float] = field(default_factory=list)  # of the epoch: |pred| + |label| per foreground class
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class Training:
+    """All that changes while a run trains."""
+
+    network: nn.Module
+    model: nn.Module  # the network, or its distributed wrapper
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is validated: the weight average where there is one."""
+        return self.average.module if self.average is not None else self.network
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run trains: ``steps``, or ``minutes`` of wall clock that the schedule spans exactly."""
+
+    steps: int | None
+    minutes: float | None
+    steps_per_epoch: int
+
+    @property
+    def schedule_steps(self) -> int:
+        """Length of the schedule."""
+        return self.steps if self.steps is not None else TIMED_STEPS
+
+    def schedule_step(self, progress: Progress) -> int:
+        """Where the schedule stands."""
+        if self.minutes is None:
+            return progress.step
+        return min(TIMED_STEPS, int(TIMED_STEPS * progress.seconds / max(1e-3, self._seconds(progress))))
+
+    def _seconds(self, progress: Progress) -> float:
+        """Seconds for steps: the minutes, less what the last validation will take."""
+        assert self.minutes is not None
+        return 60 * self.minutes - progress.validation_seconds
+
+    def spent(self, progress: Progress) -> bool:
+        """Whether the run is over."""
+        if self.minutes is not None:
+            return progress.seconds >= self._seconds(progress)
+        assert self.steps is not None
+        return progress.step >= self.steps
+
+    def remaining_seconds(self, progress: Progress, speed: float) -> float:
+        """Seconds to go at ``speed`` steps per second."""
+        if self.minutes is not None:
+            return max(0.0, self._seconds(progress) - progress.seconds)
+        assert self.steps is not None
+        return (self.steps - progress.step) / speed if speed > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """The loop's collaborators."""
+
+    validate: Callable[[nn.Module], dict[str, float]] | None  # → val_dice, val_loss, … ; None: no validation part
+    on_step: Callable[[Progress, float], None]  # progress and loss, for the display
+    on_epoch: Callable[[dict[str, float]], bool]  # an epoch's numbers; True ends the run
+    save: Callable[[str], None]  # "last" or "best"
+    interrupted: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The constants of a step."""
+
+    precision: Precision
+    samples: int  # patches in a step, over all processes
+    accumulate: int  # batches in a step
+    clip_norm: float | None
+    validate_every: int
+    save_every: int
+
+
+class InterruptedRunError(SegError):
+    """The user or the scheduler of a cluster asked the run to stop; it saved and can be resumed."""
+
+
+def fit(
+    training: Training,
+    budget: Budget,
+    batches: Iterator[dict[str, Any]],
+    loss: nn.Module,
+    settings: Settings,
+    hooks: Hooks,
+) -> None:
+    """Trains until the budget is spent, a hook ends the run, or it is interrupted.
+
+    Args:
+        training: is changed; where it was loaded from a checkpoint, the run goes on from there.
+        budget: how long.
+        batches: endless; ``image`` (B,C,*S) float32, ``label`` (B,*S) class indices, ``case`` names.
+        loss: ``loss(logits, label) -> scalar``.
+        settings: the constants of a step.
+        hooks: collaborators.
+
+    Raises:
+        InterruptedRunError: after saving ``last``.
+        SegError: the loss or its gradient is not finite.
+    """
+    progress = training.progress
+    begin = time.perf_counter() - progress.seconds
+    epoch_begin, epoch_step = time.perf_counter(), progress.step
+    while not (progress.ended or budget.spent(progress)):
+        value, fault = _gradients(training, [next(batches) for _ in range(settings.accumulate)], loss, settings)
+        # One exchange a step: all processes share rank 0's clock, and stop together.
+        told = gathered((time.perf_counter() - begin, hooks.interrupted(), fault))
+        if faults := [fault for _, _, fault in told if fault]:
+            raise SegError(faults[0])
+        _update(training, settings)
+        progress.step += 1
+        progress.lr = training.optimizer.param_groups[0]["lr"]
+        progress.seconds = told[0][0]
+        advance(training.scheduler, budget.schedule_step(progress))
+        hooks.on_step(progress, value)
+        if progress.step % budget.steps_per_epoch == 0 or budget.spent(progress):
+            _end_epoch(training, budget, settings, hooks, progress.step - epoch_step, epoch_begin)
+            epoch_begin, epoch_step = time.perf_counter(), progress.step
+        if any(interrupted for _, interrupted, _ in told):
+            hooks.save("last")
+            raise InterruptedRunError(f"stopped after step {progress.step}")
+
+
+def _gradients(
+    training: Training, batches: list[dict[str, Any]], loss: nn.Module, settings: Settings
+) -> tuple[float, str | None]:
+    """Gradients of one optimizer step over ``batches``; returns the mean loss of this process, and what is wrong."""
+    progress, device, fault = training.progress, settings.precision.device, None
+    training.model.train()
+    total = 0.0
+    for number, batch in enumerate(batches, 1):
+        image = batch["image"].to(device, non_blocking=True)
+        label = batch["label"].to(device, non_blocking=True)
+        with without_sync(training.model, last=number == len(batches)):
+            with settings.precision.autocast():
+                logits = training.model(image)
+            value = loss(logits, label)
+            training.scaler.scale(value / len(batches)).backward()
+        total += value.item() / len(batches)
+        if not math.isfinite(total) and fault is None:
+            fault = f"The loss is {total} at step {progress.step + 1}, on the cases {', '.join(batch['case'])}. {_MEND}"
+    progress.loss_sum += total
+    progress.loss_steps += 1
+    if progress.loss_steps % _DICE_EVERY == 1:
+        _count_overlap(progress, logits[0] if isinstance(logits, list) else logits, label)
+    return total, fault
+
+
+def _update(training: Training, settings: Settings) -> None:
+    """One optimizer step with the gradients at hand."""
+    training.scaler.unscale_(training.optimizer)
+    largest = math.inf if settings.clip_norm is None else settings.clip_norm
+    norm = nn.utils.clip_grad_norm_(training.network.parameters(), largest)
+    if not training.scaler.is_enabled() and not norm.isfinite():  # the scaler skips such a step by itself
+        raise SegError(f"The gradient is not finite at step {training.progress.step + 1}. {_MEND}")
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    training.optimizer.zero_grad(set_to_none=True)
+    if training.average is not None:
+        training.average.update_parameters(training.network)
+
+
+@torch.no_grad()
+def _count_overlap(progress: Progress, logits: Tensor, label: Tensor) -> None:
+    """Adds this batch to the epoch's training Dice. logits (B,K,*S), label (B,*S)."""
+    classes = logits.shape[1]
+    pred = logits.argmax(1).flatten()
+    label = label.flatten().long()
+    table = torch.bincount(label * classes + pred, minlength=classes * classes).reshape(classes, classes)
+    overlap = (2 * table.diagonal())[1:].tolist()
+    volume = (table.sum(0) + table.sum(1))[1:].tolist()
+    progress.overlap = [a + b for a, b in zip(progress.overlap or [0.0] * len(overlap), overlap, strict=True)]
+    progress.volume = [a + b for a, b in zip(progress.volume or [0.0] * len(volume), volume, strict=True)]
+
+
+def _end_epoch(training: Training, budget: Budget, settings: Settings, hooks: Hooks, steps: int, begin: float) -> None:
+    """Validates, notes the numbers of an epoch of ``steps`` steps that began at ``begin``, saves."""
+    progress = training.progress
+    progress.epoch += 1
+    speed = settings.samples * steps / (time.perf_counter() - begin)
+    numbers = _epoch_numbers(training, settings) | {"samples_per_second": speed}
+    if hooks.validate is not None and (budget.spent(progress) or progress.epoch % settings.validate_every == 0):
+        start = time.perf_counter()
+        numbers |= hooks.validate(training.evaluated)
+        progress.validation_seconds = from_leader(time.perf_counter() - start)
+        progress.seconds += progress.validation_seconds
+        if hasattr(training.scheduler, "report"):
+            training.scheduler.report(numbers["val_dice"])
+    numbers["epoch_seconds"] = time.perf_counter() - begin
+    progress.history.append(numbers)
+    improved = "val_dice" in numbers and (progress.best is None or numbers["val_dice"] > progress.best)
+    if improved:
+        progress.best, progress.best_epoch = numbers["val_dice"], progress.epoch
+    progress.ended = hooks.on_epoch(numbers)
+    if improved:
+        hooks.save("best")
+    # `last` never lies behind `best`: a run resumed from it would not know the best it had.
+    if improved or progress.ended or budget.spent(progress) or progress.epoch % settings.save_every == 0:
+        hooks.save("last")
+
+
+def _epoch_numbers(training: Training, settings: Settings) -> dict[str, float]:
+    progress = training.progress
+    parts = gathered((progress.loss_sum, progress.loss_steps, progress.overlap, progress.volume))
+    overlaps = [sum(column) for column in zip(*(part[2] for part in parts), strict=False)]
+    volumes = [sum(column) for column in zip(*(part[3] for part in parts), strict=False)]
+    dice = [a / b for a, b in zip(overlaps, volumes, strict=True) if b]
+    numbers = {
+        "epoch": progress.epoch,
+        "step": progress.step,
+        "train_loss": sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts)),
+        "lr": progress.lr,
+        "memory_mib": memory_mib(settings.precision.device),
+    }
+    if dice:
+        numbers["train_dice"] = sum(dice) / len(dice)
+    progress.loss_sum, progress.loss_steps, progress.overlap, progress.volume = 0.0, 0, [], []
+    return numbers
+
+
+def weight_average(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights, which follows quickly at first.
+
+    The decay at update n is min(decay, (1 + n) / (10 + n)), so that the first random weights are forgotten.
+    Source: Polyak and Juditsky 1992; the ramp as in TensorFlow's ``ExponentialMovingAverage(num_updates)``.
+    """
+
+    @torch.no_grad()
+    def update(average: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+        n = int(updates)
+        weight = 1 - min(decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(list(average), list(current), weight)
+
+    return AveragedModel(network, multi_avg_fn=update)
