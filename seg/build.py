@@ -1,0 +1,215 @@
+"""From the configuration to the objects of a run: its network and all that trains it and predicts with it."""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from seg.config import DEFAULT_EPOCHS, build
+from seg.data.augmentation import augmentation
+from seg.data.plan import Plan
+from seg.data.preprocess import Prepared
+from seg.data.sampling import Patches, batches
+from seg.engine.device import Precision
+from seg.engine.distributed import World
+from seg.engine.inference import over_shifts, predict_case
+from seg.engine.loop import Budget, Training, weight_average
+from seg.errors import ConfigError
+from seg.evaluate import Predict
+from seg.losses import DeepSupervision
+from seg.material import Material, processes
+from seg.models import Network, insert_attention
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a run works with."""
+
+    cfg: DictConfig
+    world: World
+    precision: Precision
+    material: Material
+    store: Mapping[str, Prepared]
+    training: Training
+    budget: Budget
+    loss: nn.Module
+    predict: Predict
+
+
+def build_setup(
+    cfg: DictConfig, material: Material, store: Mapping[str, Prepared], world: World, precision: Precision
+) -> Setup:
+    """Network, optimizer, schedule and loss, built for this material and tried once on shapes.
+
+    Raises:
+        ConfigError: something cannot be built so, the network cannot take the patch, or the batch cannot be shared out.
+    """
+    cases = material.cases
+    network = build_network(cfg, material.plan, len(cases.channels), len(cases.classes))
+    plan = suited(material.plan, network, automatic=cfg.data.patch == "auto")
+    if plan.batch_size % world.size:
+        larger = math.ceil(plan.batch_size / world.size) * world.size
+        raise ConfigError(
+            f"data.batch_size is {plan.batch_size}, over {world.size} processes; each needs the same share. "
+            f"Set data.batch_size={larger}."
+        )
+    if not material.split.val and (cfg.trainer.early_stopping or "adaptive" in str(cfg.scheduler.get("_target_"))):
+        raise ConfigError(
+            "trainer.early_stopping and scheduler=adaptive follow the validation Dice, and this split has no "
+            "validation part. Choose another fold or leave them out."
+        )
+    budget = budget_of(cfg, len(material.split.train), plan.batch_size)
+    training = build_training(cfg, network, budget, precision)
+    loss = DeepSupervision(build(cfg.loss)).to(precision.device)
+    material = replace(material, plan=plan)
+    return Setup(cfg, world, precision, material, store, training, budget, loss, predictor(cfg, plan, precision))
+
+
+def training_batches(setup: Setup) -> Iterator[dict[str, Any]]:
+    """Endless batches from the step where the training stands."""
+    cfg, plan, world = setup.cfg, setup.material.plan, setup.world
+    dataset = Patches(
+        setup.store,
+        setup.material.split.train,
+        patch=plan.patch,
+        dims=cfg.dims,
+        slice_axis=plan.slice_axis,
+        foreground=cfg.data.foreground,
+        jitter=cfg.data.jitter,
+        seed=cfg.seed,
+        augment=augmentation(**build(cfg.augmentation)),
+    )
+    return batches(
+        dataset,
+        start_step=setup.training.progress.step * cfg.trainer.accumulate,
+        steps=None,
+        batch_size=plan.batch_size,
+        rank=world.rank,
+        world=world.size,
+        workers=loader_workers(cfg, world, setup.precision.device),
+        pin_memory=setup.precision.device.type == "cuda",
+    )
+
+
+def loader_workers(cfg: DictConfig, world: World, device: torch.device) -> int:
+    """Processes that load patches for this one; auto takes none on a CPU, where a thread beside the network does."""
+    if cfg.trainer.workers != "auto":
+        return int(cfg.trainer.workers)
+    return max(1, processes() // world.local_size) if device.type == "cuda" else 0
+
+
+def build_network(cfg: DictConfig, plan: Plan, channels: int, classes: int) -> Network:
+    """The network with its attention block, and the patch checked against what it can take.
+
+    Args:
+        cfg: the sections ``model``, ``attention`` and ``dims``.
+        plan: patch, and the strides that ``auto`` stands for.
+        channels: of the image.
+        classes: of the label, background included.
+
+    Raises:
+        ConfigError: the network cannot be built so, or cannot take the patch.
+    """
+    model, attention = _plain(cfg.model), _plain(cfg.attention)
+    if model.get("strides") == "auto":
+        model["strides"] = plan.strides
+    network: Network = build(model, in_channels=channels, out_channels=classes, dims=cfg.dims)
+    if attention:
+        where = attention.pop("where")
+        network = insert_attention(network, build(attention), where)
+    return network
+
+
+def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
+    """The plan with a patch that the network can take; an automatic one is rounded up to it.
+
+    Raises:
+        ConfigError: the given patch does not suit the network.
+    """
+    right = tuple(math.ceil(size / by) * by for size, by in zip(plan.patch, network.multiple, strict=True))
+    if right != plan.patch and not automatic:
+        raise ConfigError(
+            f"The patch {_times(plan.patch)} does not suit this network, which takes multiples of "
+            f"{_times(network.multiple)}. Set data.patch={list(right)}."
+        )
+    try:
+        with torch.no_grad():
+            copy.deepcopy(network).to("meta").eval()(torch.empty(1, network.in_channels, *right, device="meta"))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The network with its attention block cannot take a patch of {_times(right)}: {error}"
+        ) from error
+    return replace(plan, patch=right)
+
+
+def build_training(cfg: DictConfig, network: nn.Module, budget: Budget, precision: Precision) -> Training:
+    """Network on its device, optimizer, scheduler, scaler and weight average."""
+    network.to(precision.device)
+    try:
+        optimizer = build(cfg.optimizer)(network.parameters())
+        scheduler = build(cfg.scheduler)(optimizer, budget.schedule_steps)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The optimizer or the scheduler cannot be built from its section: {error}") from error
+    scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.dtype is torch.float16)
+    average = weight_average(network, cfg.trainer.ema) if cfg.trainer.ema else None
+    return Training(network, network, optimizer, scheduler, scaler, average)
+
+
+def budget_of(cfg: DictConfig, train_cases: int, batch_size: int) -> Budget:
+    """The budget in steps or minutes; an epoch shows each training case once on average."""
+    t = cfg.trainer
+    per_epoch = t.steps_per_epoch
+    if per_epoch == "auto":
+        per_epoch = max(1, math.ceil(train_cases / (batch_size * t.accumulate)))
+    if t.max_minutes is not None:
+        return Budget(None, float(t.max_minutes), per_epoch)
+    if t.max_steps is not None:
+        return Budget(int(t.max_steps), None, per_epoch)
+    return Budget(
+        (DEFAULT_EPOCHS if t.max_epochs in ("auto", None) else int(t.max_epochs)) * per_epoch, None, per_epoch
+    )
+
+
+def predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
+    """Sliding-window prediction as the ``inference`` section says."""
+    windows = cfg.inference.batch_size
+    if windows == "auto":
+        windows = max(1, min(32, cfg.data.patch_voxels // math.prod(plan.patch)))
+
+    def predict(network: nn.Module, image: np.ndarray) -> Tensor:
+        return predict_case(
+            network,
+            image,
+            patch=plan.patch,
+            dims=cfg.dims,
+            slice_axis=plan.slice_axis,
+            overlap=cfg.inference.overlap,
+            mirror_axes=cfg.augmentation.mirror_axes if cfg.inference.mirror else (),
+            batch_size=windows,
+            device=precision.device,
+            precision_context=precision.autocast,
+        )
+
+    return predict
+
+
+def test_predictor(setup: Setup) -> Predict:
+    """As the validation predicts, and over shifts where ``inference.shifts`` asks for it."""
+    if not setup.cfg.inference.shifts:
+        return setup.predict
+    axes = [axis for axis in range(3) if setup.cfg.dims == 3 or axis != setup.material.plan.slice_axis]
+    return lambda network, image: over_shifts(lambda moved: setup.predict(network, moved), image, axes)
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return "×".join(map(str, sizes))

@@ -1,0 +1,153 @@
+"""What a user sees while a run goes on: a progress bar in a terminal, plain lines elsewhere, a summary at the end."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from seg import metrics
+from seg.engine.loop import Budget
+from seg.engine.loop import Progress as State
+
+log = logging.getLogger(__name__)
+_SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
+_OURS = "seg"  # name of the handlers set here
+_PLAIN_EVERY = 60.0  # seconds between two plain lines within an epoch
+
+
+class Display:
+    """The progress of one run. Silent where ``shown`` is false: on every rank but the first."""
+
+    def __init__(self, budget: Budget, shown: bool = True) -> None:
+        self.budget = budget
+        self.console = Console(stderr=True)
+        self.shown = shown
+        self.live = shown and self.console.is_terminal
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(None),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("training", total=1.0, numbers="")
+        self.dice: tuple[str, float] | None = None  # of the last epoch: of the validation where there is one
+        self._first: tuple[float, int] | None = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> "Display":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def step(self, state: State, loss: float) -> None:
+        """After each optimizer step."""
+        if not self.shown:
+            return
+        now = time.monotonic()
+        self._first = self._first or (now, state.step)
+        speed = (state.step - self._first[1]) / max(1e-9, now - self._first[0])
+        left = self.budget.remaining_seconds(state, speed)
+        dice = "" if self.dice is None else f"  {self.dice[0]} dice {self.dice[1]:.4f}"
+        numbers = f"step {state.step}  loss {loss:.3f}{dice}  {speed:.2f} steps/s  {clock(left)} left"
+        if self.live:
+            done = (
+                state.seconds / (60 * self.budget.minutes)
+                if self.budget.minutes
+                else state.step / (self.budget.steps or 1)
+            )
+            self.bar.update(self.task, completed=min(1.0, done), numbers=numbers)
+        elif now - self._last_line > _PLAIN_EVERY:
+            self._last_line = now
+            log.info("  %s", numbers)
+
+    def epoch(self, numbers: dict[str, float]) -> None:
+        """After each epoch."""
+        self._last_line = time.monotonic()
+        part = "val" if "val_dice" in numbers else "train"
+        if self.dice is None or part == "val" or self.dice[0] == "train":
+            self.dice = (part, numbers[f"{part}_dice"]) if f"{part}_dice" in numbers else self.dice
+        names = (
+            ("train_loss", "loss"),
+            ("train_dice", "train dice"),
+            ("val_loss", "val loss"),
+            ("val_dice", "val dice"),
+        )
+        parts = [f"{label} {numbers[key]:.4f}" for key, label in names if key in numbers]
+        if self.shown:
+            log.info(
+                "epoch %3d  %s  lr %.2g  %.1f s",
+                numbers["epoch"],
+                "  ".join(parts),
+                numbers["lr"],
+                numbers["epoch_seconds"],
+            )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``; ``--:--`` while unknown."""
+    if seconds == float("inf"):
+        return "--:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def log_to(path: Path | None, shown: bool = True) -> None:
+    """Sends log lines to the terminal (warnings only where not ``shown``) and, where given, to the file ``path``.
+
+    Replaces what an earlier call set up; handlers of others are left alone.
+    """
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for handler in [handler for handler in root.handlers if handler.name == _OURS]:
+        root.removeHandler(handler)
+        handler.close()
+    screen: logging.Handler = logging.StreamHandler(sys.stderr)
+    if sys.stderr.isatty():
+        screen = RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)
+    screen.setLevel(logging.INFO if shown else logging.WARNING)
+    screen.addFilter(lambda line: not getattr(line, "file_only", False))
+    handlers = [screen]
+    if path is not None:
+        file = logging.FileHandler(path)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(file)
+    for handler in handlers:
+        handler.name = _OURS
+        root.addHandler(handler)
+    for noisy in ("mlflow", "alembic", "urllib3", "matplotlib", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def print_summary(cases: pd.DataFrame, lines: Mapping[str, Any]) -> None:
+    """Prints the test scores with their spread over the cases, then ``lines`` as name and value."""
+    console = Console()
+    if not cases.empty:
+        scores = metrics.summary(cases)
+        title = f"Test scores of {cases['case'].nunique()} cases, mean ± SD"
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table.add_column("class", no_wrap=True)
+        for name in (*_SHOWN.values(), "missed", "false"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name, row in scores.iterrows():
+            spread = {key: "" if math.isnan(row[f"{key}_sd"]) else f" ± {row[f'{key}_sd']:.3f}" for key in _SHOWN}
+            cells = [f"{row[f'{key}_mean']:.3f}{spread[key]}" for key in _SHOWN]
+            table.add_row(str(name), *cells, f"{row['missed']:.0f}", f"{row['false']:.0f}")
+        console.print(table)
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        console.print(f"{name:<{width}}  {value}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,236 @@
+"""What a run leaves behind: its folders, its record in MLflow, and its last state, which is always true."""
+
+import json
+import logging
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from seg.atomic import atomic_write
+from seg.build import Setup
+from seg.config import config_hash, flat, plain
+from seg.console import log_to, print_summary
+from seg.data.fingerprint import Fingerprint
+from seg.data.splits import Split
+from seg.engine.loop import InterruptedRunError
+from seg.errors import ConfigError, SegError
+from seg.material import describe
+from seg.metrics import MEAN_OF_CLASSES, METRICS, summary
+from seg.models import parameter_count
+from seg.provenance import common_tags, git
+from seg.report.curves import curves
+from seg.report.panels import contact_sheet, extremes
+from seg.rundir import RunFolders, claim, sha256, write_manifest
+from seg.tracking import Tracker, open_tracker
+
+log = logging.getLogger(__name__)
+_CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open record: where it is tracked and where its files lie."""
+
+    tracker: Tracker
+    folders: RunFolders
+
+
+def open_run(setup: Setup, name: str) -> Run:
+    """Opens the record and the folders; a resumed run gets its own back."""
+    cfg, t = setup.cfg, setup.cfg.tracking
+    outputs = Path(cfg.paths.outputs)
+    tracker = open_tracker(
+        t.kind,
+        outputs=outputs,
+        uri=t.uri,
+        experiment=t.experiment or f"{setup.material.cases.name}/{cfg.study}",
+        run_name=name,
+        run_id=cfg.resume,
+        parent_run_id=t.parent,
+        system_metrics=t.system_metrics,
+    )
+    folders = claim(outputs, tracker.run_id)
+    tracker.keep_unsent_in(folders.run)
+    return Run(tracker, folders)
+
+
+def note_start(run: Run, setup: Setup, name: str) -> None:
+    """Notes everything that is known before training."""
+    log_to(run.folders.run / "log.txt")
+    log.info("run %s (%s): %s", run.folders.run_id, name, run.folders.run)
+    describe(setup.material, extra={"file_only": True})
+    if setup.cfg.resume:
+        _refuse_other_data(run, setup)
+    _note_inputs(run, setup)
+    run.tracker.set_tags(_tags(run, setup, name))
+    plan = setup.material.plan
+    resolved = {
+        "parameters": parameter_count(setup.training.network),
+        "resolved.device": setup.precision.device,
+        "resolved.precision": setup.precision.name,
+        "resolved.processes": setup.world.size,
+        "resolved.spacing_mm": list(plan.spacing_mm),
+        "resolved.patch": list(plan.patch),
+        "resolved.batch_size": plan.batch_size,
+        "resolved.steps_per_epoch": setup.budget.steps_per_epoch,
+    }
+    run.tracker.log_params(flat(plain(setup.cfg)) | resolved)
+
+
+def _refuse_other_data(run: Run, setup: Setup) -> None:
+    """A run goes on only with the data and the split it began with: else a training case could become a test case.
+
+    Raises:
+        ConfigError: they changed.
+    """
+    folder, material = run.folders.run / "data", setup.material
+    split = Split.from_json((folder / "split.json").read_text())
+    prints = Fingerprint.from_json((folder / "fingerprint.json").read_text())
+    if (split.hash, prints.hash) != (material.split.hash, material.fingerprint.hash):
+        raise ConfigError(
+            f"resume: the data of run {run.folders.run_id} changed since it began ({len(prints.cases)} cases then, "
+            f"{len(material.fingerprint.cases)} now). Put them back, or start a new run."
+        )
+
+
+def _note_inputs(run: Run, setup: Setup) -> None:
+    """Writes configuration, split, fingerprint, plan and environment into the run's folder and the record."""
+    folder, material = run.folders.run, setup.material
+    packages = sorted(f"{d.name}=={d.version}" for d in distributions())
+    files = {
+        "config/config.yaml": OmegaConf.to_yaml(OmegaConf.create(plain(setup.cfg))),
+        "data/split.json": material.split.to_json(),
+        "data/fingerprint.json": material.fingerprint.to_json(),
+        "data/plan.json": json.dumps(asdict(material.plan), indent=1),
+        "environment/packages.txt": "\n".join(packages) + "\n",
+        "environment/git.diff": git("diff", "HEAD"),
+    }
+    for name, content in files.items():
+        atomic_write(folder / name, content)
+        run.tracker.log_artifact(folder / name, name.split("/")[0])
+    run.tracker.log_dataset(material.cases.name, material.fingerprint.hash, source=str(setup.cfg.data.root))
+
+
+def _tags(run: Run, setup: Setup, name: str) -> dict[str, str]:
+    cfg, material = setup.cfg, setup.material
+    own = {
+        "run_id": run.folders.run_id,
+        "run_id_short": run.folders.short,
+        "experiment_type": "training",
+        "dataset_version": material.fingerprint.hash,
+        "split_hash": material.split.hash,
+        "config_hash": config_hash(cfg),
+        "study": cfg.study,
+        "arm": cfg.arm or name,
+        "seed": cfg.seed,
+        "fold": cfg.data.fold,
+        "predictions": str(run.folders.predictions),
+    }
+    return {key: str(value) for key, value in (common_tags() | own | dict(cfg.tracking.tags)).items()}
+
+
+@contextmanager
+def recorded(run: Run | None) -> Iterator[None]:
+    """Gives the record its last state: FINISHED, KILLED where the user or the cluster stopped it, else FAILED."""
+    state = "FAILED"
+    try:
+        yield
+        state = "FINISHED"
+    except (InterruptedRunError, KeyboardInterrupt, SystemExit) as error:
+        state = "KILLED"
+        if run and isinstance(error, InterruptedRunError):
+            outputs = run.folders.run.parent.parent
+            where = "" if outputs == Path("outputs") else f" paths.outputs={shlex.quote(str(outputs))}"
+            command = f"python -m seg.train resume={run.folders.short}{where}"
+            log.warning("run %s is stopped and saved; go on with: %s", run.folders.run_id, command)
+        raise
+    except BaseException as error:
+        # On the screen the command says it once, when it ends.
+        log.error("%s", error, exc_info=not isinstance(error, SegError), extra={"file_only": True})
+        raise
+    finally:
+        if run:
+            with suppress(OSError):  # a full disk must not keep the state from being told
+                run.tracker.log_artifact(run.folders.run / "log.txt", "")
+            run.tracker.finish(state)
+            log_to(None)
+
+
+def record_epoch(run: Run, numbers: dict[str, float]) -> None:
+    """Sends an epoch's numbers, live."""
+    run.tracker.log_metrics({key: value for key, value in numbers.items() if key != "step"}, step=int(numbers["epoch"]))
+
+
+def chosen_checkpoint(run: Run, wanted: str) -> Path:
+    """``best`` where it was asked for and a validation made one, else ``last``."""
+    best = run.folders.run / "checkpoints" / "best.pt"
+    return best if wanted == "best" and best.exists() else best.with_name("last.pt")
+
+
+def record_results(
+    run: Run, setup: Setup, rows: list[dict[str, Any]], pictures: list[Path], checkpoint: Path
+) -> dict[str, float]:
+    """Writes tables, curves and the manifest, sends them, and prints the summary.
+
+    Returns:
+        The final metrics.
+    """
+    folder, progress = run.folders.run, setup.training.progress
+    cases = pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
+    atomic_write(folder / "data/cases.csv", cases.to_csv(index=False))
+    atomic_write(folder / "history.csv", pd.DataFrame(progress.history).to_csv(index=False))
+    plots = curves(progress.history, folder / "plots")
+    metrics = final_metrics(cases, setup)
+    run.tracker.log_metrics(metrics, step=progress.epoch)
+    for path, place in [
+        (folder / "data/cases.csv", "data"),
+        (checkpoint, "models"),
+        *((path, "plots") for path in plots),
+    ]:
+        run.tracker.log_artifact(path, place)
+    for path in _pictures_to_send(run, setup, cases, pictures):
+        run.tracker.log_artifact(path, "predictions")
+    write_manifest(run.folders, config_hash=config_hash(setup.cfg), checkpoint_hash=sha256(checkpoint))
+    atomic_write(folder / "summary.json", json.dumps({"run_id": run.folders.run_id, "metrics": metrics}, indent=1))
+    lines = {
+        "training": f"{progress.seconds:.0f} s, {progress.step} steps",
+        "run": run.folders.run_id,
+        "predictions": run.folders.predictions,
+        "record": run.tracker.how_to_look(),
+    }
+    print_summary(cases, lines)
+    return metrics
+
+
+def final_metrics(cases: pd.DataFrame, setup: Setup) -> dict[str, float]:
+    """test_<metric>, its mean over classes and cases, test_dice_<class>, and what the training reached."""
+    progress = setup.training.progress
+    metrics: dict[str, float] = {"total_training_seconds": progress.seconds}
+    if progress.best is not None and progress.best_epoch is not None:
+        metrics |= {"best_val_dice": progress.best, "best_epoch": progress.best_epoch}
+    if cases.empty:
+        return metrics
+    table = summary(cases)
+    mean = table.loc[MEAN_OF_CLASSES]
+    metrics |= {f"test_{metric}": float(mean[f"{metric}_mean"]) for metric in METRICS}
+    metrics |= {f"test_{count}": int(mean[count]) for count in ("missed", "false")}
+    return metrics | {f"test_dice_{name}": float(row["dice_mean"]) for name, row in table.iloc[:-1].iterrows()}
+
+
+def _pictures_to_send(run: Run, setup: Setup, cases: pd.DataFrame, pictures: list[Path]) -> list[Path]:
+    if not pictures:
+        return []
+    ranked = extremes(cases.groupby("case")["dice"].mean().to_dict())
+    first = {
+        caption: next(path for path in pictures if path.name.startswith(f"{case}_Slice_"))
+        for caption, case in ranked.items()
+    }
+    sheet = contact_sheet(first, run.folders.predictions / "contact_sheet.png")
+    return [sheet, *pictures] if setup.cfg.predictions.upload == "all" else [sheet]

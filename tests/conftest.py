@@ -1,0 +1,28 @@
+"""What the tests share: small data sets on disk, composed configurations, one finished run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Tiny networks gain nothing from a second thread and lose much where the machine is busy. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small phantom in the Decathlon layout: 12 cases."""
+    from seg.data.phantom import phantom
+
+    root = tmp_path_factory.mktemp("data") / "phantom"
+    phantom(root, cases=12, seed=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def hippocampus_root() -> Path:
+    """Task04_Hippocampus, from $SEG_HIPPOCAMPUS or from the folder `shared` beside the checkout."""
+    root = Path(os.environ.get("SEG_HIPPOCAMPUS", "../shared/data/Task04_Hippocampus"))
+    if not (root / "dataset.json").exists():
+        pytest.skip("no Task04_Hippocampus here: set SEG_HIPPOCAMPUS to its folder to run this test on real MRI")
+    return root.resolve()

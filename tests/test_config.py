@@ -1,0 +1,159 @@
+"""Every option composes and passes the checks; every wrong one is refused with the word that mends it."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from seg.checks import check
+from seg.cli import reference
+from seg.config import CONF, config_hash, nearest, plain, without_passwords
+from seg.errors import ConfigError
+
+GROUPS = ("data", "model", "attention", "loss", "optimizer", "scheduler", "augmentation", "trainer", "inference",
+          "predictions", "tracking", "paths", "debug")  # fmt: skip
+OPTIONS = [
+    (group, path.stem)
+    for group in GROUPS
+    for path in sorted((CONF / group).glob("*.yaml"))
+    if (group, path.stem) != ("data", "base")
+]
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def faults(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(composed(*overrides))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_passes_the_checks(group: str, option: str) -> None:
+    needed = ["data.root=somewhere"] if (group, option) == ("data", "folder") else []
+    check(composed(f"{group}={option}", *needed))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_first_line_says_what_the_option_is(group: str, option: str) -> None:
+    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
+    first = next(line for line in lines if "@package" not in line)
+    assert first.startswith("# ")
+    assert len(first) > 10
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_composes_and_passes_the_checks(path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=[f"experiments={path.stem}", "data.root=somewhere"], return_hydra_config=True)
+        choices = dict(cfg.hydra.runtime.choices)
+        known = reference(choices, "train")
+    del cfg.hydra
+    check(cfg, known, path.name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["trainer.max_epochs=3", "trainer.max_minutes=1"], ["one budget", "max_epochs", "max_minutes"]),
+        (["trainer.max_steps=0"], ["trainer.max_steps is 0", "from 1"]),
+        (["data.fold=7"], ["data.fold is 7", "0 to 4"]),
+        (["data.fold=most"], ["'most'", "or all"]),
+        (["dims=4"], ["dims is 4", "2, 3"]),
+        (["dims=2", "data.patch=[32,32,32]"], ["data.patch", "2 whole numbers"]),
+        (["attention=se", "attention.where=middle"], ["attention.where", "bottleneck"]),
+        (["inference.mirror=true", "augmentation=light"], ["mirror_axes", "inference.mirror=false"]),
+        (["trainer.precision=fp16", "trainer.device=cpu"], ["CUDA"]),
+        (["data.fold=all", "trainer.early_stopping=3"], ["early_stopping", "validation part"]),
+        (["data.fold=all", "scheduler=adaptive"], ["adaptive", "validation part"]),
+        (["tracking=none", "tracking.uri=http://x"], ["tracking.uri would be ignored"]),
+        (["data=folder"], ["data.root has no value"]),
+        (["predictions.slices=most"], ["predictions.slices"]),
+        (["trainer.ema=1.5"], ["trainer.ema"]),
+        (["trainer.workers=-1"], ["trainer.workers"]),
+        (["seed=-1"], ["seed is -1"]),
+        (["data.patch=64"], ["data.patch is 64", "3 whole numbers"]),
+        (["data.patch=[a,b,c]"], ["data.patch"]),
+        (["data.fold=true"], ["data.fold is True"]),
+        (["predictions.slices=true"], ["predictions.slices is True"]),
+        (["predictions.dpi=0"], ["predictions.dpi is 0"]),
+        (["trainer.clip_norm=0"], ["trainer.clip_norm"]),
+        (["trainer.max_epochs=0.5"], ["trainer.max_epochs is 0.5", "whole"]),
+        (["augmentation.mirror_axes=[-1]"], ["mirror_axes", "0, 1 or 2"]),
+        (["dims=2", "augmentation.mirror_axes=[2]", "inference.mirror=true"], ["names no axis of the patch"]),
+        (["trainer.early_stopping=2", "trainer.validate_every=5"], ["validate_every"]),
+        (["+tracking.tags.seed=7"], ["tracking.tags sets seed"]),
+        (["tracking=none", "tracking.parent=abc"], ["tracking.parent would be ignored"]),
+    ],
+)
+def test_a_wrong_value_or_combination_is_refused_with_its_mending(overrides: list[str], words: list[str]) -> None:
+    message = faults(*overrides)
+    assert all(word in message for word in words), message
+
+
+def test_all_faults_are_told_at_once() -> None:
+    message = faults("data.fold=9", "dims=5", "trainer.max_steps=-1")
+    assert message.startswith("3 faults")
+
+
+def test_an_unknown_key_of_a_study_file_names_file_key_and_nearest_right_key() -> None:
+    cfg, known = composed(), composed()
+    OmegaConf.set_struct(cfg, False)
+    cfg.optimizer.learning_rat = 1
+    cfg.model.chanels = [1]
+    with pytest.raises(ConfigError, match=r"(?s)study\.yaml sets 'model\.chanels'.*'model\.channels'.*learning_rat"):
+        check(cfg, known, "study.yaml")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("optimizer.lr=abc", "optimizer.lr is 'abc'"),
+        ("model.channels=8", "model.channels is 8"),
+        ("loss.batch=3", "loss.batch"),
+    ],
+)
+def test_a_value_of_another_type_than_its_option_has_is_refused(wrong: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check(composed(wrong), composed(), "here")
+
+
+def test_tags_are_free() -> None:
+    cfg, known = composed("+tracking.tags.scanner=3T"), composed()
+    check(cfg, known, "here")
+
+
+def test_the_hash_ignores_where_and_sees_what() -> None:
+    base = config_hash(composed())
+    assert config_hash(composed("paths.outputs=elsewhere", "tracking=none")) == base
+    assert config_hash(composed("seed=1")) != base
+
+
+@pytest.mark.parametrize(
+    ("address", "safe"),
+    [
+        ("http://ann:secret@host/x", "http://ann:***@host/x"),
+        ("postgresql://ann:s:e@c@host/db", "postgresql://ann:***@host/db"),
+        ("postgresql://host/db?user=x&password=y", "postgresql://host/db?user=x&password=***"),
+        ("http://host/x", "http://host/x"),
+        ("sqlite:///a@b.db", "sqlite:///a@b.db"),
+    ],
+)
+def test_passwords_leave_addresses(address: str, safe: str) -> None:
+    assert without_passwords(address) == safe
+    cfg = composed(f"tracking.uri='{address}'")
+    assert plain(cfg)["tracking"]["uri"] == safe
+
+
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [("trainer.max_epoch", "trainer.max_epochs"), ("trainer.epochs", "trainer.max_epochs"), ("sede", "seed")],
+)
+def test_nearest_right_key(word: str, right: str) -> None:
+    from seg.config import flat
+
+    assert f"'{right}'" in nearest(word, list(flat(plain(composed()))))

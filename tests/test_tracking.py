@@ -1,0 +1,508 @@
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from seg import tracking
+from seg.errors import ConfigError
+from seg.rundir import Process, RunFolders, claim, read_state, write_state
+from seg.tracking import Mlflow, MlflowTracker, Tracker, open_tracker
+from seg.unsent import Journal
+
+ADDRESS = "http://user:secret@127.0.0.1:1/"
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database for all tests here: making one takes seconds. The space is meant."""
+    return tmp_path_factory.mktemp("out puts")
+
+
+@pytest.fixture(scope="module")
+def client(outputs: Path) -> Any:
+    return Mlflow(None, outputs)._client
+
+
+@pytest.fixture
+def begin(outputs: Path) -> Iterator[Callable[..., tuple[Tracker, RunFolders]]]:
+    open_ones: list[Tracker] = []
+
+    def begin(**options: Any) -> tuple[Tracker, RunFolders]:
+        given = {"outputs": outputs, "uri": None, "experiment": "phantom/default", "run_name": "unet"} | options
+        tracker = open_tracker(given.pop("kind", "mlflow"), **given)
+        folders = claim(given["outputs"], tracker.run_id)
+        tracker.keep_unsent_in(folders.run)
+        open_ones.append(tracker)
+        return tracker, folders
+
+    yield begin
+    for tracker in open_ones:
+        if isinstance(tracker, MlflowTracker) and tracker._courier._thread.is_alive():
+            tracker.finish("FAILED")
+
+
+def record(tracker: Tracker, folder: Path) -> None:
+    """A little of everything."""
+    tracker.log_params({"model.width": 32, "loss": "dice_ce"})
+    tracker.set_tags({"study": "attention", "fold": 0})
+    tracker.log_dataset("phantom", "d" * 64, source="data/phantom")
+    (folder / "config.yaml").write_text("seed: 0\n")
+    tracker.log_artifact(folder / "config.yaml", "config")
+    for step in range(3):
+        tracker.log_metrics({"train_loss": 1 / (step + 1), "lr": 0.1}, step=step)
+
+
+def test_everything_arrives(begin: Any, client: Any) -> None:
+    tracker, folders = begin()
+    record(tracker, folders.run)
+    (folders.run / "log.txt").write_text("done")
+    tracker.log_artifact(folders.run / "log.txt", "")
+    tracker.finish("FINISHED")
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "unet"
+    assert client.get_experiment(run.info.experiment_id).name == "phantom/default"
+    assert run.data.params == {"model.width": "32", "loss": "dice_ce"}
+    assert {"study": "attention", "fold": "0"}.items() <= run.data.tags.items()
+    assert "mlflow.parentRunId" not in run.data.tags
+    history = client.get_metric_history(tracker.run_id, "train_loss")
+    assert [(metric.step, metric.value) for metric in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+    assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"config", "log.txt"}
+    assert [file.path for file in client.list_artifacts(tracker.run_id, "config")] == ["config/config.yaml"]
+    (seen,) = run.inputs.dataset_inputs
+    assert (seen.dataset.name, seen.dataset.digest) == ("phantom", "d" * 36)
+    assert not (folders.run / "unsent").exists()
+    assert read_state(folders.run).status == "FINISHED"
+
+
+def test_the_artifacts_lie_under_the_outputs_and_nothing_in_the_working_folder(
+    begin: Any, client: Any, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker, folders = begin()
+    record(tracker, folders.run)
+    tracker.finish("FINISHED")
+    assert (outputs / "mlartifacts" / tracker.run_id / "artifacts/config/config.yaml").read_text() == "seed: 0\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_child_names_its_parent_whatever_the_environment_says(
+    begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    tracker, _ = begin(parent_run_id="e" * 32)
+    assert tracker.run_id != "f" * 32
+    assert client.get_run(tracker.run_id).data.tags["mlflow.parentRunId"] == "e" * 32
+
+
+def test_numbers_that_are_none_and_names_that_mlflow_refuses(begin: Any, client: Any) -> None:
+    tracker, _ = begin()
+    tracker.log_metrics({"val_dice_left (cyst)": 0.5, "loss": math.nan, "hd95_mm": math.inf}, step=0)
+    tracker.log_params({"note": "x" * 7000})
+    tracker.finish("FAILED")
+    run = client.get_run(tracker.run_id)
+    assert run.data.metrics["val_dice_left _cyst_"] == 0.5
+    assert math.isnan(run.data.metrics["loss"])
+    assert run.data.metrics["hd95_mm"] > 1e300
+    assert run.data.params["note"] == "x" * 6000
+    assert run.info.status == "FAILED"
+
+
+def test_one_refused_report_does_not_take_others_with_it(
+    begin: Any, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker, folders = begin()
+    tracker.log_params({f"p{n}": n for n in range(150)} | {"/x": 1})  # a name that begins like a path is refused
+    tracker.log_metrics({"loss": 1.0}, step=0)
+    tracker.finish("FINISHED")
+    run = client.get_run(tracker.run_id)
+    assert len(run.data.params) == 150
+    assert run.data.metrics["loss"] == 1.0
+    assert sum("does not take /x" in entry.message for entry in caplog.records) == 1
+    assert not (folders.run / "unsent").exists()
+
+
+def test_a_resumed_run_is_the_same_run(begin: Any, client: Any, outputs: Path) -> None:
+    first, folders = begin()
+    record(first, folders.run)
+    first.finish("KILLED")
+    assert client.get_run(first.run_id).info.status == "KILLED"
+    second, again = begin(run_id=first.run_id)
+    assert (second.run_id, again) == (first.run_id, folders)
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    assert read_state(folders.run).status == "RUNNING"
+    second.log_params({"loss": "another, which cannot be set", "new": 1})
+    second.log_metrics({"train_loss": 0.25}, step=3)
+    second.finish("FINISHED")
+    run = client.get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"model.width": "32", "loss": "dice_ce", "new": "1"}
+    assert len(client.get_metric_history(first.run_id, "train_loss")) == 4
+
+
+def test_a_run_that_is_still_going_cannot_be_resumed(begin: Any, outputs: Path) -> None:
+    tracker, folders = begin(kind="none")
+    parent = replace(Process.this(), pid=os.getppid(), started=psutil.Process(os.getppid()).create_time())
+    write_state(folders.run, replace(read_state(folders.run), process=parent))
+    with pytest.raises(ConfigError, match=f"still going, as process {os.getppid()}"):
+        begin(kind="none", run_id=tracker.run_id)
+
+
+def test_of_two_that_resume_a_run_at_once_one_is_refused(begin: Any, tmp_path: Path) -> None:
+    """Neither has its folder open yet when the other one asks."""
+    first, _ = begin(kind="none", outputs=tmp_path)
+    first.finish("KILLED")
+    asked = {"outputs": tmp_path, "uri": None, "experiment": "a", "run_name": "b", "run_id": first.run_id}
+    command = "import sys; from pathlib import Path; from seg.tracking import open_tracker as o; o('none', outputs="
+    command += f"Path({str(tmp_path)!r}), uri=None, experiment='a', run_name='b', run_id={first.run_id!r}); print(); "
+    with subprocess.Popen(
+        [sys.executable, "-c", command + "sys.stdout.flush(); sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout.readline() == b"\n"
+        with pytest.raises(ConfigError, match=f"still going, as process {other.pid}"):
+            open_tracker("none", **asked)
+        other.stdin.close()
+    assert open_tracker("none", **asked).run_id == first.run_id
+
+
+def test_a_resume_that_fails_leaves_the_state_as_it_was(begin: Any, tmp_path: Path) -> None:
+    run, folders = begin(kind="none", outputs=tmp_path)
+    run.finish("FINISHED")
+    with pytest.raises(ConfigError, match="There is no database"):
+        begin(outputs=tmp_path, run_id=run.run_id)
+    assert read_state(folders.run).status == "FINISHED"
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_masked_password_is_asked_for(begin: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"The password of http://user:\*\*\*@host.*whole address: tracking\.uri="):
+        begin(outputs=tmp_path, uri="http://user:***@host")
+
+
+@pytest.mark.parametrize("kind", ["mlflow", "none"])
+def test_a_full_disk_does_not_keep_the_end_from_being_told(
+    begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    tracker, _ = begin(kind=kind)
+    tracker.log_metrics({"loss": 1.0}, step=0)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("seg.unsent.append_line", "seg.tracking.append_line", "seg.tracking.write_state"):
+        monkeypatch.setattr(name, full)
+    with pytest.raises(OSError, match="No space left"):
+        tracker.log_metrics({"loss": 2.0}, step=1)
+    tracker.finish("FAILED")
+    if kind == "mlflow":
+        run = client.get_run(tracker.run_id)
+        assert (run.info.status, run.data.metrics["loss"]) == ("FAILED", 1.0)
+        assert not tracker._courier._thread.is_alive()
+
+
+def test_mlflow_tells_a_deleted_run_from_one_it_never_had(begin: Any, client: Any) -> None:
+    tracker, _ = begin()
+    tracker.finish("FINISHED")
+    assert tracker._mlflow.stage(tracker.run_id) == "active"
+    client.delete_run(tracker.run_id)
+    assert tracker._mlflow.stage(tracker.run_id) == "deleted"
+    assert tracker._mlflow.stage("f" * 32) == "unknown"
+
+
+def test_half_a_line_of_a_killed_run_does_not_spoil_the_local_record(begin: Any, tmp_path: Path) -> None:
+    tracker, folders = begin(kind="none", outputs=tmp_path)
+    tracker.set_tags({"a": 1})
+    with (folders.run / "record.jsonl").open("a") as file:
+        file.write('{"metr')
+    tracker.set_tags({"b": 2})
+    lines = [json.loads(line) for line in (folders.run / "record.jsonl").read_text().splitlines()]
+    assert lines == [{"tags": {"a": "1"}}, {"tags": {"b": "2"}}]
+
+
+def test_a_run_deleted_in_mlflow_cannot_be_resumed(begin: Any, client: Any) -> None:
+    tracker, _ = begin()
+    tracker.finish("FINISHED")
+    client.delete_run(tracker.run_id)
+    with pytest.raises(ConfigError, match="Restore it, or start a new run"):
+        begin(run_id=tracker.run_id)
+
+
+def test_a_deleted_experiment_is_explained(begin: Any, client: Any) -> None:
+    tracker, _ = begin(experiment="phantom/gone")
+    tracker.finish("FINISHED")
+    client.delete_experiment(client.get_experiment_by_name("phantom/gone").experiment_id)
+    with pytest.raises(ConfigError, match="phantom/gone was deleted in MLflow"):
+        begin(experiment="phantom/gone")
+
+
+OPEN_AND_DIE = """
+import os, sys
+from pathlib import Path
+from seg.tracking import open_tracker
+outputs = Path(sys.argv[1])
+tracker = open_tracker("mlflow", outputs=outputs, uri=None, experiment="phantom/default", run_name="dies")
+print(tracker.run_id, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_run_is_marked_so_by_the_next_one(begin: Any, client: Any, outputs: Path) -> None:
+    living, _ = begin()
+    done = subprocess.run([sys.executable, "-c", OPEN_AND_DIE, outputs], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    dead = done.stdout.split()[0]
+    assert client.get_run(dead).info.status == "RUNNING"
+    elsewhere = client.create_run("0", tags={"seg.host": "elsewhere", "seg.pid": "1", "seg.pid_started": "0"})
+    begin()
+    assert client.get_run(dead).info.status == "KILLED"
+    assert client.get_run(dead).data.tags["seg.killed"]
+    assert client.get_run(living.run_id).info.status == "RUNNING"
+    assert client.get_run(elsewhere.info.run_id).info.status == "RUNNING"
+
+
+def test_a_run_taken_for_dead_by_mistake_has_the_last_word(begin: Any, client: Any) -> None:
+    tracker, _ = begin()
+    client.set_tag(tracker.run_id, "seg.killed", "its process has gone")
+    client.set_terminated(tracker.run_id, "KILLED")
+    tracker.finish("FINISHED")
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert "seg.killed" not in run.data.tags
+
+
+def test_what_an_outage_kept_is_sent_later_and_nothing_differs(
+    begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, whole_folders = begin()
+    record(whole, whole_folders.run)
+    whole.finish("FINISHED")
+
+    broken, folders = begin()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(111, f"Connection refused by {ADDRESS}")
+
+    for call in ("log_batch", "log_artifact", "log_inputs", "set_terminated"):
+        monkeypatch.setattr(broken._mlflow._client, call, fail)
+    record(broken, folders.run)
+    broken.finish("FINISHED")
+    assert f"python -m seg.sync run={folders.short}" in caplog.text
+    assert "secret" not in caplog.text + "".join(p.read_text() for p in (folders.run / "unsent").rglob("*.jsonl"))
+    assert client.get_run(broken.run_id).data.params == {}
+    (folders.run / "config.yaml").unlink()
+
+    monkeypatch.undo()
+    mlflow = Mlflow(None, folders.run.parent.parent)
+    assert mlflow.catch_up(folders) == 8
+    assert not (folders.run / "unsent").exists()
+    assert contents(client, broken.run_id) == contents(client, whole.run_id)
+
+
+def contents(client: Any, run_id: str) -> dict[str, Any]:
+    """All that a user sees of a run, but for ids and times."""
+    run = client.get_run(run_id)
+    passing = ("seg.pid", "seg.pid_started", "mlflow.source.git.commit")
+    artifacts = [
+        file.path for file in client.list_artifacts(run_id) for file in client.list_artifacts(run_id, file.path)
+    ]
+    return {
+        "status": run.info.status,
+        "params": run.data.params,
+        "tags": {key: value for key, value in run.data.tags.items() if key not in passing},
+        "metrics": {
+            key: [(m.step, m.value) for m in client.get_metric_history(run_id, key)] for key in run.data.metrics
+        },
+        "artifacts": {path: Path(client.download_artifacts(run_id, path)).read_bytes() for path in artifacts},
+        "datasets": [(seen.dataset.name, seen.dataset.digest) for seen in run.inputs.dataset_inputs],
+        "ended": run.info.end_time is not None,
+    }
+
+
+def test_a_report_that_comes_twice_changes_nothing(begin: Any, client: Any, tmp_path: Path) -> None:
+    local, folders = begin(kind="none", outputs=tmp_path)
+    record(local, folders.run)
+    reports = [json.loads(line) for line in (folders.run / "record.jsonl").read_text().splitlines()]
+    tracker, _ = begin()
+    tracker._mlflow.send(tracker.run_id, reports)
+    before = contents(client, tracker.run_id)
+    assert len(before["metrics"]["train_loss"]) == 3
+    tracker._mlflow.send(tracker.run_id, reports)
+    assert contents(client, tracker.run_id) == before
+
+
+def test_the_machines_load_is_sampled(begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_SAMPLE_SECONDS", 0.05)
+    tracker, _ = begin(system_metrics=True)
+    time.sleep(0.5)
+    tracker.finish("FINISHED")
+    metrics = client.get_run(tracker.run_id).data.metrics
+    assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
+    assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100
+
+
+def test_without_mlflow_the_runs_folder_is_the_record(begin: Any, tmp_path: Path) -> None:
+    tracker, folders = begin(kind="none", outputs=tmp_path)
+    record(tracker, folders.run)
+    tracker.finish("FINISHED")
+    lines = [json.loads(line) for line in (folders.run / "record.jsonl").read_text().splitlines()]
+    assert lines[0] == {"params": {"model.width": "32", "loss": "dice_ce"}}
+    assert [line["metrics"]["train_loss"] for line in lines if "metrics" in line] == [1.0, 0.5, 1 / 3]
+    assert lines[-1]["status"] == read_state(folders.run).status == "FINISHED"
+    assert tracker.how_to_look() == str(folders.run)
+    assert not (tmp_path / "mlflow.db").exists()
+    resumed, again = begin(kind="none", outputs=tmp_path, run_id=tracker.run_id)
+    assert (resumed.run_id, again) == (tracker.run_id, folders)
+
+
+def test_the_command_that_shows_the_record(begin: Any, outputs: Path) -> None:
+    tracker, _ = begin()
+    assert tracker.how_to_look() == f"python -m mlflow ui --backend-store-uri 'sqlite:///{outputs.resolve()}/mlflow.db'"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        (ADDRESS, r"MLflow at http://user:\*\*\*@127.0.0.1:1/ does not answer: \[Errno \d+\] Connection refused"),
+        ("postgresql://user:secret@127.0.0.1:1/runs", r"postgresql://user:\*\*\*@127.0.0.1:1/runs does not answer"),
+        ("ftp://user:secret@example.org/", r"ftp://user:\*\*\*@example.org/ does not answer"),
+        ("sqlite:////dev/null/mlflow.db", "dev/null"),
+        ("file:///tmp/mlruns", "file:///tmp/mlruns does not answer"),
+    ],
+)
+def test_an_address_that_does_not_answer_is_named_without_its_password(
+    uri: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(ConfigError, match=message) as caught:
+        open_tracker("mlflow", outputs=tmp_path, uri=uri, experiment="a", run_name="b")
+    assert caught.value.__suppress_context__, "a traceback of the cause would show the password"
+    printed = "".join(capfd.readouterr())
+    assert "secret" not in str(caught.value) + caplog.text + printed
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("text", "uri", "safe"),
+    [
+        ("at http://u:pw@h/x", "", "at http://u:***@h/x"),
+        ("bad p%40ss and p@ss", "http://u:p%40ss@h", "bad *** and ***"),
+        ("no password", "http://h:80/", "no password"),
+        ("two http://u:a@h postgresql://u:b@h/db", "", "two http://u:***@h postgresql://u:***@h/db"),
+    ],
+)
+def test_passwords_are_masked(text: str, uri: str, safe: str) -> None:
+    assert tracking._safe(text, uri) == safe
+
+
+OPEN_AND_FINISH = """
+import sys
+from pathlib import Path
+from seg.rundir import claim
+from seg.tracking import open_tracker
+outputs = Path(sys.argv[1])
+tracker = open_tracker("mlflow", outputs=outputs, uri=None, experiment="phantom/default", run_name=sys.argv[2])
+tracker.keep_unsent_in(claim(outputs, tracker.run_id).run)
+tracker.log_metrics({"loss": float(sys.argv[2])}, step=0)
+tracker.finish("FINISHED")
+"""
+
+
+@pytest.mark.slow
+def test_four_first_starts_at_once_on_a_fresh_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPEN_AND_FINISH, tmp_path / "outputs"]
+    started = [subprocess.Popen([*command, str(n)], stderr=subprocess.PIPE, text=True) for n in range(4)]
+    failed = [said for process in started if (said := process.communicate()[1]) and process.returncode]
+    assert not failed, failed[0]
+    client = Mlflow(None, tmp_path / "outputs")._client
+    (experiment,) = [e for e in client.search_experiments() if e.name == "phantom/default"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.metrics["loss"] for run in runs) == [0, 1, 2, 3]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[None]:
+    """A real MLflow server, killed at the end like a machine that loses power."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    with (folder / "server.log").open("a") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    try:
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_server_that_dies_midway_costs_nothing(
+    begin: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: Any
+) -> None:
+    """Killed between two metrics; the rest is sent by ``seg.sync``, and all is as in a run without the accident."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://user:secret@127.0.0.1:{port}"
+    place = {"outputs": tmp_path / "outputs", "uri": uri, "system_metrics": False}
+    with server(tmp_path, port):
+        whole, folders = begin(**place)
+        whole.log_metrics({"params": 5.0}, step=0)
+        record(whole, folders.run)
+        whole.finish("FINISHED")
+        broken, folders = begin(**place)
+        broken.log_metrics({"params": 5.0}, step=0)
+        while Journal(folders.run).first():
+            time.sleep(0.01)
+    record(broken, folders.run)
+    broken.finish("FINISHED")
+    assert f"python -m seg.sync run={folders.short}" in caplog.text
+    with server(tmp_path, port):
+        command = [sys.executable, "-m", "seg.sync", f"run={folders.short}", f"paths.outputs={place['outputs']}"]
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert refused.returncode == 2
+        assert "tracking.uri=" in refused.stderr
+        sent = subprocess.run([*command, f"tracking.uri={uri}"], capture_output=True, text=True, check=False)
+        assert sent.returncode == 0, sent.stderr
+        client = broken._mlflow._client
+        expected, got = contents(client, whole.run_id), contents(client, broken.run_id)
+    assert got == expected
+    assert [step for step, _ in got["metrics"]["train_loss"]] == [0, 1, 2]
+    said = caplog.text + "".join(capfd.readouterr()) + refused.stderr + sent.stdout + sent.stderr
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert "user:secret" not in said
+    assert b"user:secret" not in kept
