@@ -1,0 +1,31 @@
+"""``python -m benchmarks``: every measurement, one after the other; or those named.
+
+``quality`` runs only by name: it trains for 10 and for 25 minutes. RESULTS.md keeps what was printed, and on what.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+
+QUICK = ("start", "cache", "loop", "memory", "augmentation", "panels")
+BY_NAME = ("quality",)
+
+
+def main() -> int:
+    names = sys.argv[1:] or list(QUICK)
+    if unknown := set(names) - {*QUICK, *BY_NAME}:
+        print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join((*QUICK, *BY_NAME))}", file=sys.stderr)
+        return 2
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    )
+    failed = 0
+    for name in names:
+        print(f"\n## {name}", flush=True)
+        failed |= subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
