@@ -54,7 +54,7 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
     def run() -> None:
         # Hydra would print only part of an error and exit with 1; with this it hands the exception on.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-        sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
+        sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
         try:
             hydra.main(config_path=str(CONF), config_name=root, version_base="1.3")(task)()
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
@@ -67,7 +67,7 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
     return run
 
 
-def _quoted(argument: str) -> str:
+def quoted(argument: str) -> str:
     """Puts a value that is always text in quotes: a run id such as 12e45678 would else reach us as a number,
 
     and Hydra would stumble over a blank or a bracket in a folder's name or a pattern.

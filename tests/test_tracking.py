@@ -350,7 +350,8 @@ def test_a_report_that_comes_twice_changes_nothing(begin: Any, client: Any, tmp_
 def test_the_machines_load_is_sampled(begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "_SAMPLE_SECONDS", 0.05)
     tracker, _ = begin(system_metrics=True)
-    time.sleep(0.5)
+    while "system/cpu_utilization_percentage" not in client.get_run(tracker.run_id).data.metrics:
+        time.sleep(0.05)
     tracker.finish("FINISHED")
     metrics = client.get_run(tracker.run_id).data.metrics
     assert 0 < metrics["system/system_memory_usage_percentage"] <= 100

@@ -20,6 +20,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from seg.cli import quoted
 from seg.config import CONF
 from seg.errors import ConfigError, DataError, SegError
 from seg.train import Result, resumed, train
@@ -38,7 +39,7 @@ TINY = (
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
+        return compose("train", overrides=[quoted(override) for override in overrides])
 
 
 def arguments(root: Path, outputs: Path, cache: Path) -> list[str]:
