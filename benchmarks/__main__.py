@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 
-QUICK = ("start", "cache", "loop", "memory", "augmentation", "panels")
+QUICK = ("start", "cache", "loop", "memory", "augmentation", "panels", "sweeps")
 BY_NAME = ("quality",)
 
 

@@ -15,7 +15,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from seg.data.augmentation import augmentation
+from seg.data.augmentation import Augmentation
 from seg.data.sampling import Patches
 from seg.engine.allocator import keep_freed_memory
 
@@ -51,10 +51,10 @@ def main() -> None:
     for path in sorted((Path(__file__).parent.parent / "conf" / "augmentation").glob("*.yaml")):
         cfg = OmegaConf.to_container(OmegaConf.load(path))
         transforms = [instantiate(node) for node in cfg["transforms"]]
-        taken = milliseconds(patches(augmentation(transforms, cfg["mirror_axes"])).__getitem__)
+        taken = milliseconds(patches(Augmentation(transforms, cfg["mirror_axes"])).__getitem__)
         print(f"{path.stem:8} {taken:6.2f} ms")
         for number, node in enumerate(cfg["transforms"]):
-            taken = milliseconds(patches(augmentation([transforms[number]])).__getitem__) - bare
+            taken = milliseconds(patches(Augmentation([transforms[number]])).__getitem__) - bare
             print(f"    + {taken:6.2f} ms  {node['_target_'].split('.')[-1]}")
 
 

@@ -1,6 +1,9 @@
-"""Files that are whole or absent: written beside their place, then renamed into it. Imports nothing of seg."""
+"""Files and folders that are whole or absent: made beside their place, then renamed into it. Imports nothing of seg."""
 
+import errno
+import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,3 +31,32 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     """Writes ``content`` to ``path`` so that a reader sees the old file or the new one, never a part."""
     with atomic(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder ``.draft-…`` beside ``path`` and renames it into place on success.
+
+    A folder with something in it that already lies at ``path`` is left alone and the draft removed: of several
+    processes the first to finish is kept. On an error the draft is removed.
+    """
+    draft = path.with_name(f".draft-{uuid.uuid4().hex}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        try:
+            draft.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def sha256(*paths: Path) -> str:
+    """Hexadecimal sha256 of the bytes of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:  # in pieces: a checkpoint may be large
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from seg.config import DEFAULT_EPOCHS, build
-from seg.data.augmentation import augmentation
+from seg.data.augmentation import Augmentation
 from seg.data.plan import Plan
 from seg.data.preprocess import Prepared
 from seg.data.sampling import Patches, batches
@@ -20,11 +20,12 @@ from seg.engine.device import Precision
 from seg.engine.distributed import World
 from seg.engine.inference import over_shifts, predict_case
 from seg.engine.loop import Budget, Training, weight_average
-from seg.errors import ConfigError
+from seg.errors import ConfigError, times
 from seg.evaluate import Predict
 from seg.losses import DeepSupervision
 from seg.material import Material, processes
 from seg.models import Network, insert_attention
+from seg.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,16 @@ class Setup:
     budget: Budget
     loss: nn.Module
     predict: Predict
+    trial: Trial | None  # of a sweep
 
 
 def build_setup(
-    cfg: DictConfig, material: Material, store: Mapping[str, Prepared], world: World, precision: Precision
+    cfg: DictConfig,
+    material: Material,
+    store: Mapping[str, Prepared],
+    world: World,
+    precision: Precision,
+    trial: Trial | None = None,
 ) -> Setup:
     """Network, optimizer, schedule and loss, built for this material and tried once on shapes.
 
@@ -68,7 +75,8 @@ def build_setup(
     training = build_training(cfg, network, budget, precision)
     loss = DeepSupervision(build(cfg.loss)).to(precision.device)
     material = replace(material, plan=plan)
-    return Setup(cfg, world, precision, material, store, training, budget, loss, predictor(cfg, plan, precision))
+    predict = predictor(cfg, plan, precision)
+    return Setup(cfg, world, precision, material, store, training, budget, loss, predict, trial)
 
 
 def training_batches(setup: Setup) -> Iterator[dict[str, Any]]:
@@ -83,7 +91,7 @@ def training_batches(setup: Setup) -> Iterator[dict[str, Any]]:
         foreground=cfg.data.foreground,
         jitter=cfg.data.jitter,
         seed=cfg.seed,
-        augment=augmentation(**build(cfg.augmentation)),
+        augment=Augmentation(**build(cfg.augmentation)),
     )
     return batches(
         dataset,
@@ -135,15 +143,15 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
     right = tuple(math.ceil(size / by) * by for size, by in zip(plan.patch, network.multiple, strict=True))
     if right != plan.patch and not automatic:
         raise ConfigError(
-            f"The patch {_times(plan.patch)} does not suit this network, which takes multiples of "
-            f"{_times(network.multiple)}. Set data.patch={list(right)}."
+            f"The patch {times(plan.patch)} does not suit this network, which takes multiples of "
+            f"{times(network.multiple)}. Set data.patch={list(right)}."
         )
     try:
         with torch.no_grad():
             copy.deepcopy(network).to("meta").eval()(torch.empty(1, network.in_channels, *right, device="meta"))
     except RuntimeError as error:
         raise ConfigError(
-            f"The network with its attention block cannot take a patch of {_times(right)}: {error}"
+            f"The network with its attention block cannot take a patch of {times(right)}: {error}"
         ) from error
     return replace(plan, patch=right)
 
@@ -209,7 +217,3 @@ def test_predictor(setup: Setup) -> Predict:
 
 def _plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def _times(sizes: Sequence[int]) -> str:
-    return "×".join(map(str, sizes))

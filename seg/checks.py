@@ -122,6 +122,7 @@ def _choice_faults(cfg: DictConfig) -> Iterator[str]:
         "data.normalization": ("auto", "zscore", "ct"),
         "trainer.precision": ("auto", "fp32", "bf16", "fp16"),
         "trainer.device": ("auto", "cpu", "cuda", "mps"),
+        "inference.part": ("test", "val"),
         "inference.checkpoint": ("best", "last"),
         "predictions.upload": ("sheet", "all"),
         "tracking.kind": ("mlflow", "none"),
@@ -154,7 +155,14 @@ def _combination_faults(cfg: DictConfig) -> Iterator[str]:
 
 def _validation_faults(cfg: DictConfig) -> Iterator[str]:
     t = cfg.trainer
+    if cfg.inference.part == "val" and cfg.inference.checkpoint == "best":
+        yield (
+            "inference.part=val would score the cases that inference.checkpoint=best was chosen on, too high. "
+            "Set inference.checkpoint=last."
+        )
     if cfg.data.fold == "all":
+        if cfg.inference.part == "val":
+            yield "inference.part=val needs a validation part, and data.fold=all has none. Choose a fold."
         if t.early_stopping is not None:
             yield "trainer.early_stopping needs a validation part, and data.fold=all has none. Choose a fold."
         if str(cfg.scheduler.get("_target_")).endswith(".adaptive"):

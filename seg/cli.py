@@ -60,6 +60,9 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             _say(ConfigError(_explained(error, root)))
             sys.exit(ConfigError.exit_code)
+        except SegError as error:  # of a sweep; a single run's never comes so far
+            _say(error)
+            sys.exit(error.exit_code)
         except KeyboardInterrupt:
             print("\nstopped", file=sys.stderr)
             sys.exit(1)

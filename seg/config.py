@@ -73,6 +73,7 @@ class Inference:
     mirror: bool = MISSING
     shifts: bool = MISSING
     batch_size: Any = MISSING  # windows: "auto" or int
+    part: str = MISSING  # test | val
     checkpoint: str = MISSING  # best | last
     nsd_tolerance_mm: float = MISSING
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from seg import metrics
 from seg.engine.loop import Budget
 from seg.engine.loop import Progress as State
+from seg.trial import Trial
 
 log = logging.getLogger(__name__)
 _SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
@@ -106,8 +107,8 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def log_to(path: Path | None, shown: bool = True) -> None:
-    """Sends log lines to the terminal (warnings only where not ``shown``) and, where given, to the file ``path``.
+def log_to(*paths: Path, level: int = logging.INFO) -> None:
+    """Sends log lines of at least ``level`` to the terminal, and all of them to the files ``paths``.
 
     Replaces what an earlier call set up; handlers of others are left alone.
     """
@@ -119,18 +120,24 @@ def log_to(path: Path | None, shown: bool = True) -> None:
     screen: logging.Handler = logging.StreamHandler(sys.stderr)
     if sys.stderr.isatty():
         screen = RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)
-    screen.setLevel(logging.INFO if shown else logging.WARNING)
+    screen.setLevel(level)
     screen.addFilter(lambda line: not getattr(line, "file_only", False))
-    handlers = [screen]
-    if path is not None:
-        file = logging.FileHandler(path)
+    files = [logging.FileHandler(path) for path in paths]
+    for file in files:
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        handlers.append(file)
-    for handler in handlers:
+    for handler in (screen, *files):
         handler.name = _OURS
         root.addHandler(handler)
-    for noisy in ("mlflow", "alembic", "urllib3", "matplotlib", "PIL"):
+    for noisy in ("mlflow", "alembic", "urllib3", "matplotlib", "PIL", "hydra", "hydra_plugins"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def log_of(trial: Trial | None, *paths: Path, shown: bool = True) -> None:
+    """Sends a run's log lines to ``paths``; those of a sweep's trial to its folder too, and not to the terminal."""
+    if trial:
+        log_to(trial.folder / "log.txt", *paths, level=logging.CRITICAL)
+    else:
+        log_to(*paths, level=logging.INFO if shown else logging.WARNING)
 
 
 def print_summary(cases: pd.DataFrame, lines: Mapping[str, Any]) -> None:

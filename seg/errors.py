@@ -1,16 +1,23 @@
 """The errors a user may meet. Each message says what was seen, the rule, and the fix, naming the file or key.
 
 SegError                exit code 1: the run could not go on
+├── InterruptedRunError   the user or the cluster stopped the run
 └── InputError          exit code 2: what the user gave is wrong
     ├── ConfigError     a key, a value, or a combination of values
     └── DataError       a file, a folder, or what is in them
 """
+
+from collections.abc import Iterable
 
 
 class SegError(Exception):
     """Base of every error this package raises on purpose."""
 
     exit_code = 1
+
+
+class InterruptedRunError(SegError):
+    """The user or the scheduler of a cluster asked the run to stop; it saved and can be resumed."""
 
 
 class InputError(SegError):
@@ -33,3 +40,14 @@ def together(kind: type[InputError], faults: list[str]) -> None:
         raise kind(faults[0])
     if faults:
         raise kind(f"{len(faults)} faults:\n" + "\n".join(f"  {n}. {fault}" for n, fault in enumerate(faults, 1)))
+
+
+def times(numbers: Iterable[float]) -> str:
+    """Sizes in words: 48×64×48."""
+    return "×".join(f"{number:g}" for number in numbers)
+
+
+def few(names: Iterable[str]) -> str:
+    """The first five of many names, in order."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")

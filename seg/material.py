@@ -48,10 +48,8 @@ def read_material(cfg: DictConfig) -> Material:
     # The plan is made without the test part: no number of it may reach the training.
     tested = set(split.test)
     seen = prints.of([case.id for case in cases.cases if case.id not in tested])
-    options: dict[str, Any] = {
-        key: OmegaConf.to_container(d[key]) if OmegaConf.is_config(d[key]) else d[key]
-        for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")
-    }
+    plain: Any = OmegaConf.to_container(d, resolve=True)
+    options = {key: plain[key] for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")}
     return Material(cases, prints, split, make_plan(seen, cases.channels, dims=cfg.dims, **options))
 
 
@@ -73,5 +71,5 @@ def describe(material: Material, extra: Mapping[str, Any] | None = None) -> None
     split, cases = material.split, material.cases
     sizes = f"{len(split.train)} for training, {len(split.val)} for validation, {len(split.test)} for the test"
     log.info("%s: %d cases, %s; classes %s", cases.name, len(cases.cases), sizes, ", ".join(cases.names), extra=extra)
-    for line in material.plan.explain():
+    for line in material.plan.reasons:
         log.info("  %s", line, extra=extra)

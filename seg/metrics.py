@@ -20,6 +20,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import ndimage
 from scipy.spatial import KDTree
 
 from seg.errors import DataError
@@ -96,18 +97,11 @@ def nsd(pred: Mask, label: Mask, spacing_mm: Sequence[float], tolerance_mm: floa
 def score_case(
     pred: npt.NDArray[np.integer],
     label: npt.NDArray[np.integer],
-    class_names: Sequence[str],
+    class_names: Sequence[str],  # of all classes, background first; index = class
     spacing_mm: Sequence[float],
     nsd_tolerance_mm: float,
 ) -> list[dict[str, float | int | str]]:
-    """All metrics of one case, one row for each foreground class.
-
-    Args:
-        pred: class indices, any shape in 2-D or 3-D.
-        label: class indices, same shape, on the same grid.
-        class_names: of all classes, background first; index = class.
-        spacing_mm: voxel size along each axis.
-        nsd_tolerance_mm: see ``nsd``.
+    """All metrics of one case: a row for each foreground class of two arrays of class indices, in 2-D or 3-D.
 
     Returns:
         Rows with the keys ``class``, those of ``METRICS``, and ``missed`` and ``false`` (0 or 1).
@@ -131,13 +125,10 @@ def score_case(
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Spread of every metric over cases, for each class and for the mean of the classes.
+    """Spread of every metric over cases, from rows of ``score_case`` with the column ``case``, by class and over them.
 
     The last line first averages the classes within a case and then looks at the cases, since cases are what is drawn
     at random; its ``missed`` and ``false`` are totals.
-
-    Args:
-        rows: the rows of ``score_case`` of all cases, with the column ``case``.
 
     Returns:
         One line a class in order of appearance, then ``MEAN_OF_CLASSES``; columns ``cases``, ``missed``, ``false``, and
@@ -150,11 +141,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _line(part: pd.DataFrame) -> dict[str, float]:
-    line: dict[str, float] = {
-        "cases": len(part),
-        "missed": int(part["missed"].sum()),
-        "false": int(part["false"].sum()),
-    }
+    line: dict[str, float] = {"cases": len(part)}
+    line |= {count: int(part[count].sum()) for count in ("missed", "false")}
     for metric in METRICS:
         values = part[metric]
         line |= {f"{metric}_mean": values.mean(), f"{metric}_sd": values.std(), f"{metric}_median": values.median()}
@@ -189,7 +177,7 @@ def _surfaces(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> _Surfaces
     if not (pred.any() and label.any()):
         only = np.array([diagonal_mm if pred.any() or label.any() else 0.0])
         return _Surfaces(only, only, diagonal_mm)
-    box = _box(pred | label)
+    (box,) = ndimage.find_objects((pred | label).astype(np.uint8))
     pred_surface, label_surface = _surface(pred[box]), _surface(label[box])
     return _Surfaces(
         _nearest(pred_surface, label_surface, spacing_mm),
@@ -216,24 +204,10 @@ def _check(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> None:
         raise DataError(f"spacing_mm is {tuple(spacing_mm)}: give one positive number for each of {pred.ndim} axes")
 
 
-def _box(mask: Mask) -> tuple[slice, ...]:
-    """The smallest box that holds all of a mask that is not empty."""
-    box: tuple[slice, ...] = ()
-    for axis in range(mask.ndim):
-        filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box += (slice(filled[0], filled[-1] + 1),)
-    return box
-
-
 def _surface(mask: Mask) -> Mask:
     """Voxels of the mask with a face neighbour outside it, or at the border of the array."""
-    inner = np.pad(mask, 1)
-    core = (slice(1, -1),) * mask.ndim
-    kept = mask.copy()
-    for axis in range(mask.ndim):
-        for step in (slice(None, -2), slice(2, None)):
-            kept &= inner[(*core[:axis], step, *core[axis + 1 :])]
-    return mask & ~kept
+    surface: Mask = mask & ~ndimage.binary_erosion(mask)
+    return surface
 
 
 def _nearest(start: Mask, goal: Mask, spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:

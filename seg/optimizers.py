@@ -17,24 +17,17 @@ class Muon(AdamW):
     A step is scaled to the size of AdamW's, so one learning rate and one weight decay serve both kinds. PyTorch's own
     Muon takes matrices only.
 
-    Args:
-        params: of the network.
-        lr: learning rate, of AdamW's magnitude.
-        weight_decay: decoupled.
-        momentum: of the matrices, Nesterov's.
-        iterations: of Newton–Schulz.
-
     Source: Jordan et al., Muon, 2024; Liu et al., Muon is scalable for LLM training, arXiv 2502.16982, eq. 4 (scale).
     """
 
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        lr: float = 1e-3,
+        lr: float = 1e-3,  # of AdamW's magnitude
         *,
-        weight_decay: float = 0.01,
-        momentum: float = 0.95,
-        iterations: int = 5,
+        weight_decay: float = 0.01,  # decoupled
+        momentum: float = 0.95,  # of the matrices, Nesterov's
+        iterations: int = 5,  # of Newton–Schulz
     ) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay)
         self.momentum, self.iterations = momentum, iterations

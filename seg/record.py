@@ -3,31 +3,30 @@
 import json
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 from omegaconf import OmegaConf
 
-from seg.atomic import atomic_write
+from seg.atomic import atomic_write, sha256
 from seg.build import Setup
 from seg.config import config_hash, flat, plain
-from seg.console import log_to, print_summary
-from seg.data.fingerprint import Fingerprint
-from seg.data.splits import Split
-from seg.engine.loop import InterruptedRunError
-from seg.errors import ConfigError, SegError
+from seg.console import log_of, log_to, print_summary
+from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.material import describe
 from seg.metrics import MEAN_OF_CLASSES, METRICS, summary
 from seg.models import parameter_count
+from seg.models.cost import gflops
 from seg.provenance import common_tags, git
 from seg.report.curves import curves
 from seg.report.panels import contact_sheet, extremes
-from seg.rundir import RunFolders, claim, sha256, write_manifest
+from seg.rundir import RunFolders, claim, write_manifest
 from seg.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)
@@ -44,26 +43,29 @@ class Run:
 
 def open_run(setup: Setup, name: str) -> Run:
     """Opens the record and the folders; a resumed run gets its own back."""
-    cfg, t = setup.cfg, setup.cfg.tracking
+    cfg, t, trial = setup.cfg, setup.cfg.tracking, setup.trial
     outputs = Path(cfg.paths.outputs)
+    experiment = t.experiment or f"{setup.material.cases.name}/{cfg.study}"
     tracker = open_tracker(
         t.kind,
         outputs=outputs,
         uri=t.uri,
-        experiment=t.experiment or f"{setup.material.cases.name}/{cfg.study}",
+        experiment=trial.assignment.experiment if trial else experiment,
         run_name=name,
         run_id=cfg.resume,
-        parent_run_id=t.parent,
+        parent_run_id=trial.assignment.parent if trial else t.parent,
         system_metrics=t.system_metrics,
     )
     folders = claim(outputs, tracker.run_id)
     tracker.keep_unsent_in(folders.run)
+    if trial:
+        trial.begin(folders)
     return Run(tracker, folders)
 
 
 def note_start(run: Run, setup: Setup, name: str) -> None:
     """Notes everything that is known before training."""
-    log_to(run.folders.run / "log.txt")
+    log_of(setup.trial, run.folders.run / "log.txt")
     log.info("run %s (%s): %s", run.folders.run_id, name, run.folders.run)
     describe(setup.material, extra={"file_only": True})
     if setup.cfg.resume:
@@ -91,11 +93,10 @@ def _refuse_other_data(run: Run, setup: Setup) -> None:
         ConfigError: they changed.
     """
     folder, material = run.folders.run / "data", setup.material
-    split = Split.from_json((folder / "split.json").read_text())
-    prints = Fingerprint.from_json((folder / "fingerprint.json").read_text())
-    if (split.hash, prints.hash) != (material.split.hash, material.fingerprint.hash):
+    split, prints = (json.loads((folder / f"{name}.json").read_text()) for name in ("split", "fingerprint"))
+    if (split["hash"], prints["hash"]) != (material.split.hash, material.fingerprint.hash):
         raise ConfigError(
-            f"resume: the data of run {run.folders.run_id} changed since it began ({len(prints.cases)} cases then, "
+            f"resume: the data of run {run.folders.run_id} changed since it began ({len(prints['cases'])} cases then, "
             f"{len(material.fingerprint.cases)} now). Put them back, or start a new run."
         )
 
@@ -133,7 +134,8 @@ def _tags(run: Run, setup: Setup, name: str) -> dict[str, str]:
         "fold": cfg.data.fold,
         "predictions": str(run.folders.predictions),
     }
-    return {key: str(value) for key, value in (common_tags() | own | dict(cfg.tracking.tags)).items()}
+    swept = setup.trial.tags if setup.trial else {}
+    return {key: str(value) for key, value in (common_tags() | own | swept | dict(cfg.tracking.tags)).items()}
 
 
 @contextmanager
@@ -160,7 +162,7 @@ def recorded(run: Run | None) -> Iterator[None]:
             with suppress(OSError):  # a full disk must not keep the state from being told
                 run.tracker.log_artifact(run.folders.run / "log.txt", "")
             run.tracker.finish(state)
-            log_to(None)
+            log_to()
 
 
 def record_epoch(run: Run, numbers: dict[str, float]) -> None:
@@ -175,7 +177,12 @@ def chosen_checkpoint(run: Run, wanted: str) -> Path:
 
 
 def record_results(
-    run: Run, setup: Setup, rows: list[dict[str, Any]], pictures: list[Path], checkpoint: Path
+    run: Run,
+    setup: Setup,
+    rows: list[dict[str, Any]],
+    pictures: list[Path],
+    checkpoint: Path,
+    costs: dict[str, float],
 ) -> dict[str, float]:
     """Writes tables, curves and the manifest, sends them, and prints the summary.
 
@@ -187,7 +194,7 @@ def record_results(
     atomic_write(folder / "data/cases.csv", cases.to_csv(index=False))
     atomic_write(folder / "history.csv", pd.DataFrame(progress.history).to_csv(index=False))
     plots = curves(progress.history, folder / "plots")
-    metrics = final_metrics(cases, setup)
+    metrics = final_metrics(cases, setup) | costs
     run.tracker.log_metrics(metrics, step=progress.epoch)
     for path, place in [
         (folder / "data/cases.csv", "data"),
@@ -205,12 +212,39 @@ def record_results(
         "predictions": run.folders.predictions,
         "record": run.tracker.how_to_look(),
     }
-    print_summary(cases, lines)
-    return metrics
+    if setup.trial is None:
+        print_summary(cases, lines)
+    elif setup.trial.pruned:
+        run.tracker.set_tags({"status": "pruned"})
+    return metrics | kept_epoch(setup)
+
+
+def costs(setup: Setup, inference_seconds: Sequence[float], energy_kwh: float | None) -> dict[str, float]:
+    """What the run took, beside its training's seconds: what is not known is left out."""
+    network, plan = setup.training.network, setup.material.plan
+    known = {
+        "gflops_a_patch": gflops(network, len(setup.material.cases.channels), plan.patch),
+        "peak_memory_mib": max((numbers["memory_mib"] for numbers in setup.training.progress.history), default=None),
+        "inference_seconds_a_case": fmean(inference_seconds) if inference_seconds else None,
+        "energy_kwh": energy_kwh,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def kept_epoch(setup: Setup) -> dict[str, float]:
+    """What a search may ask for: the numbers of the epoch whose weights were kept, parameters and seconds."""
+    progress, best = setup.training.progress, setup.cfg.inference.checkpoint == "best"
+    epoch = progress.best_epoch if best and progress.best_epoch else progress.epoch
+    numbers = next((numbers for numbers in progress.history if numbers["epoch"] == epoch), {})
+    cost = {"params": parameter_count(setup.training.network), "seconds": progress.seconds}
+    return {key: value for key, value in numbers.items() if key not in ("epoch", "step", "lr")} | cost
 
 
 def final_metrics(cases: pd.DataFrame, setup: Setup) -> dict[str, float]:
-    """test_<metric>, its mean over classes and cases, test_dice_<class>, and what the training reached."""
+    """test_<metric>, its mean over classes and cases, test_dice_<class>, and what the training reached.
+
+    Scores of the validation part (``inference.part=val``) are called oof_…, out of fold: val_dice is the loop's own.
+    """
     progress = setup.training.progress
     metrics: dict[str, float] = {"total_training_seconds": progress.seconds}
     if progress.best is not None and progress.best_epoch is not None:
@@ -219,9 +253,10 @@ def final_metrics(cases: pd.DataFrame, setup: Setup) -> dict[str, float]:
         return metrics
     table = summary(cases)
     mean = table.loc[MEAN_OF_CLASSES]
-    metrics |= {f"test_{metric}": float(mean[f"{metric}_mean"]) for metric in METRICS}
-    metrics |= {f"test_{count}": int(mean[count]) for count in ("missed", "false")}
-    return metrics | {f"test_dice_{name}": float(row["dice_mean"]) for name, row in table.iloc[:-1].iterrows()}
+    part = "test" if setup.cfg.inference.part == "test" else "oof"
+    metrics |= {f"{part}_{metric}": float(mean[f"{metric}_mean"]) for metric in METRICS}
+    metrics |= {f"{part}_{count}": int(mean[count]) for count in ("missed", "false")}
+    return metrics | {f"{part}_dice_{name}": float(row["dice_mean"]) for name, row in table.iloc[:-1].iterrows()}
 
 
 def _pictures_to_send(run: Run, setup: Setup, cases: pd.DataFrame, pictures: list[Path]) -> list[Path]:

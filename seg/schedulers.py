@@ -84,36 +84,25 @@ def cosine_restarts(
     return _schedule(optimizer, total_steps, warmup_fraction, curve)
 
 
-def adaptive(
-    optimizer: Optimizer,
-    total_steps: int,
-    *,
-    warmup_fraction: float = 0.0,
-    factor: float = 0.5,
-    patience: int = 5,  # validations without a better value that are borne
-    threshold: float = 1e-4,  # a better value is better by more than this
-    min_factor: float = 0.001,
-) -> "Adaptive":
-    """Lowers the rate when the validation metric stops rising; told by ``report`` after each validation."""
-    if not 0 < factor < 1:
-        raise ConfigError(f"scheduler.factor is {factor}; it must lie between 0 and 1.")
-    return Adaptive(optimizer, _warmup(total_steps, warmup_fraction), factor, patience, threshold, min_factor)
-
-
 class Adaptive(LambdaLR):
-    """The full rate, lowered at each plateau; PyTorch's ReduceLROnPlateau (max, abs) with a warm-up."""
+    """Lowers the rate when the validation metric stops rising: PyTorch's ReduceLROnPlateau (max, abs) and a warm-up."""
 
     def __init__(
         self,
         optimizer: Optimizer,
-        warmup: Callable[[int], float],
-        factor: float,
-        patience: int,
-        threshold: float,
-        min_factor: float,
+        total_steps: int,
+        *,
+        warmup_fraction: float = 0.0,
+        factor: float = 0.5,
+        patience: int = 5,  # validations without a better value that are borne
+        threshold: float = 1e-4,  # a better value is better by more than this
+        min_factor: float = 0.001,
     ) -> None:
+        if not 0 < factor < 1:
+            raise ConfigError(f"scheduler.factor is {factor}; it must lie between 0 and 1.")
         self.factor, self.patience, self.threshold, self.min_factor = factor, patience, threshold, min_factor
         self.scale, self.best, self.waited = 1.0, -math.inf, 0
+        warmup = _warmup(total_steps, warmup_fraction)
         super().__init__(optimizer, lambda step: self.scale * warmup(step))
 
     def report(self, metric: float) -> None:
@@ -124,6 +113,9 @@ class Adaptive(LambdaLR):
         if self.waited > self.patience:
             self.scale, self.waited = max(self.scale * self.factor, self.min_factor), 0
             advance(self, self.last_epoch)
+
+
+adaptive = Adaptive  # named as the option is
 
 
 def advance(scheduler: LambdaLR, step: int) -> None:

@@ -16,7 +16,7 @@ def test_setup_cfg_names_every_package() -> None:
     parser.read(ROOT / "setup.cfg")
     named = set(parser["options"]["packages"].split())
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "seg").rglob("__init__.py")}
-    assert named == there | {"seg.conf"}
+    assert named == there | {"seg.conf", "hydra_plugins", "hydra_plugins.seg_sweeper"}
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -20,7 +19,7 @@ Augment = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 ANISOTROPY = 3.0  # a plane with sides more uneven than this is not turned
 
 
-def augmentation(transforms: Sequence[Transform], mirror_axes: Sequence[int] = ()) -> "Augmentation":
+class Augmentation:
     """MONAI dictionary transforms and mirroring, as a pure function of a patch and a random generator.
 
     All transforms share one random state, seeded anew for each sample: what happens to a sample depends on its index
@@ -31,18 +30,10 @@ def augmentation(transforms: Sequence[Transform], mirror_axes: Sequence[int] = (
             shape, and those on the label interpolate by nearest neighbour.
         mirror_axes: spatial axes to mirror, each with probability one half; axes that a 2-D patch lacks are left out.
     """
-    state = np.random.RandomState()
-    _share(transforms, state)
-    return Augmentation(tuple(transforms), tuple(mirror_axes), state)
 
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What ``augmentation`` returns."""
-
-    transforms: tuple[Transform, ...]
-    mirror_axes: tuple[int, ...]
-    state: np.random.RandomState
+    def __init__(self, transforms: Sequence[Transform], mirror_axes: Sequence[int] = ()) -> None:
+        self._transforms, self._mirror_axes, self._state = transforms, mirror_axes, np.random.RandomState()
+        _share(transforms, self._state)
 
     def __call__(self, image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Image (C, *S) float32 and label (*S) uint8, changed.
@@ -50,14 +41,17 @@ class Augmentation:
         Raises:
             ConfigError: a transform changed the shape or blended label values.
         """
-        self.state.seed(int(rng.integers(2**32)))
+        self._state.seed(int(rng.integers(2**32)))
         set_track_meta(False)  # MONAI's bookkeeping of affines costs more than most transforms
         sample = {"image": image, "label": label[None]}
-        for transform in self.transforms:
+        for transform in self._transforms:
             sample = transform(sample)
         _check(sample, list(image.shape))
-        axes = [axis for axis in self.mirror_axes if axis < label.ndim and rng.random() < 0.5]
+        axes = [axis for axis in self._mirror_axes if axis < label.ndim and rng.random() < 0.5]
         return sample["image"].flip([axis + 1 for axis in axes]), sample["label"][0].to(torch.uint8).flip(axes)
+
+
+augmentation = Augmentation  # the name that seg.build imports
 
 
 class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
@@ -68,16 +62,8 @@ class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
     Where an axis is much shorter than the others, as in a scan with thick slices, it is left as it is and the rest
     is changed within its plane, for turning across would shear the anatomy.
 
-    Args:
-        keys: of the image and the label, in the order of ``mode``.
-        mode: interpolation per key, ``bilinear`` (in 3-D trilinear) or ``nearest``. Beyond the patch lies 0: corners
-            that turn in are empty, which trains no worse than real content does (benchmarks/RESULTS.md).
-        affine_prob: probability of turning and stretching.
-        rotate_degrees: the angle about every axis is even in ± this.
-        scale: range of the factor on size, drawn for every axis, evenly in its logarithm.
-        elastic_prob: probability of bending.
-        elastic_voxels: largest standard deviation of the normal displacement of a node, in voxels; drawn evenly from 0.
-        nodes: per axis, evenly from the first voxel of the patch to its last.
+    Beyond the patch lies 0: corners that turn in are empty, which trains no worse than real content does
+    (benchmarks/RESULTS.md).
 
     Raises:
         ConfigError: ``scale`` does not begin above 0, or there are fewer than 2 ``nodes``.
@@ -85,15 +71,15 @@ class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
 
     def __init__(
         self,
-        keys: Sequence[str],
+        keys: Sequence[str],  # of the image and the label, in the order of ``mode``
         *,
-        mode: Sequence[str],
-        affine_prob: float = 0.0,
-        rotate_degrees: float = 0.0,
-        scale: Sequence[float] = (1.0, 1.0),
-        elastic_prob: float = 0.0,
-        elastic_voxels: float = 0.0,
-        nodes: int = 5,
+        mode: Sequence[str],  # bilinear (in 3-D trilinear) or nearest
+        affine_prob: float = 0.0,  # of turning and stretching
+        rotate_degrees: float = 0.0,  # the angle about every axis is even in ± this
+        scale: Sequence[float] = (1.0, 1.0),  # range of the factor on size, for every axis, even in its logarithm
+        elastic_prob: float = 0.0,  # of bending
+        elastic_voxels: float = 0.0,  # largest standard deviation of a node's displacement; drawn evenly from 0
+        nodes: int = 5,  # per axis, evenly from the first voxel of the patch to its last
     ) -> None:
         MapTransform.__init__(self, keys)
         if min(scale) <= 0 or nodes < 2:

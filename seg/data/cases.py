@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from seg.data import nifti
-from seg.errors import ConfigError, DataError, together
+from seg.errors import ConfigError, DataError, few, together
 
 log = logging.getLogger(__name__)
 MAX_CLASSES = 255  # class indices are kept as uint8
@@ -54,6 +54,20 @@ class CaseSet:
         return tuple(self.classes.values())
 
 
+def class_indices(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Values of a label file, any shape, as class indices (uint8).
+
+    Raises:
+        DataError: a value that is no class; ``fingerprint`` tells it sooner, with the file.
+    """
+    indices = np.full(label.shape, MAX_CLASSES, np.uint8)
+    for index, value in enumerate(values):
+        indices[label == value] = index
+    if strange := np.unique(label[indices == MAX_CLASSES]).tolist():
+        raise DataError(f"label values {strange} are no class; the classes have {list(values)}.")
+    return indices
+
+
 def folder(root: str | Path, *, name: str | None = None, patient: str | None = None) -> CaseSet:
     """Data set in a folder, in the Decathlon layout, the nnU-Net v2 layout, or with no ``dataset.json`` at all.
 
@@ -72,14 +86,17 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder. Set data.root to the folder of the data set.")
-    settings = _settings(root / "dataset.json")
-    if settings is None:
-        found = _plain(root)
-    elif "training" in settings:
-        found = _decathlon(root, settings)
+    described = root / "dataset.json"
+    if not described.exists():
+        files, channels, classes = _plain(root)
     else:
-        found = _nnunet(root, settings)
-    files, channels, classes = found
+        settings = read_json(described)
+        if not isinstance(settings, dict):
+            raise DataError(
+                f"{described}: holds a {type(settings).__name__}; an object with channels and labels is needed."
+            )
+        layout = _decathlon if "training" in settings else _nnunet
+        files, channels, classes = layout(root, settings)
     if list(classes.values()) != list(range(len(classes))):
         log.info("label values become class indices: %s", {value: i for i, value in enumerate(classes.values())})
     patients = _patients([case_id for case_id, _, _ in files], root, patient)
@@ -104,16 +121,16 @@ Files = list[tuple[str, tuple[Path, ...], Path]]  # case id, images, label
 Found = tuple[Files, tuple[str, ...], dict[str, int]]
 
 
-def _settings(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as e:
         raise DataError(f"{path}: not readable as JSON ({e}).") from None
-    if not isinstance(settings, dict):
-        raise DataError(f"{path}: holds a {type(settings).__name__}; a JSON object with channels and labels is needed.")
-    return settings
 
 
 def _decathlon(root: Path, settings: dict[str, Any]) -> Found:
@@ -146,18 +163,19 @@ def _nnunet(root: Path, settings: dict[str, Any]) -> Found:
         raise ConfigError(f"{where}: the key dataset is not read. Put or link the files into imagesTr and labelsTr.")
     channels = _channels(_mapping(settings, "channel_names", where), where)
     classes = _classes(list(_mapping(settings, "labels", where).items()), where)
-    images = _listed(root / "imagesTr", (ending,))
-    labels = {path.name.removesuffix(ending) for path in _listed(root / "labelsTr", (ending,))}
-    ids = labels | {match[1] for path in images if (match := CHANNEL.fullmatch(path.name.removesuffix(ending)))}
-    files = _numbered(root / "imagesTr", root / "labelsTr", ids, len(channels), ending)
+    return _numbered(root / "imagesTr", root / "labelsTr", ending, len(channels)), channels, classes
+
+
+def _numbered(images: Path, labels: Path, ending: str, channels: int) -> Files:
+    """Every case that has a label or an image, so that ``fingerprint`` names what is missing."""
+    found = _listed(images, (ending,))
+    ids = {path.name.removesuffix(ending) for path in _listed(labels, (ending,))}
+    ids |= {match[1] for path in found if (match := CHANNEL.fullmatch(path.name.removesuffix(ending)))}
+    files = [(i, tuple(images / f"{i}_{c:04}{ending}" for c in range(channels)), labels / (i + ending)) for i in ids]
     used = {path for _, paths, _ in files for path in paths}
-    rule = f"files are named <case>_0000 to <case>_{len(channels) - 1:04}, one for each of channel_names"
-    together(DataError, [f"{path}: belongs to no case; {rule}." for path in images if path not in used])
-    return files, channels, classes
-
-
-def _numbered(images: Path, labels: Path, ids: Iterable[str], channels: int, ending: str) -> Files:
-    return [(i, tuple(images / f"{i}_{c:04}{ending}" for c in range(channels)), labels / (i + ending)) for i in ids]
+    rule = f"files are named <case>_0000 to <case>_{channels - 1:04}, one for each channel"
+    together(DataError, [f"{path}: belongs to no case; {rule}." for path in found if path not in used])
+    return files
 
 
 def _plain(root: Path) -> Found:
@@ -169,25 +187,17 @@ def _plain(root: Path) -> Found:
         raise DataError(
             f"{root}: neither dataset.json nor the folders imagesTr and labelsTr are there. See docs/data.md."
         )
-    by_id = {nifti.stem(path): path for path in _listed(images)}
-    label_by_id = {nifti.stem(path): path for path in _listed(labels)}
-    numbers = {
-        int(match[2]) for case_id in by_id if case_id not in label_by_id and (match := CHANNEL.fullmatch(case_id))
-    }
+    by_id, label_by_id = ({nifti.stem(path): path for path in _listed(where)} for where in (images, labels))
+    numbers = [int(match[2]) for name in by_id.keys() - label_by_id.keys() if (match := CHANNEL.fullmatch(name))]
     if numbers:
         channels = tuple(f"image_{number}" for number in range(max(numbers) + 1))
-        ending = next(iter(by_id.values())).name.removeprefix(next(iter(by_id)))
-        files = _numbered(images, labels, label_by_id, len(channels), ending)
+        name, path = next(iter(by_id.items()))
+        files = _numbered(images, labels, path.name.removeprefix(name), len(channels))
     else:
         channels = ("image",)
-        ids = by_id.keys() | label_by_id.keys()
         files = [
-            (
-                case_id,
-                (by_id.get(case_id, images / f"{case_id}.nii.gz"),),
-                label_by_id.get(case_id, labels / f"{case_id}.nii.gz"),
-            )
-            for case_id in ids
+            (i, (by_id.get(i, images / f"{i}.nii.gz"),), label_by_id.get(i, labels / f"{i}.nii.gz"))
+            for i in by_id.keys() | label_by_id.keys()
         ]
     values = _label_values(label_by_id.values())
     log.info("%s has no dataset.json: label values %s, read off %d labels", root, values, len(label_by_id))
@@ -257,8 +267,7 @@ def _patients(ids: list[str], root: Path, patient: str | None) -> dict[str, str]
     missing = [case_id for case_id in ids if case_id not in found]
     if missing:
         raise ConfigError(
-            f"data.patient={patient!r} gives no patient for {len(missing)} of {len(ids)} cases:"
-            f" {', '.join(missing[:5])}{'…' if len(missing) > 5 else ''}."
+            f"data.patient={patient!r} gives no patient for {len(missing)} of {len(ids)} cases: {few(missing)}."
         )
     return found
 

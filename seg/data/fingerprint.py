@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seg.atomic import atomic_write
+from seg.atomic import atomic_write, sha256
 from seg.data import nifti
 from seg.data.cases import Case, CaseSet
 from seg.errors import DataError, together
@@ -70,8 +71,7 @@ class Fingerprint:
     @cached_property
     def hash(self) -> str:
         """Version of the data: changes with any byte of any file, and with the meaning of channels and classes."""
-        parts = [sorted(case.sha256 for case in self.cases), self.channels, list(self.classes.items())]
-        return digest(parts)
+        return digest([sorted(case.sha256 for case in self.cases), self.channels, list(self.classes.items())])
 
     @cached_property
     def by_id(self) -> dict[str, CasePrint]:
@@ -95,48 +95,43 @@ class Fingerprint:
 
 def digest(content: Any) -> str:
     """Hexadecimal sha256 of plain data, by way of its JSON."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None) -> Fingerprint:
     """Reads, checks and describes every case.
 
-    What was learnt of a case is kept in ``cache`` and taken from there as long as its files keep size and time.
-    Threads do, since unpacking and hashing run outside Python's lock.
-
-    Args:
-        caseset: the data set.
-        cache: folder for one JSON file.
-        workers: threads; by default one a processor.
+    What was learnt of a case is kept in ``cache``, one JSON file a data set, and taken from there as long as its files
+    keep size and time. ``workers`` are threads (unpacking and hashing run outside Python's lock); by default one a
+    processor.
 
     Raises:
         DataError: lists **every** fault of every case: a file missing, empty, cut off or no NIfTI; another number of
             channels than declared; NaN or infinite voxels, or one value everywhere; files of one case on different
             grids; a label missing or with values that are no class; the same case twice; no case at all.
     """
-    faults = [f"{caseset.name}: no case was found."] if not caseset.cases else []
+    faults = [] if caseset.cases else [f"{caseset.name}: no case was found."]
     counts = Counter(case.id for case in caseset.cases)
     faults += [f"case {case_id} appears {n} times; ids must be unique." for case_id, n in counts.items() if n > 1]
     path = cache / f"fingerprint-{_place(caseset)[:16]}.json"
-    known, prints, entries = _cached(path), [], {}
+    known, entries = _cached(path), {}
+
+    def look(case: Case) -> list[str]:
+        key, entry = _file_key(case), known.get(case.id)
+        if key is None or entry is None or entry["key"] != key:
+            found, of_case = _inspect(case, caseset)
+            if found is None:
+                return of_case
+            entry = {"key": key, "print": asdict(found)}
+        entries[case.id] = entry
+        return []
+
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        jobs = {}
-        for case in caseset.cases:
-            key = _file_key(case)
-            if key is None or known.get(case.id, {}).get("key") != key:
-                jobs[case.id] = key, pool.submit(_inspect, case, caseset)
-            else:
-                entries[case.id] = known[case.id]
-                prints.append(replace(_case_print(known[case.id]["print"]), patient=case.patient))
-        for case_id, (key, job) in jobs.items():
-            found, case_faults = job.result()
-            faults += case_faults
-            if found:
-                prints.append(found)
-                entries[case_id] = {"key": key, "print": asdict(found)}
-    if jobs and entries:
+        faults += chain.from_iterable(pool.map(look, caseset.cases))
+    if entries != known:
         atomic_write(path, json.dumps(entries))
     together(DataError, faults)
+    prints = [replace(_case_print(entries[case.id]["print"]), patient=case.patient) for case in caseset.cases]
     return Fingerprint(tuple(sorted(prints, key=lambda case: case.id)), caseset.channels, caseset.classes)
 
 
@@ -197,7 +192,7 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[str]]
     faults += _grid_faults(headers)
     if faults or label is None:
         return None, faults
-    return _describe(case, images, headers[case.images[0]], label, caseset.values), []
+    return _describe(case, images, headers[case.images[0]].affine, label, caseset.values), []
 
 
 def _image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
@@ -223,9 +218,8 @@ def _image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
 
 def _label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
     values, counts = np.unique(label, return_counts=True)
-    found = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    strange = {value: n for value, n in found.items() if value not in caseset.values}
-    if not strange:
+    found = zip(values.tolist(), counts.tolist(), strict=True)
+    if not (strange := {value: n for value, n in found if value not in caseset.values}):
         return []
     return [
         f"{path}: label values {strange} (value: voxels) are no class; the classes are {caseset.classes}."
@@ -245,31 +239,24 @@ def _grid_faults(headers: dict[Path, nifti.Header]) -> list[str]:
 
 
 def _describe(
-    case: Case, images: Sequence[np.ndarray], header: nifti.Header, label: np.ndarray, values: Sequence[int]
+    case: Case, images: Sequence[np.ndarray], affine: np.ndarray, label: np.ndarray, values: Sequence[int]
 ) -> CasePrint:
     """Facts of a sound case; images (C, X, Y, Z), one a file, and label (X, Y, Z) in the files' own orientation."""
-    turned, affine = nifti.to_ras(np.empty(label.shape, bool), header.affine)
+    turned, affine = nifti.to_ras(label, affine)
     per_class = {index: int(np.count_nonzero(label == value)) for index, value in enumerate(values) if value}
-    image_sha256 = _sha256(case.images)
     channels = [channel for image in images for channel in image if any(per_class.values())]
-    label_sha256 = _sha256([case.label] if case.label else [])
+    image_sha256 = sha256(*case.images)
+    label_sha256 = sha256(*[case.label] if case.label else [])
     return CasePrint(
         id=case.id,
         patient=case.patient,
         shape=turned.shape,
-        spacing_mm=tuple(np.round(nifti.Header(turned.shape, affine, header.dtype).spacing_mm, 6).tolist()),
+        spacing_mm=tuple(np.round(nifti.spacing_mm(affine), 6).tolist()),
         sha256=hashlib.sha256((image_sha256 + label_sha256).encode()).hexdigest(),
         image_sha256=image_sha256,
         foreground_voxels=per_class,
         intensity=tuple(_intensity(channel[label != 0]) for channel in channels),
     )
-
-
-def _sha256(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _intensity(values: np.ndarray) -> Intensity:

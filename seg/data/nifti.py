@@ -13,10 +13,11 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from seg.atomic import atomic_write
-from seg.errors import DataError
+from seg.errors import DataError, times
 
 WHOLE_TOLERANCE = 1e-4  # a label stored as float with a scale factor misses its whole number by rounding
 SUFFIXES = (".nii.gz", ".nii")
+RAS = [[axis, 1] for axis in range(3)]  # as nibabel writes an orientation
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +30,14 @@ class Header:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size along the file's own three axes, in mm."""
-        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
-        return float(x), float(y), float(z)
+        """Voxel size along the file's own three axes."""
+        return spacing_mm(self.affine)
+
+
+def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
+    """Voxel size along each axis of a grid with this affine (4, 4) from voxel to mm."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return x, y, z
 
 
 def stem(path: Path) -> str:
@@ -46,7 +52,7 @@ def read_header(path: Path) -> Header:
         DataError: the file is missing, empty, cut off, no NIfTI, of another shape than (X, Y, Z) or
             (X, Y, Z, channels), holds colours or complex numbers, or its affine cannot be inverted.
     """
-    return _header(_load(path), path)
+    return _load(path)[1]
 
 
 def read_image(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -58,17 +64,13 @@ def read_image(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: as ``read_header``; or the channels lie on different grids.
     """
-    first, channels = None, []
-    for path in paths:
-        image = _load(path)
-        header = _header(image, path)
-        first = first or header
+    loaded = [_load(path) for path in paths]
+    first, channels = loaded[0][1], []
+    for path, (image, header) in zip(paths, loaded, strict=True):
         if not same_grid(first, header):
             raise DataError(f"{path}: {grid(header)}, but {paths[0]} has {grid(first)}: channels must share one grid.")
         voxels = _voxels(image, path, np.dtype(np.float32))
         channels.append(voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0))
-    if first is None:
-        raise DataError("A case needs at least one image file.")
     return (channels[0] if len(channels) == 1 else np.concatenate(channels)), first.affine
 
 
@@ -78,8 +80,7 @@ def read_label(path: Path) -> np.ndarray:
     Raises:
         DataError: as ``read_header``; or a fourth axis, or values that are not whole numbers.
     """
-    image = _load(path)
-    voxels = _voxels(image, path)
+    voxels = _voxels(_load(path)[0], path)
     if voxels.ndim == 4 and voxels.shape[3] == 1:
         voxels = voxels[..., 0]
     if voxels.ndim != 3:
@@ -87,21 +88,19 @@ def read_label(path: Path) -> np.ndarray:
     if voxels.dtype.kind in "iu":
         return voxels
     with np.errstate(invalid="ignore"):
-        whole = np.rint(voxels)
-        off = ~(np.abs(voxels - whole) <= WHOLE_TOLERANCE)
+        off = ~(np.abs(voxels - np.rint(voxels)) <= WHOLE_TOLERANCE)
     if off.any():
         raise DataError(
             f"{path}: {off.sum()} label voxels are not whole numbers (first: {voxels[off][0]}). A label holds one"
             " class value a voxel: was it resampled with interpolation? Resample it with nearest neighbour."
         )
-    return np.asarray(whole, np.int32)
+    return np.asarray(np.rint(voxels), np.int32)
 
 
 def grid(header: Header) -> str:
     """Shape, spacing and origin in words, for messages."""
-    shape = "×".join(map(str, header.shape[:3]))
-    spacing = "×".join(f"{size:.4g}" for size in header.spacing_mm)
-    return f"shape {shape}, spacing {spacing} mm, origin ({', '.join(f'{mm:.4g}' for mm in header.affine[:3, 3])})"
+    origin = ", ".join(f"{mm:.4g}" for mm in header.affine[:3, 3])
+    return f"shape {times(header.shape[:3])}, spacing {times(header.spacing_mm)} mm, origin ({origin})"
 
 
 def same_grid(one: Header, other: Header) -> bool:
@@ -125,34 +124,28 @@ def to_ras(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
         The array in C order and the affine (4, 4) of its new axes.
     """
     orientation = nib.orientations.io_orientation(affine)
-    lead = array.ndim - 3
-    source = np.argsort(orientation[:, 0])
-    turned = np.transpose(array, [*range(lead), *(lead + source)])
-    turned = np.flip(turned, tuple(lead + axis for axis in range(3) if orientation[source[axis], 1] < 0))
-    return np.ascontiguousarray(turned), affine @ nib.orientations.inv_ornt_aff(orientation, array.shape[lead:])
+    return _turned(array, orientation), affine @ nib.orientations.inv_ornt_aff(orientation, array.shape[-3:])
 
 
 def from_ras(array: np.ndarray, like_affine: np.ndarray) -> np.ndarray:
     """Turns an RAS+ ``array`` (…, X, Y, Z) back to the axes of a file with the affine ``like_affine``."""
-    orientation = nib.orientations.io_orientation(like_affine)
-    lead = array.ndim - 3
-    target = orientation[:, 0].astype(int)
-    turned = np.transpose(array, [*range(lead), *(lead + target)])
-    return np.ascontiguousarray(np.flip(turned, tuple(lead + axis for axis in range(3) if orientation[axis, 1] < 0)))
+    return _turned(array, nib.orientations.ornt_transform(RAS, nib.orientations.io_orientation(like_affine)))
+
+
+def _turned(array: np.ndarray, orientation: np.ndarray) -> np.ndarray:
+    first = np.moveaxis(array, (-3, -2, -1), (0, 1, 2))  # where nibabel looks for the axes of space
+    turned = nib.orientations.apply_orientation(first, orientation)
+    return np.ascontiguousarray(np.moveaxis(turned, (0, 1, 2), (-3, -2, -1)))
 
 
 def write_label(path: Path, array: np.ndarray, like: Path) -> None:
     """Writes label values (X, Y, Z) on the grid of ``like``: same affine, same sform and qform codes, same units.
 
     Free text of ``like`` (description, extensions) is left behind, since it may name a patient, and so is the range
-    of grey values it is shown in. The same array gives the same bytes. The file appears whole or not at all.
-
-    Args:
-        path: ends in ``.nii`` or ``.nii.gz``.
-        array: integers in ``like``'s own orientation; stored in the smallest integer type that holds them.
-        like: the image file that the label belongs to.
+    of grey values it is shown in. Labels, in ``like``'s own orientation, are stored in the smallest integer type that
+    holds them. The same array gives the same bytes. The file appears whole or not at all.
     """
-    source = _load(like)
+    source, _ = _load(like)
     dtype = np.result_type(np.min_scalar_type(array.min(initial=0)), np.min_scalar_type(array.max(initial=0)))
     if array.shape != source.shape[:3]:
         raise ValueError(f"label of shape {array.shape} for {like} of shape {source.shape[:3]}")
@@ -177,7 +170,8 @@ def _packed(image: Any, path: Path) -> bytes:
     return gzip.compress(content, 6, mtime=0) if path.name.endswith(".gz") else content
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> tuple[Any, Header]:
+    """The image, its voxels still unread, and its header, checked."""
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty (0 bytes). Copy it again.")
@@ -188,10 +182,6 @@ def _load(path: Path) -> Any:
         raise DataError(f"{path}: not a readable NIfTI file ({e}). Copy or convert it again.") from None
     if not isinstance(image, nib.Nifti1Image):
         raise DataError(f"{path}: a {type(image).__name__}, not NIfTI. Convert it to .nii.gz.")
-    return image
-
-
-def _header(image: Any, path: Path) -> Header:
     header = Header(tuple(map(int, image.shape)), np.asarray(image.affine, float), image.get_data_dtype())
     if len(header.shape) not in (3, 4) or 0 in header.shape:
         raise DataError(f"{path}: shape {header.shape}. A volume is (X, Y, Z), or (X, Y, Z, channels).")
@@ -199,11 +189,10 @@ def _header(image: Any, path: Path) -> Header:
         raise DataError(f"{path}: voxels of type {header.dtype}. Plain numbers are needed, one a voxel and channel.")
     if not np.isfinite(header.affine).all() or abs(np.linalg.det(header.affine)) < 1e-9:
         raise DataError(f"{path}: the affine cannot be inverted, so voxels have no place. Set its sform or qform.")
-    return header
+    return image, header
 
 
 def _voxels(image: Any, path: Path, dtype: np.dtype[Any] | None = None) -> np.ndarray:
-    _header(image, path)
     try:
         return np.asarray(image.dataobj, dtype=dtype)
     except (OSError, EOFError, ValueError, zlib.error) as e:

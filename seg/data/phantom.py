@@ -1,14 +1,13 @@
 """A small synthetic data set, written as files on first use: the same road as real scans, and nothing to download."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from seg.atomic import atomic_folder
 from seg.data import nifti
 from seg.data.cases import CaseSet, folder
 from seg.errors import DataError
@@ -22,23 +21,18 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def phantom(
-    root: str | Path, *, cases: int = 40, seed: int = 0, name: str = "phantom", patient: str | None = None
+    root: str | Path,
+    *,
+    cases: int = 40,
+    seed: int = 0,  # of all shapes and noise: the same seed gives the same voxels, case by case
+    name: str = "phantom",  # in reports
+    patient: str | None = None,  # as in ``folder``
 ) -> CaseSet:
     """The set in ``root``, made there first if nothing is there: ``cases`` volumes of about 44×58×42 voxels.
 
     A lobed body and a thin tail growing out of it lie among unlabelled bodies and tubes of the same brightness, at a
     contrast near the noise, under a bias field; brightness, size and spacing differ from case to case, and every
     other case is stored in LPS+ order. So noise, context, scale and geometry must all be dealt with.
-
-    The folder appears whole or not at all. Of several processes that start together each writes its own and the
-    first to finish is kept.
-
-    Args:
-        root: folder of the set.
-        cases: number of volumes.
-        seed: of all shapes and noise; the same seed gives the same voxels, case by case.
-        name: of the data set in reports.
-        patient: as in ``folder``.
 
     Raises:
         DataError: ``root`` holds something else, or a phantom of other settings.
@@ -122,31 +116,22 @@ def _settings(root: Path) -> dict[str, Any] | None:
 
 
 def _make(root: Path, settings: dict[str, Any]) -> None:
-    root.parent.mkdir(parents=True, exist_ok=True)
-    part = root.with_name(f".{root.name}.{uuid4().hex}")
-    try:
+    with atomic_folder(root) as draft:
         for kind in ("imagesTr", "labelsTr"):
-            (part / kind).mkdir(parents=True)
+            (draft / kind).mkdir()
         names = [f"phantom_{number:03}.nii.gz" for number in range(settings["cases"])]
         for number, file in enumerate(names):
             image, label, affine = volume(settings["seed"], number)
             if number % 2:
                 image, label = nifti.from_ras(image, LPS), nifti.from_ras(label, LPS)
                 affine = affine @ LPS
-            nifti.write_volume(part / "imagesTr" / file, image, affine)
-            nifti.write_volume(part / "labelsTr" / file, label, affine)
-        training = [{"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"} for file in names]
+            nifti.write_volume(draft / "imagesTr" / file, image, affine)
+            nifti.write_volume(draft / "labelsTr" / file, label, affine)
         content = {
             "name": "phantom",
             "modality": {"0": "phantom"},
             "labels": dict(enumerate(CLASSES)),
-            "training": training,
+            "training": [{"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"} for file in names],
             "phantom": settings,
         }
-        (part / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        part.rename(root)
-    except OSError:
-        if _settings(root) is None:  # otherwise another process was first
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        (draft / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")

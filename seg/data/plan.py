@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from seg.data.fingerprint import Fingerprint
-from seg.errors import ConfigError, DataError
+from seg.errors import ConfigError, DataError, times
 
 STEP = 16  # automatic patches are multiples of it, so that networks with up to four poolings take them
 ANISOTROPIC = 3  # ratio of voxel sizes above which the coarse axis is treated by itself
@@ -49,38 +49,24 @@ class Plan:
     slice_axis: int
     strides: tuple[tuple[int, ...], ...]
     normalization: tuple[ChannelNorm, ...]
-    reasons: tuple[str, ...]
-
-    def explain(self) -> list[str]:
-        """One line a decision: what, and why."""
-        return list(self.reasons)
+    reasons: tuple[str, ...]  # a line each
 
 
 def make_plan(
-    fingerprint: Fingerprint,
-    channels: Sequence[str],
+    fingerprint: Fingerprint,  # of the cases outside the test part, so that nothing is learnt from the test
+    channels: Sequence[str],  # names; one named "CT" is normalised as CT
     *,
-    dims: int,
-    spacing: Auto | Sequence[float] = "auto",
-    patch: Auto | Sequence[int] = "auto",
-    batch_size: Auto | int = "auto",
-    normalization: Literal["auto", "zscore", "ct"] = "auto",
-    patch_voxels: int = 96**3,
+    dims: int,  # 2 or 3
+    spacing: Auto | Sequence[float] = "auto",  # mm, RAS+ order
+    patch: Auto | Sequence[int] = "auto",  # voxels, one number a dimension
+    batch_size: Auto | int = "auto",  # patches a step
+    normalization: Literal["auto", "zscore", "ct"] = "auto",  # of every channel
+    patch_voxels: int = 96**3,  # what an automatic patch may hold, and the voxels a step is filled up to
 ) -> Plan:
     """Decides whatever is ``"auto"`` and takes the rest as it is given.
 
     Source: Isensee et al. 2021, nnU-Net, Nature Methods 18, 203, online methods, rule-based parameters. Patch and
     batch follow a number of voxels instead of the memory of one graphics card.
-
-    Args:
-        fingerprint: of the cases outside the test part, so that nothing is learnt from the test.
-        channels: names; one named "CT" is normalised as CT.
-        dims: 2 or 3.
-        spacing: target voxel size in mm, RAS+ order.
-        patch: voxels, one number a dimension.
-        batch_size: patches a step.
-        normalization: of every channel.
-        patch_voxels: what an automatic patch may hold, and the voxels a step is filled up to.
 
     Raises:
         ConfigError: a patch of another length than ``dims``, or a spacing that makes volumes of absurd size.
@@ -90,7 +76,7 @@ def make_plan(
     shape = _median_shape(fingerprint, spacing_mm)
     if math.prod(shape) > LARGEST_VOLUME:
         raise ConfigError(
-            f"data.spacing={list(spacing_mm)} mm makes {'×'.join(map(str, shape))} voxels of the median volume. "
+            f"data.spacing={list(spacing_mm)} mm makes {times(shape)} voxels of the median volume. "
             "Set a coarser one, or leave it at auto."
         )
     slice_axis = max(range(3), key=lambda axis: (round(spacing_mm[axis], 3), axis))
@@ -102,17 +88,17 @@ def make_plan(
     seen = len(fingerprint.cases) * math.prod(shape)
     batch, why_batch = _batch(size, batch_size, patch_voxels if dims == 3 else 2 * limit, seen)
     strides = _strides(size, [spacing_mm[axis] for axis in axes])
-    norms = tuple(_norm(fingerprint, number, name, normalization) for number, name in enumerate(channels))
+    norms = [_norm(fingerprint, number, name, normalization) for number, name in enumerate(channels)]
     reasons = [
-        f"spacing {_times(spacing_mm)} mm: {why_spacing}",
-        f"patch {_times(size)}: {why_patch}",
+        f"spacing {times(spacing_mm)} mm: {why_spacing}",
+        f"patch {times(size)}: {why_patch}",
         f"batch {batch}: {why_batch}",
-        f"strides {' '.join(map(_times, strides))}: finer axes are halved first, down to {SMALLEST_MAP} voxels",
-        *(_reason(name, norm, normalization) for name, norm in zip(channels, norms, strict=True)),
+        f"strides {' '.join(map(times, strides))}: finer axes are halved first, down to {SMALLEST_MAP} voxels",
+        *(why for _, why in norms),
     ]
     if dims == 2:
         reasons.append(f"slices across axis {'xyz'[slice_axis]}: the coarsest, the last of equals")
-    return Plan(spacing_mm, shape, size, batch, slice_axis, strides, norms, tuple(reasons))
+    return Plan(spacing_mm, shape, size, batch, slice_axis, strides, tuple(norm for norm, _ in norms), tuple(reasons))
 
 
 def _spacing(fingerprint: Fingerprint, asked: Auto | Sequence[float]) -> tuple[tuple[float, float, float], str]:
@@ -151,7 +137,7 @@ def _patch(shape: Sequence[int], asked: Auto | Sequence[int], limit: int) -> tup
     while math.prod(patch) > limit and max(patch) > STEP:
         axis = max((a for a in range(len(patch)) if patch[a] > STEP), key=lambda a: patch[a] / shape[a])
         patch[axis] -= STEP
-    return tuple(patch), f"the median volume, {_times(shape)}, in multiples of {STEP} and at most {limit} voxels"
+    return tuple(patch), f"the median volume, {times(shape)}, in multiples of {STEP} and at most {limit} voxels"
 
 
 def _batch(patch: Sequence[int], asked: Auto | int, fill: int, seen: int) -> tuple[int, str]:
@@ -187,32 +173,29 @@ def _strides(patch: Sequence[int], spacing_mm: Sequence[float]) -> tuple[tuple[i
             voxel[axis] *= 2
 
 
-def _norm(fingerprint: Fingerprint, number: int, name: str, kind: str) -> ChannelNorm:
+def _norm(
+    fingerprint: Fingerprint, number: int, name: str, asked: Literal["auto", "zscore", "ct"]
+) -> tuple[ChannelNorm, str]:
     """CT values mean the same in every scan, so one window for all, that of the structures; others do not.
 
     Source: as ``make_plan``, intensity normalisation: 0.5 and 99.5 percentile, mean and standard deviation of the
     foreground. Here every case weighs the same, however large its structures.
     """
-    if kind == "zscore" or (kind == "auto" and name.lower() != "ct"):
-        return ChannelNorm("zscore")
+    ct = name.lower() == "ct" if asked == "auto" else asked == "ct"
+    why = "as given" if asked != "auto" else f"the channel is {'' if ct else 'not '}named CT"
+    if not ct:
+        return ChannelNorm("zscore"), f"normalisation of {name}: each image by its own mean and deviation; {why}"
     known = [case.intensity[number] for case in fingerprint.cases if case.intensity]
     if not known:
         raise DataError(
             "CT normalisation is taken from the foreground, but no case has any. Use data.normalization=zscore."
         )
-    low, high = np.percentile([value for intensity in known for value in intensity.quantiles], [0.5, 99.5])
+    low, high = np.percentile([value for intensity in known for value in intensity.quantiles], [0.5, 99.5]).tolist()
     mean = float(np.mean([intensity.mean for intensity in known]))
     second = float(np.mean([intensity.std**2 + intensity.mean**2 for intensity in known]))
-    return ChannelNorm("ct", float(low), float(high), mean, max(math.sqrt(max(second - mean**2, 0)), 1e-8))
-
-
-def _reason(name: str, norm: ChannelNorm, asked: str) -> str:
-    why = "as given" if asked != "auto" else f"the channel is {'named CT' if norm.kind == 'ct' else 'not named CT'}"
-    if norm.kind == "zscore":
-        return f"normalisation of {name}: each image by its own mean and deviation; {why}"
-    numbers = f"{norm.low:.4g} … {norm.high:.4g}, then mean {norm.mean:.4g}, deviation {norm.std:.4g}"
-    return f"normalisation of {name}: clipped to the foreground's {numbers}; {why}"
-
-
-def _times(numbers: Sequence[float]) -> str:
-    return "×".join(f"{number:.4g}" for number in numbers)
+    std = max(math.sqrt(max(second - mean**2, 0)), 1e-8)
+    window = f"{low:.4g} … {high:.4g}, then mean {mean:.4g}, deviation {std:.4g}"
+    return (
+        ChannelNorm("ct", low, high, mean, std),
+        f"normalisation of {name}: clipped to the foreground's {window}; {why}",
+    )

@@ -1,14 +1,14 @@
 """From files to prepared volumes and back: RAS axes, crop, normalisation, spacing, and the cache they lie in."""
 
-import hashlib
 import json
+import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,17 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from seg.data.cases import Case, CaseSet
-from seg.data.fingerprint import Fingerprint
-from seg.data.nifti import from_ras, read_image, read_label, to_ras
+from seg.atomic import atomic_folder
+from seg.data.cases import Case, CaseSet, class_indices
+from seg.data.fingerprint import Fingerprint, digest
+from seg.data.nifti import from_ras, read_image, read_label, spacing_mm, to_ras
 from seg.data.plan import ChannelNorm, Plan
 
 FORMAT = 1  # of a cache entry: raised whenever the same settings would give other arrays
 ANISOTROPY = 3.0  # largest over smallest spacing above which the coarse axis is resampled apart
 VOXELS_PER_CLASS = 10_000  # foreground positions kept for sampling
+# Cases kept open, each by three file handles: together half of those that a process may have.
+KEPT_OPEN = max(32, (os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 0) // 6)
 
 Shape = tuple[int, ...]
 
@@ -65,16 +68,14 @@ class Prepared:
 
 
 class Store(Mapping[str, Prepared]):
-    """Prepared cases by id. Opens arrays when first asked for; pickles as paths alone, so that it is cheap to send."""
+    """Prepared cases by id, opened when asked for, at most KEPT_OPEN at a time; pickles as paths alone."""
 
     def __init__(self, folders: dict[str, Path]) -> None:
         self._folders = folders
-        self._open: dict[str, Prepared] = {}
+        self._open = lru_cache(KEPT_OPEN)(lambda case: _open(case, folders[case]))
 
     def __getitem__(self, case: str) -> Prepared:
-        if case not in self._open:
-            self._open[case] = _open(case, self._folders[case])
-        return self._open[case]
+        return self._open(case)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._folders)
@@ -90,20 +91,13 @@ def prepare(caseset: CaseSet, fingerprint: Fingerprint, plan: Plan, cache: Path,
     """Every case of ``fingerprint``, prepared: taken from ``cache`` where an intact entry lies there, else made.
 
     An entry's key is the content of the case and every setting that shapes it, so runs, folds and studies share it and
-    a change never meets stale arrays. Processes may start together: each builds beside the place and renames, and who
-    comes second discards its own. A file cut short is noticed by its size; what a killed process left goes after a day.
-
-    Args:
-        caseset: where the files lie, and which label value means which class.
-        fingerprint: of the cases wanted; holds the content hashes.
-        plan: target spacing and normalisation.
-        cache: folder of the entries, made when missing.
-        workers: threads (reading, decompressing and resampling release the interpreter lock).
+    a change never meets stale arrays. Processes may start together: the first to finish an entry is kept. A file cut
+    short is noticed by its size; what a killed process left goes after a day. ``workers`` are threads, since reading,
+    decompressing and resampling release the interpreter lock.
 
     Raises:
         OSError: the disk is full or not writable; nothing half-written is left.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     for draft in cache.glob(".draft-*"):
         with suppress(FileNotFoundError):  # another process may remove it, too
             if time.time() - draft.stat().st_mtime > 86_400:  # seconds; no case takes a day
@@ -124,26 +118,21 @@ def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.nd
     """Image (C, X, Y, Z) float32, label (X, Y, Z) uint8 or None, and the way back.
 
     Steps: RAS axes by flips and swaps, crop to the box of non-zero voxels (of any channel; never looks at the label, so
-    training and prediction agree), normalisation, resampling to ``plan.spacing_mm``.
-
-    Args:
-        case: the files.
-        values: label value of each class, background first; the class index is the position.
-        plan: target spacing and normalisation.
+    training and prediction agree), normalisation, resampling to ``plan.spacing_mm``. ``values`` are the label values by
+    class index.
     """
     image, original_affine = read_image(case.images)
     image, affine = to_ras(image, original_affine)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = np.array(spacing_mm(affine))
     box = _nonzero_box(image)
-    crop = tuple((side.start, side.stop) for side in box)
     same = np.allclose(spacing, plan.spacing_mm, rtol=0, atol=1e-3)
     scale = np.ones(3) if same else spacing / plan.spacing_mm
     geometry = Geometry(
         original_affine=_tuples(original_affine.tolist()),
         ras_shape=image.shape[1:],
         ras_spacing_mm=tuple(spacing.tolist()),
-        crop=crop,
-        shape=tuple(max(1, round((high - low) * float(by))) for (low, high), by in zip(crop, scale, strict=True)),
+        crop=tuple((side.start, side.stop) for side in box),
+        shape=tuple(max(1, round((side.stop - side.start) * float(by))) for side, by in zip(box, scale, strict=True)),
         spacing_mm=tuple(plan.spacing_mm),
     )
     shape, coarse = geometry.shape, geometry.coarse_axis
@@ -151,20 +140,15 @@ def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.nd
     prepared = np.stack([_resample(channel, shape, coarse, order=3) for channel in normalised])
     if case.label is None:
         return prepared, None, geometry
-    label, _ = to_ras(read_label(case.label), original_affine)
-    return prepared, _resample_label(_indices(label[box], values), shape, coarse), geometry
+    label, _ = to_ras(class_indices(read_label(case.label), values), original_affine)
+    return prepared, _resample_label(label[box], shape, coarse), geometry
 
 
 def restore(pred: np.ndarray | torch.Tensor, geometry: Geometry) -> np.ndarray:
-    """A prediction on the prepared grid, brought back to the grid of the input file.
+    """A prediction on the prepared grid as class indices (uint8) on the file's own; background outside the crop.
 
-    Args:
-        pred: class indices (X, Y, Z), or logits (K, X, Y, Z). Logits are resampled one class at a time with a running
-            maximum, so that no second copy of all classes is ever held.
-        geometry: of the prepared case.
-
-    Returns:
-        Class indices uint8 in the file's own shape and orientation; background outside the crop.
+    ``pred`` is class indices (X, Y, Z), or logits (K, X, Y, Z), which are resampled one class at a time with a running
+    maximum, so that no second copy of all classes is ever held.
     """
     array = pred.numpy() if isinstance(pred, torch.Tensor) else pred
     shape, coarse = tuple(high - low for low, high in geometry.crop), geometry.coarse_axis
@@ -197,10 +181,6 @@ def _normalise(channel: np.ndarray, norm: ChannelNorm) -> np.ndarray:
         inside = nonzero if nonzero.size and np.ptp(nonzero) > 0 else channel
         mean, std = float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
     return (channel - np.float32(mean)) / np.float32(max(std, 1e-8))
-
-
-def _indices(label: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
-    return np.argsort(values).astype(np.uint8)[np.searchsorted(np.sort(values), label)]
 
 
 def _resample(volume: np.ndarray, shape: Shape, coarse: int | None, order: int) -> np.ndarray:
@@ -239,14 +219,11 @@ def _resample_label(label: np.ndarray, shape: Shape, coarse: int | None) -> np.n
 
 def _key(content: str, values: tuple[int, ...], plan: Plan) -> str:
     norms = [asdict(norm) for norm in plan.normalization]
-    settings = [FORMAT, content, values, [float(mm) for mm in plan.spacing_mm], norms]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return digest([FORMAT, content, values, [float(mm) for mm in plan.spacing_mm], norms])
 
 
 def _build(case: Case, values: tuple[int, ...], plan: Plan, folder: Path) -> None:
-    draft = folder.with_name(f".draft-{uuid.uuid4().hex}")
-    draft.mkdir()
-    try:
+    with atomic_folder(folder) as draft:
         image, label, geometry = prepare_case(case, values, plan)
         foreground = {} if label is None else _foreground(label)
         np.save(draft / "image.npy", image)
@@ -259,9 +236,8 @@ def _build(case: Case, values: tuple[int, ...], plan: Plan, folder: Path) -> Non
             "bytes": {path.name: path.stat().st_size for path in draft.iterdir()},
         }
         (draft / "about.json").write_text(json.dumps(about))
-        _publish(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if not _intact(folder):  # damaged, or none; another process may have made it meanwhile
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _foreground(label: np.ndarray) -> dict[int, np.ndarray]:
@@ -273,18 +249,6 @@ def _foreground(label: np.ndarray) -> dict[int, np.ndarray]:
         if len(hits):
             voxels[index] = np.stack(np.unravel_index(hits, label.shape), axis=1).astype(np.int32)
     return voxels
-
-
-def _publish(draft: Path, folder: Path) -> None:
-    """Puts ``draft`` in its place unless an intact entry of another process already lies there."""
-    while not _intact(folder):
-        with suppress(FileNotFoundError):
-            shutil.rmtree(folder)  # a damaged one
-        try:
-            draft.rename(folder)
-        except OSError:  # taken by another process meanwhile
-            if not folder.exists():
-                raise
 
 
 def _intact(folder: Path) -> bool:

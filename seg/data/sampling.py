@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from seg.data.augmentation import Augment
 from seg.data.preprocess import Prepared
-from seg.errors import ConfigError
 
 AHEAD = 2  # batches made before they are asked for
 ORDER, PLACE = 0, 1  # streams of random numbers: the order of the cases, the place and look of a patch
@@ -27,39 +26,28 @@ ORDER, PLACE = 0, 1  # streams of random numbers: the order of the cases, the pl
 class Patches(Dataset[dict[str, Any]]):
     """An endless sequence of patches; every case comes once in a pass over ``ids``, each pass in another order.
 
-    Args:
-        store: the prepared cases.
-        ids: the cases to draw from.
-        patch: voxels per axis, as many as ``dims``.
-        dims: 3 for volumes; 2 for slices across ``slice_axis``.
-        slice_axis: axis of the volume that a slice stands on; not used when ``dims`` is 3.
-        foreground: share of patches centred on a foreground voxel, its class drawn evenly among those the case has.
-            Spread evenly over the indices, so that every batch has its share. Source: nnU-Net (Isensee et al. 2021).
-        seed: of order, place and augmentation.
-        augment: applied to each patch; None for none.
-        jitter: voxels that a patch may lie further out at every side than the volume needs. A patch that holds the
-            whole volume thus shows it at varying places.
+    Patches centred on foreground are spread evenly over the indices, so that every batch has its share, and their
+    class is drawn evenly among those the case has. Source: nnU-Net (Isensee et al. 2021).
     """
 
     def __init__(
         self,
         store: Mapping[str, Prepared],
-        ids: Sequence[str],
+        ids: Sequence[str],  # of the cases to draw from
         *,
-        patch: Sequence[int],
-        dims: int,
-        slice_axis: int,
-        foreground: float,
-        seed: int,
+        patch: Sequence[int],  # voxels per axis, as many as ``dims``
+        dims: int,  # 3 for volumes; 2 for slices across ``slice_axis``
+        slice_axis: int,  # of the volume; not used when ``dims`` is 3
+        foreground: float,  # share of patches centred on a foreground voxel
+        seed: int,  # of order, place and augmentation
         augment: Augment | None,
-        jitter: int = 0,
+        jitter: int = 0,  # voxels beyond what the volume needs: a patch that holds it all shows it at varying places
     ) -> None:
         self._store, self._ids = store, tuple(ids)
         self._slice_axis = slice_axis if dims == 2 else None
         self._patch = tuple(patch) if dims == 3 else (*patch[:slice_axis], 1, *patch[slice_axis:])
         self._foreground, self._seed, self._augment = foreground, seed, augment
-        within = np.array([axis != self._slice_axis for axis in range(3)])
-        self._jitter = within * jitter
+        self._jitter = jitter * np.array([axis != self._slice_axis for axis in range(3)])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample ``index``: image float32 (C, *patch), label uint8 (*patch), case (its id).
@@ -103,39 +91,25 @@ class Patches(Dataset[dict[str, Any]]):
 def batches(
     dataset: Patches,
     *,
-    start_step: int,
-    steps: int | None,
-    batch_size: int,
-    rank: int,
-    world: int,
+    start_step: int,  # counted from the start of training
+    steps: int | None,  # None: no end
+    batch_size: int,  # samples in a step over all training processes
+    rank: int,  # which of the training processes this is
+    world: int,  # how many there are
     workers: int,
-    pin_memory: bool = False,
+    pin_memory: bool = False,  # page-locked batches, which a CUDA device copies while it computes
 ) -> Iterator[dict[str, Any]]:
     """The batches of steps ``start_step`` … ``start_step + steps - 1``; may be left at any time.
 
     Step ``s`` holds the samples ``s * batch_size + i``; each training process takes its own run of them.
 
-    Args:
-        dataset: the patches.
-        start_step: first step, counted from the start of training.
-        steps: how many; None for no end.
-        batch_size: samples in a step over all training processes.
-        rank: which of the ``world`` training processes this is.
-        world: how many training processes there are.
-        workers: loader processes; 0 loads in a thread of this one, which costs half as much (nothing crosses from
-            process to process) and suits training on the CPU. A GPU is better fed by processes.
-        pin_memory: page-locked batches, which a CUDA device copies while it computes.
+    ``workers`` loader processes feed a GPU best. 0 loads in a thread of this process, which costs half as much (nothing
+    crosses from process to process) and suits training on the CPU.
 
     Returns:
         An iterator of ``{"image": (B, C, *patch) float32, "label": (B, *patch) uint8, "case": list of B ids}``.
-
-    Raises:
-        ConfigError: the batch cannot be shared evenly.
     """
-    if batch_size % world:
-        raise ConfigError(
-            f"data.batch_size is {batch_size}, to be shared by {world} processes: it must be a multiple of {world}"
-        )
+    assert batch_size % world == 0, "build_setup refuses it"
     share = batch_size // world
     which = count(start_step) if steps is None else range(start_step, start_step + steps)
     loader = DataLoader(

@@ -4,15 +4,17 @@ import difflib
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from seg.data.fingerprint import Fingerprint, digest
-from seg.errors import ConfigError, DataError, together
+from seg.data.cases import read_json
+from seg.data.fingerprint import CasePrint, Fingerprint, digest
+from seg.errors import ConfigError, DataError, few, together
 
 PARTS = ("train", "val", "test")
 Fold = int | Literal["all"]
@@ -46,20 +48,20 @@ class Split:
         return cls(train, val, test, fold=content["fold"], folds=content["folds"], seed=content["seed"])
 
 
-def make_split(fingerprint: Fingerprint, *, fold: Fold, folds: int, test_fraction: float, seed: int) -> Split:
+def make_split(
+    fingerprint: Fingerprint,  # of the whole data set
+    *,
+    fold: Fold,  # validated on, 0 … folds-1; "all" trains on everything but the test part and validates on nothing
+    folds: int,  # parts of equal size (in patients, ±1), at least 2
+    test_fraction: float,  # share of the patients kept back, 0 ≤ … < 1
+    seed: int,  # of the lots
+) -> Split:
     """Splits by patient, each part with small and large structures alike.
 
     Patients are put in order of foreground volume and cut into as many strata as the test part has patients; one of
     each goes to the test. The others, in the same order, are dealt out in rounds of ``folds``, one to each fold. Lots
     are drawn by hash, so the result is the same for ever and everywhere, and the test part depends on the patients,
     ``seed`` and ``test_fraction`` only, never on ``fold`` or ``folds``.
-
-    Args:
-        fingerprint: of the whole data set.
-        fold: validated on, 0 … folds-1; ``"all"`` trains on everything but the test part and validates on nothing.
-        folds: parts of equal size (in patients, ±1), at least 2.
-        test_fraction: share of the patients kept back, 0 ≤ … < 1.
-        seed: of the lots.
 
     Raises:
         ConfigError: a value is out of range, or there are fewer patients than parts.
@@ -91,10 +93,7 @@ def load_split(path: Path, fingerprint: Fingerprint, fold: Fold) -> Split:
         DataError: the file cannot be read, has a key that means nothing, such as "validation", or as ``check_split``.
         ConfigError: there is no such fold in it.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise DataError(f"{path}: not readable as JSON ({e}).") from None
+    content = read_json(path)
     entries = content if isinstance(content, list) else [content]
     together(DataError, _strange_keys(entries, path))
     if not entries or not all(map(_is_split, entries)):
@@ -115,29 +114,24 @@ def check_split(split: Split, fingerprint: Fingerprint, source: str = "split") -
             one patient in two parts, or the same image bytes in two parts. ``source`` is named in it.
     """
     faults = [] if split.train else [f"{source}: train is empty."]
-    ids = {part: getattr(split, part) for part in PARTS}
-    for part, named in ids.items():
-        unknown = [case_id for case_id in named if case_id not in fingerprint.by_id]
-        if unknown:
-            faults.append(f"{source}: {part} names cases that the data set does not have: {_few(unknown)}.")
-        if len(set(named)) < len(named):
-            faults.append(f"{source}: {part} names cases twice: {_few({i for i in named if named.count(i) > 1})}.")
-    known = {
-        part: [fingerprint.by_id[case_id] for case_id in set(named) & fingerprint.by_id.keys()]
-        for part, named in ids.items()
-    }
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = {case.patient for case in known[one]} & {case.patient for case in known[other]}
-        if shared:
+    known: dict[str, list[CasePrint]] = {}
+    for part in PARTS:
+        counts = Counter(getattr(split, part))
+        if unknown := counts.keys() - fingerprint.by_id.keys():
+            faults.append(f"{source}: {part} names cases that the data set does not have: {few(unknown)}.")
+        if twice := [case_id for case_id, n in counts.items() if n > 1]:
+            faults.append(f"{source}: {part} names cases twice: {few(twice)}.")
+        known[part] = [fingerprint.by_id[case_id] for case_id in counts.keys() - unknown]
+    for one, other in combinations(PARTS, 2):
+        if shared := {case.patient for case in known[one]} & {case.patient for case in known[other]}:
             faults.append(
-                f"{source}: patients in both {one} and {other}: {_few(shared)}. A patient belongs to one part."
+                f"{source}: patients in both {one} and {other}: {few(shared)}. A patient belongs to one part."
             )
         images = {case.image_sha256: case for case in known[one]}
-        twins = [(images[c.image_sha256], c) for c in known[other] if c.image_sha256 in images]
-        named_twins = [f"{a.id} = {b.id}" for a, b in twins if a.patient != b.patient]
-        if named_twins:
+        twins = [(images[case.image_sha256], case) for case in known[other] if case.image_sha256 in images]
+        if named := [f"{a.id} = {b.id}" for a, b in twins if a.patient != b.patient]:
             faults.append(
-                f"{source}: the same image lies in {one} and {other}: {_few(named_twins)}. Remove one, or give"
+                f"{source}: the same image lies in {one} and {other}: {few(named)}. Remove one, or give"
                 " both one patient (data.patient)."
             )
     together(DataError, faults)
@@ -188,17 +182,7 @@ def _strange_keys(entries: Sequence[Any], path: Path) -> list[str]:
 
 
 def _is_split(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and "train" in entry
-        and all(
-            isinstance(ids, list) and all(isinstance(case_id, str) for case_id in ids)
-            for ids in map(entry.get, PARTS)
-            if ids
-        )
-    )
-
-
-def _few(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
+    if not (isinstance(entry, dict) and "train" in entry):
+        return False
+    parts = [entry.get(part) or [] for part in PARTS]
+    return all(isinstance(ids, list) and all(isinstance(case_id, str) for case_id in ids) for ids in parts)

@@ -1,6 +1,5 @@
 """Checkpoints: one file holds all that a run needs to go on as if it had never stopped."""
 
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from seg.atomic import atomic
 from seg.engine.loop import Progress, Training
 from seg.errors import DataError
 from seg.seeding import random_state, set_random_state
-
-log = logging.getLogger(__name__)
 
 
 def save(path: Path, training: Training) -> None:

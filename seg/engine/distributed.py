@@ -32,10 +32,8 @@ class World:
 
 def join() -> World:
     """The world that ``torchrun`` announces in the environment, without connecting yet."""
-    return World(*(int(os.environ.get(name, default)) for name, default in _ENVIRONMENT))
-
-
-_ENVIRONMENT = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
+    told = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    return World(*(int(os.environ.get(name, alone)) for name, alone in told.items()))
 
 
 def connect(world: World, device: torch.device) -> None:

@@ -1,63 +1,52 @@
 """Sliding-window prediction of whole volumes."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import chain, combinations, product
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
+from monai.networks.utils import eval_mode
 from torch import nn
 
 ON_DEVICE_VOXELS = 2**25  # logits of larger volumes are put together in main memory
 
 
 def predict_case(
-    network: nn.Module,
-    image: np.ndarray,
+    network: nn.Module,  # maps (B, C, *patch) to logits (B, K, *patch)
+    image: np.ndarray,  # float32 (C, X, Y, Z), a prepared volume
     *,
-    patch: Sequence[int],
-    dims: int,
-    slice_axis: int,
-    overlap: float = 0.5,
-    mirror_axes: Sequence[int] = (),
-    batch_size: int = 1,
-    device: torch.device | str = "cpu",
-    precision_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    patch: Sequence[int],  # window in voxels; a smaller volume is padded with 0, as in training
+    dims: int,  # 3, or 2 for all slices across ``slice_axis``
+    slice_axis: int,  # of the volume; not used when ``dims`` is 3
+    overlap: float = 0.5,  # share of a window that its neighbour covers too, 0 ≤ overlap < 1
+    mirror_axes: Sequence[int] = (),  # of the patch; axes beyond ``dims`` are left out
+    batch_size: int = 1,  # windows at a time; activations, hence memory, grow with it
+    device: torch.device | str = "cpu",  # where the network lies
+    precision_context: Callable[[], AbstractContextManager[Any]] = nullcontext,  # of a forward pass, such as autocast
 ) -> torch.Tensor:
-    """Logits of a prepared volume, windows weighted by a Gaussian and, if wanted, averaged over mirrored copies.
+    """Logits float32 (K, X, Y, Z), on the CPU, of a prepared volume.
 
-    Args:
-        network: maps (B, C, *patch) to logits (B, K, *patch); put into evaluation mode for the call.
-        image: float32 (C, X, Y, Z), a prepared volume.
-        patch: window in voxels, as many axes as ``dims``. A smaller volume is padded with 0, as in training.
-        dims: 3, or 2 for all slices across ``slice_axis``.
-        slice_axis: axis a slice stands on; not used when ``dims`` is 3.
-        overlap: share of a window that its neighbour covers too, 0 ≤ overlap < 1.
-        mirror_axes: axes of the patch to average over all mirrored copies of; axes beyond ``dims`` are left out. Only
-            axes that training mirrored: a network fails on what it never saw.
-        batch_size: windows at a time; activations, hence memory, grow with it.
-        device: where the network lies.
-        precision_context: makes the context a forward pass runs in, such as autocast.
-
-    Returns:
-        float32 (K, X, Y, Z) on the CPU. Mirrored copies are averaged window by window, so only one such tensor is held.
+    Windows are weighted by a Gaussian and, if wanted, averaged over all mirrored copies, window by window, so only one
+    such tensor is held. Mirror only along axes that training mirrored: a network fails on what it never saw.
 
     Source: Isensee et al., nnU-Net, Nature Methods 2021 (Gaussian weights, half-overlapping windows, mirroring).
     """
     whole = torch.from_numpy(np.array(image, np.float32))
     inputs = whole[None] if dims == 3 else whole.movedim(slice_axis + 1, 0)
-    flips = _flips([axis + 2 for axis in mirror_axes if axis < dims])
+    axes = [axis + 2 for axis in mirror_axes if axis < dims]
+    flips = [some for count in range(1, len(axes) + 1) for some in combinations(axes, count)]
 
     def predictor(windows: torch.Tensor) -> torch.Tensor:
         with precision_context():
             total: torch.Tensor = network(windows).float()
-            for axes in flips:
-                total += network(windows.flip(axes)).float().flip(axes)
+            for some in flips:
+                total += network(windows.flip(some)).float().flip(some)
         return total / (1 + len(flips))
 
-    with _evaluating(network), torch.no_grad():
+    with eval_mode(network):
         logits: torch.Tensor = sliding_window_inference(
             inputs,
             roi_size=tuple(patch),
@@ -75,16 +64,10 @@ def over_shifts(predict: Callable[[np.ndarray], torch.Tensor], image: np.ndarray
     """Log of the class probabilities, averaged over the volume moved by 0 and 1 voxel along every one of ``axes``.
 
     A network that halves its maps answers a little differently when its grid is moved by one voxel; the mean of the
-    2^n answers is better than each. Source of the effect: Zhang, Making Convolutional Networks Shift-Invariant Again,
-    ICML 2019.
+    2^n answers is better than each. ``predict`` takes an image float32 (C, X, Y, Z) to logits of its own size, and so
+    does this; ``axes`` are of the volume, 0 to 2.
 
-    Args:
-        predict: image (C, X, Y, Z) → logits (K, X, Y, Z) of its own size.
-        image: float32 (C, X, Y, Z), a prepared volume.
-        axes: of the volume, 0 to 2.
-
-    Returns:
-        float32 (K, X, Y, Z).
+    Source: of the effect, Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019.
     """
     total = torch.zeros(())
     for moved in product((0, 1), repeat=len(axes)):
@@ -93,18 +76,3 @@ def over_shifts(predict: Callable[[np.ndarray], torch.Tensor], image: np.ndarray
         total = total + logits[:, by[0] :, by[1] :, by[2] :].softmax(0)
     probabilities: torch.Tensor = total / 2 ** len(axes)
     return probabilities.clamp_min(1e-30).log()
-
-
-def _flips(axes: Sequence[int]) -> list[tuple[int, ...]]:
-    """All subsets of ``axes`` but the empty one."""
-    return list(chain.from_iterable(combinations(axes, count) for count in range(1, len(axes) + 1)))
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(training)

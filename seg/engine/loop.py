@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from seg.engine.device import Precision, memory_mib
 from seg.engine.distributed import from_leader, gathered, without_sync
-from seg.errors import SegError
+from seg.errors import InterruptedRunError, SegError
 from seg.schedulers import advance
 
 TIMED_STEPS = 10_000  # a schedule over minutes is divided into so many parts
@@ -37,8 +37,7 @@ class Progress:
     ended: bool = False  # by a hook, before the budget was spent
     loss_sum: float = 0.0  # over the steps of the epoch under way
     loss_steps: int = 0
-    overlap: list[float] = field(default_factory=list)  # of the epoch: 2|pred ∩ label| per foreground class
-    volume: list[float] = field(default_factory=list)  # of the epoch: |pred| + |label| per foreground class
+    counts: list[int] = field(default_factory=list)  # of the epoch: 2|pred ∩ label| by class, then |pred| + |label|
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -71,32 +70,31 @@ class Budget:
     @property
     def schedule_steps(self) -> int:
         """Length of the schedule."""
-        return self.steps if self.steps is not None else TIMED_STEPS
+        return TIMED_STEPS if self.steps is None else self.steps
 
     def schedule_step(self, progress: Progress) -> int:
         """Where the schedule stands."""
-        if self.minutes is None:
-            return progress.step
-        return min(TIMED_STEPS, int(TIMED_STEPS * progress.seconds / max(1e-3, self._seconds(progress))))
-
-    def _seconds(self, progress: Progress) -> float:
-        """Seconds for steps: the minutes, less what the last validation will take."""
-        assert self.minutes is not None
-        return 60 * self.minutes - progress.validation_seconds
+        return progress.step if self.steps is not None else min(TIMED_STEPS, int(TIMED_STEPS * self._done(progress)))
 
     def spent(self, progress: Progress) -> bool:
         """Whether the run is over."""
-        if self.minutes is not None:
-            return progress.seconds >= self._seconds(progress)
-        assert self.steps is not None
-        return progress.step >= self.steps
+        return self._done(progress) >= 1
 
     def remaining_seconds(self, progress: Progress, speed: float) -> float:
         """Seconds to go at ``speed`` steps per second."""
-        if self.minutes is not None:
-            return max(0.0, self._seconds(progress) - progress.seconds)
-        assert self.steps is not None
-        return (self.steps - progress.step) / speed if speed > 0 else math.inf
+        if self.steps is not None:
+            return (self.steps - progress.step) / speed if speed > 0 else math.inf
+        return max(0.0, self._seconds(progress) - progress.seconds)
+
+    def _done(self, progress: Progress) -> float:
+        """Share of the budget that is used up."""
+        if self.steps is not None:
+            return progress.step / self.steps
+        return progress.seconds / max(1e-3, self._seconds(progress))
+
+    def _seconds(self, progress: Progress) -> float:
+        """Seconds for steps: the minutes, less what the last validation will take."""
+        return 60 * (self.minutes or 0.0) - progress.validation_seconds
 
 
 @dataclass(frozen=True)
@@ -122,27 +120,15 @@ class Settings:
     save_every: int
 
 
-class InterruptedRunError(SegError):
-    """The user or the scheduler of a cluster asked the run to stop; it saved and can be resumed."""
-
-
 def fit(
-    training: Training,
+    training: Training,  # is changed; where it was loaded from a checkpoint, the run goes on from there
     budget: Budget,
-    batches: Iterator[dict[str, Any]],
-    loss: nn.Module,
+    batches: Iterator[dict[str, Any]],  # endless; image (B,C,*S) float32, label (B,*S) class indices, case names
+    loss: nn.Module,  # loss(logits, label) -> scalar
     settings: Settings,
     hooks: Hooks,
 ) -> None:
     """Trains until the budget is spent, a hook ends the run, or it is interrupted.
-
-    Args:
-        training: is changed; where it was loaded from a checkpoint, the run goes on from there.
-        budget: how long.
-        batches: endless; ``image`` (B,C,*S) float32, ``label`` (B,*S) class indices, ``case`` names.
-        loss: ``loss(logits, label) -> scalar``.
-        settings: the constants of a step.
-        hooks: collaborators.
 
     Raises:
         InterruptedRunError: after saving ``last``.
@@ -217,10 +203,8 @@ def _count_overlap(progress: Progress, logits: Tensor, label: Tensor) -> None:
     pred = logits.argmax(1).flatten()
     label = label.flatten().long()
     table = torch.bincount(label * classes + pred, minlength=classes * classes).reshape(classes, classes)
-    overlap = (2 * table.diagonal())[1:].tolist()
-    volume = (table.sum(0) + table.sum(1))[1:].tolist()
-    progress.overlap = [a + b for a, b in zip(progress.overlap or [0.0] * len(overlap), overlap, strict=True)]
-    progress.volume = [a + b for a, b in zip(progress.volume or [0.0] * len(volume), volume, strict=True)]
+    counts = torch.stack([2 * table.diagonal(), table.sum(0) + table.sum(1)])[:, 1:].flatten().tolist()
+    progress.counts = [a + b for a, b in zip(progress.counts or [0] * len(counts), counts, strict=True)]
 
 
 def _end_epoch(training: Training, budget: Budget, settings: Settings, hooks: Hooks, steps: int, begin: float) -> None:
@@ -251,10 +235,10 @@ def _end_epoch(training: Training, budget: Budget, settings: Settings, hooks: Ho
 
 def _epoch_numbers(training: Training, settings: Settings) -> dict[str, float]:
     progress = training.progress
-    parts = gathered((progress.loss_sum, progress.loss_steps, progress.overlap, progress.volume))
-    overlaps = [sum(column) for column in zip(*(part[2] for part in parts), strict=False)]
-    volumes = [sum(column) for column in zip(*(part[3] for part in parts), strict=False)]
-    dice = [a / b for a, b in zip(overlaps, volumes, strict=True) if b]
+    parts = gathered((progress.loss_sum, progress.loss_steps, progress.counts))
+    counts = [sum(column) for column in zip(*(part[2] for part in parts), strict=True)]
+    classes = len(counts) // 2
+    dice = [a / b for a, b in zip(counts[:classes], counts[classes:], strict=True) if b]
     numbers = {
         "epoch": progress.epoch,
         "step": progress.step,
@@ -264,7 +248,7 @@ def _epoch_numbers(training: Training, settings: Settings) -> dict[str, float]:
     }
     if dice:
         numbers["train_dice"] = sum(dice) / len(dice)
-    progress.loss_sum, progress.loss_steps, progress.overlap, progress.volume = 0.0, 0, [], []
+    progress.loss_sum, progress.loss_steps, progress.counts = 0.0, 0, []
     return numbers
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seg.errors import ConfigError
+from seg.errors import ConfigError, times
 
 
 class Network(nn.Module):
@@ -43,8 +43,8 @@ class Network(nn.Module):
         # Instance normalisation needs more than one voxel, so the coarsest grid does.
         if not fits or math.prod(size) < 2 * math.prod(self.multiple):
             raise ConfigError(
-                f"This network was given an image of {_times(size)}. It takes {self.dims} axes whose sizes are "
-                f"multiples of {_times(self.multiple)}, and at least two such units in all. Set data.patch accordingly."
+                f"This network was given an image of {times(size)}. It takes {self.dims} axes whose sizes are "
+                f"multiples of {times(self.multiple)}, and at least two such units in all. Set data.patch accordingly."
             )
         logits: Tensor | list[Tensor] = self.body(image)
         return logits
@@ -77,7 +77,3 @@ def pad_small_maps(network: nn.Module) -> None:
 def parameter_count(network: nn.Module) -> int:
     """Number of trainable values."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def _times(size: Iterable[int]) -> str:
-    return "×".join(map(str, size))

@@ -31,19 +31,11 @@ class _Place(NamedTuple):
 
 
 def insert_attention(network: Network, block: Callable[[int, int], nn.Module], where: str = "all") -> Network:
-    """Puts ``block`` behind the feature blocks of ``network``, in place, before its weights are trained or loaded.
+    """Puts a ``block(channels, dims)`` behind each feature block of ``network``, in place, before weights are loaded.
 
     Which part a feature block belongs to is read off one forward pass without data: the bottleneck works on the
     coarsest grid; the encoder is what runs before any block on a coarser grid has run; all else is decoder (the nested
     nodes of a U-Net++ too). A block whose output is the logits themselves gets no attention.
-
-    Args:
-        network: changed in place.
-        block: ``block(channels, dims)`` builds one attention block.
-        where: encoder, decoder, bottleneck or all.
-
-    Returns:
-        ``network``.
 
     Raises:
         ConfigError: ``where`` is none of these, or the network has no such block.

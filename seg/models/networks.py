@@ -2,7 +2,8 @@
 
 None uses batch normalisation: small batches make it unsteady, and its results depend on the number of processes.
 A layer is named as MONAI does, ``"relu"`` or ``["leakyrelu", {"negative_slope": 0.01}]``. ``in_channels`` are those of
-the image, ``out_channels`` the classes, background included, ``dims`` 2 or 3.
+the image, ``out_channels`` the classes, background included, ``dims`` 2 or 3. Arguments that do not suit each other
+raise a ConfigError that names them.
 """
 
 import math
@@ -45,9 +46,6 @@ def unet(
     That makes it several times cheaper than a U-Net that starts at full resolution. The last transposed convolution
     brings the logits back to full resolution.
 
-    Raises:
-        ConfigError: ``strides`` do not suit ``channels`` or ``dims``.
-
     Source: Kerfoot et al., Left-ventricle quantification using residual U-Net, STACOM 2018.
     """
     steps = _per_axis(strides, dims, len(channels) - 1)
@@ -81,9 +79,6 @@ def unetpp(
 ) -> Network:
     """U-Net++: nested decoders of growing depth, joined by dense skips.
 
-    Raises:
-        ConfigError: ``channels`` are not six.
-
     Source: Zhou et al., UNet++: a nested U-Net architecture for medical image segmentation, DLMIA 2018.
     """
     if len(channels) != 6:
@@ -91,14 +86,7 @@ def unetpp(
             f"model.channels has {len(channels)} entries; unetpp takes six: five levels and the last node."
         )
     body = NestedUNet(
-        dims,
-        in_channels,
-        out_channels,
-        tuple(channels),
-        deep_supervision=deep_supervision,
-        act=act,
-        norm=norm,
-        dropout=dropout,
+        dims, in_channels, out_channels, tuple(channels), deep_supervision, act=act, norm=norm, dropout=dropout
     )
     return Network(body, _modules(body, TwoConv), in_channels=in_channels, dims=dims, multiple=(16,) * dims)
 
@@ -118,21 +106,11 @@ def attention_unet(
 
     MONAI builds it with batch normalisation only; that is replaced by instance normalisation here.
 
-    Raises:
-        ConfigError: ``strides`` do not suit ``channels`` or ``dims``.
-
     Source: Oktay et al., Attention U-Net: learning where to look for the pancreas, MIDL 2018.
     """
     steps = _per_axis(strides, dims, len(channels) - 1)
     body = AttentionUnet(
-        dims,
-        in_channels,
-        out_channels,
-        tuple(channels),
-        steps,
-        kernel_size,
-        up_kernel_size=up_kernel_size,
-        dropout=dropout,
+        dims, in_channels, out_channels, tuple(channels), steps, kernel_size, up_kernel_size, dropout=dropout
     )
     to_instance_norm(body, nn.InstanceNorm3d if dims == 3 else nn.InstanceNorm2d)
     blocks = _modules(body, ConvBlock) + [layer.merge for layer in _modules(body, AttentionLayer)]
@@ -151,9 +129,6 @@ def segresnet(
     dropout: float = 0.0,  # share of features after the first convolution, 0 … 1
 ) -> Network:
     """Residual encoder, deeper than its decoder, with group normalisation and linear upsampling.
-
-    Raises:
-        ConfigError: levels or groups do not suit.
 
     Source: Myronenko, 3D MRI brain tumor segmentation using autoencoder regularization, BrainLes
     2018 (without the VAE branch).
@@ -195,9 +170,6 @@ def dynunet(
 ) -> Network:
     """nnU-Net's U-Net: as many levels as the patch allows, halved only along axes that are fine and long enough.
 
-    Raises:
-        ConfigError: fewer than three levels, or strides that do not suit ``dims``.
-
     Source: Isensee et al., nnU-Net, Nature Methods 18, 2021.
     """
     steps = _per_axis(strides, dims, len(strides))
@@ -237,9 +209,6 @@ def swin_unetr(
     drop_path: float = 0.0,  # share of residual paths dropped, 0 … 1
 ) -> Network:
     """Swin transformer encoder with a convolutional decoder.
-
-    Raises:
-        ConfigError: ``width`` is not a multiple of 12.
 
     Source: Hatamizadeh et al., Swin UNETR, BrainLes 2021.
     """

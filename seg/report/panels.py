@@ -30,13 +30,7 @@ OPPOSITE = {"R": "L", "A": "P", "S": "I"}
 
 
 def panel(picture: Picture, path: Path, *, dpi: int = 300) -> Path:
-    """Draws one picture and writes it as a PNG, whole or not at all.
-
-    Args:
-        picture: what it shows.
-        path: of the PNG; its folder is made where missing.
-        dpi: pixels an inch; text and lines keep their size in print.
-    """
+    """Draws one picture and writes it as a PNG, whole or not at all; text and lines keep their size in print."""
     return _write(draw(picture, dpi), path, dpi)
 
 
@@ -46,50 +40,32 @@ def case_panels(
     pred: npt.NDArray[np.integer],
     *,
     case: str,
-    run: str,
-    dice_of_case: float,
-    class_names: Sequence[str],
-    spacing_mm: Sequence[float],
-    axis: int,
+    run: str,  # short run id
+    dice_of_case: float,  # mean over the classes of the whole case
+    class_names: Sequence[str],  # background first
+    spacing_mm: Sequence[float],  # along X, Y, Z
+    axis: int,  # that the slices cut: 0 sagittal, 1 coronal, 2 axial
     folder: Path,
-    slices: str | int = "best",
-    window: tuple[float, float] | None = None,
+    slices: str | int = "best",  # as in ``choose_slices``
     dpi: int = 300,
 ) -> list[Path]:
-    """Writes ``<case>_Slice_<nnn>.png`` into ``folder`` for the chosen slices of one case.
+    """Writes ``<case>_Slice_<nnn>.png`` for the chosen slices of one case, ``nnn`` being the index from 0.
 
-    Args:
-        image: (X, Y, Z) or (C, X, Y, Z) in RAS+ order, of which the first channel is shown.
-        label: (X, Y, Z) class indices of the reference.
-        pred: (X, Y, Z) class indices of the prediction.
-        case: name of the case.
-        run: short run id.
-        dice_of_case: mean over the classes of the whole case, for the title.
-        class_names: of all classes, background first.
-        spacing_mm: voxel size along X, Y, Z.
-        axis: which axis the slices cut: 0 sagittal, 1 coronal, 2 axial. ``nnn`` is the index along it, from 0.
-        folder: where the files go.
-        slices: as in ``choose_slices``.
-        window: image values shown black and white; None: 0.5th and 99.5th percentile of the volume without its
-            lowest value, which is padding more often than tissue.
-        dpi: pixels an inch.
-
-    Returns:
-        The files written, in order of slices.
+    Volumes are (X, Y, Z) in RAS+ order, ``label`` and ``pred`` class indices. The image is shown from its 0.5th to its
+    99.5th percentile, its lowest value left out, which is padding more often than tissue.
     """
-    volume = image[0] if image.ndim == 4 else image
-    window = window or _window(volume)
-    across = [other for other in range(3) if other != axis]  # columns, rows
-    left, top = ("RAS"[other] for other in across)
+    window = _window(image)
+    columns, rows = (other for other in range(3) if other != axis)
+    left, top = "RAS"[columns], "RAS"[rows]
     paths: list[Path] = []
     for index in choose_slices(label, pred, axis, slices):
-        flat, flat_label, flat_pred = (_plane(array, axis, index) for array in (volume, label, pred))
-        where = f"{PLANES[axis]} slice {index} of 0–{volume.shape[axis] - 1}"
+        flat, flat_label, flat_pred = (_plane(array, axis, index) for array in (image, label, pred))
+        where = f"{PLANES[axis]} slice {index} of 0–{image.shape[axis] - 1}"
         picture = Picture(
             image=flat,
             label=flat_label,
             pred=flat_pred,
-            spacing_mm=(spacing_mm[across[1]], spacing_mm[across[0]]),
+            spacing_mm=(spacing_mm[rows], spacing_mm[columns]),
             window=window,
             title=case,
             subtitle=f"{where}  ·  case dice {dice_of_case:.3f}  ·  run {run}",
@@ -103,15 +79,11 @@ def case_panels(
 def choose_slices(
     label: npt.NDArray[np.integer], pred: npt.NDArray[np.integer], axis: int, slices: str | int
 ) -> list[int]:
-    """Indices along ``axis``, rising.
+    """Indices along ``axis``, rising, of volumes (X, Y, Z) of class indices.
 
-    Args:
-        label: (X, Y, Z) class indices of the reference.
-        pred: (X, Y, Z) class indices of the prediction.
-        axis: the axis that the slices cut.
-        slices: "best": the one with most foreground in the reference, or in the prediction where the reference has
-            none; "foreground": all with some in either; "all"; a number: as many of the foreground slices, evenly
-            spread, or all of them where there are fewer. Where nothing is foreground, the middle slice.
+    ``slices`` is "best": the one with most foreground in the reference, or in the prediction where the reference has
+    none; "foreground": all with some in either; "all"; or a number: as many of the foreground slices, evenly spread, or
+    all of them where there are fewer. Where nothing is foreground, the middle slice.
 
     Raises:
         ConfigError: ``slices`` is none of these.
@@ -133,17 +105,10 @@ def choose_slices(
     raise ConfigError(f"predictions.slices is {slices!r}; give best, foreground, all or a number of slices above 0")
 
 
-def contact_sheet(panels: Mapping[str, Path], path: Path, *, columns: int = 1, width: int = 2000) -> Path:
-    """Puts pictures of several cases on one sheet, each under its caption.
-
-    Args:
-        panels: PNG files by caption, such as those of ``extremes``, in reading order; one at least.
-        path: of the sheet, a PNG.
-        columns: pictures side by side.
-        width: of the sheet, in pixels.
-    """
+def contact_sheet(panels: Mapping[str, Path], path: Path, *, width: int = 2000) -> Path:
+    """Puts PNG files, by caption, one below the other onto a sheet of ``width`` pixels, itself a PNG."""
     pictures = {caption: Image.open(file).convert("RGB") for caption, file in panels.items()}
-    return _write(stack(pictures, columns, width), path, dpi=150)
+    return _write(stack(pictures, width), path, dpi=150)
 
 
 def extremes(dice_by_case: Mapping[str, float]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,6 +28,7 @@ ERROR_COLORS: dict[str, Color] = {
 }
 HEADINGS = ("Image", "Reference", "Prediction", "Errors")
 INK, FAINT, FRAME = (20, 20, 20), (100, 100, 100), (255, 255, 255)
+SIDES = {"R": "patient's right on the left (radiological view)", "A": "anterior on the left"}
 SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100)
 PANEL_INCHES = (1.6, 2.65, 3.3)  # narrowest, widest, highest
 
@@ -53,26 +54,24 @@ class Picture:
 
 
 def draw(picture: Picture, dpi: int) -> Image.Image:
-    """The picture in RGB: title, four panels (two by two where the slice is wide), legends."""
+    """The picture in RGB: title, four panels side by side, legends."""
     size = _panel_size(picture, dpi)
-    margin, gap, head = (round(inches * dpi) for inches in (0.15, 0.1, 0.62))
-    heading = round(0.22 * dpi)
-    columns = _columns(size[0] / size[1])
+    margin, gap, top = (round(inches * dpi) for inches in (0.15, 0.1, 0.84))
     cell = max(size[0], round(PANEL_INCHES[0] * dpi))
-    width = 2 * margin + columns * cell + (columns - 1) * gap
+    width = 2 * margin + 4 * cell + 3 * gap
     legend = _legend(picture, width - 2 * margin, dpi)
-    below = head + (4 // columns) * (heading + size[1] + gap)
+    below = top + size[1] + gap
     sheet = Image.new("RGB", (width, below + legend.height + margin), "white")
     pen = ImageDraw.Draw(sheet)
-    for text, points, top, bold in ((picture.title, 13, 0.1, True), (picture.subtitle, 9.5, 0.35, False)):
-        line, font = fitted(text, points, width - 2 * margin, dpi, bold=bold)
-        pen.text((margin, top * dpi), line, font=font, fill=INK)
+    for text, font, line in (
+        (picture.title, font_of(13, dpi, True), 0.1),
+        (picture.subtitle, font_of(9.5, dpi), 0.35),
+    ):
+        pen.text((margin, line * dpi), fitted(text, font, width - 2 * margin), font=font, fill=INK)
     box = _close_up((picture.label > 0) | (picture.pred > 0))
     zoom = picture.image.shape[1] / (box[2] - box[0])
     for number, (name, view) in enumerate(zip(HEADINGS, _views(picture, size, box, dpi), strict=True)):
-        row, column = divmod(number, columns)
-        left = margin + column * (cell + gap) + (cell - size[0]) // 2
-        top = head + row * (heading + size[1] + gap) + heading
+        left = margin + number * (cell + gap) + (cell - size[0]) // 2
         name += f"  ×{zoom:.1f}" if number and zoom > 1 else ""
         pen.text((left + size[0] // 2, top - 0.05 * dpi), name, font=font_of(10, dpi, True), fill=INK, anchor="ms")
         sheet.paste(view, (left, top))
@@ -80,19 +79,21 @@ def draw(picture: Picture, dpi: int) -> Image.Image:
     return sheet
 
 
-def stack(pictures: Mapping[str, Image.Image], columns: int, width: int) -> Image.Image:
-    """Pictures in a grid ``width`` pixels wide, read row by row, each under its caption."""
-    cell, font = width // columns, font_of(11, 150, True)
+def stack(pictures: Mapping[str, Image.Image], width: int) -> Image.Image:
+    """Pictures one below the other, brought to ``width`` pixels, each under its caption."""
+    font = font_of(11, 150, True)
     heading = round(font.size * 2)
-    small = [p.resize((cell, round(p.height * cell / p.width)), Image.Resampling.LANCZOS) for p in pictures.values()]
-    rows = [range(start, min(start + columns, len(small))) for start in range(0, len(small), columns)]
-    heights = [heading + max(small[n].height for n in row) for row in rows]
-    sheet = Image.new("RGB", (width, sum(heights)), "white")
-    pen, captions = ImageDraw.Draw(sheet), list(pictures)
-    for row, top in zip(rows, np.cumsum([0, *heights[:-1]]).tolist(), strict=True):
-        for column, n in enumerate(row):
-            pen.text((column * cell + cell * 0.014, top + heading), captions[n], font=font, fill=FAINT, anchor="lb")
-            sheet.paste(small[n], (column * cell, top + heading))
+    scaled = {
+        caption: picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+        for caption, picture in pictures.items()
+    }
+    sheet = Image.new("RGB", (width, sum(heading + picture.height for picture in scaled.values())), "white")
+    pen, top = ImageDraw.Draw(sheet), 0
+    for caption, picture in scaled.items():
+        top += heading
+        pen.text((width * 0.014, top), fitted(caption, font, width), font=font, fill=FAINT, anchor="lb")
+        sheet.paste(picture, (0, top))
+        top += picture.height
     return sheet
 
 
@@ -115,29 +116,21 @@ def font_of(points: float, dpi: int, bold: bool = False) -> ImageFont.FreeTypeFo
     return ImageFont.truetype(file, round(points * dpi / 72), layout_engine=ImageFont.Layout.BASIC)
 
 
-def fitted(text: str, points: float, width: int, dpi: int, *, bold: bool = False) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The text and a font with which it fits ``width`` pixels: smaller down to 7 points, then cut in its middle."""
-    while (font := font_of(points, dpi, bold)).getlength(text) > width and points > 7:
-        points -= 0.5
-    keep = len(text)
-    line = text
+def fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, cut in its middle until it fits ``width`` pixels."""
+    line, keep = text, len(text)
     while font.getlength(line) > width and keep > 2:
         keep -= 1
         line = f"{text[: (keep + 1) // 2]}…{text[-(keep // 2) :]}"
-    return line, font
-
-
-def _columns(aspect: float) -> int:
-    """Panels side by side, for a slice so many times as wide as it is high."""
-    return 4 if aspect < 2.2 else 2 if aspect < 6 else 1
+    return line
 
 
 def _panel_size(picture: Picture, dpi: int) -> tuple[int, int]:
     """Width and height in pixels of each panel, in the proportions of the slice in mm."""
     rows_mm, columns_mm = np.multiply(picture.image.shape, picture.spacing_mm).tolist()
     _, widest, highest = PANEL_INCHES
-    inches_a_mm = min(widest * 4 / _columns(columns_mm / rows_mm) / columns_mm, highest / rows_mm)
-    return max(1, round(columns_mm * inches_a_mm * dpi)), max(1, round(rows_mm * inches_a_mm * dpi))
+    pixels_a_mm = dpi * min(widest / columns_mm, highest / rows_mm)
+    return max(1, round(columns_mm * pixels_a_mm)), max(1, round(rows_mm * pixels_a_mm))
 
 
 def _views(picture: Picture, size: tuple[int, int], box: Box, dpi: int) -> list[Image.Image]:
@@ -170,10 +163,9 @@ def _painted(grey: Codes, codes: Codes, colors: Sequence[Color], opacity: float,
         edge[still] |= step
     greys = np.repeat(np.arange(256.0)[:, None], 3, 1)
     inks = np.array(colors, float).reshape(-1, 1, 3)
-    fills = np.concatenate([greys[None], (1 - opacity) * greys + opacity * inks])
-    lines = np.concatenate([greys[None], np.broadcast_to(inks, (len(colors), 256, 3))])
-    table = np.concatenate([fills, lines]).astype(np.uint8)
-    painted: Codes = table[codes + edge * np.uint16(len(colors) + 1), grey]
+    fills = [greys[None], (1 - opacity) * greys + opacity * inks]
+    lines = [greys[None], np.broadcast_to(inks, (len(colors), 256, 3))]
+    painted: Codes = np.concatenate(fills + lines).astype(np.uint8)[codes + edge * np.uint16(len(colors) + 1), grey]
     return painted
 
 
@@ -202,57 +194,43 @@ def _annotate(view: Image.Image, picture: Picture, box: Box, dpi: int) -> None:
         pen.rectangle((box[0] * x, box[1] * y, box[2] * x - 1, box[3] * y - 1), outline=FRAME, width=line)
     if min(view.size) < 0.7 * dpi:
         return
-    places = ((pad, height // 2, "lm"), (width // 2, pad, "ma"), (width - pad, height // 2, "rm"))
-    for (x, y, anchor), text in zip((*places, (width // 2, height - pad, "md")), picture.edges or (), strict=False):
-        pen.text((x, y), text, font=font, fill=FRAME, stroke_width=line, stroke_fill="black", anchor=anchor)
+    write = partial(pen.text, font=font, fill=FRAME, stroke_width=line, stroke_fill="black")
+    places = ((pad, height // 2), (width // 2, pad), (width - pad, height // 2), (width // 2, height - pad))
+    for text, place, anchor in zip(picture.edges or (), places, ("lm", "ma", "rm", "md"), strict=False):
+        write(place, text, anchor=anchor)
     pixels_a_mm = width / (columns * picture.spacing_mm[1])
     bar_mm = max((n for n in SCALE_BARS_MM if n * pixels_a_mm < 0.4 * width), default=SCALE_BARS_MM[0])
     base = height - 2 * pad
     pen.rectangle((pad, base - 3 * line, pad + bar_mm * pixels_a_mm, base), fill=FRAME, outline="black")
-    pen.text(
-        (pad, base - 4 * line),
-        f"{bar_mm:g} mm",
-        font=font_of(8, dpi),
-        fill=FRAME,
-        stroke_width=line,
-        stroke_fill="black",
-        anchor="ld",
-    )
+    write((pad, base - 4 * line), f"{bar_mm} mm", anchor="ld")
 
 
 def _legend(picture: Picture, width: int, dpi: int) -> Image.Image:
     """Colours of the classes and of the errors, and how the slice is shown, in as many lines as they need."""
     shades = class_colors(max(picture.classes, default=0))
-    classes: list[Entry] = [(text, shades[k - 1]) for k, text in picture.classes.items()]
-    rows_mm, columns_mm = picture.spacing_mm
-    note = f"pixels {columns_mm:.3g} × {rows_mm:.3g} mm"
+    note = "pixels {1:.3g} × {0:.3g} mm".format(*picture.spacing_mm)
     if picture.edges:
-        sides = {"R": "patient's right on the left (radiological view)", "A": "anterior on the left"}
-        note = f"{sides[picture.edges[0]]}  ·  {note}"
-    groups: list[tuple[str, list[Entry]]] = [
-        ("Dice in this slice", classes or [("no structure in this slice", None)]),
-        ("Errors", list(ERROR_COLORS.items())),
-        ("View", [(note, None)]),
-    ]
+        note = f"{SIDES[picture.edges[0]]}  ·  {note}"
+    groups: dict[str, list[Entry]] = {
+        "Dice in this slice": [(text, shades[k - 1]) for k, text in picture.classes.items()]
+        or [("no structure in this slice", None)],
+        "Errors": list(ERROR_COLORS.items()),
+        "View": [(note, None)],
+    }
     font, strong = font_of(8.5, dpi), font_of(8.5, dpi, True)
     indent, swatch, pitch = round(1.25 * dpi), round(0.1 * dpi), round(0.19 * dpi)
-    placed: list[tuple[int, int, Entry]] = []
-    line = 0
-    for heading, entries in groups:
+    sheet = Image.new("RGB", (width, pitch * sum(map(len, groups.values()))), "white")
+    pen, y = ImageDraw.Draw(sheet), pitch // 2
+    for heading, entries in groups.items():
+        pen.text((0, y), heading, font=strong, fill=INK, anchor="lm")
         x = indent
-        placed.append((0, line, (heading, None)))
         for text, color in entries:
-            needed = round(font.getlength(text) + 3.6 * swatch)
+            needed = font.getlength(text) + 3.6 * swatch
             if x > indent and x + needed > width:
-                x, line = indent, line + 1
-            placed.append((x, line, (text, color)))
-            x += needed
-        line += 1
-    sheet = Image.new("RGB", (width, line * pitch), "white")
-    pen = ImageDraw.Draw(sheet)
-    for x, line, (text, color) in placed:
-        y = line * pitch + pitch // 2
-        if color:
-            pen.rectangle((x, y - swatch // 2, x + swatch, y + swatch // 2), fill=color, outline=INK)
-        pen.text((x + 1.4 * swatch if color else x, y), text, font=font if x else strong, fill=INK, anchor="lm")
-    return sheet
+                x, y = indent, y + pitch
+            if color:
+                pen.rectangle((x, y - swatch // 2, x + swatch, y + swatch // 2), fill=color, outline=INK)
+            pen.text((x + 1.4 * swatch if color else x, y), text, font=font, fill=INK, anchor="lm")
+            x += round(needed)
+        y += pitch
+    return sheet.crop((0, 0, width, y - pitch // 2))

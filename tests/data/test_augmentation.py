@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from monai.data import MetaTensor
 from monai.transforms import OneOf, RandAffined, RandFlipd, RandGaussianNoised, RandScaleIntensityd, RandSpatialCropd
 
-from seg.data.augmentation import RandWarpd, augmentation
+from seg.data.augmentation import Augmentation, RandWarpd
 from seg.errors import ConfigError
 
 OPTIONS = sorted((Path(__file__).parents[2] / "conf" / "augmentation").glob("*.yaml"))
@@ -19,7 +19,7 @@ PATCHES = {2: (2, 24, 32), 3: (2, 16, 24, 20)}
 
 def load(path):
     cfg = yaml.safe_load(path.read_text())
-    return augmentation([instantiate(node) for node in cfg["transforms"]], cfg["mirror_axes"])
+    return Augmentation([instantiate(node) for node in cfg["transforms"]], cfg["mirror_axes"])
 
 
 def patch(dims, seed=0):
@@ -86,7 +86,7 @@ def test_mirrors_along_the_given_axes_only(axes):
     image, label = patch(3)
     seen = set()
     for seed in range(60):
-        changed, classes = augmentation([], axes)(image, label, rng(seed))
+        changed, classes = Augmentation([], axes)(image, label, rng(seed))
         flips = [
             flip
             for flip in [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
@@ -100,7 +100,7 @@ def test_mirrors_along_the_given_axes_only(axes):
 
 def test_nested_transforms_follow_the_sample_too():
     def build():
-        return augmentation([OneOf([RandGaussianNoised("image", 1.0), RandScaleIntensityd("image", 0.5, 1.0)])])
+        return Augmentation([OneOf([RandGaussianNoised("image", 1.0), RandScaleIntensityd("image", 0.5, 1.0)])])
 
     first, second = build(), build()
     second(*patch(3), rng(5))
@@ -108,19 +108,19 @@ def test_nested_transforms_follow_the_sample_too():
 
 
 def test_blended_labels_are_refused():
-    augment = augmentation([RandAffined(["image", "label"], prob=1.0, rotate_range=0.3, mode="bilinear")])
+    augment = Augmentation([RandAffined(["image", "label"], prob=1.0, rotate_range=0.3, mode="bilinear")])
     with pytest.raises(ConfigError, match="nearest"):
         augment(*patch(3), rng(0))
 
 
 def test_another_shape_is_refused():
-    augment = augmentation([RandSpatialCropd(["image", "label"], roi_size=(8, 8, 8), random_size=False)])
+    augment = Augmentation([RandSpatialCropd(["image", "label"], roi_size=(8, 8, 8), random_size=False)])
     with pytest.raises(ConfigError, match=r"data\.patch"):
         augment(*patch(3), rng(0))
 
 
 def test_transforms_without_an_image_change_keep_the_pair_together():
-    augment = augmentation([RandFlipd(["image", "label"], prob=1.0, spatial_axis=0)])
+    augment = Augmentation([RandFlipd(["image", "label"], prob=1.0, spatial_axis=0)])
     image, label = augment(*patch(2), rng(0))
     assert torch.equal(image, patch(2)[0].flip(1))
     assert torch.equal(label, patch(2)[1].flip(0))

@@ -107,7 +107,7 @@ def test_what_is_given_is_taken():
     )
     assert (plan.spacing_mm, plan.patch, plan.batch_size) == ((2.0, 2.0, 2.0), (40, 56, 40), 5)
     assert plan.normalization[0].kind == "zscore"
-    assert sum("as given" in line for line in plan.explain()) == 4
+    assert sum("as given" in line for line in plan.reasons) == 4
 
 
 def test_patch_of_another_length_is_named():
@@ -147,7 +147,7 @@ def test_ct_without_any_foreground_is_named():
 
 def test_every_decision_has_its_reason_and_the_plan_is_plain_json():
     plan = make_plan(one((35, 50, 36)), ["T1", "T2"], dims=2)
-    assert [line.split()[0] for line in plan.explain()] == [
+    assert [line.split()[0] for line in plan.reasons] == [
         "spacing", "patch", "batch", "strides", "normalisation", "normalisation", "slices",
     ]  # fmt: skip
     assert json.loads(json.dumps(asdict(plan), allow_nan=False))["patch"] == list(plan.patch)

@@ -1,3 +1,4 @@
+import gc
 import itertools
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from seg.data import preprocess
 from seg.data.cases import Case, CaseSet
 from seg.data.fingerprint import fingerprint
 from seg.data.nifti import write_volume
@@ -287,6 +289,25 @@ def test_processes_may_start_together(cases, tmp_path):
         process.join()
     assert sums[0] == sums[1] == sums[2]
     assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts the handles as Linux shows them")
+def test_a_store_holds_few_file_handles(cases, tmp_path, monkeypatch):
+    def handles():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    monkeypatch.setattr(preprocess, "KEPT_OPEN", 2)
+    store = prepared(cases, tmp_path)
+    list(store.values())
+    gc.collect()
+    before = handles()
+    for _ in range(3):
+        assert all(store[case].image.any() for case in store)
+    assert handles() <= before
+    assert len(store) == 4
+    del store
+    gc.collect()
+    assert before - 2 * 3 <= handles() < before
 
 
 def test_a_store_travels_as_paths(cases, tmp_path):

@@ -42,7 +42,7 @@ def test_every_parameter_learns(name, dims):
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_se_formula(dims):
-    block, x = attention.se(32, dims, reduction=4), _features(32, dims)
+    block, x = attention.SE(32, dims, reduction=4), _features(32, dims)
     w = list(block.parameters())
     mean = x.mean(tuple(range(2, dims + 2)))
     gate = torch.sigmoid(torch.relu(mean @ w[0].T + w[1]) @ w[2].T + w[3])
@@ -51,7 +51,7 @@ def test_se_formula(dims):
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_cbam_formula(dims):
-    block, x = attention.cbam(16, dims, reduction=4, kernel_size=3), _features(16, dims)
+    block, x = attention.CBAM(16, dims, reduction=4, kernel_size=3), _features(16, dims)
     w = list(block.parameters())
     axes = tuple(range(2, dims + 2))
     shared = [torch.relu(v @ w[0].T + w[1]) @ w[2].T + w[3] for v in (x.mean(axes), x.amax(axes))]
@@ -63,7 +63,7 @@ def test_cbam_formula(dims):
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_scse_formula(dims):
-    block, x = attention.scse(16, dims), _features(16, dims)
+    block, x = attention.SCSE(16, dims), _features(16, dims)
     w = list(block.parameters())
     mean = x.mean(tuple(range(2, dims + 2)))
     by_channel = torch.sigmoid(torch.relu(mean @ w[0].T + w[1]) @ w[2].T + w[3])
@@ -74,7 +74,7 @@ def test_scse_formula(dims):
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_eca_formula(dims):
-    block, x = attention.eca(32, dims), _features(32, dims)
+    block, x = attention.ECA(32, dims), _features(32, dims)
     (w,) = block.parameters()
     mean = F.pad(x.mean(tuple(range(2, dims + 2))), (1, 1))
     gate = torch.sigmoid(sum(w.flatten()[k] * mean[:, k : k + 32] for k in range(3)))
@@ -83,7 +83,7 @@ def test_eca_formula(dims):
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 1), (8, 3), (32, 3), (64, 3), (128, 5), (256, 5), (512, 5)])
 def test_eca_kernel_grows_with_the_channels(channels, size):
-    assert parameter_count(attention.eca(channels, 3)) == size
+    assert parameter_count(attention.ECA(channels, 3)) == size
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ SHAPE = (12, 10, 8)
 
 
 def volumes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    image = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype(np.float32)
+    image = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     label, pred = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     label[4:9, 3:7, 2:5], label[4, 3, 5], pred[4:9, 3:8, 3:7] = 1, 2, 1
     return image, label, pred

@@ -16,6 +16,7 @@ from seg.report.picture import (
     draw,
     error_codes,
     fitted,
+    font_of,
     stack,
 )
 
@@ -121,7 +122,8 @@ def test_many_classes_get_a_longer_legend_and_colours_of_their_own() -> None:
 @pytest.mark.parametrize("length", [1, 30, 90, 400])
 def test_a_title_always_fits_and_keeps_both_ends(length: int) -> None:
     text = "start_" + "W" * length + "_end"
-    line, font = fitted(text, 13, 900, 100)
+    font = font_of(13, 100)
+    line = fitted(text, font, 900)
     assert font.getlength(line) <= 900
     assert line.startswith("start")
     assert line.endswith("end")
@@ -156,8 +158,8 @@ def test_colours_are_told_apart_by_every_kind_of_sight(colors: tuple[tuple[int, 
 
 def test_stack_keeps_proportions_and_order() -> None:
     pictures = {"first": Image.new("RGB", (400, 200), "red"), "second": Image.new("RGB", (200, 200), "blue")}
-    sheet = stack(pictures, 2, 600)
+    sheet = stack(pictures, 600)
     assert sheet.width == 600
-    assert largest(sheet, (255, 0, 0)) == (150, 300)
-    assert largest(sheet, (0, 0, 255)) == (300, 300)
+    assert largest(sheet, (255, 0, 0)) == (300, 600)
+    assert largest(sheet, (0, 0, 255)) == (600, 600)
     assert sheet.getpixel((10, 100)) == (255, 0, 0)

@@ -1,0 +1,81 @@
+"""What a user sees of a sweep: one live table of the trials at work, and a line for each that ended."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from seg.console import clock
+from seg.sweep.ledger import Ledger, Trial
+from seg.sweep.plan import Plan
+from seg.sweep.workers import Workers
+
+log = logging.getLogger(__name__)
+
+
+class Display:
+    """The progress of one sweep; plain lines where there is no terminal."""
+
+    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+        self.plan, self.ledger = plan, ledger
+        self.console = Console(stderr=True)
+        self.counts = {"finished": 0, "pruned": 0, "failed": 0}
+        self.best: float | None = None
+        self._tell(f"sweep {plan.name}: {plan.folder}")
+        self._refresh()
+        if total := sum(self.counts.values()):
+            self._tell(f"going on: {self._counted()} ({total} trials)")
+
+    def ended(self, trial: Trial, status: str, said: str) -> None:
+        """After each trial."""
+        self._refresh()
+        best = "" if self.best is None else f", best {self.best:.4g}"
+        self._tell(f"trial {trial.number} {status}: {said}  [{settings_of(trial)}]  ({self._counted()}{best})")
+
+    @contextmanager
+    def watching(self, workers: Workers) -> Iterator[None]:
+        """Shows the trials at work while the block runs."""
+        if not self.console.is_terminal:
+            yield
+            return
+        table = partial(self._table, workers)
+        with Live(get_renderable=table, console=self.console, refresh_per_second=2, transient=True):
+            yield
+
+    def _table(self, workers: Workers) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
+        for column in ("trial", "settings", "epoch", self.plan.objectives[0], "time"):
+            table.add_column(column, justify="left" if column == "settings" else "right", no_wrap=column != "settings")
+        for number, running in sorted(workers.running.items()):
+            value = "–" if running.value is None else f"{running.value:.4f}"
+            cells = (escape(settings_of(running.trial)), str(running.epoch or "–"), value)
+            table.add_row(str(number), *cells, clock(time.monotonic() - running.since))
+        best = "" if self.best is None else f"   best {self.plan.objectives[0]} {self.best:.4f}"
+        return Group(Text(f"{self.plan.name}   {self._counted()}{best}"), table)
+
+    def _refresh(self) -> None:
+        frame = self.ledger.frame()
+        self.counts = {state: int((frame["state"] == state).sum()) for state in self.counts}
+        if len(self.plan.objectives) == 1 and len(best := self.ledger.best()):
+            self.best = float(best.iloc[0][self.plan.objectives[0]])
+
+    def _counted(self) -> str:
+        others = "".join(f", {self.counts[state]} {state}" for state in ("pruned", "failed") if self.counts[state])
+        return f"{self.counts['finished']} of {self.plan.total} finished{others}"
+
+    def _tell(self, line: str) -> None:
+        log.info("%s", line)
+
+
+def settings_of(trial: Trial) -> str:
+    """What makes a trial differ, in one line."""
+    return ", ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in trial.params.items()
+    )

@@ -1,0 +1,193 @@
+"""The sweep's own run: what was asked, how it goes, what came out."""
+
+import shlex
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from seg.atomic import atomic_write
+from seg.config import without_passwords
+from seg.errors import ConfigError, InterruptedRunError
+from seg.provenance import common_tags
+from seg.rundir import RunFolders, claim, find
+from seg.sweep.ledger import Ledger
+from seg.sweep.plan import Plan
+from seg.tracking import Tracker, open_tracker
+
+_DROPPED = ("paths", "tracking", "check", "resume", "arm")  # of a winner's configuration: not what made it win
+
+
+@dataclass
+class Parent:
+    """The record of a sweep."""
+
+    plan: Plan
+    tracker: Tracker
+    folders: RunFolders
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def progress(self, ledger: Ledger) -> None:
+        """Tells how many trials ended how, and the best so far."""
+        with self.lock:
+            frame = ledger.frame()
+            counts = frame["state"].value_counts()
+            metrics = {state: float(counts.get(state, 0)) for state in ("finished", "pruned", "failed")}
+            ended = int(sum(metrics.values()))
+            tags: dict[str, Any] = {}
+            if len(best := ledger.best()) == 1 and len(self.plan.objectives) == 1:
+                (winner,) = best.to_dict("records")
+                metrics[f"best_{self.plan.objectives[0]}"] = winner[self.plan.objectives[0]]
+                tags = {"best.run_id": winner["run_id"], "best.trial": winner["number"]}
+                tags |= {f"best.{key}": winner[key] for key in parameters(frame) if pd.notna(winner[key])}
+            self.tracker.log_metrics(metrics, step=ended)
+            self.tracker.set_tags(tags)
+
+    def conclude(self, ledger: Ledger) -> None:
+        """Writes tables, plots and the winner's options into the sweep's folder and the record."""
+        folder, frame = self.plan.folder, ledger.frame()
+        atomic_write(folder / "trials.csv", frame.to_csv(index=False))
+        atomic_write(folder / "summary.md", summary(self.plan, ledger, frame))
+        written = [folder / "trials.csv", folder / "summary.md", *ledger.plots(folder / "plots")]
+        if (again := winners_options(self.plan, ledger)) is not None:
+            atomic_write(folder / "experiments/best.yaml", again)
+            written.append(folder / "experiments/best.yaml")
+        for path in written:
+            self.tracker.log_artifact(path, "plots" if path.parent.name == "plots" else "")
+        print(f"\n{(folder / 'summary.md').read_text()}")
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Gives the record its last state."""
+        state = "FAILED"
+        try:
+            yield
+            state = "FINISHED"
+        except (InterruptedRunError, KeyboardInterrupt, SystemExit):
+            state = "KILLED"
+            raise
+        finally:
+            self.tracker.log_artifact(self.plan.folder / "log.txt", "")
+            self.tracker.finish(state)
+
+
+def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence[str]) -> Parent | None:
+    """Opens the sweep's run, the same one whenever it goes on; None where another machine keeps it."""
+    cfg, outputs = plan.cfg, Path(plan.cfg.paths.outputs)
+    known = ledger.parent
+    if known and not _here(outputs, known):
+        return None
+    tracker = open_tracker(
+        cfg.tracking.kind,
+        outputs=outputs,
+        uri=cfg.tracking.uri,
+        experiment=experiment,
+        run_name=plan.name,
+        run_id=known,
+    )
+    folders = claim(outputs, tracker.run_id)
+    tracker.keep_unsent_in(folders.run)
+    parent = Parent(plan, tracker, folders)
+    if ledger.set_parent_once(tracker.run_id) != tracker.run_id:
+        tracker.finish("KILLED")  # another machine was first
+        return None
+    tags = common_tags() | {"experiment_type": "sweep", "sweep": plan.name, "study": cfg.study}
+    tracker.set_tags(tags | {"run_id": folders.run_id, "run_id_short": folders.short} | dict(cfg.tracking.tags))
+    tracker.log_params({"command": command(arguments)} | {f"sweep.{key}": value for key, value in _asked(plan).items()})
+    tracker.log_artifact(plan.folder / "sweep.json", "")
+    return parent
+
+
+def _here(outputs: Path, run_id: str) -> bool:
+    try:
+        return bool(find(outputs, run_id))
+    except ConfigError:
+        return False
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command line of a sweep, without passwords."""
+    words = sys.argv[1:] if sys.argv[1:] else ["-m", *arguments]
+    return without_passwords(shlex.join(["python", "-m", "seg.train", *words]))
+
+
+def _asked(plan: Plan) -> dict[str, Any]:
+    """What the sweep varies, for its parameters in MLflow."""
+    if plan.space is None:
+        jobs = pd.DataFrame([job.params for job in plan.jobs])
+        return {key: ",".join(dict.fromkeys(jobs[key])) for key in jobs}
+    return {parameter.key: str(parameter) for parameter in plan.space.parameters}
+
+
+def parameters(frame: pd.DataFrame) -> list[str]:
+    """The columns of a ledger's table that hold what was varied."""
+    return [str(column) for column in frame.attrs["parameters"]]
+
+
+def summary(plan: Plan, ledger: Ledger, frame: pd.DataFrame) -> str:
+    """The sweep in Markdown: what ran, the best trials, what mattered, what failed."""
+    counts = frame["state"].value_counts()
+    said = ", ".join(f"{counts[state]} {state}" for state in counts.index)
+    lines = [f"# Sweep {plan.name}", "", f"{len(frame)} trials: {said}.", ""]
+    names, done = list(plan.objectives), frame[frame["state"] == "finished"]
+    best = ledger.best()
+    if len(names) > 1:
+        lines += ["## Pareto front", "", _table(best, [*names, *parameters(frame)]), ""]
+    elif len(done):
+        ranked = done.sort_values(names[0], ascending=plan.directions[0] == "minimize").head(10)
+        lines += [f"## Best by {names[0]}", "", _table(ranked, [*names, *parameters(frame)]), ""]
+    if importances := ledger.importances():
+        lines += ["## Importance of the parameters", ""]
+        lines += [f"- {key}: {share:.2f}" for key, share in importances.items()] + [""]
+    failed = frame[frame["state"] == "failed"]
+    if len(failed):
+        lines += ["## Failed", ""]
+        lines += [f"- trial {row.number}: {row.error}" for row in failed.itertuples()] + [""]
+    if len(best):
+        lines += [f"The winner again: `python -m seg.train --config-dir {plan.folder} experiments=best`", ""]
+    return "\n".join(lines)
+
+
+def _table(frame: pd.DataFrame, columns: Sequence[str]) -> str:
+    """A Markdown table of trials; numbers with four digits."""
+    head = ["trial", *columns, "run"]
+    rows = [
+        [
+            str(row["number"]),
+            *(_text(row[column]) for column in columns),
+            ", ".join(i[:8] for i in str(row["run_id"]).split(",")),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if pd.isna(value) else f"{value:.4g}"
+    return str(value).replace("|", "\\|")
+
+
+def winners_options(plan: Plan, ledger: Ledger) -> str | None:
+    """A file for ``experiments/`` that runs the best trial again: the options it chose, and every value."""
+    best = ledger.best()
+    if best.empty:
+        return None
+    winner = best.iloc[0]
+    run = find(Path(plan.cfg.paths.outputs), str(winner["run_id"]).split(",")[0]).run
+    if not (run / "config" / "config.yaml").exists():  # a child of another machine
+        return None
+    chosen = plan.choices(winner["overrides"])
+    values = OmegaConf.to_container(OmegaConf.load(run / "config" / "config.yaml"))
+    assert isinstance(values, dict)
+    content = {key: value for key, value in values.items() if key not in _DROPPED}
+    scores = ", ".join(f"{name} {winner[name]:.4g}" for name in plan.objectives)
+    head = f"# @package _global_\n# Trial {winner['number']} of the sweep {plan.name}: {scores}, run {run.name}.\n"
+    overrides = [{f"override /{group}": option} for group, option in chosen.items() if group not in _DROPPED]
+    return head + OmegaConf.to_yaml(OmegaConf.create({"defaults": overrides} | content))

@@ -1,0 +1,227 @@
+"""What a sweep is: read from the command line and ``hydra.sweeper``, and checked before its first trial."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from seg.checks import check
+from seg.cli import chosen_study, reference
+from seg.config import config_hash, flat, nearest
+from seg.errors import ConfigError, together
+from seg.sweep.ledger import Job
+from seg.sweep.space import Space, grid, read_space
+from seg.sweep.study import Study, check_arms, read_study
+
+PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things lie, not what they are
+# The settings that make a sweep this one and no other.
+_DEFINING = ("enqueue", "folds", "sampler", "sampler_options", "seed", "pruner", "pruner_options", "study")
+_COSTS = ("params", "seconds", "memory_mib", "samples_per_second", "epoch_seconds")
+_NUMBERS = ("train_loss", "train_dice", "val_dice", "val_loss", *_COSTS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep, checked."""
+
+    name: str
+    folder: Path
+    cfg: DictConfig  # of one trial: data, places and tracking are the same for all
+    settings: dict[str, Any]  # hydra.sweeper
+    space: Space | None  # of a search
+    jobs: tuple[Job, ...]  # known beforehand: all of a grid or a study, those to begin with of a search
+    study: Study | None
+    different: dict[str, dict[str, Any]]  # of a study: what each arm changes, resolved
+    objectives: tuple[str, ...]
+    directions: tuple[str, ...]
+    definition: dict[str, Any]  # what may not change when the sweep goes on
+    choices: Callable[[Sequence[str]], dict[str, str]]  # overrides of a trial → the option of each group
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """The places, as overrides."""
+        return tuple(f"{key}='{value}'" for key in PLACES if (value := OmegaConf.select(self.cfg, key)) is not None)
+
+    @property
+    def total(self) -> int:
+        """Trials that must finish."""
+        return int(self.settings["n_trials"] or len(self.jobs))
+
+
+def make_plan(arguments: Sequence[str], settings: dict[str, Any], context: HydraContext, config: DictConfig) -> Plan:
+    """Reads and checks a sweep.
+
+    Args:
+        arguments: overrides of the command line, swept or not.
+        settings: the section ``hydra.sweeper``.
+        context: of Hydra.
+        config: the composed root configuration, ``hydra`` included.
+
+    Raises:
+        ConfigError: with every fault of the settings, the space, and every trial that can be known before it starts.
+    """
+    _check_settings(settings)
+    loader, label = context.config_loader, _label(config)
+    space: Space | None = None
+    study: Study | None = None
+    options = partial(loader.get_group_options, config_name="train")
+    if settings["n_trials"] is not None:
+        space = read_space(list(arguments), settings["params"], settings["when"], options=options)
+        examples: Sequence[Sequence[str]] = space.examples()
+        jobs = _enqueued(space, settings["enqueue"])
+    elif settings["study"]["arms"] or settings["study"]["factors"]:
+        study = read_study(label, settings["study"])
+        jobs = _study_jobs(study, grid(list(arguments), settings["params"], loader))
+        examples = [job.overrides for job in jobs[: len(study.arms)]]
+    else:
+        jobs = _grid_jobs(grid(list(arguments), settings["params"], loader))
+        examples = [job.overrides for job in jobs]
+    composed = _composed(examples, context, config)
+    arms = study.arms if study else ()
+    different = check_arms(study, {arm.name: cfg for arm, cfg in zip(arms, composed, strict=True)}) if study else {}
+    objectives, directions = _objectives(settings, composed)
+    definition = {
+        "configurations": sorted(map(config_hash, composed)),
+        "trials": repr(space) if space else [sorted(job.params.items()) for job in jobs],
+        **{key: settings[key] for key in _DEFINING},
+        "objectives": objectives,
+        "directions": directions,
+    }
+    name = settings["name"] or f"{label}-{_digest(definition)[:8]}"
+    folder = Path(composed[0].paths.outputs) / "sweeps" / name
+
+    def choices(overrides: Sequence[str]) -> dict[str, str]:
+        options = loader.load_sweep_config(config, list(overrides)).hydra.runtime.choices
+        known = reference(dict(options), "train")
+        return {group: option for group, option in options.items() if option and group in known}
+
+    definition = json.loads(json.dumps(definition))
+    rest = (objectives, directions, definition, choices)
+    return Plan(name, folder, composed[0], settings, space, tuple(jobs), study, different, *rest)
+
+
+def _grid_jobs(overrides: Sequence[Sequence[str]]) -> list[Job]:
+    """A grid's jobs, each told by what varies."""
+    varies = [n for n in range(len(overrides[0])) if len({job[n] for job in overrides}) > 1]
+    return [Job(dict(job[n].lstrip("+").split("=", 1) for n in varies), tuple(job)) for job in overrides]
+
+
+def _study_jobs(study: Study, given: Sequence[Sequence[str]]) -> list[Job]:
+    if len(given) > 1:
+        raise ConfigError(f"The study {study.name} says what varies; nothing else can be swept with it.")
+    return [Job(run.params, run.overrides) for run in study.runs(given[0])]
+
+
+def _enqueued(space: Space, trials: Sequence[Mapping[str, Any]]) -> list[Job]:
+    """The trials that a search begins with."""
+    known = {parameter.key: parameter for parameter in space.parameters}
+    unknown = [key for trial in trials for key in trial if key not in known]
+    where = "hydra.sweeper.enqueue names"
+    faults = [f"{where} '{key}', which is not searched.{nearest(key, list(known))}" for key in unknown]
+    together(ConfigError, faults)
+    return [Job(dict(trial), ()) for trial in trials]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The keys in which two definitions differ."""
+    a, b = flat(old), flat(new)
+    return sorted(key for key in {*a, *b} if a.get(key) != b.get(key))
+
+
+def _label(config: DictConfig) -> str:
+    study = config.hydra.runtime.choices.get("experiments")
+    return str(study).removesuffix(".yaml").replace("/", "-") if study else str(config.study)
+
+
+def _digest(definition: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    together(ConfigError, list(_setting_faults(settings)))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("A sweep shares out whole runs and cannot itself run under torchrun. Leave torchrun out.")
+
+
+def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
+    lowest = {"n_trials": 1, "n_jobs": 1, "retries": 0, "max_failures": 1, "seed": 0}
+    for key, least in lowest.items():
+        value = settings[key]
+        if not (isinstance(value, int) and value >= least) and not (key == "n_trials" and value is None):
+            yield f"hydra.sweeper.{key} is {value!r}; it must be a whole number from {least}."
+    name = settings["name"]
+    if name is not None and not (isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()):
+        yield f"hydra.sweeper.name is {name!r}; it names a folder: letters, digits, - and _ only."
+    folds = settings["folds"]
+    if folds is not None and not (isinstance(folds, list) and folds and all(isinstance(fold, int) for fold in folds)):
+        yield f"hydra.sweeper.folds is {folds!r}; it must be a list of folds, such as [0, 1, 2]."
+    if settings["pruner"] == "wilcoxon" and not folds:
+        yield "hydra.sweeper.pruner=wilcoxon compares trials over the same folds. Set hydra.sweeper.folds=[0,1,2,3,4]."
+    if settings["n_trials"] is None:
+        for key, idle in (("when", {}), ("enqueue", []), ("sampler_options", {})):
+            if settings[key] != idle:
+                yield f"hydra.sweeper.{key} would be ignored in a grid. Set hydra.sweeper.n_trials for a search."
+    elif settings["study"]["arms"] or settings["study"]["factors"]:
+        yield "hydra.sweeper.n_trials asks for a search, hydra.sweeper.study for a study. Leave one of the two out."
+
+
+def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: DictConfig) -> list[DictConfig]:
+    """The configurations of ``examples``, each one checked; every fault is told once."""
+    faults: dict[str, None] = {}
+    references: dict[str, DictConfig] = {}
+    out = []
+    for overrides in examples:
+        cfg = deepcopy(context.config_loader.load_sweep_config(config, list(overrides)))
+        choices = dict(cfg.hydra.runtime.choices)
+        study = chosen_study(choices, "train")
+        with open_dict(cfg):
+            del cfg["hydra"]
+        known = references.setdefault(json.dumps(choices), reference(choices, "train"))
+        try:
+            check(cfg, known, f"experiments={study}" if study else "the sweep")
+        except ConfigError as error:
+            faults[str(error)] = None
+        out.append(cfg)
+    together(ConfigError, list(faults))
+    return out
+
+
+def _objectives(settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is searched for and in which direction, both checked."""
+    given, way = settings["objective"], settings["direction"]
+    if given is None:  # a grid or a study may do without validation
+        blind = settings["n_trials"] is None and any(cfg.data.fold == "all" for cfg in composed)
+        given = "train_dice" if blind else "val_dice"
+    names = tuple(given) if isinstance(given, list) else (given,)
+    ways = [None] * len(names) if way is None else way if isinstance(way, list) else [way]
+    faults = [fault for name in names for fault in _objective_faults(str(name), settings, composed)]
+    if len(ways) != len(names) or not {*ways} <= {None, "maximize", "minimize"}:
+        faults.append(
+            f"hydra.sweeper.direction is {way!r}; it must be maximize or minimize, one for each of {', '.join(names)}."
+        )
+    together(ConfigError, faults)
+    upward = ("dice", "samples_per_second")
+    natural = ["maximize" if any(word in name for word in upward) else "minimize" for name in names]
+    return names, tuple(way or own for way, own in zip(ways, natural, strict=True))
+
+
+def _objective_faults(name: str, settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> Iterator[str]:
+    if name.startswith("test_"):
+        yield (
+            f"hydra.sweeper.objective is {name}: a search that sees the test part makes its scores worthless. "
+            "Search by val_dice."
+        )
+    elif name not in _NUMBERS and not name.startswith("val_dice_"):
+        known = [*_NUMBERS, "val_dice_<class>"]
+        near = nearest(name, known)
+        yield f"hydra.sweeper.objective is {name!r}, which no run has.{near} There are {', '.join(known)}."
+    elif name.startswith("val_") and not settings["folds"] and any(cfg.data.fold == "all" for cfg in composed):
+        yield f"hydra.sweeper.objective is {name}, but data.fold=all leaves no validation part. Choose a fold."

@@ -1,0 +1,155 @@
+"""What a sweep and its trials tell each other: small files in the trial's folder.
+
+A trial may be this process, another one, or a job on another machine of the cluster; it needs nothing but its folder,
+and one that outlives its sweep loses nothing. ``trial.json`` is the sweep's word before the trial starts, ``run.json``
+and ``result.json`` are the trial's, ``epochs.jsonl`` and ``verdict.json`` the talk about pruning.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seg.atomic import atomic_write
+from seg.errors import InterruptedRunError, SegError
+from seg.rundir import Process, RunFolders
+from seg.unsent import append_line
+
+_PATIENCE = 10.0  # seconds that a trial waits for the sweep's verdict on an epoch, once
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the sweep says to a trial."""
+
+    sweep: str  # name
+    number: int
+    parent: str | None  # run id of the sweep's own run
+    experiment: str  # in MLflow: a child is shown below its parent only within one experiment
+    objective: str  # the number of an epoch to report
+    prunes: bool  # whether an epoch's report is answered
+
+
+class Trial:
+    """The trial's side of its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.assignment = Assignment(**json.loads((folder / "trial.json").read_text()))
+        self.pruned = False
+        self._patience = _PATIENCE
+        self._reports = 0
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of its run in MLflow."""
+        return {"sweep": self.assignment.sweep, "trial": str(self.assignment.number)}
+
+    def begin(self, run: RunFolders) -> None:
+        """Says which run this trial is, and in which process."""
+        content = {"run_id": run.run_id, "run": str(run.run.absolute()), "predictions": str(run.predictions)}
+        atomic_write(self.folder / "run.json", json.dumps(content | {"process": asdict(Process.this())}))
+
+    def report(self, numbers: Mapping[str, float]) -> bool:
+        """Tells the sweep an epoch's numbers; whether it answers that the trial should stop here.
+
+        A sweep that does not answer in time is not waited for again, until it has answered once more.
+        """
+        told = {"epoch": int(numbers["epoch"]), "value": numbers.get(self.assignment.objective)}
+        append_line(self.folder / "epochs.jsonl", json.dumps(told))
+        if not self.assignment.prunes or told["value"] is None:
+            return False
+        self._reports += 1
+        deadline = time.monotonic() + self._patience
+        while (verdict := _read(self.folder / "verdict.json")).get("epoch", 0) < told["epoch"]:
+            if time.monotonic() >= deadline:
+                self._patience = 0.0
+                return False
+            time.sleep(0.01)
+        self._patience = _PATIENCE
+        self.pruned = bool(verdict["prune"])
+        return self.pruned
+
+    @contextmanager
+    def reported(self, metrics: dict[str, float]) -> Iterator[None]:
+        """Tells the sweep how the trial ended, and what was put into ``metrics`` meanwhile."""
+        try:
+            yield
+        except (InterruptedRunError, KeyboardInterrupt, SystemExit) as error:
+            self._end("killed", metrics, error)
+            raise
+        except Exception as error:
+            self._end("failed", metrics, error)
+            raise
+        self._end("pruned" if self.pruned else "finished", metrics)
+
+    def _end(self, status: str, metrics: dict[str, float], error: BaseException | None = None) -> None:
+        kind = "" if error is None or isinstance(error, SegError) else f"{type(error).__name__}: "
+        content = {
+            "status": status,
+            "metrics": metrics,
+            "error": None if error is None else f"{kind}{error}",
+            "hopeless": isinstance(error, SegError) and error.exit_code == 2,  # another try would end the same
+        }
+        atomic_write(self.folder / "result.json", json.dumps(content))
+
+
+def current_trial(output_dir: str) -> Trial | None:
+    """The trial whose folder Hydra made this job's own; None where no sweep of ours started the job."""
+    folder = Path(output_dir)
+    return Trial(folder) if (folder / "trial.json").exists() else None
+
+
+class Watch:
+    """The sweep's side of a trial's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read = 0  # characters of epochs.jsonl
+
+    def assign(self, assignment: Assignment) -> None:
+        """Prepares the folder, before the trial is launched."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "result.json").unlink(missing_ok=True)
+        atomic_write(self.folder / "trial.json", json.dumps(asdict(assignment), indent=1))
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The reports that came since the last call."""
+        try:
+            text = (self.folder / "epochs.jsonl").read_text()
+        except FileNotFoundError:
+            return []
+        new = text[self._read : text.rfind("\n") + 1]
+        self._read += len(new)
+        return [json.loads(line) for line in new.splitlines()]
+
+    def answer(self, epoch: int, prune: bool) -> None:
+        """The verdict on the reports up to ``epoch``."""
+        atomic_write(self.folder / "verdict.json", json.dumps({"epoch": epoch, "prune": prune}))
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """``run_id``, ``run``, ``predictions``, ``process`` of the trial's run; empty before it has begun."""
+        return _read(self.folder / "run.json")
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """``status``, ``metrics``, ``error``, ``hopeless``; empty while the trial goes on, or where it died."""
+        return _read(self.folder / "result.json")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the trial's process may still be at work: it began, has not ended, and has not certainly gone."""
+        run = self.run
+        return bool(run) and not self.result and not Process(**run["process"]).gone
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,67 @@
+"""A stand-in for seg.train in sweeps: each trial does what its ``arm`` says, without a network.
+
+``python tests/sweep/app.py -m arm=well,fail``. The value of a trial is ``seed / 10``, or 0.5 plus an epoch's hundredth.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from seg.atomic import atomic_write
+from seg.cli import entry
+from seg.errors import ConfigError, SegError
+from seg.rundir import claim
+from seg.trial import current_trial
+
+
+def main(cfg: DictConfig) -> float:
+    trial = current_trial(HydraConfig.get().runtime.output_dir)
+    assert trial is not None
+    metrics: dict[str, float] = {}
+    with trial.reported(metrics):
+        outputs = Path(cfg.paths.outputs)
+        folders = claim(outputs, uuid.uuid4().hex)
+        trial.begin(folders)
+        atomic_write(folders.run / "config/config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        act, _, number = str(cfg.arm).partition("_")
+        log = {"arm": cfg.arm, "seed": cfg.seed, "pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
+        with (outputs / "acts.jsonl").open("a") as file:
+            file.write(json.dumps(log | {"trial": trial.assignment.number, "fold": cfg.data.fold}) + "\n")
+        value = cfg.seed / 10
+        if act == "sleep":
+            time.sleep(float(number))
+        if act == "fail":
+            raise SegError("the loss is not finite")
+        if act == "wrong":
+            raise ConfigError("data.patch does not suit")
+        if act == "crash":
+            raise ZeroDivisionError("division by zero")
+        if act == "once" and not (outputs / "failed_once").exists():
+            (outputs / "failed_once").touch()
+            raise SegError("the first try fails")
+        if act == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if act == "hang" and not (outputs / "hung").exists():
+            (outputs / "hung").touch()
+            time.sleep(600)
+        if act == "nan":
+            value = float("nan")
+        for epoch in range(1, 11):
+            metrics |= {"val_dice": value + epoch / 1000, "params": 1000.0 - cfg.seed, "seconds": 1.0}
+            if trial.report({"epoch": epoch, **metrics}):
+                break
+    return value
+
+
+run = entry("train", main)
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    run()

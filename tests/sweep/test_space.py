@@ -1,0 +1,463 @@
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from seg.config import CONF
+from seg.errors import ConfigError
+from seg.sweep.space import Parameter, Space, grid, read_space
+
+OPTIONS = {"model": ["dynunet", "unet", "unetpp"], "attention": ["cbam", "none", "se"]}
+
+
+@pytest.fixture
+def loader() -> Iterator[Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def hydra_jobs(overrides: Sequence[str], params: Mapping[str, Any], loader: Any, folder: Path) -> list[list[str]]:
+    """What Hydra's basic sweeper really gives its launcher."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # made anew by Hydra's search for plugins
+
+    jobs: list[list[str]] = []
+
+    def launch(batch: list[list[str]], initial_job_idx: int) -> list[Any]:
+        jobs.extend(batch)
+        return []
+
+    sweeper = BasicSweeper(max_batch_size=None, params=dict(params))
+    sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
+    sweeper.hydra_context = SimpleNamespace(config_loader=loader)
+    sweeper.launcher = SimpleNamespace(launch=launch)
+    sweeper.validate_batch_is_legal = lambda batch: None
+    sweeper.sweep(list(overrides))
+    return jobs
+
+
+def read(overrides: Sequence[str], params: Mapping[str, Any] | None = None, **when: Any) -> Space:
+    return read_space(overrides, params or {}, when, lambda group: OPTIONS.get(group, []))
+
+
+def faults(function: Callable[..., Any], *arguments: Any, **when: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        function(*arguments, **when)
+    return str(caught.value)
+
+
+def value_of(override: str) -> Any:
+    return OverridesParser.create().parse_override(override).value()
+
+
+FORMS = [
+    ["model=unet,unetpp", "attention=none,se,cbam"],
+    ["seed=choice(1,2)", "dims=3"],
+    ["seed=range(3)", "a=range(1,10,4)", "b=range(5,1,-2)"],
+    ["a=range(0,1,0.1)"],
+    ["a=range(0,0.9,0.3)", "b=range(1,0,-0.25)", "c=range(0.5,4)"],
+    ["a=float(range(1,3))", "b=int(choice(1.7,2.2))", "c=str(1,2)", "d=bool(0,1)"],
+    ["a=sort(3,1,2)", "b=sort(choice(x,z,y),reverse=true)", "c=sort(range(5,1,-1))"],
+    ["a=tag(x,choice(1,2))", "b=tag(x,y,range(1,3))"],
+    ["model=glob(*)", "attention=glob([s*,c*],exclude=se)"],
+    ["+a=1,2", "++b=x,y", "~seed", "~dims=3"],
+    ["group@package=a,b", "group/inner=c,d"],
+    ["a='x,y','1',2", 'b="it\'s",choice', "c=choice('x y','1')", "d=x y,z"],
+    ["a=[1,2],[3,'4']", "b={x:1,y:[2]},{x:2}", "c=null,true,1e-05,-0.0,1_000"],
+    ["a=", "b='',x", "c=${seed},${oc.env:HOME}", "d=int(3.7)"],
+    ["seed=1,2", "dims=3", "seed=3,4"],
+    ["seed=3"],
+    [],
+]
+
+
+@pytest.mark.parametrize("overrides", FORMS, ids=" ".join)
+def test_a_grid_is_the_jobs_of_hydras_basic_sweeper(overrides: list[str], loader: Any, tmp_path: Path) -> None:
+    assert grid(overrides, {}, loader) == hydra_jobs(overrides, {}, loader, tmp_path)
+
+
+def test_params_stand_before_the_command_line_which_wins(loader: Any, tmp_path: Path) -> None:
+    params = {"seed": "1,2", "dims": 3, "trainer.precision": "fp32", "optimizer.lr": "choice(0.1,1e-3)", "check": True}
+    overrides = ["model=unet,unetpp", "seed=5,6,7"]
+    jobs = grid(overrides, params, loader)
+    assert jobs == hydra_jobs(overrides, params, loader, tmp_path)
+    assert jobs[0] == ["seed=5", "dims=3", "trainer.precision=fp32", "optimizer.lr=0.1", "check=True", "model=unet"]
+
+
+def test_params_may_be_lists_and_nested_sections(loader: Any) -> None:
+    params = {
+        "optimizer": {"lr": [0.1, 1e-05], "name": "a,b"},
+        "resume": [None, "1", "x y", ""],
+        "one": [3],
+        "no": None,
+    }
+    assert grid(["seed=0"], params, loader) == [
+        [f"optimizer.lr={lr}", f"optimizer.name={name}", f"resume={resume}", "one=3", "no=null", "seed=0"]
+        for lr, name, resume in product(["0.1", "1e-05"], "ab", ["null", "'1'", "x\\ y", "''"])
+    ]
+
+
+@pytest.mark.parametrize("sweep", ["shuffle(1,2,3,4,5,6,7,8)", "shuffle(range(8))", "shuffle([1,2,3,4,5,6,7,8])"])
+def test_a_shuffled_sweep_has_the_same_order_each_time(sweep: str, loader: Any, tmp_path: Path) -> None:
+    random.seed(1)
+    state = random.getstate()
+    first, second = (grid([f"a={sweep}", "b=1,2"], {}, loader) for _ in range(2))
+    assert random.getstate() == state
+    assert first == second
+    if "[" not in sweep:
+        assert sorted(first) == sorted(hydra_jobs([f"a={sweep}", "b=1,2"], {}, loader, tmp_path))
+        assert first != sorted(first)
+        assert repr(read([f"a={sweep}"])) == repr(read([f"a={sweep}"]))
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(st.lists(PLAIN, min_size=2, max_size=4))
+def test_values_of_a_list_are_read_by_hydra_as_they_stand_in_the_file(values: list[Any]) -> None:
+    jobs = grid([], {"a": values}, None)
+    assert repr([value_of(job[0]) for job in jobs]) == repr(values)
+
+
+@given(st.sampled_from(["", "a", "b c", "1", "null", "tür", "it's", "\\", "x\\'", "a,b", "[", "${", "true "]))
+def test_a_choice_is_found_by_its_value_in_the_file(value: str) -> None:
+    (parameter,) = read([], {"a": [value, "other", 1, None, True, 2.0]}).parameters
+    assert value_of(parameter.override(parameter.read(value))) == value
+    assert [parameter.read(known) for known in (1, None, True, 2.0)] == ["1", "null", "True", "2.0"]
+    assert [parameter.read(unknown) for unknown in (1.0, 2, False, "others", [1])] == [None] * 5
+
+
+@given(st.floats(allow_nan=False))
+def test_hydra_reads_the_same_float_that_was_chosen(number: float) -> None:
+    read_back = value_of(Parameter("a", low=-1, high=1).override(number))
+    assert type(read_back) is float
+    assert repr(read_back) == repr(number)
+
+
+@given(st.integers())
+def test_hydra_reads_the_same_whole_number_that_was_chosen(number: int) -> None:
+    assert repr(value_of(Parameter("a", "++", low=0, high=1, integer=True).override(number))) == repr(number)
+
+
+HUNDREDTHS = st.integers(-500, 500).map(lambda n: n / 100)
+
+
+@given(HUNDREDTHS, st.integers(1, 300).map(lambda n: n / 100), st.integers(1, 25))
+def test_a_range_of_floats_holds_exactly_hydras_values(start: float, step: float, count: int) -> None:
+    sweep = f"a=range({start},{start + (count - 0.5) * step},{step})"
+    (parameter,) = read([sweep]).parameters
+    hydras = [job[0] for job in grid([sweep], {}, None)]
+    steps = range(len(hydras))
+    assert [parameter.override(parameter.low + n * step) for n in steps] == hydras
+    assert [parameter.override(parameter.read(value_of(line))) for line in hydras] == hydras
+    assert parameter.read(parameter.low + 0.4 * step) is None
+    assert parameter.read(parameter.high + step) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert FloatDistribution(parameter.low, parameter.high, step=parameter.step).high == parameter.high
+    assert parameter.override(parameter.high) == hydras[-1]
+
+
+@given(st.integers(-20, 20), st.integers(-20, 20), st.integers(-7, 7).filter(bool))
+def test_a_range_of_whole_numbers_holds_exactly_hydras_values(start: int, stop: int, step: int) -> None:
+    values = sorted(range(start, stop, step))
+    if not values:
+        assert "holds no value" in faults(read, [f"a=range({start},{stop},{step})"])
+        return
+    (parameter,) = read([f"a=range({start},{stop},{step})"]).parameters
+    assert isinstance(parameter.step, int)
+    assert list(range(int(parameter.low), int(parameter.high) + 1, parameter.step)) == values
+    assert [number for number in range(-30, 30) if parameter.read(number) is not None] == values
+    assert IntDistribution(int(parameter.low), int(parameter.high), step=parameter.step).high == values[-1]
+
+
+def test_a_falling_range_of_floats_rises() -> None:
+    (parameter,) = read(["a=range(1,0,-0.25)"]).parameters
+    assert (parameter.low, parameter.high, parameter.step) == (0.25, 1.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "low", "high", "log", "integer"),
+    [
+        ("interval(1,5)", 1, 5, False, True),
+        ("interval(1.0,5)", 1.0, 5.0, False, False),
+        ("float(interval(0,1))", 0.0, 1.0, False, False),
+        ("int(interval(1.5,5.5))", 1, 5, False, True),
+        ("tag(log,interval(1e-4,1))", 1e-4, 1.0, True, False),
+        ("tag(log,interval(1,64))", 1, 64, True, True),
+        ("int(tag(log,interval(1.0,64)))", 1, 64, True, True),
+        ("interval(start=-1.5,end=2.5)", -1.5, 2.5, False, False),
+    ],
+)
+def test_an_interval_is_whole_where_both_bounds_are(
+    sweep: str, low: float, high: float, log: bool, integer: bool
+) -> None:
+    expected = Parameter("a.b", "++", (), low, high, None, log, integer)
+    for space in (read([f"++a.b={sweep}"]), read([], {"++a.b": sweep})):
+        assert space == Space((expected,))
+        assert repr(space) == repr(Space((expected,)))  # 1 and 1.0 are equal
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    ["a,'b c',1", "interval(1,5)", "tag(log,interval(1e-05,0.1))", "range(1,9,2)", "range(0,0.9,0.3)", "range(0.5,9)"],
+)
+def test_a_parameter_tells_itself_in_hydras_syntax(sweep: str) -> None:
+    space = read([f"a={sweep}"])
+    assert repr(read([f"a={space.parameters[0]}"])) == repr(space)
+
+
+def test_a_number_is_read_within_its_bounds_only() -> None:
+    whole, real = read(["a=interval(1,5)", "b=interval(0.1,0.5)"]).parameters
+    assert [whole.read(value) for value in (1, 5.0, 0, 6, 2.5, True, "2", None, [2])] == [1, 5, *[None] * 7]
+    assert [real.read(value) for value in (0.1, 0.333, 0.6, 0, "0.2")] == [0.1, 0.333, None, None, None]
+
+
+def test_a_space_keeps_what_does_not_vary_and_the_prefixes() -> None:
+    space = read(["model=glob(un*)", "dims=2", "+a='1','x y'", "~seed"], {"group@package": "c,d", "dims": "2,3"})
+    assert [parameter.choices for parameter in space.parameters] == [("c", "d"), ("unet", "unetpp"), ("'1'", "'x y'")]
+    assert space.fixed == ("dims=2", "~seed=null")
+    assert space.overrides({"group@package": "d", "model": "unetpp", "a": "'1'"}) == [
+        "dims=2", "~seed=null", "group@package=d", "model=unetpp", "+a='1'"
+    ]  # fmt: skip
+    with pytest.raises(KeyError):
+        space.overrides({"modle": "unet"})
+
+
+def test_a_choice_stands_once_and_a_sorted_one_in_order() -> None:
+    space = read(["a=sort(c,a,b,a)", "b=x,y,x"])
+    assert [parameter.choices for parameter in space.parameters] == [("a", "b", "c"), ("x", "y")]
+
+
+def test_the_command_line_wins_over_params_whatever_the_prefix() -> None:
+    space = read(["++optimizer.lr=0.1,0.2"], {"optimizer.lr": "tag(log,interval(1e-4,1))", "seed": "1,2"})
+    assert space.parameters == (Parameter("optimizer.lr", "++", ("0.1", "0.2")), Parameter("seed", "", ("1", "2")))
+
+
+SCHEDULES = {
+    "scheduler.max_lr": "tag(log,interval(1e-3,1e-1))",
+    "scheduler": "choice(constant,poly,onecycle)",
+    "scheduler.power": "interval(0.5,2.0)",
+}
+WHEN = {"scheduler.max_lr": {"scheduler": "onecycle"}, "scheduler.power": {"scheduler": ["poly", "onecycle"]}}
+
+
+def test_a_conditional_parameter_is_asked_only_where_its_condition_holds() -> None:
+    space = read([], SCHEDULES, **WHEN)
+    assert [parameter.key for parameter in space.parameters] == ["scheduler", "scheduler.max_lr", "scheduler.power"]
+    asked = {
+        values["scheduler"]: list(values)
+        for values in (space.suggest(lambda p, s=s: s) for s in ("constant", "poly", "onecycle"))
+    }
+    assert asked == {
+        "constant": ["scheduler"],
+        "poly": ["scheduler", "scheduler.power"],
+        "onecycle": ["scheduler", "scheduler.max_lr", "scheduler.power"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "asked"),
+    [
+        (["scheduler=onecycle"], {"scheduler", "scheduler.max_lr", "scheduler.power"}),
+        (["scheduler=poly"], {"scheduler", "scheduler.power"}),
+        (["scheduler=constant", "seed=1,2"], {"scheduler", "seed"}),
+        (["scheduler=poly,constant"], {"scheduler", "scheduler.power"}),
+        (["scheduler.max_lr=0.5"], {"scheduler", "scheduler.max_lr", "scheduler.power"}),
+    ],
+    ids=" ".join,
+)
+def test_conditions_hold_where_the_command_line_fixes_or_narrows_a_study(overrides: list[str], asked: set[str]) -> None:
+    space = read(overrides, SCHEDULES, **WHEN)
+    assert {line.split("=")[0] for example in space.examples() for line in example} == asked
+    for example in space.examples():
+        lines = dict(line.split("=") for line in example)
+        assert ("scheduler.max_lr" in lines) == (lines["scheduler"] == "onecycle")
+
+
+def test_conditions_may_be_chained_and_several() -> None:
+    space = read(
+        ["d=interval(0.0,1.0)", "c=u,v", "b=1,2,3", "a=x,y", "z=1,2"],
+        d={"c": "v", "a": "x"}, c={"b": [2, 3]}, b={"a": "x"},
+    )  # fmt: skip
+    assert [parameter.key for parameter in space.parameters].index("d") == 4
+    examples = space.examples()
+    assert {line for example in examples for line in example} == {
+        "a=x", "a=y", "b=1", "b=2", "b=3", "c=u", "c=v", "d=0.0", "d=1.0", "z=1", "z=2"
+    }  # fmt: skip
+    assert len(examples) <= 5
+
+
+def test_two_ways_to_one_parameter_meet_in_a_value_that_opens_both() -> None:
+    space = read(["a=1,2,3", "b=x,y", "c=x,y", "d=p,q"], b={"a": [1, 2]}, c={"a": [2, 3]}, d={"b": "y", "c": "y"})
+    assert ["a=2", "b=y", "c=y", "d=q"] in [sorted(example) for example in space.examples()]
+
+
+def test_what_can_never_be_asked_does_not_hold_up_the_examples() -> None:
+    space = read(["a=1,2", "b=x,y", "c=p,q"], b={"a": 1}, c={"a": 2, "b": "x"})
+    assert {line for example in space.examples() for line in example} == {"a=1", "a=2", "b=x", "b=y"}
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> Space:
+    parameters: list[Parameter] = []
+    for number in range(draw(st.integers(1, 5))):
+        known = [parameter for parameter in parameters if parameter.choices]
+        others = draw(st.lists(st.sampled_from(known), max_size=2, unique_by=lambda p: p.key)) if known else []
+        when = {p.key: tuple(draw(st.lists(st.sampled_from(p.choices), min_size=1, unique=True))) for p in others}
+        choices = tuple("pqr"[: draw(st.integers(0, 3))])
+        parameters.append(Parameter(f"k{number}", "", choices, 0.25, 0.75, when=when))
+    return Space(tuple(parameters), ("seed=0",))
+
+
+def every_trial(space: Space) -> list[dict[str, Any]]:
+    trials: list[dict[str, Any]] = [{}]
+    for parameter in space.parameters:
+        asked = [all(trial.get(key) in values for key, values in parameter.when.items()) for trial in trials]
+        trials = [
+            {**trial, **extra}
+            for trial, holds in zip(trials, asked, strict=True)
+            for extra in ([{parameter.key: end} for end in parameter.ends] if holds else [{}])
+        ]
+    return trials
+
+
+@given(spaces())
+def test_examples_are_trials_that_use_every_end_that_can_be_reached(space: Space) -> None:
+    possible = every_trial(space)
+    examples = space.examples()
+    assert {tuple(example) for example in examples} <= {tuple(space.overrides(trial)) for trial in possible}
+    assert {line for example in examples for line in example} == {
+        line for trial in possible for line in space.overrides(trial)
+    }
+    assert len(examples) <= sum(len(parameter.ends) for parameter in space.parameters)
+
+
+def test_examples_of_a_real_space_compose(loader: Any) -> None:
+    space = read_space(
+        ["model=glob(un*)", "+tracking.tags.note='a b','1'", "seed=range(1,4)"],
+        {"optimizer.lr": "tag(log,interval(1e-5,1e-1))", "attention": ["none", "se"], "scheduler": "poly,constant"}
+        | {"scheduler.power": "interval(0.5,2.0)"},
+        {"scheduler.power": {"scheduler": "poly"}},
+        loader.get_group_options,
+    )
+    rates, notes = set(), set()
+    for overrides in space.examples():
+        cfg = compose("train", overrides=overrides)
+        rates.add(cfg.optimizer.lr)
+        notes.add(cfg.tracking.tags.note)
+        assert ("power" in cfg.scheduler) == ("scheduler=poly" in overrides)
+    assert rates == {1e-5, 1e-1}
+    assert notes == {"a b", "1"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["a=interval(5,1)"], ["a=interval(5,1)", "up to a greater one", "interval(0.1,0.5)"]),
+        (["a=interval(2,2)"], ["a=interval(2,2)", "up to a greater one"]),
+        (["a=interval(0.0,inf)"], ["finite number"]),
+        (["a=interval(nan,1)"], ["finite number"]),
+        (["a=tag(log,interval(0,4))"], ["a=tag(log,interval(0,4))", "above 0", "leave tag(log,…) out"]),
+        (["a=interval(0,1)"], ["just 0 and 1", "interval(0.0,1.0)", "choice(0,1)"]),
+        (["a=tag(lgo,interval(1,4))"], ["tag lgo", "tag(log,interval(low,high))"]),
+        (["a=tag(log,choice(1,4))"], ["tag log would be ignored"]),
+        (["a=tag(log,range(1,4))"], ["tag log would be ignored"]),
+        (["a=interval(1)"], ["a=interval(1)", "missing a required argument: 'end'", "interval(low,high)"]),
+        (["a=interval(x,1)"], ["a=interval(x,1)", "str is incompatible"]),
+        (["a=choice()"], ["empty choice is not legal"]),
+        (["a=tür,x"], ["a=tür,x", "in quotes"]),
+        (["a=range(0,1,0)"], ["must not be zero"]),
+        (["a=range(0,1.0,0)"], ["Invalid range values"]),
+        (["a=range(0,inf,1)"], ["range are finite"]),
+        (["a=range(3,3)"], ["a=range(3,3)", "holds no value"]),
+        (["model=glob(x*)"], ["model=glob(x*)", "holds no value", "group's options"]),
+        (["a=[choice(1,2)]"], ["inside a list or another sweep"]),
+        (["a=choice(1,2),3"], ["inside a list or another sweep"]),
+        (["hydra.job.num=1,2"], ["hydra.job.num=1,2", "take one value"]),
+        (["hydra/launcher=glob(*)"], ["hydra/launcher=glob(*)", "take one value"]),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_searched_is_refused(overrides: list[str], words: list[str]) -> None:
+    key, _, sweep = overrides[0].partition("=")
+    for said in (faults(read, ["z=1,2", *overrides]), faults(read, ["z=1,2"], {key: sweep})):
+        assert "faults" not in said
+        assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "params", "words"),
+    [
+        (["a=1,2", "a=3,4"], {}, "a is given 2 times"),
+        (["a=3", "++a=1,2"], {}, "a is given 2 times"),
+        ([], {"a": "1,2", "+a": "3,4"}, "a is given 2 times"),
+        (["seed=1"], {"model": "unet"}, "at least one key"),
+        ([], {}, "at least one key"),
+        (["b=1,2"], {"a": []}, "empty choice is not legal"),
+    ],
+)
+def test_a_key_is_given_once_and_one_at_least_varies(overrides: list[str], params: dict[str, Any], words: str) -> None:
+    said = faults(read, overrides, params)
+    assert words in said
+    assert "faults" not in said
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [
+        ({"attentoin": {"model": "unet"}}, ["when.attentoin names 'attentoin'", "Did you mean 'attention'?"]),
+        ({"attention": {"modle": "unet"}}, ["when.attention names 'modle'", "Did you mean 'model'?"]),
+        ({"attention": {"model": "unnet"}}, ["'unnet' is no choice of model", "unet, unetpp"]),
+        ({"attention": {"model": ["unet", "x", 1]}}, ["'x', 1 is no choice of model"]),
+        ({"attention": {"model": []}}, ["is no choice of model"]),
+        ({"attention": {"lr": 0.1}}, ["0.1 is no choice of lr", "only a choice(…) can be named"]),
+        ({"attention": {"depth": 2}}, ["2 is no choice of depth", "only a choice(…) can be named"]),
+        ({"attention": "unet"}, ["when.attention is 'unet'", "{model: unetpp}"]),
+        ({"attention": {"attention": "se"}}, ["circle: attention → attention"]),
+        ({"attention": {"model": "unet"}, "model": {"attention": "se"}}, ["circle: ", "attention → model"]),
+    ],
+)
+def test_a_condition_that_cannot_hold_is_refused(when: dict[str, Any], words: list[str]) -> None:
+    space = ["model=unet,unetpp", "attention=none,se", "lr=interval(0.1,0.2)", "depth=range(1,4)"]
+    said = faults(read, space, **when)
+    assert "faults" not in said
+    assert all(word in said for word in words), said
+
+
+def test_all_faults_are_told_at_once() -> None:
+    said = faults(read, ["a=interval(2,1)", "a=1", "b=1,2", "c=tag(x,interval(1,5))"], {"d": "2"}, b={"e": 1}, f=3)
+    assert said.startswith("4 faults:")  # a is the fixed one in the end
+    said = faults(read, ["a=choice(", "b=interval(2,1)", "b=1", "hydra.x=1,2"], {"c": "range(1,1)"}, b={"a": 1})
+    assert said.startswith("4 faults:")  # what cannot be read is not missed a second time, by the condition
+    assert said.count("The forms are") == 2  # once for the command line, once for params
+
+
+@pytest.mark.parametrize("sweep", ["interval(1,5)", "tag(log,interval(1e-4,1e-1))", "int(interval(1,5))"])
+def test_a_grid_takes_no_interval(sweep: str) -> None:
+    for arguments in (([f"a={sweep}", "b=1,2"], {}), (["b=1,2"], {"a": sweep})):
+        said = faults(grid, *arguments, None)
+        assert f"a={sweep}: a grid cannot take interval(…)" in said
+        assert "hydra.sweeper.n_trials=…" in said
+        assert "choice(…)" in said
+
+
+def test_a_grid_without_any_job_is_refused(loader: Any) -> None:
+    assert "model=glob(x*): it holds no value" in faults(grid, ["model=glob(x*)", "seed=1,2"], {}, loader)
+    said = faults(grid, ["a=range(3,3)", "hydra.job.num=1,2", "b=interval(1,2)"], {"c": "choice()"}, loader)
+    assert said.startswith("4 faults:")

@@ -1,0 +1,330 @@
+"""Where a sweep is kept: what cannot be reached is said without a password; PostgreSQL is a real server here."""
+
+import logging
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from seg.errors import ConfigError, SegError
+from seg.rundir import Process
+from seg.sweep import storage
+from seg.sweep.ledger import Job, Ledger, Settings
+from seg.sweep.space import Space, read_space
+
+SECRET = "s3cr:t/@{x}"
+WRITTEN = "s3cr%3At%2F%40{x}"  # as it stands in an address
+OPENED: list[Ledger] = []
+
+
+def space() -> Space:
+    lines = ["lr=tag(log,interval(1e-5,1e-1))", "model=choice(unet,unetpp)", "max_lr=interval(0.1,0.9)"]
+    return read_space(lines, {}, {"max_lr": {"model": "unetpp"}}, lambda group: [])
+
+
+def search(address: str | Path, n_trials: int = 6, name: str = "tune", **settings: Any) -> Ledger:
+    chosen = Settings(("val_dice",), ("maximize",), n_trials, **settings)
+    OPENED.append(ledger := Ledger(name, address, chosen, Process.this(), space()))
+    return ledger
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def told(error: BaseException) -> str:
+    """All that a user or a log could get to see of an error."""
+    return "".join(traceback.format_exception(error, chain=True))
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (f"postgresql://me:{WRITTEN}@127.0.0.1:1/db", "connection to server"),
+        (f"postgresql://127.0.0.1:1/db?user=me&password={WRITTEN}", "connection to server"),
+        (f"postgres://me:{WRITTEN}@127.0.0.1:1/db", "Connection refused"),
+        (f"postgresql://me:{SECRET}@127.0.0.1/db", "no address that can be read"),
+        ("postgresql://me:s3cr", "no address that can be read"),
+        (f"mysql+nosuch://me:{WRITTEN}@127.0.0.1/db", "nosuch"),
+        (f"oracle://me:{WRITTEN}@127.0.0.1/db", "pip install"),
+        ("sqlite:////nowhere/at/all.db", "unable to open"),
+    ],
+)
+def test_a_storage_that_cannot_be_opened_is_named_without_its_password(
+    address: str, said: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(ConfigError) as caught:
+        search(address)
+    assert said in str(caught.value)
+    assert "hydra.sweeper.storage" in str(caught.value)
+    everything = told(caught.value) + caplog.text + "".join(capfd.readouterr())
+    shown = everything.replace(address, "")  # pytest's own line of this test's source
+    assert not any(part in shown for part in ("s3cr", "{x}"))
+    assert caught.value.__context__ is None
+
+
+def test_a_driver_that_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"psycopg is missing. Run: pip install 'seg\[postgres\]'"):
+        search(f"postgresql://me:{WRITTEN}@127.0.0.1:1/db")
+
+
+def test_a_journal_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/journal\.log cannot be opened"):
+        search(tmp_path / "file" / "journal.log")
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal.log").write_text("nonsense\n{}\n")
+    with pytest.raises(ConfigError, match=r"journal\.log cannot be opened"):
+        search(tmp_path / "journal.log")
+
+
+def test_a_relative_path_is_a_journal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert search("sweeps/tune/journal.log").take()
+    assert (tmp_path / "sweeps/tune/journal.log").exists()
+
+
+class Away:
+    """Refuses the first calls, as a database that restarts does."""
+
+    def __init__(self, times: int, call: Callable[..., Any]) -> None:
+        self.times, self.call = times, call
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        if self.times:
+            self.times -= 1
+            error = OperationalError("SELECT", {}, Exception(f"no answer from me:{SECRET} at host"))
+            raise storage.StorageInternalError("in the middle") from error
+        return self.call(*arguments, **named)
+
+
+def test_a_storage_that_comes_back_costs_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(storage, "_PAUSES", (0.0,) * 3)
+    ledger = search(tmp_path / "journal.log", retries=1)
+    ledger.enqueue([Job({"model": "unetpp"})])
+    names = ("create_new_trial", "set_trial_user_attr", "set_trial_param", "set_trial_state_values", "get_all_trials")
+    for place, name in enumerate(names * 3):
+        monkeypatch.setattr(ledger._storage, name, Away(2, getattr(ledger._storage, name)))
+        if trial := ledger.take():
+            assert not ledger.report(trial.number, 1, 0.5)
+            if place % 3:
+                ledger.complete(trial.number, [0.5])
+            else:
+                ledger.fail(trial.number, "broken", retry=True)
+        for left in ledger.orphans():
+            ledger.fail(left.number, "left", retry=False)
+        monkeypatch.undo()
+        monkeypatch.setattr(storage, "_PAUSES", (0.0,) * 3)
+    while trial := ledger.take():
+        ledger.complete(trial.number, [0.5])
+    ledger.orphans()
+    assert ledger.over()
+    counts = Counter(ledger.frame()["state"])
+    assert counts["finished"] == 6
+    assert set(counts) <= {"finished", "failed"}
+    assert "trying again" in caplog.text
+
+
+def test_a_storage_that_stays_away_ends_the_sweep_without_showing_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(storage, "_PAUSES", (0.0,) * 3)
+    ledger = search(tmp_path / "journal.log")
+    ledger.address = f"postgresql://me:{WRITTEN}@host/db"
+    monkeypatch.setattr(ledger._storage, "get_all_trials", Away(99, lambda: None))
+    with pytest.raises(
+        SegError, match=r"does not answer: .*me:\*\*\*.* Mend it; the same command then goes on"
+    ) as caught:
+        ledger.take()
+    assert "s3cr" not in told(caught.value) + caplog.text
+    assert caplog.text.count("trying again") == 3
+
+
+# ---- PostgreSQL
+
+
+class Server:
+    """A PostgreSQL server in a folder of its own."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.programs, self.folder = programs, folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"postgresql://seg:{WRITTEN}@127.0.0.1:{self.port}/postgres"
+        (folder / "password").write_text(SECRET)
+        self.as_user = []
+        if os.getuid() == 0:  # PostgreSQL refuses to be root's
+            user = pwd.getpwnam("postgres")
+            for path in (folder, folder / "password"):
+                os.chown(path, user.pw_uid, user.pw_gid)
+            self.as_user = ["runuser", "-u", "postgres", "--"]
+        password = ("-A", "scram-sha-256", "-U", "seg", f"--pwfile={folder / 'password'}")
+        self.run("initdb", "-D", str(folder / "data"), *password, "--no-sync")
+        self.start()
+
+    def run(self, program: str, *arguments: str) -> None:
+        command = [*self.as_user, str(self.programs / program), *arguments]
+        with (self.folder / "log").open("a") as log:  # not a pipe: the server keeps it open
+            done = subprocess.run(command, stdout=log, stderr=log, cwd=self.folder, timeout=300, check=False)
+        assert done.returncode == 0, (self.folder / "log").read_text()
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "120", "-o", options, "start")
+
+    def stop(self) -> None:
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "fast", "stop")
+
+    def database(self, name: str) -> str:
+        """The address of a new, empty database."""
+        import psycopg
+
+        with psycopg.connect(self.address, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.address.rsplit("/", 1)[0] + f"/{name}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [
+        Path(path) for path in [shutil.which("initdb")] if path
+    ]
+    if not found:
+        pytest.skip("no PostgreSQL here: install Debian's package `postgresql` to run this test")
+    folder = Path("/tmp") / f"seg_postgres_{os.getpid()}"  # pytest's own folders are closed to other users
+    folder.mkdir()
+    try:
+        running = Server(found[-1].parent, folder)
+        yield running
+        running.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+HAND = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_storage import *
+
+ledger = search({address!r}, **{settings!r})
+while not ledger.over():
+    if trial := ledger.take():
+        ledger.report(trial.number, 1, 0.5)
+        if trial.number % 5 == 4 and trial.attempt == 1:
+            ledger.fail(trial.number, "broken", retry=True)
+        else:
+            ledger.complete(trial.number, [trial.params["lr"]])
+ledger.set_parent_once(str(os.getpid()))
+print(ledger.parent)
+ledger.close()
+"""
+
+
+def side_by_side(address: str, hands: int, **settings: Any) -> list[str]:
+    """What each of several processes said that worked off one sweep together, begun at the same moment."""
+    script = HAND.format(tests=str(Path(__file__).parent), address=address, settings=settings)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(hands)
+    ]
+    outs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * hands, outs
+    return [out for out, _ in outs]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_processes_at_once_on_one_empty_database_end_with_n_trials(server: Server) -> None:
+    address = server.database("empty")
+    settings = {"n_trials": 25, "retries": 1, "sampler": "random"}
+    parents = side_by_side(address, 4, **settings)
+    assert len(set(parents)) == 1, "all heard of the same parent"
+    ledger = search(address, **settings)
+    frame = ledger.frame()
+    assert Counter(frame["state"])["finished"] == 25
+    assert frame["lr"].nunique() == 25, "each its own point"
+    assert sorted(frame[frame["state"] == "failed"]["lr"]) == sorted(frame[frame["attempt"] == 2]["lr"])
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "nsga2"])
+def test_a_database_gives_the_same_trials_as_a_journal(sampler: str, server: Server, tmp_path: Path) -> None:
+    def run(ledger: Ledger) -> list[dict[str, Any]]:
+        drawn = []
+        while trial := ledger.take():
+            drawn.append(trial.params)
+            pruned = ledger.report(trial.number, 1, trial.params["lr"])
+            ledger.prune(trial.number) if pruned else ledger.complete(trial.number, [trial.params["lr"]])
+        ledger.close()
+        return drawn
+
+    settings = {"n_trials": 14, "sampler": sampler, "pruner": "median", "name": sampler}
+    assert run(search(server.address, **settings)) == run(search(tmp_path / "journal.log", **settings))
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_grid_its_retries_and_its_pictures_on_a_database(server: Server, tmp_path: Path) -> None:
+    ledger = Ledger("grid", server.address, Settings(("a",), ("minimize",), retries=1), Process.this())
+    OPENED.append(ledger)
+    ledger.enqueue([Job({"lr": lr}, (f"lr={lr}",)) for lr in ("1e-4", "1e-3", "1e-2", "1e-1")])
+    first = ledger.take()
+    assert first
+    ledger.fail(first.number, "broken", retry=True)
+    while trial := ledger.take():
+        ledger.note(trial.number, run_id="x")
+        ledger.complete(trial.number, [float(trial.params["lr"])])
+    assert ledger.best()["overrides"].tolist() == [("lr=1e-4",)]
+    assert ledger.over()
+    assert ledger.importances() == {"lr": 1.0}
+    assert {path.name for path in ledger.plots(tmp_path)} >= {"history.png", "plots.html"}
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_wrong_password_is_not_shown(server: Server) -> None:
+    address = server.address.replace(WRITTEN, "wr0ng")
+    with pytest.raises(ConfigError, match="password authentication failed for user") as caught:
+        search(address)
+    assert "wr0ng" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_server_that_restarts_is_waited_for(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = search(server.address, 4, "restart")
+    trial = ledger.take()
+    assert trial
+    server.stop()
+    back = threading.Timer(1.0, server.start)
+    back.start()
+    ledger.complete(trial.number, [0.5])
+    back.join()
+    assert "trying again" in caplog.text
+    assert SECRET not in caplog.text
+    server.stop()
+    server.start()
+    assert ledger.take(), "a connection that broke meanwhile is replaced"
+    ledger.close()

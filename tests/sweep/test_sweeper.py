@@ -1,0 +1,252 @@
+"""Sweeps of a stand-in for training: what runs, what is skipped, what comes back, what is told."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+APP = Path(__file__).with_name("app.py")
+ROOT = APP.parents[2]
+spec = importlib.util.spec_from_file_location("sweep_app", APP)
+assert spec is not None
+assert spec.loader is not None
+app = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(app)
+
+
+class Sweeps:
+    """Runs sweeps in a folder of their own."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.outputs = folder / "outputs"
+        self.common = [
+            "tracking=none",
+            "data=folder",
+            f"data.root={data}",
+            f"paths.outputs={self.outputs}",
+            f"paths.cache={data.parent / 'sweep_cache'}",
+        ]
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, str(APP), "-m", *self.common, *arguments]
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        environment["PYTHONPATH"] = str(ROOT)
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """In this process, which has imported everything already."""
+        out = StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(out):
+            patch.setattr(sys, "argv", [str(APP), "-m", *self.common, *arguments])
+            patch.chdir(ROOT)
+            try:
+                app.run()
+                ended: Any = 0
+            except SystemExit as end:
+                ended = end.code
+        assert ended == code, out.getvalue()
+        return out.getvalue()
+
+    def run_alone(self, *arguments: str, code: int = 0) -> str:
+        """In a process of its own, as a user does."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, out + err
+        return out + err
+
+    @property
+    def folder(self) -> Path:
+        (folder,) = (self.outputs / "sweeps").iterdir()
+        return folder
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "trials.csv")
+
+    @property
+    def acts(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.outputs / "acts.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def sweeps(tmp_path: Path, phantom_root: Path) -> Sweeps:
+    return Sweeps(tmp_path, phantom_root)
+
+
+def until(condition: Any, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_grid_runs_every_combination_once(sweeps: Sweeps) -> None:
+    said = sweeps.run("arm=well,better", "seed=range(1,4)")
+    assert [(act["arm"], act["seed"]) for act in sweeps.acts] == [
+        (arm, seed) for arm in ("well", "better") for seed in (1, 2, 3)
+    ]
+    assert list(sweeps.trials["state"]) == ["finished"] * 6
+    assert sweeps.trials["val_dice"].max() == pytest.approx(0.31)
+    assert len(set(sweeps.trials["run_id"])) == 6
+    assert "6 of 6 finished" in said
+    assert {"trials.csv", "summary.md", "plots", "sweep.json", "log.txt"} <= {p.name for p in sweeps.folder.iterdir()}
+
+
+def test_a_finished_grid_is_not_run_again(sweeps: Sweeps) -> None:
+    sweeps.run("seed=1,2")
+    said = sweeps.run("seed=1,2")
+    assert len(sweeps.acts) == 2
+    assert "2 of 2 finished" in said
+
+
+def test_what_fails_costs_one_trial_and_is_tried_again(sweeps: Sweeps) -> None:
+    said = sweeps.run("arm=once,crash,well", "seed=1", code=1)
+    trials = sweeps.trials
+    assert sorted(trials["state"]) == ["failed", "failed", "failed", "finished", "finished"]
+    assert trials[trials["state"] == "finished"]["arm"].tolist().count("once") == 1
+    assert set(trials[trials["arm"] == "crash"]["error"]) == {"ZeroDivisionError: division by zero"}
+    assert "1 of 3 jobs of the grid did not finish" in said
+
+
+def test_a_fault_of_the_users_is_not_tried_again(sweeps: Sweeps) -> None:
+    sweeps.run("arm=wrong,well", code=1)
+    assert [act["arm"] for act in sweeps.acts] == ["wrong", "well"]
+
+
+def test_a_sweep_that_cannot_work_ends_with_its_first_error(sweeps: Sweeps) -> None:
+    said = sweeps.run("arm=fail", "seed=range(20)", "hydra.sweeper.max_failures=3", code=1)
+    assert len(sweeps.acts) == 3
+    assert "The first was trial 0: the loss is not finite" in said
+
+
+def test_a_value_that_is_no_number_fails_its_trial(sweeps: Sweeps) -> None:
+    sweeps.run("arm=nan,well", code=1)
+    assert "the run has no val_dice" in sweeps.trials["error"].dropna().iloc[0]
+
+
+def test_a_search_asks_the_sampler_and_stops_at_its_number(sweeps: Sweeps) -> None:
+    sweeps.run("seed=interval(1,9)", "hydra.sweeper.n_trials=6", "hydra.sweeper.sampler=random")
+    assert len(sweeps.acts) == 6
+    assert len({act["seed"] for act in sweeps.acts}) > 1
+    assert all(1 <= act["seed"] <= 9 for act in sweeps.acts)
+    sweeps.run("seed=interval(1,9)", "hydra.sweeper.n_trials=8", "hydra.sweeper.sampler=random")
+    assert len(sweeps.acts) == 8
+
+
+def test_trials_are_pruned_where_the_others_were_better(sweeps: Sweeps) -> None:
+    search = ("seed=choice(9,8,7,6,1,2,3,4)", "hydra.sweeper.n_trials=8", "hydra.sweeper.sampler=grid")
+    said = sweeps.run(*search, "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_options={n_startup_trials: 2}")
+    trials = sweeps.trials
+    assert (trials["state"] == "pruned").sum() >= 2
+    assert trials.loc[trials["state"] == "pruned", "seed"].max() < 9
+    assert trials[trials["state"] == "finished"]["val_dice"].max() == pytest.approx(0.91)
+    assert "pruned" in said
+
+
+def test_a_trial_over_folds_is_one_run_for_each(sweeps: Sweeps) -> None:
+    sweeps.run(
+        "seed=choice(1,5)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=grid", "hydra.sweeper.folds=[0,2]"
+    )
+    assert sorted((act["trial"], act["fold"]) for act in sweeps.acts) == [(0, 0), (0, 2), (1, 0), (1, 2)]
+    assert all(len(ids.split(",")) == 2 for ids in sweeps.trials["run_id"])
+
+
+def test_two_workers_have_processes_and_threads_of_their_own(sweeps: Sweeps) -> None:
+    sweeps.run_alone("seed=1,2,3", "hydra.sweeper.n_jobs=2")
+    assert len({act["pid"] for act in sweeps.acts}) == 3
+    assert {act["threads"] for act in sweeps.acts} == {str(max(1, (os.cpu_count() or 1) // 2))}
+
+
+def test_a_trial_killed_by_the_system_costs_that_trial_only(sweeps: Sweeps) -> None:
+    sweeps.run_alone("arm=kill,well", "hydra.sweeper.n_jobs=2", "hydra.sweeper.retries=0", code=1)
+    trials = sweeps.trials.set_index("arm")
+    assert trials.loc["kill", "state"] == "failed"
+    assert "died" in trials.loc["kill", "error"]
+    assert trials.loc["well", "state"] == "finished"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_stopped_sweep_goes_on_where_it_was(number: signal.Signals, sweeps: Sweeps) -> None:
+    grid = ("arm=well,hang,better",)
+    process = sweeps.start(*grid)
+    until((sweeps.outputs / "hung").exists)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    parents = [path for path in sweeps.outputs.glob("runs/*/record.jsonl") if "sweep" in path.read_text()]
+    assert len(parents) == 1
+    sweeps.run(*grid)
+    assert sorted(sweeps.trials[sweeps.trials["state"] == "finished"]["arm"]) == ["better", "hang", "well"]
+    assert [act["arm"] for act in sweeps.acts].count("well") == 1
+    assert len([path for path in sweeps.outputs.glob("runs/*/record.jsonl") if "sweep" in path.read_text()]) == 1
+    if number == signal.SIGTERM:
+        assert "the same command goes on" in said
+
+
+def test_the_same_sweep_twice_at_once_is_refused(sweeps: Sweeps) -> None:
+    process = sweeps.start("arm=hang,well")
+    until((sweeps.outputs / "hung").exists)
+    said = sweeps.run("arm=hang,well", code=2)
+    assert "is running already" in said
+    process.kill()
+    process.communicate()
+
+
+def test_two_processes_share_one_storage(sweeps: Sweeps, tmp_path: Path) -> None:
+    shared = ("seed=interval(1,9)", "hydra.sweeper.n_trials=9", f"hydra.sweeper.storage={tmp_path / 'shared.log'}")
+    processes = [sweeps.start("arm=sleep_0.3", *shared) for _ in range(2)]
+    for process in processes:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert len(sweeps.acts) == 9
+    assert len({act["pid"] for act in sweeps.acts}) == 2
+    assert list(sweeps.trials["state"]) == ["finished"] * 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["seed=interval(1,3)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=cmae"], ["cmae", "'cmaes'"]),
+        (["seed=interval(1,3)", "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner=medain"], ["medain", "'median'"]),
+        (["seed=interval(1,3)"], ["n_trials"]),
+        (["optimizer.lrr=0.1,0.2"], ["optimizer.lrr", "'optimizer.lr'"]),
+        (["seed=1,2", "hydra.sweeper.objective=val_dise"], ["val_dise", "'val_dice'"]),
+        (["seed=1,2", "hydra.sweeper.objective=test_dice"], ["test part"]),
+        (["seed=1,2", "hydra.sweeper.objective=val_dice_liver"], ["val_dice_liver", "lobe"]),
+        (["seed=1,2", "data.fold=all", "hydra.sweeper.objective=val_dice"], ["data.fold=all"]),
+        (["seed=1,2", "hydra.sweeper.n_jobs=0"], ["n_jobs"]),
+        (["seed=1,2", "hydra.sweeper.nname=x"], ["nname"]),
+        (["seed=1,-2"], ["seed is -2"]),
+        (["optimizer.lr=interval(0.1,1.0)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=grid"], ["grid", "lr"]),
+        (
+            [
+                "seed=choice(1,2)",
+                "hydra.sweeper.n_trials=2",
+                "hydra.sweeper.storage=postgresql://me:secret@127.0.0.1:1/x",
+            ],
+            ["127.0.0.1"],
+        ),
+        (["seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.enqueue=[{seeed: 1}]"], ["seeed", "'seed'"]),
+        (["seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner=wilcoxon"], ["folds"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_faults_are_told_before_the_first_trial(arguments: list[str], words: list[str], sweeps: Sweeps) -> None:
+    said = sweeps.run(*arguments, code=2)
+    for word in words:
+        assert word in said
+    assert "secret" not in said
+    assert not (sweeps.outputs / "acts.jsonl").exists()
+    assert not re.search("Traceback", said)

@@ -1,0 +1,107 @@
+"""The files between a sweep and its trial."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from seg import trial as module
+from seg.errors import ConfigError, InterruptedRunError, SegError
+from seg.rundir import claim
+from seg.trial import Assignment, Trial, Watch, current_trial
+
+
+def assigned(folder: Path, prunes: bool = True) -> tuple[Watch, Trial]:
+    watch = Watch(folder)
+    watch.assign(Assignment("tune", 7, "a" * 32, "phantom/tune", "val_dice", prunes))
+    trial = current_trial(str(folder))
+    assert trial is not None
+    return watch, trial
+
+
+def test_a_folder_without_an_assignment_is_no_trial(tmp_path: Path) -> None:
+    assert current_trial(str(tmp_path)) is None
+
+
+def test_the_sweep_learns_which_run_it_is(tmp_path: Path) -> None:
+    watch, trial = assigned(tmp_path / "7")
+    assert not watch.alive
+    folders = claim(tmp_path, "b" * 32)
+    trial.begin(folders)
+    assert watch.run["run_id"] == "b" * 32
+    assert Path(watch.run["run"]) == folders.run.absolute()
+    assert watch.alive
+    with trial.reported({"val_dice": 0.5}):
+        assert watch.result == {}
+    assert watch.result == {"status": "finished", "metrics": {"val_dice": 0.5}, "error": None, "hopeless": False}
+    assert not watch.alive
+    assert trial.tags == {"sweep": "tune", "trial": "7"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said", "hopeless"),
+    [
+        (SegError("the loss is nan"), "failed", "the loss is nan", False),
+        (ConfigError("no such key"), "failed", "no such key", True),
+        (ZeroDivisionError("division by zero"), "failed", "ZeroDivisionError: division by zero", False),
+        (InterruptedRunError("stopped"), "killed", "stopped", False),
+        (KeyboardInterrupt(), "killed", "KeyboardInterrupt: ", False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_how_a_trial_ended_is_told(
+    error: BaseException, status: str, said: str, hopeless: bool, tmp_path: Path
+) -> None:
+    watch, trial = assigned(tmp_path)
+    with pytest.raises(type(error)), trial.reported({}):
+        raise error
+    assert (watch.result["status"], watch.result["error"], watch.result["hopeless"]) == (status, said, hopeless)
+
+
+def test_each_epoch_is_read_once(tmp_path: Path) -> None:
+    watch, trial = assigned(tmp_path, prunes=False)
+    trial.report({"epoch": 1, "val_dice": 0.1})
+    trial.report({"epoch": 2, "train_loss": 3.0})
+    assert watch.epochs() == [{"epoch": 1, "value": 0.1}, {"epoch": 2, "value": None}]
+    assert watch.epochs() == []
+    with (tmp_path / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "val')  # half a line of a process that is just writing
+    assert watch.epochs() == []
+    trial.report({"epoch": 3, "val_dice": 0.3})
+    assert [report["epoch"] for report in watch.epochs()] == [3]
+
+
+def test_the_trial_waits_for_the_verdict_on_its_epoch(tmp_path: Path) -> None:
+    watch, trial = assigned(tmp_path)
+
+    def answers() -> None:
+        for epoch, prune in ((1, False), (2, True)):
+            while not watch.epochs():
+                time.sleep(0.001)
+            watch.answer(epoch, prune)
+
+    sweep = threading.Thread(target=answers)
+    sweep.start()
+    assert [trial.report({"epoch": epoch, "val_dice": 0.1}) for epoch in (1, 2)] == [False, True]
+    sweep.join()
+    with trial.reported({}):
+        pass
+    assert watch.result["status"] == "pruned"
+
+
+def test_a_sweep_that_does_not_answer_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    watch, trial = assigned(tmp_path)
+    assert [trial.report({"epoch": epoch, "val_dice": 0.1}) for epoch in range(1, 5)] == [False] * 4
+    assert trial._patience == 0, "it waited for one epoch only"
+    watch.answer(5, prune=True)
+    assert trial.report({"epoch": 5, "val_dice": 0.1}), "a sweep that is back is heard"
+
+
+def test_a_new_assignment_takes_the_old_result_away(tmp_path: Path) -> None:
+    watch, trial = assigned(tmp_path)
+    with pytest.raises(InterruptedRunError), trial.reported({}):
+        raise InterruptedRunError("stopped")
+    watch, _ = assigned(tmp_path)
+    assert watch.result == {}
