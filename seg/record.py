@@ -26,7 +26,7 @@ from seg.models.cost import gflops
 from seg.provenance import common_tags, git
 from seg.report.curves import curves
 from seg.report.panels import contact_sheet, extremes
-from seg.rundir import RunFolders, claim, write_manifest
+from seg.rundir import RunFolders, write_manifest
 from seg.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,9 @@ def open_run(setup: Setup, name: str) -> Run:
         parent_run_id=trial.assignment.parent if trial else t.parent,
         system_metrics=t.system_metrics,
     )
-    folders = claim(outputs, tracker.run_id)
-    tracker.keep_unsent_in(folders.run)
     if trial:
-        trial.begin(folders)
-    return Run(tracker, folders)
+        trial.begin(tracker.folders)
+    return Run(tracker, tracker.folders)
 
 
 def note_start(run: Run, setup: Setup, name: str) -> None:
@@ -141,7 +139,7 @@ def _tags(run: Run, setup: Setup, name: str) -> dict[str, str]:
 @contextmanager
 def recorded(run: Run | None) -> Iterator[None]:
     """Gives the record its last state: FINISHED, KILLED where the user or the cluster stopped it, else FAILED."""
-    state = "FAILED"
+    state, reason = "FAILED", ""
     try:
         yield
         state = "FINISHED"
@@ -155,13 +153,14 @@ def recorded(run: Run | None) -> Iterator[None]:
         raise
     except BaseException as error:
         # On the screen the command says it once, when it ends.
+        reason = str(error)
         log.error("%s", error, exc_info=not isinstance(error, SegError), extra={"file_only": True})
         raise
     finally:
         if run:
             with suppress(OSError):  # a full disk must not keep the state from being told
                 run.tracker.log_artifact(run.folders.run / "log.txt", "")
-            run.tracker.finish(state)
+            run.tracker.finish(state, reason)
             log_to()
 
 

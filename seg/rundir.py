@@ -4,7 +4,6 @@ Each run has ``<outputs>/runs/run_<short>/`` and ``<outputs>/predictions/run_<sh
 eight characters of its run id, or more where those are taken. A file ``run_id`` in both names the owner.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import shutil
 import socket
 import sqlite3
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from seg.atomic import atomic_write
+from seg.atomic import atomic_folder, atomic_write, sha256
 from seg.errors import ConfigError
 
 SHORT = 8
@@ -136,10 +134,16 @@ def owner(folder: Path) -> str | None:
         return ""
 
 
-def claimed(outputs: Path) -> list[RunFolders]:
-    """Every run that has a folder of its own under ``outputs``, in the order of their names."""
-    folders = [path for path in sorted((outputs / "runs").glob("run_*")) if owner(path)]
-    return [RunFolders.of(outputs, owner(path) or "", path.name.removeprefix("run_")) for path in folders]
+def claimed(outputs: Path, kind: str = "runs") -> list[RunFolders]:
+    """Every run that has a folder in ``<outputs>/<kind>``, in the order of their names.
+
+    Raises:
+        ConfigError: there is no folder ``outputs``.
+    """
+    if not outputs.is_dir():
+        raise ConfigError(f"There is no folder {outputs}. Say where the runs lie: paths.outputs=…")
+    names = [(owner(path), path.name.removeprefix("run_")) for path in sorted((outputs / kind).glob("run_*"))]
+    return [RunFolders.of(outputs, run_id, short) for run_id, short in names if run_id]
 
 
 def find(outputs: Path, run: str) -> RunFolders:
@@ -168,10 +172,7 @@ def find(outputs: Path, run: str) -> RunFolders:
 
 
 def begin_predictions(folders: RunFolders) -> int:
-    """Empties the run's own folder of predictions before it is written anew.
-
-    Returns:
-        How many older files were removed.
+    """Empties the run's own folder of predictions before it is written anew, and returns how many files that were.
 
     Raises:
         ConfigError: the folder is another run's; nothing was touched.
@@ -182,11 +183,7 @@ def begin_predictions(folders: RunFolders) -> int:
 
 
 def empty(folder: Path) -> int:
-    """Removes everything in ``folder`` but its owner's name; links are removed, never followed.
-
-    Returns:
-        How many files that were.
-    """
+    """Removes all in ``folder`` but its owner's name, and returns how many files; links are removed, never followed."""
     count = 0
     for path in folder.iterdir():
         if path.name == OWNER:
@@ -203,27 +200,22 @@ def empty(folder: Path) -> int:
 def write_manifest(folders: RunFolders, *, config_hash: str, checkpoint_hash: str) -> Path:
     """Lists the run's predictions in ``manifest.json``, written last: where it lies, the folder is complete.
 
-    Args:
-        folders: of the run.
-        config_hash: sha256 of the configuration.
-        checkpoint_hash: sha256 of the checkpoint that predicted.
+    Both hashes are sha256: of the configuration, and of the checkpoint that predicted.
     """
+    root = folders.predictions
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in (OWNER, MANIFEST)]
     content = {
         "run_id": folders.run_id,
         "config_hash": config_hash,
         "checkpoint_hash": checkpoint_hash,
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "files": [_described(path, folders.predictions) for path in _files(folders.predictions)],
+        "files": [
+            {"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in files
+        ],
     }
-    path = folders.predictions / MANIFEST
-    atomic_write(path, json.dumps(content, indent=1))
-    return path
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    atomic_write(root / MANIFEST, json.dumps(content, indent=1))
+    return root / MANIFEST
 
 
 @contextmanager
@@ -238,27 +230,11 @@ def one_at_a_time(outputs: Path) -> Iterator[None]:
         yield
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (OWNER, MANIFEST))
-
-
-def _described(path: Path, root: Path) -> dict[str, str | int]:
-    return {"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
 def _take(folder: Path, run_id: str) -> bool:
     """Makes ``folder`` with its owner's name inside in one step; whether it is this run's now."""
     if owner(folder) is None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-        draft.mkdir()
-        try:
+        with atomic_folder(folder) as draft:
             (draft / OWNER).write_text(run_id + "\n")
-            draft.rename(folder)  # refused where another process's folder, never empty, came first
-        except OSError:
-            shutil.rmtree(draft, ignore_errors=True)
-            if owner(folder) is None:  # not a lost race: a full disk, a missing right
-                raise
     return owner(folder) == run_id
 
 

@@ -78,6 +78,13 @@ def test_what_is_asked_must_be_clear(runs: list[RunFolders], tmp_path: Path, giv
     assert left(runs) == "abcd"
 
 
+@pytest.mark.parametrize("given", [{"keep": 3}, {"run": "a"}, {"orphans": True}])
+def test_outputs_that_are_not_there_are_an_error(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"no folder .*typo\. Say where .* paths\.outputs="):
+        clean.main(config(tmp_path / "typo", **given))
+    assert not (tmp_path / "typo").exists()
+
+
 def test_without_a_keyboard_nothing_is_removed_unasked(
     runs: list[RunFolders], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +189,7 @@ def test_orphans_are_what_runs_that_are_gone_left_behind(
     capsys: Any,
 ) -> None:
     recorded = [make_run(tmp_path, letter * 32, kind="mlflow") for letter in "efg"]
-    monkeypatch.setattr(clean, "server", lambda *_, **__: mlflow_without("e" * 32))
+    monkeypatch.setattr(clean, "Mlflow", lambda *_: mlflow_without("e" * 32))
     for path in runs[0].run.iterdir():
         path.unlink()
     runs[0].run.rmdir()

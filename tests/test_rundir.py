@@ -110,7 +110,7 @@ def test_processes_that_claim_at_once_do_not_collide(tmp_path: Path, four_proces
         folders = four_processes.starmap(_claim_at, [(outputs, run_id, moment) for run_id in ids], chunksize=1)
         assert len({run for run, _ in folders}) == len({predictions for _, predictions in folders}) == 4
         assert {run.run_id for run in claimed(outputs)} == set(ids)
-        assert not list(outputs.rglob(".run_*")), "a draft was left"
+        assert not [path for path in outputs.rglob(".*") if path.is_dir()], "a draft was left"
 
 
 def test_find_takes_an_id_its_beginning_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg import sync
 from seg.errors import ConfigError
-from seg.rundir import Process, RunFolders, State, claim, write_state
-from seg.unsent import Journal, deliver
+from seg.rundir import Process, RunFolders, State, claim, read_state, write_state
+from seg.unsent import Journal
 
 
 class FakeMlflow:
@@ -22,13 +22,13 @@ class FakeMlflow:
         self.got: dict[str, list[Any]] = {}
 
     def catch_up(self, folders: RunFolders) -> int:
-        return deliver(Journal(folders.run), self.got.setdefault(folders.run_id, []).extend)
+        return Journal(folders.run).deliver(self.got.setdefault(folders.run_id, []).extend)
 
 
 @pytest.fixture
 def mlflow(monkeypatch: pytest.MonkeyPatch) -> FakeMlflow:
     fake = FakeMlflow()
-    monkeypatch.setattr(sync, "server", lambda *_: fake)
+    monkeypatch.setattr(sync, "Mlflow", lambda *_: fake)
     return fake
 
 
@@ -84,15 +84,40 @@ def test_an_unknown_run_is_an_error(tmp_path: Path) -> None:
         sync.main(config(tmp_path, "zz"))
 
 
+def noted(outputs: Path, uri: str | None) -> RunFolders:
+    """A run that kept something for the MLflow at ``uri``."""
+    run = make_run(outputs, "a" * 32, 1)
+    write_state(run.run, replace(read_state(run.run), uri=uri))
+    return run
+
+
 def test_a_password_that_was_not_written_down_is_asked_for(tmp_path: Path) -> None:
+    run = noted(tmp_path, "http://user:***@host")
     with pytest.raises(
         ConfigError, match=r"The password of http://user:\*\*\*@host is never written down.*tracking.uri="
     ):
-        sync.server("http://user:***@host", None, tmp_path)
+        sync.main(config(tmp_path, "all"))
+    assert len(Journal(run.run).first()) == 1
 
 
 @pytest.mark.parametrize("uri", [None, "sqlite:///{}/other.db"])
 def test_no_database_is_made_where_one_should_be(tmp_path: Path, uri: str | None) -> None:
+    noted(tmp_path, uri and uri.format(tmp_path))
     with pytest.raises(ConfigError, match=r"There is no database .*\.db"):
-        sync.server(uri and uri.format(tmp_path), None, tmp_path)
+        sync.main(config(tmp_path, "all"))
     assert not list(tmp_path.rglob("*.db"))
+
+
+@pytest.mark.parametrize("run", ["all", "abc"])
+def test_outputs_that_are_not_there_are_an_error(tmp_path: Path, run: str) -> None:
+    with pytest.raises(ConfigError, match=r"no folder .*typo\. Say where .* paths\.outputs=") as caught:
+        sync.main(config(tmp_path / "typo", run))
+    assert not (tmp_path / "typo").exists(), caught.value
+
+
+def test_a_run_without_mlflow_has_nothing_to_send(tmp_path: Path, mlflow: FakeMlflow, capsys: Any) -> None:
+    run = make_run(tmp_path, "a" * 32, 2)
+    write_state(run.run, replace(read_state(run.run), kind="none"))
+    sync.main(config(tmp_path, "all"))
+    assert capsys.readouterr().out.startswith("Nothing is waiting")
+    assert not mlflow.got

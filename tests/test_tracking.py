@@ -19,8 +19,9 @@ import pytest
 
 from seg import tracking
 from seg.errors import ConfigError
-from seg.rundir import Process, RunFolders, claim, read_state, write_state
-from seg.tracking import Mlflow, MlflowTracker, Tracker, open_tracker
+from seg.mlflow_store import Mlflow, _safe
+from seg.rundir import Process, RunFolders, find, read_state, write_state
+from seg.tracking import Tracker, mark_failed, open_tracker
 from seg.unsent import Journal
 
 ADDRESS = "http://user:secret@127.0.0.1:1/"
@@ -34,7 +35,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(outputs: Path) -> Any:
-    return Mlflow(None, outputs)._client
+    return Mlflow(None, outputs, create=True)._client
 
 
 @pytest.fixture
@@ -44,15 +45,18 @@ def begin(outputs: Path) -> Iterator[Callable[..., tuple[Tracker, RunFolders]]]:
     def begin(**options: Any) -> tuple[Tracker, RunFolders]:
         given = {"outputs": outputs, "uri": None, "experiment": "phantom/default", "run_name": "unet"} | options
         tracker = open_tracker(given.pop("kind", "mlflow"), **given)
-        folders = claim(given["outputs"], tracker.run_id)
-        tracker.keep_unsent_in(folders.run)
         open_ones.append(tracker)
-        return tracker, folders
+        return tracker, tracker.folders
 
     yield begin
     for tracker in open_ones:
-        if isinstance(tracker, MlflowTracker) and tracker._courier._thread.is_alive():
+        if tracker._courier and tracker._courier._thread.is_alive():
             tracker.finish("FAILED")
+
+
+def store(tracker: Tracker) -> Mlflow:
+    """Where the tracker's reports go."""
+    return tracker._courier.send.func.__self__
 
 
 def record(tracker: Tracker, folder: Path) -> None:
@@ -85,6 +89,7 @@ def test_everything_arrives(begin: Any, client: Any) -> None:
     assert [file.path for file in client.list_artifacts(tracker.run_id, "config")] == ["config/config.yaml"]
     (seen,) = run.inputs.dataset_inputs
     assert (seen.dataset.name, seen.dataset.digest) == ("phantom", "d" * 36)
+    assert not Journal(folders.run).first()
     assert not (folders.run / "unsent").exists()
     assert read_state(folders.run).status == "FINISHED"
 
@@ -134,6 +139,7 @@ def test_one_refused_report_does_not_take_others_with_it(
     assert len(run.data.params) == 150
     assert run.data.metrics["loss"] == 1.0
     assert sum("does not take /x" in entry.message for entry in caplog.records) == 1
+    assert not Journal(folders.run).first()
     assert not (folders.run / "unsent").exists()
 
 
@@ -206,7 +212,7 @@ def test_a_full_disk_does_not_keep_the_end_from_being_told(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    for name in ("seg.unsent.append_line", "seg.tracking.append_line", "seg.tracking.write_state"):
+    for name in ("seg.unsent.append_line", "seg.tracking.write_state"):
         monkeypatch.setattr(name, full)
     with pytest.raises(OSError, match="No space left"):
         tracker.log_metrics({"loss": 2.0}, step=1)
@@ -220,10 +226,10 @@ def test_a_full_disk_does_not_keep_the_end_from_being_told(
 def test_mlflow_tells_a_deleted_run_from_one_it_never_had(begin: Any, client: Any) -> None:
     tracker, _ = begin()
     tracker.finish("FINISHED")
-    assert tracker._mlflow.stage(tracker.run_id) == "active"
+    assert store(tracker).stage(tracker.run_id) == "active"
     client.delete_run(tracker.run_id)
-    assert tracker._mlflow.stage(tracker.run_id) == "deleted"
-    assert tracker._mlflow.stage("f" * 32) == "unknown"
+    assert store(tracker).stage(tracker.run_id) == "deleted"
+    assert store(tracker).stage("f" * 32) == "unknown"
 
 
 def test_half_a_line_of_a_killed_run_does_not_spoil_the_local_record(begin: Any, tmp_path: Path) -> None:
@@ -233,7 +239,7 @@ def test_half_a_line_of_a_killed_run_does_not_spoil_the_local_record(begin: Any,
         file.write('{"metr')
     tracker.set_tags({"b": 2})
     lines = [json.loads(line) for line in (folders.run / "record.jsonl").read_text().splitlines()]
-    assert lines == [{"tags": {"a": "1"}}, {"tags": {"b": "2"}}]
+    assert lines[1:] == [{"tags": {"a": "1"}}, {"tags": {"b": "2"}}]
 
 
 def test_a_run_deleted_in_mlflow_cannot_be_resumed(begin: Any, client: Any) -> None:
@@ -269,22 +275,163 @@ def test_a_killed_run_is_marked_so_by_the_next_one(begin: Any, client: Any, outp
     assert done.returncode == -signal.SIGKILL
     dead = done.stdout.split()[0]
     assert client.get_run(dead).info.status == "RUNNING"
-    elsewhere = client.create_run("0", tags={"seg.host": "elsewhere", "seg.pid": "1", "seg.pid_started": "0"})
+    process = {"host": "elsewhere", "pid": 1, "started": 0.0}
+    elsewhere = client.create_run("0", tags={"seg.process": json.dumps(process)})
     begin()
     assert client.get_run(dead).info.status == "KILLED"
-    assert client.get_run(dead).data.tags["seg.killed"]
+    assert client.get_run(dead).data.tags["error"] == "its process has gone"
     assert client.get_run(living.run_id).info.status == "RUNNING"
     assert client.get_run(elsewhere.info.run_id).info.status == "RUNNING"
 
 
+KILLED_MIDWAY = """
+import os, sys
+from pathlib import Path
+from seg.tracking import open_tracker
+kind, outputs = sys.argv[1], Path(sys.argv[2])
+tracker = open_tracker(kind, outputs=outputs, uri=None, experiment="phantom/default", run_name="dies")
+tracker.log_metrics({"loss": 0.5}, step=1)
+(tracker.folders.run / "log.txt").write_text("about to die")
+with (tracker.folders.run / "record.jsonl").open("a") as file:
+    file.write('{"metr')
+print(tracker.run_id, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def killed_midway(kind: str, outputs: Path) -> RunFolders:
+    command = [sys.executable, "-c", KILLED_MIDWAY, kind, outputs]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return find(outputs, done.stdout.strip())
+
+
+@pytest.mark.parametrize("buried", [False, True])
+def test_a_run_that_was_killed_is_marked_failed(begin: Any, client: Any, outputs: Path, buried: bool) -> None:
+    folders = killed_midway("mlflow", outputs)
+    if buried:
+        begin()
+        assert client.get_run(folders.run_id).info.status == "KILLED"
+    mark_failed(folders.run, "out of memory:\n  it wanted 80 GB")
+    run = client.get_run(folders.run_id)
+    assert (run.info.status, run.data.tags["error"]) == ("FAILED", "out of memory: it wanted 80 GB")
+    assert run.data.metrics["loss"] == 0.5
+    assert Path(client.download_artifacts(folders.run_id, "log.txt")).read_text() == "about to die"
+    assert read_state(folders.run).status == "FAILED"
+    begin()
+    assert client.get_run(folders.run_id).info.status == "FAILED"
+
+
+def test_a_local_run_that_was_killed_is_marked_failed(tmp_path: Path) -> None:
+    folders = killed_midway("none", tmp_path)
+    assert read_state(folders.run).true_status == "KILLED"
+    mark_failed(folders.run, "out of memory")
+    last = Journal(folders.run).read()[-1]
+    assert (last["status"], last["error"]) == ("FAILED", "out of memory")
+    assert read_state(folders.run).status == "FAILED"
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_run_that_never_began_cannot_be_marked(tmp_path: Path) -> None:
+    mark_failed(tmp_path / "runs/run_a", "it died at once")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_mlflow_does_not_hear_of_a_failed_run_is_sent_later(
+    begin: Any, client: Any, outputs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = killed_midway("mlflow", outputs)
+
+    def away(*_: Any) -> None:
+        raise OSError(111, f"Connection refused by {ADDRESS}")
+
+    monkeypatch.setattr("mlflow.MlflowClient.log_batch", away)
+    mark_failed(folders.run, "out of memory")
+    assert f"Send it later with: python -m seg.sync run={folders.short}" in caplog.text
+    assert "secret" not in caplog.text
+    monkeypatch.undo()
+    assert Mlflow(None, outputs).catch_up(folders) >= 2
+    assert client.get_run(folders.run_id).info.status == "FAILED"
+
+
+def test_a_failed_run_that_is_resumed_has_no_error_any_more(begin: Any, client: Any, outputs: Path) -> None:
+    folders = killed_midway("mlflow", outputs)
+    mark_failed(folders.run, "out of memory")
+    tracker, _ = begin(run_id=folders.run_id)
+    assert "error" not in client.get_run(folders.run_id).data.tags
+    tracker.finish("FINISHED")
+    run = client.get_run(folders.run_id)
+    assert (run.info.status, "error" in run.data.tags) == ("FINISHED", False)
+
+
+def test_why_a_run_failed_is_a_tag(begin: Any, client: Any) -> None:
+    tracker, _ = begin()
+    tracker.finish("FAILED", "the loss is nan\nafter step 3 " + "x" * 9000)
+    assert client.get_run(tracker.run_id).data.tags["error"].startswith("the loss is nan after step 3 xxx")
+
+
+def test_a_parent_tells_its_story_while_it_runs_and_goes_on_when_it_is_resumed(begin: Any, client: Any) -> None:
+    parent, _ = begin(run_name="sweep")
+    for finished in range(3):
+        parent.log_metrics({"finished": finished, "best_val_dice": 0.5 + finished / 10}, step=finished)
+        parent.set_tags({"best.trial": finished})
+        wait_until_sent(parent.folders)
+        run = client.get_run(parent.run_id)
+        assert (run.info.status, run.data.tags["best.trial"]) == ("RUNNING", str(finished))
+        assert run.data.metrics["finished"] == finished
+    parent.finish("KILLED")
+    again, _ = begin(run_name="sweep", run_id=parent.run_id)
+    child, _ = begin(parent_run_id=again.run_id)
+    again.log_metrics({"finished": 3}, step=3)
+    again.set_tags({"best.trial": 3})
+    wait_until_sent(again.folders)
+    run = client.get_run(again.run_id)
+    assert (run.info.status, run.data.tags["best.trial"], run.data.metrics["finished"]) == ("RUNNING", "3", 3)
+    found = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{again.run_id}'")
+    assert [entry.info.run_id for entry in found] == [child.run_id]
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), ConfigError("Every folder is taken.")])
+def test_a_run_that_gets_no_folder_has_failed(
+    client: Any, outputs: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(tracking, "claim", refuse)
+    with pytest.raises(type(fault), match=str(fault)[-10:]):
+        open_tracker("mlflow", outputs=outputs, uri=None, experiment="phantom/folderless", run_name="a")
+    experiment = client.get_experiment_by_name("phantom/folderless").experiment_id
+    run = client.search_runs([experiment])[0]
+    assert (run.info.status, run.data.tags["error"]) == ("FAILED", str(fault))
+
+
+def test_a_run_that_goes_on_has_not_ended_whatever_it_could_not_say_before(
+    begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, folders = begin()
+    wait_until_sent(folders)
+
+    def away(*_: Any) -> None:
+        raise OSError(111, "Connection refused")
+
+    monkeypatch.setattr(store(first)._client, "log_batch", away)
+    first.finish("KILLED")
+    assert [report["status"] for report in Journal(folders.run).first()] == ["KILLED"]
+    monkeypatch.undo()
+    begin(run_id=first.run_id)
+    wait_until_sent(folders)
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+
+
 def test_a_run_taken_for_dead_by_mistake_has_the_last_word(begin: Any, client: Any) -> None:
     tracker, _ = begin()
-    client.set_tag(tracker.run_id, "seg.killed", "its process has gone")
+    client.set_tag(tracker.run_id, "error", "its process has gone")
     client.set_terminated(tracker.run_id, "KILLED")
     tracker.finish("FINISHED")
     run = client.get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
-    assert "seg.killed" not in run.data.tags
+    assert "error" not in run.data.tags
 
 
 def test_what_an_outage_kept_is_sent_later_and_nothing_differs(
@@ -295,30 +442,40 @@ def test_what_an_outage_kept_is_sent_later_and_nothing_differs(
     whole.finish("FINISHED")
 
     broken, folders = begin()
+    wait_until_sent(folders)
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(111, f"Connection refused by {ADDRESS}")
 
     for call in ("log_batch", "log_artifact", "log_inputs", "set_terminated"):
-        monkeypatch.setattr(broken._mlflow._client, call, fail)
+        monkeypatch.setattr(store(broken)._client, call, fail)
     record(broken, folders.run)
     broken.finish("FINISHED")
     assert f"python -m seg.sync run={folders.short}" in caplog.text
-    assert "secret" not in caplog.text + "".join(p.read_text() for p in (folders.run / "unsent").rglob("*.jsonl"))
+    assert "secret" not in caplog.text + Journal(folders.run).path.read_text()
     assert client.get_run(broken.run_id).data.params == {}
     (folders.run / "config.yaml").unlink()
 
     monkeypatch.undo()
     mlflow = Mlflow(None, folders.run.parent.parent)
     assert mlflow.catch_up(folders) == 8
+    assert not Journal(folders.run).first()
     assert not (folders.run / "unsent").exists()
     assert contents(client, broken.run_id) == contents(client, whole.run_id)
+
+
+def wait_until_sent(folders: RunFolders) -> None:
+    """Returns once nothing waits to be sent."""
+    deadline = time.time() + 60
+    while Journal(folders.run).first() and time.time() < deadline:
+        time.sleep(0.01)
+    assert not Journal(folders.run).first()
 
 
 def contents(client: Any, run_id: str) -> dict[str, Any]:
     """All that a user sees of a run, but for ids and times."""
     run = client.get_run(run_id)
-    passing = ("seg.pid", "seg.pid_started", "mlflow.source.git.commit")
+    passing = ("seg.process", "mlflow.source.git.commit")
     artifacts = [
         file.path for file in client.list_artifacts(run_id) for file in client.list_artifacts(run_id, file.path)
     ]
@@ -340,10 +497,10 @@ def test_a_report_that_comes_twice_changes_nothing(begin: Any, client: Any, tmp_
     record(local, folders.run)
     reports = [json.loads(line) for line in (folders.run / "record.jsonl").read_text().splitlines()]
     tracker, _ = begin()
-    tracker._mlflow.send(tracker.run_id, reports)
+    store(tracker).send(tracker.run_id, reports)
     before = contents(client, tracker.run_id)
     assert len(before["metrics"]["train_loss"]) == 3
-    tracker._mlflow.send(tracker.run_id, reports)
+    store(tracker).send(tracker.run_id, reports)
     assert contents(client, tracker.run_id) == before
 
 
@@ -363,7 +520,8 @@ def test_without_mlflow_the_runs_folder_is_the_record(begin: Any, tmp_path: Path
     record(tracker, folders.run)
     tracker.finish("FINISHED")
     lines = [json.loads(line) for line in (folders.run / "record.jsonl").read_text().splitlines()]
-    assert lines[0] == {"params": {"model.width": "32", "loss": "dice_ce"}}
+    assert lines[0]["status"] == "RUNNING"
+    assert lines[1] == {"params": {"model.width": "32", "loss": "dice_ce"}}
     assert [line["metrics"]["train_loss"] for line in lines if "metrics" in line] == [1.0, 0.5, 1 / 3]
     assert lines[-1]["status"] == read_state(folders.run).status == "FINISHED"
     assert tracker.how_to_look() == str(folders.run)
@@ -415,17 +573,15 @@ def test_an_address_that_does_not_answer_is_named_without_its_password(
     ],
 )
 def test_passwords_are_masked(text: str, uri: str, safe: str) -> None:
-    assert tracking._safe(text, uri) == safe
+    assert _safe(text, uri) == safe
 
 
 OPEN_AND_FINISH = """
 import sys
 from pathlib import Path
-from seg.rundir import claim
 from seg.tracking import open_tracker
 outputs = Path(sys.argv[1])
 tracker = open_tracker("mlflow", outputs=outputs, uri=None, experiment="phantom/default", run_name=sys.argv[2])
-tracker.keep_unsent_in(claim(outputs, tracker.run_id).run)
 tracker.log_metrics({"loss": float(sys.argv[2])}, step=0)
 tracker.finish("FINISHED")
 """
@@ -487,8 +643,7 @@ def test_a_server_that_dies_midway_costs_nothing(
         whole.finish("FINISHED")
         broken, folders = begin(**place)
         broken.log_metrics({"params": 5.0}, step=0)
-        while Journal(folders.run).first():
-            time.sleep(0.01)
+        wait_until_sent(folders)
     record(broken, folders.run)
     broken.finish("FINISHED")
     assert f"python -m seg.sync run={folders.short}" in caplog.text
@@ -499,7 +654,7 @@ def test_a_server_that_dies_midway_costs_nothing(
         assert "tracking.uri=" in refused.stderr
         sent = subprocess.run([*command, f"tracking.uri={uri}"], capture_output=True, text=True, check=False)
         assert sent.returncode == 0, sent.stderr
-        client = broken._mlflow._client
+        client = store(broken)._client
         expected, got = contents(client, whole.run_id), contents(client, broken.run_id)
     assert got == expected
     assert [step for step, _ in got["metrics"]["train_loss"]] == [0, 1, 2]
@@ -507,3 +662,14 @@ def test_a_server_that_dies_midway_costs_nothing(
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert "user:secret" not in said
     assert b"user:secret" not in kept
+
+
+def test_a_file_that_is_not_there_costs_a_warning_and_nothing_else(
+    begin: Any, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker, folders = begin()
+    tracker.log_artifact(folders.run / "log.txt", "")
+    tracker.log_metrics({"loss": 1.0}, step=0)
+    tracker.finish("FINISHED")
+    assert client.get_run(tracker.run_id).data.metrics["loss"] == 1.0
+    assert "log.txt was gone before it could be sent" in caplog.text

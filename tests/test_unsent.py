@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg import unsent
-from seg.unsent import Courier, Journal, Report, UnreachableError, deliver
+from seg.atomic import atomic_write
+from seg.unsent import Courier, Journal, Report, UnreachableError
 
 
 class Receiver:
@@ -42,8 +43,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unsent, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(unsent, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(unsent, "_PAUSE", 0.01)
 
 
 def test_reports_arrive_in_order_and_leave_nothing_behind(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_reports_arrive_in_order_and_leave_nothing_behind(tmp_path: Path) -> Non
         courier.put({"n": n})
     assert courier.close()
     assert receiver.numbers == list(range(50))
-    assert not (tmp_path / "unsent").exists()
+    assert not Journal(tmp_path).first()
 
 
 def test_the_caller_does_not_wait_for_a_receiver_that_hangs(tmp_path: Path) -> None:
@@ -96,12 +96,41 @@ def test_a_file_is_sent_as_it_was_when_the_receiver_went_away(tmp_path: Path) ->
     courier = Courier(Journal(tmp_path), receiver, "MLflow")
     courier.put({"path": str(file), "folder": ""})
     assert eventually(lambda: len(list((tmp_path / "unsent").rglob("log.txt"))) == 1)
-    file.unlink()
+    atomic_write(file, "now")
     assert not courier.close()
     receiver.away = False
-    assert deliver(Journal(tmp_path), receiver) == 1
+    assert Journal(tmp_path).deliver(receiver) == 1
     assert receiver.files == {"log.txt": "then"}
     assert not (tmp_path / "unsent").exists()
+
+
+def test_an_unsent_file_outlives_its_removal_and_its_runs_folder_may_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    (tmp_path / "run").mkdir()
+    for name in ("linked.txt", "copied.txt"):
+        (tmp_path / name).write_text(name)
+        Journal(tmp_path / "run").append_to_send({"path": str(tmp_path / name), "folder": ""})
+        (tmp_path / name).unlink()
+        monkeypatch.setattr("os.link", no_links)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    receiver = Receiver()
+    Journal(tmp_path / "elsewhere").deliver(receiver)
+    assert receiver.files == {"linked.txt": "linked.txt", "copied.txt": "copied.txt"}
+    assert not (tmp_path / "elsewhere/unsent").exists()
+
+
+def test_what_was_delivered_stays_in_the_record(tmp_path: Path) -> None:
+    journal, receiver = Journal(tmp_path), Receiver()
+    for n in range(3):
+        journal.append({"n": n})
+        journal.deliver(receiver)
+    assert receiver.numbers == [0, 1, 2]
+    assert [report["n"] for report in journal.read()] == [0, 1, 2]
+    assert journal.sent == journal.path.stat().st_size
 
 
 def test_the_receiver_gets_a_last_chance_when_the_run_ends(tmp_path: Path) -> None:
@@ -119,7 +148,7 @@ def test_a_failure_between_two_batches_keeps_exactly_what_did_not_arrive(tmp_pat
     file.write_text("a")
     journal, got = Journal(tmp_path), []
     for report in ({"n": 0}, {"n": 1}, {"path": str(file)}, {"n": 2}):
-        journal.append(report)
+        journal.append_to_send(report)
 
     def send(reports: Sequence[Report]) -> None:
         if "path" in reports[0]:
@@ -127,14 +156,14 @@ def test_a_failure_between_two_batches_keeps_exactly_what_did_not_arrive(tmp_pat
         got.extend(reports)
 
     with pytest.raises(UnreachableError):
-        deliver(journal, send)
+        journal.deliver(send)
     assert [report["n"] for report in got] == [0, 1]
     assert [report.get("n") for report in journal.first()] == [None, 2]
 
 
 def test_half_a_line_of_a_killed_process_is_ignored_and_does_not_spoil_the_next(tmp_path: Path) -> None:
     Journal(tmp_path).append({"n": 0})
-    with (tmp_path / "unsent/reports.jsonl").open("a") as file:
+    with (tmp_path / "record.jsonl").open("a") as file:
         file.write('{"n": 1, "met')
     journal = Journal(tmp_path)
     journal.append({"n": 2})
@@ -158,10 +187,10 @@ def test_a_damaged_line_is_left_out_and_the_rest_is_sent(tmp_path: Path, caplog:
     with journal.path.open("a") as file:
         file.write('{"n": 1, "met{"n": 2}\n\0\0\0\n')
     journal.append({"n": 3})
-    deliver(journal, receiver)
+    journal.deliver(receiver)
     assert receiver.numbers == [0, 3]
     assert sum("damaged line" in record.message for record in caplog.records) == 2
-    assert not journal.folder.exists()
+    assert not journal.first()
 
 
 def test_looking_at_the_journal_of_a_living_run_does_not_change_it(tmp_path: Path) -> None:
@@ -194,16 +223,6 @@ def test_a_full_disk_does_not_end_the_thread(tmp_path: Path, monkeypatch: pytest
     assert set(receiver.numbers) == {0}
 
 
-def test_a_run_that_goes_on_forgets_that_it_had_ended(tmp_path: Path) -> None:
-    before = Journal(tmp_path)
-    before.append({"n": 0})
-    before.append({"status": "KILLED"})
-    receiver = Receiver()
-    assert Courier(Journal(tmp_path), receiver, "MLflow").close()
-    assert receiver.numbers == [0]
-    assert not any("status" in report for report in receiver.got)
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     failures=st.lists(st.booleans(), max_size=12),
@@ -218,9 +237,9 @@ def test_whatever_fails_every_report_arrives_in_the_end(
         journal.append({"value": report})
         receiver.away = next(moods, False)
         try:
-            deliver(journal, receiver)
+            journal.deliver(receiver)
         except UnreachableError:
-            journal.keep_files()
+            continue
     receiver.away = False
-    deliver(journal, receiver)
+    journal.deliver(receiver)
     assert [repr(report["value"]) for report in receiver.got] == [repr(report) for report in reports]
