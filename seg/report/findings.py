@@ -1,0 +1,177 @@
+"""The findings of a study in plain words, and how numbers are spelled in them."""
+
+from math import ceil, isfinite
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from seg.errors import few
+from seg.report.contrasts import POWER
+
+if TYPE_CHECKING:
+    from seg.report.statistics import Analysis, Meta
+
+NAMES = {
+    "dice": "Dice", "iou": "IoU", "precision": "Precision", "recall": "Recall", "nsd": "NSD",
+    "hd95_mm": "HD95", "assd_mm": "ASSD", "volume_difference_ml": "Volume difference",
+}  # fmt: skip
+
+
+def unit(metric: str) -> str:
+    """mm, ml or nothing."""
+    last = metric.rpartition("_")[2]
+    return last if last in ("mm", "ml") else ""
+
+
+def spelled(value: float, metric: str) -> str:
+    """A mean: shares with three decimals, others with two."""
+    return f"{value:.{_decimals(metric)}f}".replace("-", "−")
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference, with its sign and one decimal more than a mean."""
+    return f"{value:+.{_decimals(metric) + 1}f}".replace("-", "−")
+
+
+def size(value: float, metric: str) -> str:
+    """The size of a difference, without a sign."""
+    return f"{value:.{_decimals(metric) + 1}f}"
+
+
+def percent(share: float) -> str:
+    """95 %, with the space that belongs there."""
+    return f"{share:.0%}".replace("%", " %")
+
+
+def spelled_p(p: float) -> str:
+    """A p-value: three decimals, or "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def sentences(analysis: "Analysis") -> list[str]:
+    """The design, what is missing, each comparison by the primary metric, the other metrics in short, the ranks."""
+    meta, table = analysis.meta, analysis.comparisons
+    primary = table[table["primary"]]
+    return [
+        _design(meta),
+        *(f"Left out as unfinished: {'; '.join(meta.left_out)}." for _ in meta.left_out[:1]),
+        *(_one_seed() for _ in range(max(meta.seeds.values()) == 1)),
+        *(_comparison(line, meta) for _, line in primary.iterrows()),
+        *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
+        *_first(analysis),
+    ]
+
+
+def takes(line: "pd.Series[Any]", target: float, patients: int, seeds: int) -> str:
+    """What a study would need for its smallest visible difference to fall to ``target``, in words.
+
+    The standard error shrinks with the root of the patients and, in its other part, of the seeds; the t quantiles are
+    taken as they are.
+    """
+    if not isfinite(line["smallest"]):
+        return "more patients: so few cannot reach the level by Wilcoxon's test"
+    factor, share = (target / line["smallest"]) ** 2, float(line["seed_share"])
+    ways = []
+    if factor > 1 - share and share > 0:
+        ways.append(f"about {ceil(seeds * share / (factor - (1 - share)))} seeds an arm with these patients")
+    if factor > share:
+        ways.append(f"about {ceil(patients * (1 - share) / (factor - share))} patients with these seeds")
+    both = f"about {ceil(patients / factor)} patients and {ceil(seeds / factor)} seeds an arm"
+    return ", or ".join(ways) or both
+
+
+def _decimals(metric: str) -> int:
+    return 2 if unit(metric) else 3
+
+
+def _with_unit(text: str, metric: str) -> str:
+    return f"{text} {unit(metric)}".rstrip()
+
+
+def _design(meta: "Meta") -> str:
+    counts = sorted(set(meta.seeds.values()))
+    seeds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
+    family = f"{_counted(meta.family, 'comparison')} as one family at {percent(meta.alpha)} (Holm)"
+    return (
+        f"{_counted(len(meta.arms), 'arm')} with {seeds} {_plural('seed', counts[-1])} each, {meta.patients} patients "
+        f"({_counted(meta.cases, 'case')}) in {_counted(meta.folds, 'fold')}; judged by {NAMES[meta.primary]}, "
+        f"{family if meta.family else 'with nothing to compare yet'}."
+    )
+
+
+def _one_seed() -> str:
+    return (
+        "Every arm was trained with one seed, so nothing is known of what another training of the same arm would give: "
+        "intervals and p-values hold for these networks only, and every verdict is inconclusive. Train two more seeds."
+    )
+
+
+def _comparison(line: "pd.Series[Any]", meta: "Meta") -> str:
+    who, metric = f"{line['arm']} against {line['against']}", meta.primary
+    difference = (
+        f"{NAMES[metric]} {_with_unit(signed(line['difference'], metric), metric)} "
+        f"({percent(1 - meta.alpha)} interval {signed(line['ci_low'], metric)} to {signed(line['ci_high'], metric)})"
+    )
+    tests = (
+        f"p {spelled_p(line['p_mean_holm'])} for the mean, {spelled_p(line['p_wilcoxon_holm'])} by ranks, after Holm"
+    )
+    if line["verdict"] == "inconclusive":
+        return f"{who}: inconclusive. {difference}; {tests}. {_why(line, meta)}"
+    counts = f"{line['wins']} patients better, {line['losses']} worse, {line['ties']} equal"
+    if line["verdict"] == "equivalent":
+        margin = _with_unit(f"{meta.margins[metric]:g}", metric)
+        return f"{who}: equivalent within ±{margin}. {difference}; {counts}."
+    small = line["p_tost_holm"] <= meta.alpha
+    note = f" Real but small: within ±{_with_unit(f'{meta.margins[metric]:g}', metric)}." if small else ""
+    return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}"
+
+
+def _why(line: "pd.Series[Any]", meta: "Meta") -> str:
+    """Why nothing could be said, and what it would take."""
+    if max(meta.seeds.values()) == 1:
+        return "One seed an arm."
+    mean, ranks = (line[name] <= meta.alpha for name in ("p_mean_holm", "p_wilcoxon_holm"))
+    if mean and not ranks:
+        return "The mean moved, but not the usual patient: a few patients carry it; look at them."
+    if mean and ranks:
+        return "The mean and the usual patient moved in opposite ways, or only just; look at the patients' differences."
+    start = "Most patients lean one way, but other seeds might undo it. " if ranks else ""
+    target = meta.margins.get(meta.primary, abs(line["difference"]))
+    seeds = min(meta.seeds[line["arm"]], meta.seeds[line["against"]])
+    smallest = line["smallest"]
+    seen = f"A true difference of {_with_unit(size(smallest, meta.primary), meta.primary)} would have been found in "
+    start += f"{seen}{percent(POWER)} of such studies. " if isfinite(smallest) else ""
+    if target <= 0 or smallest <= target:
+        return start.rstrip()
+    return f"{start}To see {_with_unit(size(target, meta.primary), meta.primary)} it takes " + (
+        f"{takes(line, target, meta.patients, seeds)}."
+    )
+
+
+def _secondary(metric: str, part: pd.DataFrame) -> str:
+    groups = {
+        verdict: [f"{line['arm']} against {line['against']}" for _, line in part[part["verdict"] == verdict].iterrows()]
+        for verdict in ("better", "worse", "equivalent")
+    }
+    said = [f"{verdict}: {few(names)}" for verdict, names in groups.items() if names]
+    rest = int((part["verdict"] == "inconclusive").sum())
+    return f"{NAMES[metric]} (secondary): {'; '.join([*said, f'inconclusive: {rest} of {len(part)}'])}."
+
+
+def _first(analysis: "Analysis") -> list[str]:
+    ranks = analysis.ranks[analysis.ranks["metric"] == analysis.meta.primary].sort_values("mean_rank")
+    if len(ranks) < 2:
+        return []
+    best = ranks.loc[ranks["rank_1"].idxmax()]
+    return [
+        f"By {NAMES[analysis.meta.primary]}, {best['arm']} comes first in {percent(best['rank_1'])} of the resampled "
+        f"studies (mean rank {best['mean_rank']:.1f} of {len(ranks)})."
+    ]
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {_plural(word, count)}"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"

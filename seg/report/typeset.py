@@ -1,0 +1,86 @@
+"""Tables as Markdown and as LaTeX: any text may stand in a cell, and comes out as it went in."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+TEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "−": "$-$", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "▲": r"$^{+}$", "▼": r"$^{-}$", "≈": r"$^{\approx}$", "–": "--", "\n": " ",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One text, perhaps in bold, perhaps with a mark behind it."""
+
+    text: str
+    bold: bool = False
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows, with what must be said below them; rows under the same title stand together."""
+
+    name: str
+    heads: Sequence[str]
+    blocks: Mapping[str, Sequence[Sequence[Cell]]]
+    note: str
+
+
+def markdown_text(text: str) -> str:
+    """Names cannot start emphasis, HTML or a new cell; an underscore within a word may stay."""
+    escaped = re.sub(r"[\\`*|]|\](?=[(\[:])|<(?=[a-zA-Z/!?])|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    return escaped.replace("\n", " ")
+
+
+def markdown(table: Table) -> str:
+    """A heading, the table in GitHub's Markdown, its note."""
+
+    def cell(one: Cell) -> str:
+        text = markdown_text(one.text)
+        return f"**{text}**" * one.bold + text * (not one.bold) + f" {one.mark}" * bool(one.mark)
+
+    lines = [f"### {table.name}", ""]
+    lines += [_row([markdown_text(head) for head in table.heads]), _row(["---", *["---:"] * (len(table.heads) - 1)])]
+    for title, rows in table.blocks.items():
+        lines += [_row([f"*{markdown_text(title)}*", *[""] * (len(table.heads) - 1)])] * bool(title)
+        lines += [_row([cell(one) for one in row]) for row in rows]
+    return "\n".join([*lines, "", markdown_text(table.note)])
+
+
+def _row(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def latex_text(text: str) -> str:
+    """Names and signs as LaTeX reads them."""
+    return "".join(TEX.get(letter, letter) for letter in text)
+
+
+def latex(table: Table) -> str:
+    """A float with the note in its caption, as wide as it must be and no wider than the line."""
+
+    def row(texts: Sequence[str]) -> str:
+        return " & ".join(texts) + r" \\"
+
+    def cell(one: Cell) -> str:
+        text = latex_text(one.text)
+        return (rf"\textbf{{{text}}}" if one.bold else text) + latex_text(one.mark)
+
+    body = [r"\toprule", row([latex_text(head) for head in table.heads])]
+    for title, rows in table.blocks.items():
+        heading = rf"\multicolumn{{{len(table.heads)}}}{{l}}{{\emph{{{latex_text(title)}}}}} \\"
+        body += [r"\midrule", *[heading] * bool(title), *(row([cell(one) for one in each]) for each in rows)]
+    return "\n".join(
+        [
+            r"\begin{table}[t]", r"\centering\small", rf"\caption{{{table.name}. {latex_text(table.note)}}}\smallskip",
+            rf"\label{{tab:{table.name.lower()}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}", *body, r"\bottomrule", r"\end{tabular}}",
+            r"\end{table}", "",
+        ]
+    )  # fmt: skip
