@@ -1,0 +1,246 @@
+"""``python -m seg.compare``: one HTML file with the same case and slice from several runs beside the reference."""
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from seg.atomic import atomic_write
+from seg.cli import entry
+from seg.config import build
+from seg.errors import ConfigError, DataError, few, together
+from seg.rundir import RunFolders, claimed, find
+from seg.tested import ScoredRun, differences, facts_of, grouped, labels, ui_commands
+
+if TYPE_CHECKING:
+    from seg.data.cases import CaseSet
+    from seg.report.compare import Column, Measure, Page
+
+
+def main(cfg: DictConfig) -> None:
+    """Writes the page of the chosen runs and says where it lies.
+
+    Raises:
+        ConfigError: it is not clear which runs are meant, or the page cannot be made so.
+        DataError: something of the runs is missing or was changed, or they are of different data sets.
+    """
+    check(cfg)
+    outputs = Path(cfg.paths.outputs)
+    chosen = selected(cfg, outputs)
+    page = compare(
+        chosen,
+        outputs,
+        name=f"Study {cfg.study}" if cfg.study is not None else f"Sweep {cfg.sweep}" if cfg.sweep is not None else "",
+        pooled=cfg.folds == "pooled" or (cfg.folds == "auto" and cfg.runs is None),
+        root=cfg.data.root,
+        channel=cfg.channel,
+        window=None if cfg.window == "auto" else (float(cfg.window[0]), float(cfg.window[1])),
+        max_mb=cfg.max_mb,
+    )
+    path = Path(cfg.file) if cfg.file else outputs / "compare" / f"{file_name(cfg, chosen)}.html"
+    atomic_write(path, page.text)
+    print("\n".join(told(page, path)))
+
+
+def compare(
+    folders: Sequence[RunFolders],
+    outputs: Path,
+    *,
+    name: str = "",
+    pooled: bool = False,
+    root: str | None = None,
+    channel: int = 0,
+    window: tuple[float, float] | None = None,
+    max_mb: float = 30,
+) -> "Page":
+    """The page of these runs; ``atomic_write(path, page.text)`` writes it.
+
+    Args:
+        folders: of the runs, in the order of the page.
+        outputs: where they lie.
+        name: begins the title; "": how many runs there are.
+        pooled: runs that differ in nothing but their fold, and share no test case, in one column.
+        root: of the data set; None: where the runs found it.
+        channel: of the image.
+        window: image values shown black and white at first; None: of each case its own.
+        max_mb: of the page.
+
+    Raises:
+        ConfigError: the page cannot be made so.
+        DataError: something of the runs is missing or was changed, or they are of different data sets.
+    """
+    from seg.report.compare import View, compare_page
+
+    runs = [ScoredRun(one) for one in folders]
+    together(DataError, [run.fault for run in runs if run.fault])
+    together(DataError, differences(runs))
+    cases = case_set(runs, root)
+    groups = grouped(runs) if pooled else [[run] for run in runs]
+    view = View(
+        axis=slice_axis(runs[0]),
+        channel=channel,
+        window=window,
+        max_bytes=int(max_mb * 1e6),
+        commands=ui_commands(runs, outputs),
+        made=time.strftime("%Y-%m-%d %H:%M"),
+    )
+    name = name or (counted(len(runs), "run") if len(runs) > 1 else runs[0].name)
+    return compare_page(f"{name} on {cases.name}", cases, columns(groups), measures(runs), view)
+
+
+def check(cfg: DictConfig) -> None:
+    """Holds the rules of ``conf/compare.yaml``; ConfigError with every fault."""
+    given = [key for key in ("runs", "study", "sweep") if cfg[key] is not None]
+    window, faults = cfg.window, []
+    if len(given) != 1 or (cfg.runs is not None and not cfg.runs):
+        options = "runs=[a1b2c3d4,e5f6a7b8], study=attention or sweep=tune_unetpp"
+        faults.append(f"Say which runs to compare by one of {options}; given: {', '.join(given) or 'none'}.")
+    if cfg.folds not in ("auto", "pooled", "apart"):
+        faults.append(f"folds is {cfg.folds!r}; it must be pooled, apart or auto.")
+    if not _is_number(cfg.max_mb) or cfg.max_mb < 1:
+        faults.append(f"max_mb is {cfg.max_mb!r}; it must be a number, 1 or more.")
+    if not isinstance(cfg.channel, int) or isinstance(cfg.channel, bool) or cfg.channel < 0:
+        faults.append(f"channel is {cfg.channel!r}; it must be a whole number, 0 or more.")
+    pair = OmegaConf.is_list(window) and len(window) == 2 and all(map(_is_number, window)) and window[0] < window[1]
+    if window != "auto" and not pair:
+        faults.append(f"window is {window}; it must be auto or two image values, the lower one first: [-160,240].")
+    together(ConfigError, faults)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def selected(cfg: DictConfig, outputs: Path) -> list[RunFolders]:
+    """The folders of the runs that the user means, each once: in the order given, or a study's from first to last.
+
+    Raises:
+        ConfigError: a run is not known, or a study or sweep has no finished run here.
+    """
+    if cfg.runs is not None:
+        named = list(cfg.runs) if OmegaConf.is_list(cfg.runs) else [cfg.runs]
+        return list({folders.run_id: folders for folders in (find(outputs, str(run)) for run in named)}.values())
+    from seg.runs import runs as recorded
+
+    kind, value = ("study", str(cfg.study)) if cfg.study is not None else ("sweep", str(cfg.sweep))
+    table = recorded(outputs, cfg.tracking.uri, status="finished", **{kind: value})
+    wanted = [run_id for run_id in table["run_id"][::-1] if run_id not in set(table["parent"])]
+    here = {folders.run_id: folders for folders in claimed(outputs)}
+    if away := [run_id for run_id in wanted if run_id not in here]:
+        print(f"{len(away)} runs of {kind}={value} are left out, for they have no folder in {outputs}: {few(away)}.")
+    if not wanted or len(away) == len(wanted):
+        raise ConfigError(f"{kind}={value} has no finished run in {outputs}. Wait for one, or set paths.outputs=…")
+    return [here[run_id] for run_id in wanted if run_id in here]
+
+
+def case_set(runs: Sequence[ScoredRun], root: str | None) -> "CaseSet":
+    """The data set of the runs, from where it lies now; patients as the runs noted them.
+
+    Raises:
+        DataError: it is not there.
+    """
+    roots = list(dict.fromkeys(str(root or run.cfg.data.root) for run in runs))
+    here = [root for root in roots if Path(root).is_dir()]
+    if not here:  # asked before it is built: a data set that can make itself would be made anew
+        raise DataError(f"{few(roots)}: no such folder. Say where the data of the runs lie now: data.root=…")
+    data = runs[0].cfg.data
+    cases: CaseSet = build(data.cases, root=here[0], name=data.name, patient=None)
+    patients = {row["case"]: row.get("patient") or row["case"] for run in runs for row in run.rows}
+    return replace(cases, cases=tuple(replace(c, patient=patients.get(c.id, c.patient)) for c in cases.cases))
+
+
+def columns(groups: Sequence[Sequence[ScoredRun]]) -> "list[Column]":
+    """What the page is told of each group of runs."""
+    from seg.report.compare import Column, Record
+
+    return [
+        Column(
+            label=label,
+            facts=facts_of(group),
+            records=[Record(run.folders.run_id, run.address) for run in group],
+            preds={case: run.folders.predictions / f"{case}.nii.gz" for run in group for case in run.scores},
+            scores={case: scores for run in group for case, scores in run.scores.items()},
+        )
+        for label, group in zip(labels(groups), groups, strict=True)
+    ]
+
+
+def measures(runs: Sequence[ScoredRun]) -> "list[Measure]":
+    """Dice, and what else all runs have; NSD only where its tolerance is the same in all."""
+    from seg.report.compare import Measure
+
+    numbers = [row for run in runs for by_class in run.scores.values() for row in by_class.values()]
+    tolerances = {row.get("nsd_tolerance_mm") for run in runs for row in run.rows}
+    known = [Measure("dice", "Dice", "", 1, 3), Measure("hd95_mm", "HD95", "mm", -1, 1)]
+    if len(tolerances) == 1 and (tolerance := tolerances.pop()):
+        known.insert(1, Measure("nsd", f"NSD at {float(tolerance):g} mm", "", 1, 3))
+    return [measure for measure in known if measure.key == "dice" or all(measure.key in row for row in numbers)]
+
+
+def slice_axis(run: ScoredRun) -> int:
+    """Across which the run's own pictures cut, so that the page looks like them at first."""
+    plan = run.folders.run / "data/plan.json"
+    return int(json.loads(plan.read_text())["slice_axis"]) if plan.exists() else 2
+
+
+def file_name(cfg: DictConfig, chosen: Sequence[RunFolders]) -> str:
+    """The study or sweep, or the short ids of the runs; of many runs their number and a hash of their ids."""
+    name = cfg.study if cfg.study is not None else cfg.sweep
+    if name is not None:
+        return re.sub(r"[^\w.-]+", "_", str(name)).lstrip(".") or "study"
+    if len(chosen) <= 3:
+        return "-".join(folders.short for folders in chosen)
+    ids = " ".join(folders.run_id for folders in chosen)
+    return f"{len(chosen)}-runs-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
+
+
+def told(page: "Page", path: Path) -> list[str]:
+    """What the user reads at the end."""
+    many = Counter(page.how.values())
+    size_mb = len(page.text.encode()) / 1e6
+    shown = counted(page.runs, "run") + (f" in {counted(page.columns, 'column')}" if page.columns < page.runs else "")
+    lines = [f"{path.absolute()}: {shown}, {counted(len(page.how), 'case')}, {size_mb:.1f} MB. Open it in a browser."]
+    for how, words in (("cropped", "cropped around the structures"), ("coarser", "cropped and made coarser")):
+        if many[how]:
+            lines.append(
+                f"{counted(many[how], 'case')} {words} to keep the page under its size; max_mb=… changes that."
+            )
+    if page.missing:
+        lines.append(f"{counted(len(page.missing), 'mask')} not found: {few(page.missing)}.")
+    return lines
+
+
+def counted(count: int, word: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def as_text(argument: str) -> str:
+    """``runs=[12e45678,a1]`` with each id in quotes, and other texts too: Hydra would take such an id for a number."""
+    key, _, value = argument.partition("=")
+    if key not in ("runs", "study", "sweep", "file") or not value or value == "null" or "${" in value:
+        return argument
+    parts = value.removeprefix("[").removesuffix("]").split(",") if key == "runs" else [value]
+    quoted = ["'" + part.strip().strip("\"'").replace("'", r"\'") + "'" for part in parts]
+    return f"runs=[{','.join(quoted)}]" if key == "runs" else f"{key}={quoted[0]}"
+
+
+_command = entry("compare", main)
+
+
+def run() -> None:
+    """The command."""
+    sys.argv[1:] = [as_text(argument) for argument in sys.argv[1:]]
+    _command()
+
+
+if __name__ == "__main__":
+    run()
