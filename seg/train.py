@@ -33,6 +33,9 @@ def main(cfg: DictConfig) -> float | None:
     with trial.reported(metrics) if trial else nullcontext():
         choices = dict(hydra_cfg.runtime.choices)
         study = chosen_study(choices, "train")
+        asked = hydra_cfg.sweeper.get("study") or {}
+        if hydra_cfg.mode != RunMode.MULTIRUN and (asked.get("arms") or asked.get("factors")):
+            raise ConfigError(f"experiments={study} is a study of many runs. Add -m: it is a sweep.")
         check(cfg, reference(choices, "train"), f"experiments={study}" if study else "the command line")
         if cfg.resume is not None:
             cfg = resumed(cfg, list(hydra_cfg.overrides.task))

@@ -10,6 +10,7 @@ Optuna leaves open is held here:
 - A process may die at any moment: what it ran is an orphan, and what it was about to enter is entered by the next.
 """
 
+import logging
 import math
 import random
 import threading
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Job", "Ledger", "Settings", "Trial"]
+
+log = logging.getLogger(__name__)
 
 _STALE = 300.0  # seconds without a sign of life after which a process of another machine counts as gone
 
@@ -75,15 +78,15 @@ class Ledger:
         self.name, self.address = name, address
         self.settings, self.space, self.worker = settings, space, worker
         self._lock = threading.RLock()
-        self._mine: set[int] = set()  # trials that this process runs
-        self._unready: set[int] = set()  # those it has begun to take; outside of the lock, where that went wrong
-        self._points: list[dict[str, Any]] = []  # that the grid sampler has not entered yet
+        self._begun: set[int] = set()  # trials that this process has begun to take
+        self._mine: set[int] = set()  # those it got and has not yet told the end of
+        self._points: dict[str, dict[str, Any]] = {}  # of a grid sampler
         if space and settings.sampler == "grid":
-            self._points = list(grid_points(space))
-            random.Random(settings.seed).shuffle(self._points)  # the first n_trials of them are spread over the space
+            points = list(grid_points(space))
+            random.Random(settings.seed).shuffle(points)  # so that the first n_trials are spread over the space
+            self._points = {entry(point): point for point in points}
         self._entered_only = space is None or settings.n_trials is None or settings.sampler == "grid"
-        sampler = PerTrial(partial(make_sampler, settings, space), self._sign_on)
-        self._study = open_study(open_storage(address), name, settings, space, sampler)
+        self._study = self._joined(open_storage(address))
         self._storage = self._study._storage  # with Optuna's cache of finished trials
 
     @patient
@@ -99,9 +102,9 @@ class Ledger:
             known = {trial.user_attrs.get("job") for trial in self._all()}
             for job, fixed in zip(jobs, values, strict=True):
                 grid = {"params": dict(job.params), "overrides": list(job.overrides)} if self.space is None else {}
-                what = entry(grid.get("overrides", fixed))
-                seen[what] += 1
-                if (name := entry(grid.get("overrides", fixed), seen[what])) not in known:
+                what = grid.get("overrides", fixed)
+                seen[entry(what)] += 1
+                if (name := entry(what, seen[entry(what)])) not in known:
                     self._study.enqueue_trial(fixed, {"job": name, **grid})
 
     @patient
@@ -204,7 +207,6 @@ class Ledger:
         """Makes an orphan this process's own."""
         self.note(number, worker=self._sign())
         self._mine.add(number)
-        self._unready.discard(number)
 
     def beat(self) -> None:
         """Shows other machines that this process's trials are alive; to be called every minute."""
@@ -233,12 +235,10 @@ class Ledger:
         frame["overrides"] = [tuple(trial.user_attrs["overrides"]) for trial in best]
         return frame
 
-    @patient
     def importances(self) -> dict[str, float]:
         """How much of the first objective's differences each parameter explains; empty where that cannot be said."""
         return plots.importances(self._drawable())
 
-    @patient
     def plots(self, folder: Path) -> list[Path]:
         """Draws the sweep into ``folder``: a PNG for each plot, and all of them in ``plots.html``."""
         return plots.draw(self._drawable(), folder, self.name)
@@ -266,6 +266,11 @@ class Ledger:
         """Lets go of the storage."""
         close_storage(self._storage)
 
+    @patient
+    def _joined(self, storage: Any) -> Any:
+        sampler = PerTrial(partial(make_sampler, self.settings, self.space), self._sign_on)
+        return open_study(storage, self.name, self.settings, self.space, sampler)
+
     def _open(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether a trial can be taken: one that was entered, or a new one."""
         counted = rows.counted(trials)
@@ -275,17 +280,17 @@ class Ledger:
             return False
         return not self._entered_only or self._next_point(trials) is not None
 
-    def _next_point(self, trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
+    def _next_point(self, trials: Sequence[FrozenTrial]) -> str | None:
         """The next of a grid sampler's points that is not entered yet."""
         known = {trial.user_attrs.get("job") for trial in trials}
-        return next((point for point in self._points if entry(point) not in known), None)
+        return next((name for name in self._points if name not in known), None)
 
     def _taken(self) -> Trial | None:
         """A trial taken, or None where that failed because other processes were faster."""
         trials = self._all()
         waiting = any(trial.state == TrialState.WAITING for trial in trials)
-        if not waiting and (point := self._next_point(trials)) is not None:
-            self._study.enqueue_trial(point, {"job": entry(point)})
+        if not waiting and (name := self._next_point(trials)) is not None:
+            self._study.enqueue_trial(self._points[name], {"job": name})
         try:
             trial = self._study.ask()
             if not self._wanted(trial.number):
@@ -299,7 +304,6 @@ class Ledger:
                 trial.set_user_attr("overrides", attrs["overrides"])
         except UpdateFinishedTrialError:
             return None  # another machine took this process for dead
-        self._unready.discard(trial.number)
         self._mine.add(trial.number)
         return Trial(trial.number, attrs["params"], tuple(attrs["overrides"]), attrs.get("attempt", 1))
 
@@ -309,7 +313,7 @@ class Ledger:
         return number in counted and (not self._entered_only or "job" in counted[number].user_attrs)
 
     def _sign_on(self, number: int) -> None:
-        self._unready.add(number)
+        self._begun.add(number)
         self._storage.set_trial_user_attr(self._id(number), "worker", self._sign())
 
     def _sign(self) -> dict[str, Any]:
@@ -319,11 +323,12 @@ class Ledger:
         if trial.state != TrialState.RUNNING:
             return False
         silent = time.time() - _STALE
-        if (sign := trial.user_attrs.get("worker")) is None:  # its process died before it could sign
-            return trial.number in self._unready or bool(trial.datetime_start.timestamp() < silent)
+        if (sign := trial.user_attrs.get("worker")) is None:  # its process died, or lost the storage, before it signed
+            return trial.number in self._begun or bool(trial.datetime_start.timestamp() < silent)
         process = Process(sign["host"], sign["pid"], sign["started"])
-        elsewhere = process.host != self.worker.host
-        return trial.number in self._unready or process.gone or (elsewhere and bool(sign["beat"] < silent))
+        if process == self.worker:  # what it could not take whole, or an earlier ledger of the same process left
+            return trial.number not in self._mine
+        return process.gone or (process.host != self.worker.host and bool(sign["beat"] < silent))
 
     def _enter_again(self, trial: FrozenTrial, attempt: int) -> None:
         grid = {key: trial.user_attrs[key] for key in ("params", "overrides") if self.space is None}
@@ -335,10 +340,12 @@ class Ledger:
         self._tell(number, TrialState.FAIL)
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        told = None
         with suppress(UpdateFinishedTrialError):
-            self._study.tell(number, values, state, skip_if_finished=True)
+            told = self._study.tell(number, values, state, skip_if_finished=True)
+        if told is None or told.state != state:
+            log.warning("Trial %d had been given up before it was %s.", number, rows.STATES[state.name])
         self._mine.discard(number)
-        self._unready.discard(number)
 
     def _id(self, number: int) -> int:
         trial_id: int = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
@@ -352,6 +359,7 @@ class Ledger:
         keys = [parameter.key for parameter in self.space.parameters] if self.space else []
         return rows.frame(trials, self.settings.objectives, keys)
 
+    @patient
     def _drawable(self) -> Any:
         return plots.drawable(self._all(), self.settings.objectives, self.settings.directions)
 

@@ -16,7 +16,8 @@ from seg.atomic import atomic_write
 from seg.config import without_passwords
 from seg.errors import ConfigError, InterruptedRunError
 from seg.provenance import common_tags
-from seg.rundir import RunFolders, claim, find
+from seg.rundir import find
+from seg.studies import Asked, report
 from seg.sweep.ledger import Ledger
 from seg.sweep.plan import Plan
 from seg.tracking import Tracker, open_tracker
@@ -30,7 +31,6 @@ class Parent:
 
     plan: Plan
     tracker: Tracker
-    folders: RunFolders
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def progress(self, ledger: Ledger) -> None:
@@ -55,31 +55,40 @@ class Parent:
         atomic_write(folder / "trials.csv", frame.to_csv(index=False))
         atomic_write(folder / "summary.md", summary(self.plan, ledger, frame))
         written = [folder / "trials.csv", folder / "summary.md", *ledger.plots(folder / "plots")]
+        if self.plan.study:
+            outputs = Path(self.plan.cfg.paths.outputs)
+            found, files = report(folder, outputs, self.plan.cfg.tracking.uri)
+            written += files
         if (again := winners_options(self.plan, ledger)) is not None:
             atomic_write(folder / "experiments/best.yaml", again)
             written.append(folder / "experiments/best.yaml")
         for path in written:
             self.tracker.log_artifact(path, "plots" if path.parent.name == "plots" else "")
-        print(f"\n{(folder / 'summary.md').read_text()}")
+        print(f"\n{found if self.plan.study else (folder / 'summary.md').read_text()}")
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Gives the record its last state."""
-        state = "FAILED"
+        state, reason = "FAILED", ""
         try:
             yield
             state = "FINISHED"
         except (InterruptedRunError, KeyboardInterrupt, SystemExit):
             state = "KILLED"
             raise
+        except BaseException as error:
+            reason = without_passwords(str(error))
+            raise
         finally:
             self.tracker.log_artifact(self.plan.folder / "log.txt", "")
-            self.tracker.finish(state)
+            self.tracker.finish(state, reason)
 
 
 def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence[str]) -> Parent | None:
     """Opens the sweep's run, the same one whenever it goes on; None where another machine keeps it."""
     cfg, outputs = plan.cfg, Path(plan.cfg.paths.outputs)
+    if plan.study:
+        _keep_question(plan)
     known = ledger.parent
     if known and not _here(outputs, known):
         return None
@@ -91,9 +100,8 @@ def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence
         run_name=plan.name,
         run_id=known,
     )
-    folders = claim(outputs, tracker.run_id)
-    tracker.keep_unsent_in(folders.run)
-    parent = Parent(plan, tracker, folders)
+    folders = tracker.folders
+    parent = Parent(plan, tracker)
     if ledger.set_parent_once(tracker.run_id) != tracker.run_id:
         tracker.finish("KILLED")  # another machine was first
         return None
@@ -102,6 +110,23 @@ def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence
     tracker.log_params({"command": command(arguments)} | {f"sweep.{key}": value for key, value in _asked(plan).items()})
     tracker.log_artifact(plan.folder / "sweep.json", "")
     return parent
+
+
+def _keep_question(plan: Plan) -> None:
+    """Keeps what a study asks where its report will be made."""
+    assert plan.study is not None
+    study = plan.study
+    Asked(
+        name=study.name,
+        sweep=plan.name,
+        question=study.question,
+        arms=tuple(arm.name for arm in study.arms),
+        different=plan.different,
+        factors={factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)},
+        against=study.against,
+        margin=study.margin,
+        runs=len(plan.jobs),
+    ).write(plan.folder)
 
 
 def _here(outputs: Path, run_id: str) -> bool:

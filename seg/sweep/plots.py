@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.importance import BaseImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from seg.atomic import atomic, atomic_write
@@ -76,28 +75,33 @@ def _plain(value: Any, among: Any) -> Any:
     return value if isinstance(among, CategoricalDistribution) else float(value)
 
 
-class _Reaching(BaseImportanceEvaluator):  # type: ignore[misc]
-    """How much each parameter matters for being among the best trials, or near the Pareto front (PED-ANOVA, 2023).
-
-    Optuna compares the best tenth with all; where that is fewer than five trials, it is the best five here, or half.
-    And it would weigh each of several objectives by itself, as if all were to be minimised.
-    """
-
-    def evaluate(self, study: Any, params: Any = None, *, target: Any = None) -> Any:
-        """The importances by parameter."""
-        count = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-        best = max(0.1, min(0.5, 5 / count))
-        return PedAnovaImportanceEvaluator(target_quantile=best).evaluate(study, params)
-
-
 def importances(study: Any) -> dict[str, float]:
     """The share of each parameter in what made the best trials the best; empty where that cannot be said."""
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     alike = len({tuple(trial.values) for trial in finished}) == 1
     if len(finished) < _FEWEST or alike or not any(trial.params for trial in finished):
         return {}
-    shares: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=_Reaching())
+    shares: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=_evaluator())
     return shares
+
+
+def _evaluator() -> Any:
+    from optuna.importance import BaseImportanceEvaluator, PedAnovaImportanceEvaluator  # takes scikit-learn's seconds
+
+    class Reaching(BaseImportanceEvaluator):  # type: ignore[misc]
+        """How much each parameter matters for being among the best, or near the Pareto front (PED-ANOVA, 2023).
+
+        Optuna compares the best tenth with all; where that is fewer than five trials, it is the best five here, or
+        half. And it would weigh each of several objectives by itself, as if all were to be minimised.
+        """
+
+        def evaluate(self, study: Any, params: Any = None, *, target: Any = None) -> Any:
+            count = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+            best = max(0.1, min(0.5, 5 / count))
+            with quiet(UserWarning):  # that of some parameters there are few trials
+                return PedAnovaImportanceEvaluator(target_quantile=best).evaluate(study, params)
+
+    return Reaching()
 
 
 def draw(study: Any, folder: Path, title: str) -> list[Path]:
@@ -125,6 +129,8 @@ def draw(study: Any, folder: Path, title: str) -> list[Path]:
                 axes = getattr(visualization.matplotlib, kind)(study, **options)
                 _write(_mended(name, study, axes), path)
             figure = getattr(visualization, kind)(study, **options)
+            if name == "intermediate_values":
+                _color_curves(study, figure)
             sections.append(to_html(figure, include_plotlyjs=False, full_html=False, default_height="500px"))
             written.append(path)
         except Exception as error:  # one plot less is no reason to lose the others, let alone the sweep
@@ -155,7 +161,7 @@ def _plots(study: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield f"slice{suffix}", "plot_slice", options
     if importances(study):
         best = {"target": lambda trial: trial.values[0], "target_name": "share in the best trials"}
-        yield "importances", "plot_param_importances", {"evaluator": _Reaching(), **best}
+        yield "importances", "plot_param_importances", {"evaluator": _evaluator(), **best}
     if varied:
         yield "parallel_coordinate", "plot_parallel_coordinate", {} if len(names) > 1 else {"target_name": names[0]}
     else:
@@ -182,7 +188,7 @@ def _mended(name: str, study: Any, axes: Any) -> Any:
     elif name == "importances":
         panels[0].set_title("", loc="left")
         panels[0].set(xlabel="share in what made the best trials the best", ylabel="")
-        panels[0].get_legend().remove()
+        panels[0].legend_ = None
     elif name == "pareto_front" and len(study.directions) == 2:
         for trial in study.best_trials:
             panels[0].annotate(f" {trial.number}", trial.values, va="bottom", fontsize=8)
@@ -216,13 +222,27 @@ def _mend_curves(study: Any, panel: "Axes") -> None:
     """Finished and pruned trials in a colour each; with one a trial, no two of many can be told apart."""
     from matplotlib.lines import Line2D
 
-    states = {f"Trial{trial.number}": rows.STATES[trial.state.name] for trial in study.get_trials(deepcopy=False)}
+    states = _states(study)
     for line in panel.get_lines():
         state = states[str(line.get_label())]
         line.set(color=_COLORS[state], zorder=2 if state == "finished" else 3, alpha=0.5)
     keys = [Line2D([], [], color=color, label=state) for state, color in _COLORS.items()]
     panel.legend(handles=keys)
     panel.set_ylabel(study.metric_names[0])
+
+
+def _states(study: Any) -> dict[str, str]:
+    """By the names that Optuna gives to curves."""
+    return {f"Trial{trial.number}": rows.STATES[trial.state.name] for trial in study.get_trials(deepcopy=False)}
+
+
+def _color_curves(study: Any, figure: Any) -> None:
+    """The same for the page, where the pointer tells which trial a curve is."""
+    states = _states(study)
+    for trace in figure.data:
+        state = states[trace.name]
+        trace.update(line_color=_COLORS[state], marker_color=_COLORS[state], opacity=0.6, name=f"{trace.name} {state}")
+    figure.update_yaxes(title=study.metric_names[0])
 
 
 def _write(figure: Any, path: Path) -> None:
@@ -234,6 +254,8 @@ def _page(title: str, script: str, sections: Sequence[str]) -> str:
     title = html.escape(f"Sweep {title}")
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>\n'
-        f"<script>{script}</script>\n<style>body {{ font-family: sans-serif; margin: 2em }}</style></head>\n"
-        f"<body>\n<h1>{title}</h1>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
+        f"<script>{script}</script>\n<style>body {{ font-family: sans-serif; margin: 2em }} "
+        f"section {{ overflow-x: auto }}</style></head>\n<body>\n<h1>{title}</h1>\n"
+        + "".join(f"<section>{section}</section>\n" for section in sections)
+        + "</body>\n</html>\n"
     )

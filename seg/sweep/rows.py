@@ -53,5 +53,7 @@ def frame(trials: "Sequence[FrozenTrial]", objectives: Sequence[str], keys: Iter
     columns = ["number", "state", *objectives, *keys, "run_id", "predictions", "attempt", "retried", "started"]
     table = pd.DataFrame(rows, columns=[*columns, "seconds", "error"])
     table = table.astype(dict.fromkeys([*objectives, "seconds"], float) | {"retried": bool})
+    for key in _ATTRS:  # None where there is none, which pandas would make NaN
+        table[key] = table[key].astype(object).where(table[key].notna(), None)
     table.attrs["parameters"] = keys
     return table

@@ -72,12 +72,12 @@ def open_storage(address: str | Path) -> Any:
     try:
         return _journal(Path(address)) if url is None else _database(url)
     except ImportError as error:
-        missing = getattr(error.__cause__ or error, "name", None)
-        said = f"{missing} is missing. Run: pip install " + (
-            "'seg[postgres]'" if missing == "psycopg" else f"{missing}"
-        )
+        cause: Any = error.__cause__ or error
+        needed = "'seg[postgres]'" if url and url.drivername == "postgresql+psycopg" else cause.name
+        said = f"{_said(cause, address)}. Run: pip install {needed}"
     except (SQLAlchemyError, OptunaError, OSError, ValueError, KeyError, RuntimeError) as error:
-        said = f"{_said(error.__cause__ or error, address)}. Start it, or mend the address"
+        fix = "Mend it, or move it away" if url is None else "Start it, or mend the address"
+        said = f"{_said(error.__cause__ or error, address)}. {fix}"
     shown = address if url is None else without_passwords(url.render_as_string())
     raise ConfigError(f"hydra.sweeper.storage={shown} cannot be opened: {said}.")
 

@@ -86,6 +86,7 @@ def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, de
         plan.name,
         plan.folder,
         ledger.parent,
+        plan.cfg.tracking.uri,
         experiment,
         plan.objectives,
         settings["pruner"] != "none" and len(plan.objectives) == 1,

@@ -34,6 +34,7 @@ class Order:
     sweep: str
     folder: Path  # of the sweep
     parent: str | None
+    uri: str | None  # of MLflow
     experiment: str
     objectives: tuple[str, ...]
     prunes: bool
@@ -189,7 +190,7 @@ class Workers:
         from seg.tracking import mark_failed
 
         if run := watch.run:
-            mark_failed(Path(run["run"]), error)
+            mark_failed(Path(run["run"]), error, self.order.uri)
 
     def _judged(self, trial: Trial, fold: int | None, results: list[dict[str, Any]]) -> bool:
         """Whether the folds so far are enough to give the trial up."""

@@ -32,6 +32,7 @@ def main(cfg: DictConfig) -> float:
         atomic_write(folders.run / "config/config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         act, _, number = str(cfg.arm).partition("_")
         log = {"arm": cfg.arm, "seed": cfg.seed, "pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
+        log |= {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "job": os.environ.get("SLURM_JOB_ID")}
         with (outputs / "acts.jsonl").open("a") as file:
             file.write(json.dumps(log | {"trial": trial.assignment.number, "fold": cfg.data.fold}) + "\n")
         value = cfg.seed / 10

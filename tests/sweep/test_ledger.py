@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from seg.errors import ConfigError
@@ -291,7 +292,7 @@ def test_a_value_that_is_no_number_is_a_failure(value: float, tmp_path: Path) ->
     assert ledger.over()
 
 
-def test_what_has_ended_stays_as_it_ended(tmp_path: Path) -> None:
+def test_what_has_ended_stays_as_it_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = grid(tmp_path, 1, retries=1)
     (trial,) = takes(ledger, 1)
     ledger.complete(trial.number, [0.5])
@@ -299,6 +300,10 @@ def test_what_has_ended_stays_as_it_ended(tmp_path: Path) -> None:
     ledger.prune(trial.number)
     ledger.complete(trial.number, [0.9])
     ledger.note(trial.number, run_id="late")
+    assert [record.message for record in caplog.records] == [
+        "Trial 0 had been given up before it was failed.",
+        "Trial 0 had been given up before it was pruned.",
+    ]
     assert ledger.report(trial.number, 3, 0.1), "whoever still runs it should stop"
     assert ledger.frame().to_dict("records")[0]["val_dice"] == 0.5
     assert ledger.over()
@@ -314,7 +319,7 @@ PRUNERS = {
 }
 
 
-def curve(ledger: Ledger, trial: Trial, height: float, steps: int = 9) -> bool:
+def curve(ledger: Ledger, trial: Trial, height: float, steps: int = 6) -> bool:
     """Reports a trial's epochs (or folds); whether it was pruned."""
     for step in range(1, steps + 1):
         if ledger.report(trial.number, step, height + 0.001 * step):
@@ -360,7 +365,7 @@ def test_a_report_that_is_no_number_says_nothing(pruner: str, tmp_path: Path) ->
     for trial in takes(ledger, 6):
         curve(ledger, trial, 0.5)
     (trial,) = takes(ledger, 1)
-    assert not any(ledger.report(trial.number, step, float("nan")) for step in range(1, 9))
+    assert not any(ledger.report(trial.number, step, float("nan")) for step in range(1, 5))
     ledger.prune(trial.number)
     assert ledger.frame()["val_dice"].isna().tolist()[-1]
 
@@ -428,9 +433,17 @@ def test_what_a_killed_process_ran_is_an_orphan_that_another_takes_over(tmp_path
 
 
 def test_what_a_living_process_runs_is_no_orphan(tmp_path: Path) -> None:
-    ledger = search(tmp_path)
-    takes(ledger, 2)
-    assert search(tmp_path).orphans() == []
+    parent = psutil.Process(os.getppid())
+    living = Process(Process.this().host, parent.pid, parent.create_time())
+    takes(Ledger("tune", tmp_path / "journal.log", replace(SETTINGS, n_trials=3), living, space()), 2)
+    ledger = search(tmp_path, 3)
+    takes(ledger, 1)
+    assert ledger.orphans() == []
+
+
+def test_what_an_earlier_ledger_of_the_same_process_left_is_an_orphan(tmp_path: Path) -> None:
+    takes(search(tmp_path), 2)
+    assert [trial.number for trial in search(tmp_path).orphans()] == [0, 1]
 
 
 @pytest.mark.parametrize("entered", [0, 2])

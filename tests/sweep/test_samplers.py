@@ -1,6 +1,7 @@
 """Every sampler with every kind of space and objective: it works, or says before the first trial why it cannot."""
 
 import inspect
+import os
 import random
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,12 @@ DEPENDENT = ["max_lr=tag(log,interval(1e-4,1e-1))"]
 COUNTABLE = ["depth=range(2,4)", "drop=range(0.1,0.35,0.1)", *CHOICES, "warmup=choice(1,5)"]
 
 
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal waits for the disk at every line; here no power fails."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
 def space(*lines: str, **when: Any) -> Space:
     return read_space(list(lines), {}, when, lambda group: [])
 
@@ -40,7 +47,7 @@ SPACES = {
 }
 
 
-def ledger(path: Path, sampler: str, among: Space, objectives: int = 1, seed: int = 0, n_trials: int = 12) -> Ledger:
+def ledger(path: Path, sampler: str, among: Space, objectives: int = 1, seed: int = 0, n_trials: int = 8) -> Ledger:
     names, ways = ("val_dice", "params")[:objectives], ("maximize", "minimize")[:objectives]
     settings = Settings(names, ways, n_trials, sampler, SOON.get(sampler, {}), seed=seed)
     return Ledger("tune", path / "journal.log", settings, Process.this(), among)
@@ -84,7 +91,7 @@ def test_a_sampler_works_or_refuses_before_the_first_trial(
     hand = ledger(tmp_path, sampler, SPACES[kind], objectives)
     trials = run(hand)
     assert hand.over()
-    assert len(trials) == 12
+    assert len(trials) == 8
     known = {parameter.key: parameter for parameter in SPACES[kind].parameters}
     for trial in trials:
         asked = list(SPACES[kind].suggest(lambda parameter, given=trial.params: given[parameter.key]))
@@ -101,7 +108,7 @@ def test_the_same_seed_gives_the_same_trials_also_after_a_stop(sampler: str, tmp
     kind = {"cmaes": "numbers", "grid": "countable, conditional"}.get(sampler, "conditional")
     whole = run(ledger(tmp_path / "whole", sampler, SPACES[kind]))
     parts: list[Trial] = []
-    for count in (3, 1, 5, 20):
+    for count in (3, 1, 2, 20):
         parts += run(ledger(tmp_path / "parts", sampler, SPACES[kind]), count)
     other = run(ledger(tmp_path / "other", sampler, SPACES[kind], seed=1))
     assert values(parts) == values(whole)

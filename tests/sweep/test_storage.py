@@ -80,7 +80,7 @@ def test_a_storage_that_cannot_be_opened_is_named_without_its_password(
 
 def test_a_driver_that_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigError, match=r"psycopg is missing. Run: pip install 'seg\[postgres\]'"):
+    with pytest.raises(ConfigError, match=r"import of psycopg halted.* Run: pip install 'seg\[postgres\]'"):
         search(f"postgresql://me:{WRITTEN}@127.0.0.1:1/db")
 
 
