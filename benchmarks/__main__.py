@@ -1,6 +1,6 @@
 """``python -m benchmarks``: every measurement, one after the other; or those named.
 
-``quality`` runs only by name: it trains for 10 and for 25 minutes. RESULTS.md keeps what was printed, and on what.
+``quality`` (it trains for 10 and for 25 minutes), ``compare`` (needs Chromium) and ``statistics`` run only by name. RESULTS.md keeps what was printed, and on what.
 """
 
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 QUICK = ("start", "cache", "loop", "memory", "augmentation", "panels", "sweeps")
-BY_NAME = ("quality",)
+BY_NAME = ("quality", "compare", "statistics")
 
 
 def main() -> int:

@@ -47,6 +47,7 @@ def _key_faults(cfg: DictConfig, known: DictConfig, where: str) -> Iterator[str]
 OWN_TAGS = (
     *("run_id", "run_id_short", "experiment_type", "dataset_version", "split_hash", "config_hash", "study", "arm"),
     *("seed", "fold", "predictions", "git_commit", "git_dirty", "developer", "environment"),
+    *("error", "status", "sweep", "trial"),
 )
 
 _BUILT = ("model", "attention", "loss", "optimizer", "scheduler")  # sections without a schema of their own

@@ -22,14 +22,8 @@ from seg.errors import ConfigError, DataError, SegError
 
 _USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _TEXT_KEYS = (
-    "run",
-    "resume",
-    "data.root",
-    "data.patient",
-    "data.split_file",
-    "paths.outputs",
-    "paths.cache",
-    "tracking.uri",
+    *("run", "resume", "case", "csv", "study", "sweep", "arm", "dataset"),
+    *("data.root", "data.patient", "data.split_file", "paths.outputs", "paths.cache", "tracking.uri"),
 )
 
 

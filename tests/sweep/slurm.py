@@ -1,8 +1,9 @@
 """A cluster of one node for the tests: SLURM's own daemons, in a folder and on ports of their own.
 
-``apt-get install slurm-wlm munge`` brings the programs; no service needs to run, and no right of root is needed.
-Accounting would take a database server, so ``sacct``, which submitit asks for a job's state, is answered by
-``scontrol show job`` here. All else is SLURM.
+``apt-get install slurm-wlm munge`` brings the programs; no service needs to run. Accounting would take a database
+server, so ``sacct``, which submitit asks for a job's state, is answered by ``scontrol show job`` here. All else is
+SLURM. Where the system lets us (root does, most containers do not), the node bears another name than this machine, so
+that a job's process is one of another host, as on every real cluster.
 """
 
 import getpass
@@ -47,7 +48,7 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs={processors} State=UNKNOWN
+NodeName={node} NodeAddr=127.0.0.1 CPUs={processors} State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 _SACCT = """\
@@ -98,13 +99,17 @@ def cluster(processors: int) -> Iterator[Slurm]:
         folder = Path(ended.enter_context(tempfile.TemporaryDirectory(prefix="slurm")))
         folder.chmod(0o755)
         slurm = Slurm(folder)
-        _write(folder, processors)
+        host = socket.gethostname().partition(".")[0]
+        named = subprocess.run(["unshare", "--uts", "true"], capture_output=True).returncode == 0
+        node = "node1" if named else host
+        _write(folder, host, node, processors)
         munge = [f"--{name}={folder / file}" for name, file in (("socket", "munge.socket"), ("key-file", "munge.key"))]
         munge += [f"--{name}-file={folder / f'munge.{name}'}" for name in ("pid", "log", "seed")]
         ended.enter_context(_daemon(slurm, folder, "munged", "--foreground", *munge))
         _until((folder / "munge.socket").exists, folder)
-        for name in ("slurmctld", "slurmd"):
-            ended.enter_context(_daemon(slurm, folder, name, "-D"))
+        ended.enter_context(_daemon(slurm, folder, "slurmctld", "-D"))
+        renamed = ("unshare", "--uts", "sh", "-c", f'hostname {node} && exec "$@"', "sh") if named else ()
+        ended.enter_context(_daemon(slurm, folder, *renamed, "slurmd", "-D"))
         _until(lambda: _idle(slurm), folder)
         try:
             yield slurm
@@ -114,7 +119,7 @@ def cluster(processors: int) -> Iterator[Slurm]:
                 _until(lambda: not slurm.jobs(), folder)
 
 
-def _write(folder: Path, processors: int) -> None:
+def _write(folder: Path, host: str, node: str, processors: int) -> None:
     for name in ("state", "spool", "bin"):
         (folder / name).mkdir()
     (folder / "munge.key").touch(0o600)
@@ -123,18 +128,17 @@ def _write(folder: Path, processors: int) -> None:
         for free in (one, other):
             free.bind(("127.0.0.1", 0))
         ports = [free.getsockname()[1] for free in (one, other)]
-    host = socket.gethostname().partition(".")[0]
-    conf = _CONF.format(folder=folder, ports=ports, host=host, user=getpass.getuser(), processors=processors)
-    (folder / "slurm.conf").write_text(conf)
+    names = {"host": host, "node": node, "user": getpass.getuser()}
+    (folder / "slurm.conf").write_text(_CONF.format(folder=folder, ports=ports, processors=processors, **names))
     (folder / "bin" / "sacct").write_text(_SACCT)
     (folder / "bin" / "sacct").chmod(0o755)
 
 
 @contextmanager
-def _daemon(slurm: Slurm, folder: Path, name: str, *arguments: str) -> Iterator[None]:
+def _daemon(slurm: Slurm, folder: Path, *command: str) -> Iterator[None]:
     environment = os.environ | slurm.environment
-    with (folder / f"{name}.out").open("w") as out:
-        process = subprocess.Popen([name, *arguments], env=environment, stdout=out, stderr=out)
+    with (folder / f"{command[0]}.out").open("w") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
     try:
         yield
     finally:

@@ -1,6 +1,5 @@
 """Sweeps of a stand-in through every launcher but the basic one: processes, a pool, a SLURM cluster of one node."""
 
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,25 +88,36 @@ def test_a_job_that_the_cluster_ends_is_failed_and_tried_again(sweeps: Sweeps, s
     assert trials[trials["arm"] == "well"]["state"].tolist() == ["finished"]
 
 
-def test_a_job_outlives_its_sweep_which_then_takes_its_result(sweeps: Sweeps, slurm: Slurm) -> None:
-    grid = (*SLURM, "arm=sleep_12,well")
+def test_a_job_outlives_its_sweep_which_then_waits_for_its_result(sweeps: Sweeps, slurm: Slurm) -> None:
+    grid = (*SLURM, "arm=sleep_15,well")
     process = sweeps.start(*grid)
-    until(lambda: started(sweeps, "sleep_12") and started(sweeps, "well"))
-    process.send_signal(signal.SIGKILL)
+    until(lambda: started(sweeps, "sleep_15"))
+    process.kill()
     process.communicate(timeout=60)
-    assert slurm.jobs("RUNNING")
-    sweeps.run_alone(*grid)
-    assert sorted(act["arm"] for act in sweeps.acts) == ["sleep_12", "well"]
+    (job,) = {act["job"] for act in sweeps.acts if act["arm"] == "sleep_15"}
+    slurm.ask("scontrol", "suspend", job)  # it cannot end before the next sweep has found it
+    again = sweeps.start(*grid)
+    until(lambda: f'"pid": {again.pid},' in (sweeps.folder / "journal.log").read_text())
+    slurm.ask("scontrol", "resume", job)
+    ended(again)
+    assert [act["job"] for act in sweeps.acts if act["arm"] == "sleep_15"] == [job]
     assert list(sweeps.trials["state"]) == ["finished"] * 2
 
 
-def test_a_job_that_waits_in_the_queue_when_its_sweep_dies_is_not_run_twice(sweeps: Sweeps, slurm: Slurm) -> None:
-    grid = (*SLURM, "hydra.sweeper.n_jobs=3", "arm=sleep_12,sleep_13,well")
-    process = sweeps.start(*grid)
-    until(lambda: len(slurm.jobs("PENDING")) == 1 and started(sweeps, "sleep_12") and started(sweeps, "sleep_13"))
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    sweeps.run_alone(*grid)
+@pytest.mark.xfail(strict=True, reason="a job that has not begun yet is not known to the next sweep process")
+def test_a_job_that_waits_when_its_sweep_dies_is_not_run_twice(sweeps: Sweeps, slurm: Slurm) -> None:
+    grid = (*SLURM, "seed=1,2")
+    slurm.ask("scontrol", "update", "PartitionName=all", "State=DOWN")  # takes jobs, and lets them wait
+    try:
+        process = sweeps.start(*grid)
+        until(lambda: len(slurm.jobs()) == 2)
+        process.kill()
+        process.communicate(timeout=60)
+        again = sweeps.start(*grid)
+        until(lambda: len(slurm.jobs()) == 4)
+    finally:
+        slurm.ask("scontrol", "update", "PartitionName=all", "State=UP")
+    ended(again)
     until(lambda: not slurm.jobs())
-    assert sorted(act["arm"] for act in sweeps.acts) == ["sleep_12", "sleep_13", "well"]
-    assert list(sweeps.trials["state"]) == ["finished"] * 3
+    assert sorted(act["seed"] for act in sweeps.acts) == [1, 2]
+    assert list(sweeps.trials["state"]) == ["finished"] * 2
