@@ -1,6 +1,7 @@
 """``python -m benchmarks``: every measurement, one after the other; or those named.
 
-``quality`` (it trains for 10 and for 25 minutes), ``compare`` (needs Chromium) and ``statistics`` run only by name. RESULTS.md keeps what was printed, and on what.
+``quality`` (trains for 10 and for 25 minutes) and ``compare`` (needs Chromium) run only by name.
+RESULTS.md keeps what was printed, and on what.
 """
 
 import os
@@ -8,8 +9,8 @@ import platform
 import subprocess
 import sys
 
-QUICK = ("start", "cache", "loop", "memory", "augmentation", "panels", "sweeps")
-BY_NAME = ("quality", "compare", "statistics")
+QUICK = ("start", "cache", "loop", "memory", "augmentation", "panels", "statistics", "sweeps")
+BY_NAME = ("quality", "compare")
 
 
 def main() -> int:

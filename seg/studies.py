@@ -230,6 +230,7 @@ h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.1rem; margin: 2.2rem 0
 .notice {{ border-left: 4px solid #c77700; padding: .4rem .8rem; }}
 .note, figcaption {{ color: var(--faint); font-size: .85rem; }}
 .wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+td {{ white-space: nowrap; }}
 th, td {{ padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }}
 th[scope=row], th.block, th:first-child, .arms td {{ text-align: left; }} th.block {{ font-style: italic; }}
 figure {{ margin: 1.5rem 0; background: #fff; padding: .6rem; }} figure svg {{ max-width: 100%; height: auto; }}

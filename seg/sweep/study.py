@@ -63,14 +63,25 @@ class Study:
     count: int | None  # folds of the split
     margin: float  # Dice below which a difference does not matter
 
+    @property
+    def redraws(self) -> bool:
+        """Whether each seed draws folds of its own, the same for all arms.
+
+        The luck of one division would else be in all seeds alike, and pass for a difference. Only without a test part,
+        which another division would change too.
+        """
+        return self.folds is not None and self.base.get("data.test_fraction") == 0
+
     def runs(self, given: Sequence[str]) -> list["StudyRun"]:
         """Every run, all arms of a seed and fold together: a half-done study can compare what it has."""
         out = []
         for seed, fold in product(self.seeds, self.folds or (None,)):
             place = {"seed": seed} if fold is None else {"seed": seed, "data.fold": fold}
+            if self.redraws:
+                place |= {"data.split_seed": seed}
             own = [f"{key}={value}" for key, value in place.items()]
             for arm in self.arms:
-                params = {"arm": arm.name} | {key: str(value) for key, value in place.items()}
+                params = {"arm": arm.name} | {key: str(place[key]) for key in ("seed", "data.fold") if key in place}
                 # Hydra refuses two values for one group: the command line's takes the place of the file's.
                 by_key = {override.partition("=")[0]: override for override in (*self.overrides(arm), *own, *given)}
                 out.append(StudyRun(params, tuple(by_key.values())))

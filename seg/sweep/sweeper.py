@@ -7,7 +7,7 @@ trials in folders of their own, retries, going on after a stop, tables and plots
 import json
 import logging
 import os
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
@@ -64,20 +64,15 @@ def sweep(
     with one_at_a_time(Path(plan.cfg.paths.outputs)):
         owns = _claim(plan)
     log_to(plan.folder / "log.txt")
-    ledger = Ledger(
-        plan.name,
-        settings["storage"] or plan.folder / "journal.log",
-        _ledger_settings(plan),
-        Process.this(),
-        plan.space,
-    )
     _check_classes(plan, material)
-    with one_at_a_time(plan.folder):
-        ledger.enqueue(plan.jobs)
-    experiment = plan.cfg.tracking.experiment or f"{material.cases.name}/{plan.cfg.study}"
-    parent = open_parent(plan, ledger, experiment, arguments) if owns else None
-    desks = _desks(plan, hydra_context, task_function, config)
-    _work(plan, ledger, parent, experiment, desks)
+    address = settings["storage"] or plan.folder / "journal.log"
+    with closing(Ledger(plan.name, address, _ledger_settings(plan), Process.this(), plan.space)) as ledger:
+        with one_at_a_time(plan.folder):
+            ledger.enqueue(plan.jobs)
+        experiment = plan.cfg.tracking.experiment or f"{material.cases.name}/{plan.cfg.study}"
+        parent = open_parent(plan, ledger, experiment, arguments) if owns else None
+        desks = _desks(plan, hydra_context, task_function, config)
+        _work(plan, ledger, parent, experiment, desks)
 
 
 def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, desks: list[Desk]) -> None:

@@ -13,9 +13,25 @@ from seg.material import processes
 pytestmark = pytest.mark.slow
 
 
+class Started(Sweeps):
+    """Sweeps that end with their test."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        super().__init__(folder, data)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        self.processes.append(process := super().start(*arguments))
+        return process
+
+
 @pytest.fixture
-def sweeps(tmp_path: Path, phantom_root: Path) -> Sweeps:
-    return Sweeps(tmp_path, phantom_root)
+def sweeps(tmp_path: Path, phantom_root: Path) -> Iterator[Sweeps]:
+    yield (sweeps := Started(tmp_path, phantom_root))
+    for process in sweeps.processes:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +113,7 @@ def test_a_job_outlives_its_sweep_which_then_waits_for_its_result(sweeps: Sweeps
     (job,) = {act["job"] for act in sweeps.acts if act["arm"] == "sleep_15"}
     slurm.ask("scontrol", "suspend", job)  # it cannot end before the next sweep has found it
     again = sweeps.start(*grid)
-    until(lambda: f'"pid": {again.pid},' in (sweeps.folder / "journal.log").read_text())
+    until(lambda: f'"pid":{again.pid},' in (sweeps.folder / "journal.log").read_text())
     slurm.ask("scontrol", "resume", job)
     ended(again)
     assert [act["job"] for act in sweeps.acts if act["arm"] == "sleep_15"] == [job]

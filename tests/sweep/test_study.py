@@ -52,6 +52,15 @@ def test_without_folds_the_configuration_says_which() -> None:
     assert [run.overrides[-1] for run in study(folds=[3, 4]).runs([])[::3]] == ["data.fold=3", "data.fold=4"]
 
 
+def test_each_seed_draws_its_own_folds_where_there_is_no_test_part() -> None:
+    asked = study(seeds=[0, 7], folds=2, base={"data.test_fraction": 0})
+    drawn = {
+        (run.params["seed"], o) for run in asked.runs([]) for o in run.overrides if o.startswith("data.split_seed")
+    }
+    assert drawn == {("0", "data.split_seed=0"), ("7", "data.split_seed=7")}
+    assert not any("split_seed" in o for run in study(seeds=[0, 7], folds=2).runs([]) for o in run.overrides)
+
+
 def test_designs() -> None:
     se, warm = {"attention": "se"}, {"scheduler": "onecycle"}
     assert arms() == {"baseline": {}, "se": se, "warm": warm}
