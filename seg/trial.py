@@ -6,9 +6,11 @@ and ``result.json`` are the trial's, ``epochs.jsonl`` and ``verdict.json`` the t
 """
 
 import json
+import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ from seg.errors import InterruptedRunError, SegError
 from seg.rundir import Process, RunFolders
 from seg.unsent import append_line
 
+TOKEN = "SEG_TRIAL_TOKEN"  # in a job's environment
 _PATIENCE = 10.0  # seconds that a trial waits for the sweep's verdict on an epoch, once
+_BEAT, _SILENT = 30.0, 300.0  # seconds between a trial's signs of life, and without one until it counts as gone
+_TAKEN = "the sweep has launched another job for this trial, or has given it up"
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Assignment:
     experiment: str  # in MLflow: a child is shown below its parent only within one experiment
     objective: str  # the number of an epoch to report
     prunes: bool  # whether an epoch's report is answered
+    token: str = ""  # of the job that is to do it; a queue may start one of an earlier sweep process late
 
 
 class Trial:
@@ -42,6 +48,13 @@ class Trial:
         self.pruned = False
         self._patience = _PATIENCE
         self._reports = 0
+        self._over = threading.Event()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the sweep still waits for this job, and has not launched another one in its place."""
+        token = _read(self.folder / "trial.json").get("token", "")
+        return bool(token == self.assignment.token == os.environ.get(TOKEN, ""))
 
     @property
     def tags(self) -> dict[str, str]:
@@ -49,9 +62,21 @@ class Trial:
         return {"sweep": self.assignment.sweep, "trial": str(self.assignment.number)}
 
     def begin(self, run: RunFolders) -> None:
-        """Says which run this trial is, and in which process."""
+        """Says which run this trial is, and in which process, which from then on shows that it lives.
+
+        Raises:
+            InterruptedRunError: another job does this trial by now.
+        """
+        if not self.wanted:
+            raise InterruptedRunError(_TAKEN)
         content = {"run_id": run.run_id, "run": str(run.run.absolute()), "predictions": str(run.predictions)}
         atomic_write(self.folder / "run.json", json.dumps(content | {"process": asdict(Process.this())}))
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._over.wait(_BEAT):
+            with suppress(OSError):
+                os.utime(self.folder / "run.json")
 
     def report(self, numbers: Mapping[str, float]) -> bool:
         """Tells the sweep an epoch's numbers; whether it answers that the trial should stop here.
@@ -87,6 +112,9 @@ class Trial:
         self._end("pruned" if self.pruned else "finished", metrics)
 
     def _end(self, status: str, metrics: dict[str, float], error: BaseException | None = None) -> None:
+        self._over.set()
+        if not self.wanted:
+            return
         kind = "" if error is None or isinstance(error, SegError) else f"{type(error).__name__}: "
         content = {
             "status": status,
@@ -98,9 +126,17 @@ class Trial:
 
 
 def current_trial(output_dir: str) -> Trial | None:
-    """The trial whose folder Hydra made this job's own; None where no sweep of ours started the job."""
+    """The trial whose folder Hydra made this job's own; None where no sweep of ours started the job.
+
+    Raises:
+        InterruptedRunError: another job does this trial by now, or nobody needs it any more.
+    """
     folder = Path(output_dir)
-    return Trial(folder) if (folder / "trial.json").exists() else None
+    if not (folder / "trial.json").exists():
+        return None
+    if not (trial := Trial(folder)).wanted:
+        raise InterruptedRunError(_TAKEN)
+    return trial
 
 
 class Watch:
@@ -115,6 +151,11 @@ class Watch:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "result.json").unlink(missing_ok=True)
         atomic_write(self.folder / "trial.json", json.dumps(asdict(assignment), indent=1))
+
+    def dismiss(self) -> None:
+        """Whatever starts in this folder from now on, a job that the cluster starts once more, say, ends at once."""
+        content = _read(self.folder / "trial.json")
+        atomic_write(self.folder / "trial.json", json.dumps(content | {"token": "-"}, indent=1))
 
     def epochs(self) -> list[dict[str, Any]]:
         """The reports that came since the last call."""
@@ -142,9 +183,19 @@ class Watch:
 
     @property
     def alive(self) -> bool:
-        """Whether the trial's process may still be at work: it began, has not ended, and has not certainly gone."""
+        """Whether the trial's process is at work: it began, has not ended, and has not gone.
+
+        One of another host has gone where it shows no sign of life.
+        """
         run = self.run
-        return bool(run) and not self.result and not Process(**run["process"]).gone
+        if not run or self.result:
+            return False
+        process = Process(**run["process"])
+        if process.host == Process.this().host:
+            return not process.gone
+        with suppress(FileNotFoundError):
+            return time.time() - (self.folder / "run.json").stat().st_mtime < _SILENT
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:

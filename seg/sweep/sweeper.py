@@ -173,6 +173,8 @@ def _desks(plan: Plan, context: HydraContext, task: TaskFunction, config: DictCo
             config.hydra.launcher = ConfigStore.instance().load("hydra/launcher/submitit_local.yaml").node
         if name == "submitit_local":
             config.hydra.launcher.timeout_min = _FOREVER
+        if name == "joblib":
+            config.hydra.launcher.n_jobs = max(2, jobs)  # of its pool, which else has a process for each processor
         config.hydra.sweep.dir = str(plan.folder.absolute())  # where a launcher keeps its own files
         config.hydra.sweeper.storage = None  # a launcher writes this down, and an address may hold a password
         config.hydra.overrides.hydra = [o for o in config.hydra.overrides.hydra if "hydra.sweeper.storage" not in o]

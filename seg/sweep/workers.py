@@ -7,6 +7,7 @@ import queue
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from hydra.plugins.launcher import Launcher
 
 from seg.rundir import Process
 from seg.sweep.ledger import Ledger, Trial
-from seg.trial import Assignment, Watch
+from seg.trial import TOKEN, Assignment, Watch
 
 log = logging.getLogger(__name__)
 _LOOK, _BEAT, _ORPHANS = 0.02, 60.0, 30.0  # seconds between two looks at the trials, two signs of life, two searches
@@ -80,19 +81,20 @@ class Workers:
         self.stopped = False  # by the user or the cluster: what runs may go on later
         self._desks, self._ended = desks, ended
         self._in_process = isinstance(desks[0].launcher, BasicLauncher)
+        self._on_cluster = type(desks[0].launcher).__name__ == "SlurmLauncher"  # without its import
         self._orphans: queue.SimpleQueue[Trial] = queue.SimpleQueue()
         self._known_orphans: set[int] = set()
         self._over = threading.Event()
         self._crash: BaseException | None = None
 
     def work(self) -> None:
-        """Works in this thread where there is one worker (signals reach only the main one), else in one thread each."""
+        """Works in this thread where trials run in it (signals reach only the main one), else in one thread each."""
         self._find_orphans()
         watcher = threading.Thread(target=self._guarded, args=(self._watch,), name="watch", daemon=True)
         watcher.start()
         try:
             with self._stopping_on_signals():
-                if len(self._desks) == 1:
+                if self._in_process:
                     self._guarded(self._worker, self._desks[0])
                 else:
                     self._side_by_side()
@@ -110,7 +112,7 @@ class Workers:
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive():
+            while thread.is_alive() and not (self.stopped and self._on_cluster):  # whose jobs go on without us
                 thread.join(0.2)  # in parts, so that signals are heard
 
     def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -157,6 +159,8 @@ class Workers:
         """Runs one part of a trial, or goes on with the run that an earlier process of this sweep began."""
         overrides = [*trial.overrides, *part]
         while watch.alive:  # began under a sweep process that died, and outlived it
+            if self.stopped or self._over.is_set():
+                return {"status": "killed", "metrics": {}, "error": None, "hopeless": False}
             time.sleep(_IDLE)
         if watch.result.get("status") in _ENDED:
             return watch.result
@@ -165,25 +169,28 @@ class Workers:
                 overrides = [f"resume='{run['run_id']}'", *self.order.where]
             else:
                 self._bury(watch, "its process died before the first checkpoint")
-        watch.assign(self._assignment(trial))
+        token = uuid.uuid4().hex
+        watch.assign(self._assignment(trial, token))
         error = "its process died without a word; the end of its log may tell why"
         try:
-            (job,) = desk.launcher.launch([[*overrides, *desk.overrides, *_in(watch.folder)]], trial.number)
+            own = (f"+hydra.job.env_set.{TOKEN}='{token}'", *_in(watch.folder))
+            (job,) = desk.launcher.launch([[*overrides, *desk.overrides, *own]], trial.number)
             if job.status == JobStatus.FAILED:
                 raise job._return_value  # as job.return_value does, without printing of it
         except KeyboardInterrupt:  # it reached a trial in this process before the trial could hear signals itself
             self.stopped = True
         except Exception as failure:  # of the launcher: a job that was killed, a queue that refused it
             error = f"{error} ({type(failure).__name__}: {' '.join(str(failure).split())[:200]})"
+        watch.dismiss()
         if not watch.result:
             self._bury(watch, error)
             return {"status": "failed", "metrics": {}, "error": error, "hopeless": False}
         return watch.result
 
-    def _assignment(self, trial: Trial) -> Assignment:
+    def _assignment(self, trial: Trial, token: str) -> Assignment:
         order = self.order
         prunes = order.prunes and order.folds is None
-        return Assignment(order.sweep, trial.number, order.parent, order.experiment, order.objectives[0], prunes)
+        return Assignment(order.sweep, trial.number, order.parent, order.experiment, order.objectives[0], prunes, token)
 
     def _bury(self, watch: Watch, error: str) -> None:
         """Marks the run of a process that died FAILED, in its folder and in MLflow."""
@@ -275,11 +282,12 @@ class Workers:
         def note(number: int, _: object) -> None:
             if self.stopped and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            log.warning("%s: the trials at work save and stop; the same command goes on.", signal.Signals(number).name)
+            what = "the jobs of the cluster go on, and" if self._on_cluster else "the trials at work save and stop;"
+            log.warning("%s: %s the same command goes on.", signal.Signals(number).name, what)
             self.stopped = True
             if self._in_process and self.running:
                 raise KeyboardInterrupt  # a trial that trains already hears the signal itself
-            for running in list(self.running.values()):
+            for running in [] if self._on_cluster else list(self.running.values()):
                 process = Process(**running.watch.run["process"]) if running.watch.alive else None
                 if process and process.host == Process.this().host:
                     with suppress(ProcessLookupError):

@@ -1,5 +1,6 @@
 """Sweeps of a stand-in through every launcher but the basic one: processes, a pool, a SLURM cluster of one node."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,7 +121,6 @@ def test_a_job_outlives_its_sweep_which_then_waits_for_its_result(sweeps: Sweeps
     assert list(sweeps.trials["state"]) == ["finished"] * 2
 
 
-@pytest.mark.xfail(strict=True, reason="a job that has not begun yet is not known to the next sweep process")
 def test_a_job_that_waits_when_its_sweep_dies_is_not_run_twice(sweeps: Sweeps, slurm: Slurm) -> None:
     grid = (*SLURM, "seed=1,2")
     slurm.ask("scontrol", "update", "PartitionName=all", "State=DOWN")  # takes jobs, and lets them wait
@@ -137,3 +137,32 @@ def test_a_job_that_waits_when_its_sweep_dies_is_not_run_twice(sweeps: Sweeps, s
     until(lambda: not slurm.jobs())
     assert sorted(act["seed"] for act in sweeps.acts) == [1, 2]
     assert list(sweeps.trials["state"]) == ["finished"] * 2
+
+
+def test_a_stopped_sweep_leaves_its_jobs_to_the_cluster(sweeps: Sweeps, slurm: Slurm) -> None:
+    grid = (*SLURM, "hydra.sweeper.n_jobs=1", "arm=sleep_15")
+    process = sweeps.start(*grid)
+    until(lambda: started(sweeps, "sleep_15"))
+    job = sweeps.acts[0]["job"]
+    slurm.ask("scontrol", "suspend", job)
+    process.terminate()
+    assert "the jobs of the cluster go on" in ended(process, code=1)
+    assert slurm.jobs("SUSPENDED") == [job]
+    slurm.ask("scontrol", "resume", job)
+    sweeps.run_alone(*grid)
+    assert [act["job"] for act in sweeps.acts] == [job]
+    assert list(sweeps.trials["state"]) == ["finished"]
+
+
+def test_a_job_that_ends_while_no_sweep_looks_is_found_out(sweeps: Sweeps, slurm: Slurm) -> None:
+    grid = (*SLURM, "arm=hang")
+    process = sweeps.start(*grid)
+    until(lambda: started(sweeps, "hang"))
+    process.kill()
+    process.communicate(timeout=60)
+    slurm.cancel(sweeps.acts[0]["job"])
+    until(lambda: not slurm.jobs())
+    os.utime(sweeps.folder / "trials/0/run.json", (0, 0))  # its last sign of life, long ago
+    sweeps.run_alone(*grid)
+    assert len(sweeps.acts) == 2
+    assert list(sweeps.trials["state"]) == ["finished"]
