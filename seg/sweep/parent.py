@@ -205,9 +205,10 @@ def winners_options(plan: Plan, ledger: Ledger) -> str | None:
     if best.empty:
         return None
     winner = best.iloc[0]
-    run = find(Path(plan.cfg.paths.outputs), str(winner["run_id"]).split(",")[0]).run
-    if not (run / "config" / "config.yaml").exists():  # a child of another machine
+    outputs, run_id = Path(plan.cfg.paths.outputs), str(winner["run_id"]).split(",")[0]
+    if not _here(outputs, run_id):  # a child of another machine
         return None
+    run = find(outputs, run_id).run
     chosen = plan.choices(winner["overrides"])
     values = OmegaConf.to_container(OmegaConf.load(run / "config" / "config.yaml"))
     assert isinstance(values, dict)

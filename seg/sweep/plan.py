@@ -44,6 +44,7 @@ class Plan:
     directions: tuple[str, ...]
     definition: dict[str, Any]  # what may not change when the sweep goes on
     choices: Callable[[Sequence[str]], dict[str, str]]  # overrides of a trial → the option of each group
+    given: tuple[str, ...]  # places that the command line names: kept in no ledger, for an address may hold a password
 
     @property
     def where(self) -> tuple[str, ...]:
@@ -69,6 +70,8 @@ def make_plan(arguments: Sequence[str], settings: dict[str, Any], context: Hydra
         ConfigError: with every fault of the settings, the space, and every trial that can be known before it starts.
     """
     _check_settings(settings)
+    given = tuple(argument for argument in arguments if _is_place(argument))
+    arguments = [argument for argument in arguments if argument not in given]
     loader, label = context.config_loader, _label(config)
     space: Space | None = None
     study: Study | None = None
@@ -84,13 +87,13 @@ def make_plan(arguments: Sequence[str], settings: dict[str, Any], context: Hydra
     else:
         jobs = _grid_jobs(grid(list(arguments), settings["params"], loader))
         examples = [job.overrides for job in jobs]
-    composed = _composed(examples, context, config)
+    composed = _composed([[*example, *given] for example in examples], context, config)
     arms = study.arms if study else ()
     different = check_arms(study, {arm.name: cfg for arm, cfg in zip(arms, composed, strict=True)}) if study else {}
     objectives, directions = _objectives(settings, composed)
     definition = {
         "configurations": sorted(map(config_hash, composed)),
-        "trials": repr(space) if space else [sorted(job.params.items()) for job in jobs],
+        "trials": repr(space.parameters) if space else [sorted(job.params.items()) for job in jobs],
         **{key: settings[key] for key in _DEFINING},
         "objectives": objectives,
         "directions": directions,
@@ -99,13 +102,19 @@ def make_plan(arguments: Sequence[str], settings: dict[str, Any], context: Hydra
     folder = Path(composed[0].paths.outputs) / "sweeps" / name
 
     def choices(overrides: Sequence[str]) -> dict[str, str]:
-        options = loader.load_sweep_config(config, list(overrides)).hydra.runtime.choices
+        options = loader.load_sweep_config(config, [*overrides, *given]).hydra.runtime.choices
         known = reference(dict(options), "train")
         return {group: option for group, option in options.items() if option and group in known}
 
     definition = json.loads(json.dumps(definition))
-    rest = (objectives, directions, definition, choices)
+    rest = (objectives, directions, definition, choices, given)
     return Plan(name, folder, composed[0], settings, space, tuple(jobs), study, different, *rest)
+
+
+def _is_place(argument: str) -> bool:
+    """Whether an override says where something lies, the same for all trials."""
+    key, _, value = argument.lstrip("+").partition("=")
+    return key in PLACES and (value[:1] in ("'", '"') or not any(sign in value for sign in ",()"))
 
 
 def _grid_jobs(overrides: Sequence[Sequence[str]]) -> list[Job]:

@@ -7,6 +7,7 @@ trials in folders of their own, retries, going on after a stop, tables and plots
 import json
 import logging
 import os
+import time
 from contextlib import closing, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
@@ -28,7 +29,7 @@ from seg.sweep.display import Display
 from seg.sweep.ledger import Ledger, Settings, Trial
 from seg.sweep.parent import Parent, open_parent
 from seg.sweep.plan import Plan, differences, make_plan
-from seg.sweep.workers import Desk, Order, Workers
+from seg.sweep.workers import OWNER, SILENT, Desk, Order, Workers
 
 log = logging.getLogger(__name__)
 _LOCAL = ("basic", "submitit_local", "joblib")  # launchers whose trials run on this machine
@@ -87,6 +88,7 @@ def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, de
         settings["pruner"] != "none" and len(plan.objectives) == 1,
         tuple(settings["folds"]) if settings["folds"] else None,
         plan.where,
+        plan.given,
         settings["max_failures"],
     )
     display = Display(plan, ledger)
@@ -107,7 +109,7 @@ def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, de
         failures = ledger.failures()
         if workers.stopped:
             raise InterruptedRunError("The sweep is stopped and saved; the same command goes on with it.")
-        if len(failures) >= settings["max_failures"]:
+        if len(failures) >= settings["max_failures"] and not ledger.over():
             number, error = failures[0]
             raise SegError(
                 f"{len(failures)} trials failed, the sweep ends (hydra.sweeper.max_failures). The first was trial "
@@ -115,7 +117,8 @@ def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, de
             )
         if plan.space is None and (missing := _missing(ledger)):
             raise SegError(
-                f"{missing} of {len(plan.jobs)} jobs of the grid did not finish; the same command tries them again."
+                f"{missing} of {len(plan.jobs)} jobs of the grid did not finish. Mend the cause, and run them as a "
+                "sweep of their own: hydra.sweeper.name=…"
             )
 
 
@@ -140,13 +143,15 @@ def _claim(plan: Plan) -> bool:
         ConfigError: the folder is another sweep's, or this sweep is running already.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    definition, owner = plan.folder / "sweep.json", plan.folder / "owner.json"
+    definition, owner = plan.folder / "sweep.json", plan.folder / OWNER
     if definition.exists() and (changed := differences(json.loads(definition.read_text()), plan.definition)):
         raise ConfigError(
             f"The sweep {plan.name} in {plan.folder} was begun with other settings ({', '.join(changed[:5])}). "
             "Choose another hydra.sweeper.name, or leave it out."
         )
-    if owner.exists() and (process := Process(**json.loads(owner.read_text()))) != Process.this() and not process.gone:
+    process = Process(**json.loads(owner.read_text())) if owner.exists() else Process.this()
+    silent = owner.exists() and time.time() - owner.stat().st_mtime > SILENT  # a process of another host, gone unseen
+    if process != Process.this() and not process.gone and not (silent and process.host != Process.this().host):
         if plan.settings["storage"]:
             return False
         raise ConfigError(

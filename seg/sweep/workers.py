@@ -24,6 +24,7 @@ from seg.trial import TOKEN, Assignment, Watch
 
 log = logging.getLogger(__name__)
 _LOOK, _BEAT, _ORPHANS = 0.02, 60.0, 30.0  # seconds between two looks at the trials, two signs of life, two searches
+OWNER, SILENT = "owner.json", 300.0  # the sweep's process; seconds without a sign of life until it counts as gone
 _IDLE = 0.2  # seconds between two questions for work
 _ENDED = ("finished", "pruned", "failed")  # not "killed": such a run goes on
 
@@ -41,6 +42,7 @@ class Order:
     prunes: bool
     folds: tuple[int, ...] | None  # a trial is a run for each
     where: tuple[str, ...]  # overrides that say where things lie, for a run that is resumed
+    given: tuple[str, ...]  # those of them that the command line gave, for every trial
     max_failures: int
 
 
@@ -157,7 +159,7 @@ class Workers:
 
     def _launch(self, trial: Trial, part: tuple[str, ...], watch: Watch, desk: Desk) -> dict[str, Any]:
         """Runs one part of a trial, or goes on with the run that an earlier process of this sweep began."""
-        overrides = [*trial.overrides, *part]
+        overrides = [*trial.overrides, *self.order.given, *part]
         while watch.alive:  # began under a sweep process that died, and outlived it
             if self.stopped or self._over.is_set():
                 return {"status": "killed", "metrics": {}, "error": None, "hopeless": False}
@@ -181,11 +183,20 @@ class Workers:
             self.stopped = True
         except Exception as failure:  # of the launcher: a job that was killed, a queue that refused it
             error = f"{error} ({type(failure).__name__}: {' '.join(str(failure).split())[:200]})"
+        return self._outcome(watch, error)
+
+    def _outcome(self, watch: Watch, error: str) -> dict[str, Any]:
+        """What a trial said at its end; where it said nothing, ``error``, unless the sweep was stopped."""
+        if self.stopped:  # Ctrl-C may end a launcher before its trial has saved
+            while watch.alive:
+                time.sleep(_IDLE)
         watch.dismiss()
-        if not watch.result:
-            self._bury(watch, error)
-            return {"status": "failed", "metrics": {}, "error": error, "hopeless": False}
-        return watch.result
+        if result := watch.result:
+            return result
+        if self.stopped:
+            return {"status": "killed", "metrics": {}, "error": None, "hopeless": False}
+        self._bury(watch, error)
+        return {"status": "failed", "metrics": {}, "error": error, "hopeless": False}
 
     def _assignment(self, trial: Trial, token: str) -> Assignment:
         order = self.order
@@ -253,6 +264,8 @@ class Workers:
             now = time.monotonic()
             if now - beat > _BEAT:
                 self.ledger.beat()
+                with suppress(OSError):
+                    os.utime(self.order.folder / OWNER)
                 beat = now
             if now - orphans > _ORPHANS:
                 self._find_orphans()

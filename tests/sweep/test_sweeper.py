@@ -250,3 +250,21 @@ def test_faults_are_told_before_the_first_trial(arguments: list[str], words: lis
     assert "secret" not in said
     assert not (sweeps.outputs / "acts.jsonl").exists()
     assert not re.search("Traceback", said)
+
+
+@pytest.mark.parametrize("search", [(), ("hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=random")])
+def test_the_password_of_an_address_is_written_nowhere(search: tuple[str, ...], sweeps: Sweeps) -> None:
+    sweeps.common.remove("tracking=none")
+    address = "http://user:hunter2@127.0.0.1:9"  # where nothing listens
+    said = sweeps.run("seed=choice(1,2)", *search, f"tracking.uri={address}", code=2)
+    assert "hunter2" not in said
+    assert (sweeps.folder / "journal.log").exists()
+    kept = [path for path in sweeps.outputs.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert kept == []
+
+
+def test_the_same_grid_with_its_places_named_otherwise_is_the_same_grid(sweeps: Sweeps) -> None:
+    sweeps.run("seed=1,2")
+    sweeps.common = [argument for argument in sweeps.common if not argument.startswith("paths.cache")]
+    sweeps.run("seed=1,2")
+    assert len(sweeps.acts) == 2
