@@ -6,8 +6,6 @@ not the making of the figure; on our side the whole of ``panel`` counts, the wri
 
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +18,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 from scipy import ndimage
 
+from benchmarks.timing import median_seconds
 from seg.report.panels import panel
 from seg.report.picture import ERROR_COLORS, HEADINGS, Picture, class_colors, error_codes
 
@@ -72,16 +71,6 @@ def figure(picture: Picture, size: tuple[int, int], dpi: int = 300) -> Figure:
     return fig
 
 
-def median_seconds(work: Callable[[], object]) -> float:
-    work()
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Path(folder, "ours.png"), Path(folder, "matplotlib.png")
@@ -90,8 +79,8 @@ def main() -> None:
             panel(picture, ours)
             with Image.open(ours) as made:
                 fig = figure(picture, made.size)
-            seconds = median_seconds(lambda picture=picture: panel(picture, ours))
-            reference = median_seconds(lambda fig=fig: fig.savefig(theirs, dpi=300))
+            seconds = median_seconds(lambda picture=picture: panel(picture, ours), REPEATS)
+            reference = median_seconds(lambda fig=fig: fig.savefig(theirs, dpi=300), REPEATS)
             with Image.open(theirs) as theirs_made:
                 assert max(abs(a - b) for a, b in zip(theirs_made.size, made.size, strict=True)) <= 1
             print(

@@ -5,8 +5,6 @@
 
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
+from benchmarks.timing import median_seconds
 from seg.report.figures import write_figures
 from seg.report.statistics import Analysis, analyse
 from seg.report.tables import write_tables
@@ -60,16 +59,6 @@ def study(
     )
 
 
-def median_seconds(work: Callable[[], object]) -> float:
-    work()
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
-
-
 def main() -> None:
     analysis: Analysis | None = None
     for arms, seeds, patients, draws in ((3, 3, 52, 10_000), (5, 3, 260, 10_000), (12, 3, 260, 10_000)):
@@ -79,15 +68,15 @@ def main() -> None:
         def run(scores: pd.DataFrame = scores, draws: int = draws) -> Analysis:
             return analyse(scores, baseline="arm_0", margin=0.005, draws=draws)
 
-        seconds, analysis = median_seconds(run), run()
+        seconds, analysis = median_seconds(run, REPEATS), run()
         print(
             f"{arms} arms x {seeds} seeds x {patients} cases, {len(scores)} rows, {draws} draws, "
             f"{len(analysis.comparisons)} comparisons: analyse {seconds:.2f} s"
         )
     assert analysis is not None
     with tempfile.TemporaryDirectory() as folder:
-        tables = median_seconds(lambda: write_tables(analysis, Path(folder)))
-        figures = median_seconds(lambda: write_figures(analysis, Path(folder)))
+        tables = median_seconds(lambda: write_tables(analysis, Path(folder)), REPEATS)
+        figures = median_seconds(lambda: write_figures(analysis, Path(folder)), REPEATS)
     print(f"the largest of these: tables {tables:.2f} s, figures (PNG and SVG) {figures:.2f} s")
 
 

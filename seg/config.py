@@ -21,6 +21,7 @@ from seg.errors import ConfigError, SegError
 _INSTALLED = Path(__file__).parent / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
 DEFAULT_EPOCHS = 40
+PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things lie, not what they are
 
 
 @dataclass

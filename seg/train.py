@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg.checks import check
 from seg.cli import chosen_study, entry, reference
+from seg.config import PLACES
 from seg.engine.allocator import keep_freed_memory
 from seg.errors import ConfigError
 from seg.trial import Trial, current_trial
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from seg.run import Result
 
 log = logging.getLogger("seg.train")
-_WHERE = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # may differ when a run is resumed
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -66,14 +66,14 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     if (folders.run / "summary.json").exists():
         raise ConfigError(f"resume={cfg.resume}: run {folders.run_id} is finished; there is nothing to resume.")
     given = [override.split("=")[0].lstrip("+") for override in overrides]
-    if ignored := sorted(set(given) - set(_WHERE) - {"resume"}):
+    if ignored := sorted(set(given) - set(PLACES) - {"resume"}):
         raise ConfigError(
             f"resume continues run {folders.run_id} as it began; {', '.join(ignored)} would be ignored. "
             "Leave it out, or start a new run."
         )
     old = OmegaConf.load(folders.run / "config" / "config.yaml")
     assert isinstance(old, DictConfig)
-    for key in (*_WHERE[:2], *(key for key in _WHERE[2:] if key in given)):
+    for key in (*PLACES[:2], *(key for key in PLACES[2:] if key in given)):
         OmegaConf.update(old, key, OmegaConf.select(cfg, key))
     old.resume = folders.run_id
     return old

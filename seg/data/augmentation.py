@@ -51,9 +51,6 @@ class Augmentation:
         return sample["image"].flip([axis + 1 for axis in axes]), sample["label"][0].to(torch.uint8).flip(axes)
 
 
-augmentation = Augmentation  # the name that seg.build imports
-
-
 class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
     """Turns about every axis, stretches and bends a patch, all on one grid, so that it is interpolated once.
 

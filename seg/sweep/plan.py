@@ -15,13 +15,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from seg.checks import check
 from seg.cli import chosen_study, reference
-from seg.config import config_hash, flat, nearest
+from seg.config import PLACES, config_hash, flat, nearest
 from seg.errors import ConfigError, together
 from seg.sweep.ledger import Job
 from seg.sweep.space import Space, grid, read_space
 from seg.sweep.study import Study, check_arms, read_study
 
-PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things lie, not what they are
 # The settings that make a sweep this one and no other.
 _DEFINING = ("enqueue", "folds", "sampler", "sampler_options", "seed", "pruner", "pruner_options", "study")
 _COSTS = ("params", "seconds", "memory_mib", "samples_per_second", "epoch_seconds")
