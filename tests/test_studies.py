@@ -56,7 +56,8 @@ def test_a_study_ends_in_a_table_and_a_page(tmp_path: Path, phantom_root: Path) 
     page = (folder / "report.html").read_text()
     assert "Does &lt;SE&gt; help?" in page
     assert "default-src 'none'" in page, "the browser fetches nothing"
-    tags = [json.loads(line) for path in tmp_path.glob("outputs/runs/*/record.jsonl") for line in path.open()]
+    records = [path.read_text() for path in tmp_path.glob("outputs/runs/*/record.jsonl")]
+    tags = [json.loads(line) for record in records for line in record.splitlines()]
     assert sum(line.get("tags", {}).get("study") == "tiny" for line in tags) == 9, "eight runs and their parent"
     again = command(tmp_path, "seg.report", "experiments=tiny")
     assert again.returncode == 0, again.stderr
