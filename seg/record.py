@@ -204,7 +204,10 @@ def record_results(
     for path in _pictures_to_send(run, setup, cases, pictures):
         run.tracker.log_artifact(path, "predictions")
     write_manifest(run.folders, config_hash=config_hash(setup.cfg), checkpoint_hash=sha256(checkpoint))
-    atomic_write(folder / "summary.json", json.dumps({"run_id": run.folders.run_id, "metrics": metrics}, indent=1))
+    pruned = setup.trial is not None and setup.trial.pruned
+    metrics |= kept_epoch(setup)
+    ended = {"run_id": run.folders.run_id, "status": "pruned" if pruned else "finished", "metrics": metrics}
+    atomic_write(folder / "summary.json", json.dumps(ended, indent=1))
     lines = {
         "training": f"{progress.seconds:.0f} s, {progress.step} steps",
         "run": run.folders.run_id,
@@ -213,9 +216,9 @@ def record_results(
     }
     if setup.trial is None:
         print_summary(cases, lines)
-    elif setup.trial.pruned:
+    elif pruned:
         run.tracker.set_tags({"status": "pruned"})
-    return metrics | kept_epoch(setup)
+    return metrics
 
 
 def costs(setup: Setup, inference_seconds: Sequence[float], energy_kwh: float | None) -> dict[str, float]:

@@ -22,6 +22,7 @@ from seg.evaluate import Report, test, validate
 from seg.record import Run, chosen_checkpoint, costs, note_start, open_run, record_epoch, record_results, recorded
 from seg.rundir import begin_predictions, find
 from seg.seeding import seed_everything
+from seg.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Result:
 def run(setup: Setup, name: str) -> Result | None:
     """Trains and tests within an open record; None on ranks that do not lead."""
     record = open_run(setup, name) if setup.world.leads else None
-    with interruptible() as interrupted, recorded(record):
+    with interruptible(setup.trial) as interrupted, recorded(record):
         if record:
             note_start(record, setup, name)
         before = joules(setup.precision.device)
@@ -126,8 +127,11 @@ def _test(setup: Setup, record: Run, interrupted: Callable[[], bool], energy_kwh
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turns SIGINT and SIGTERM into a question the loop asks after each step; a second SIGINT ends at once."""
+def interruptible(trial: Trial | None = None) -> Iterator[Callable[[], bool]]:
+    """Turns SIGINT and SIGTERM into a question the loop asks after each step; a second SIGINT ends at once.
+
+    A ``trial`` also stops where its sweep says so.
+    """
     received: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -138,7 +142,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(received)
+        yield lambda: bool(received) or (trial is not None and trial.told_to_stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -162,19 +162,35 @@ def open_tracker(
     return tracker
 
 
-def mark_failed(run: Path, error: str, uri: str | None = None) -> None:
-    """Says that a run failed whose process could not: it was killed, or ran out of memory.
+def add_to_record(
+    run: Path,
+    *,
+    status: str | None = None,
+    error: str = "",
+    tags: Mapping[str, str] | None = None,
+    uri: str | None = None,
+) -> None:
+    """Adds to the record of a run whose process has ended, maybe without a word: it was killed, or ran out of memory.
 
-    In its own folder ``run`` and, with its log, in MLflow: at ``uri``, None: where the folder says. What MLflow does
-    not get now, seg.sync sends later. ``error`` becomes a tag.
+    In its own folder and in MLflow. What MLflow does not get now, seg.sync sends later.
+
+    Args:
+        run: the run's folder.
+        status: FAILED or FINISHED, if that is not known there yet; the run's log goes with it.
+        error: why; becomes a tag.
+        tags: to be set.
+        uri: of MLflow; None: where the folder says.
     """
     outputs, state, journal = run.parent.parent, read_state(run), Journal(run)
     if state is None:  # it died before it could say anything, and the next run that begins will bury it
         return
-    if (run / "log.txt").exists():
-        journal.append({"path": str((run / "log.txt").absolute()), "folder": ""})
-    journal.append(status_report("FAILED", error))
-    write_state(run, replace(state, status="FAILED"))
+    if tags:
+        journal.append({"tags": dict(tags)})
+    if status:
+        if (run / "log.txt").exists():
+            journal.append({"path": str((run / "log.txt").absolute()), "folder": ""})
+        journal.append(status_report(status, error))
+        write_state(run, replace(state, status=status))
     if state.kind == "mlflow":
         try:
             Mlflow(uri or state.uri, outputs).catch_up(find(outputs, str(run)))

@@ -4,6 +4,7 @@ With ``-m`` a sweep of such runs, see seg.sweep.
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from seg.cli import chosen_study, entry, reference
 from seg.config import PLACES
 from seg.engine.allocator import keep_freed_memory
 from seg.errors import ConfigError
+from seg.rundir import RunFolders, find
 from seg.trial import Trial, current_trial
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def main(cfg: DictConfig) -> float | None:
         check(cfg, reference(choices, "train"), f"experiments={study}" if study else "the command line")
         if cfg.resume is not None:
             cfg = resumed(cfg, list(hydra_cfg.overrides.task))
+        elif trial and trial.begun:  # by a job before this one, which was stopped or died
+            cfg = as_begun(cfg, find(Path(cfg.paths.outputs), trial.begun), PLACES)
         keep_freed_memory()
         if result := train(cfg, run_name(cfg, choices, trial), trial):
             metrics |= result.metrics
@@ -58,8 +62,6 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     Raises:
         ConfigError: the run is unknown or finished, or an override would be ignored.
     """
-    from seg.rundir import find
-
     if not cfg.resume:
         raise ConfigError("resume is empty. Give the run's id, the beginning of it, or its folder.")
     folders = find(Path(cfg.paths.outputs), cfg.resume)
@@ -71,9 +73,14 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
             f"resume continues run {folders.run_id} as it began; {', '.join(ignored)} would be ignored. "
             "Leave it out, or start a new run."
         )
+    return as_begun(cfg, folders, (*PLACES[:2], *(key for key in PLACES[2:] if key in given)))
+
+
+def as_begun(cfg: DictConfig, folders: RunFolders, places: Sequence[str]) -> DictConfig:
+    """The configuration that a run began with, to go on with it; ``places`` are where they are now."""
     old = OmegaConf.load(folders.run / "config" / "config.yaml")
     assert isinstance(old, DictConfig)
-    for key in (*PLACES[:2], *(key for key in PLACES[2:] if key in given)):
+    for key in places:
         OmegaConf.update(old, key, OmegaConf.select(cfg, key))
     old.resume = folders.run_id
     return old

@@ -1,17 +1,19 @@
 """What a sweep and its trials tell each other: small files in the trial's folder.
 
 A trial may be this process, another one, or a job on another machine of the cluster; it needs nothing but its folder,
-and one that outlives its sweep loses nothing. ``trial.json`` is the sweep's word before the trial starts, ``run.json``
-and ``result.json`` are the trial's, ``epochs.jsonl`` and ``verdict.json`` the talk about pruning.
+and one that outlives its sweep loses nothing. ``trial.json`` is the sweep's word before the trial starts, ``stop`` its
+last one; ``run.json`` and ``result.json`` are the trial's words, ``epochs.jsonl`` and ``verdict.json`` the talk about
+pruning.
 """
 
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ class Assignment:
     objective: str  # the number of an epoch to report
     prunes: bool  # whether an epoch's report is answered
     token: str = ""  # of the job that is to do it; a queue may start one of an earlier sweep process late
+    deaths: int = 0  # jobs before this one that died without a word, and without an epoch more than the one before
+    reached: int = 0  # epochs reported before this job
 
 
 class Trial:
@@ -57,6 +61,17 @@ class Trial:
         return bool(token == self.assignment.token == os.environ.get(TOKEN, ""))
 
     @property
+    def told_to_stop(self) -> bool:
+        """Whether the sweep has been stopped; a signal is not heard by a trial that still prepares its data."""
+        return (self.folder / "stop").exists()
+
+    @property
+    def begun(self) -> str | None:
+        """Run id of a run that an earlier job of this trial began and saved; None where there is nothing to resume."""
+        run = _read(self.folder / "run.json")
+        return run["run_id"] if run and (Path(run["run"]) / "checkpoints" / "last.pt").exists() else None
+
+    @property
     def tags(self) -> dict[str, str]:
         """Of its run in MLflow."""
         return {"sweep": self.assignment.sweep, "trial": str(self.assignment.number)}
@@ -65,10 +80,12 @@ class Trial:
         """Says which run this trial is, and in which process, which from then on shows that it lives.
 
         Raises:
-            InterruptedRunError: another job does this trial by now.
+            InterruptedRunError: another job does this trial by now, or the sweep has been stopped.
         """
         if not self.wanted:
             raise InterruptedRunError(_TAKEN)
+        if self.told_to_stop:
+            raise InterruptedRunError("the sweep was stopped before this trial began to train")
         content = {"run_id": run.run_id, "run": str(run.run.absolute()), "predictions": str(run.predictions)}
         atomic_write(self.folder / "run.json", json.dumps(content | {"process": asdict(Process.this())}))
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
@@ -83,13 +100,14 @@ class Trial:
 
         A sweep that does not answer in time is not waited for again, until it has answered once more.
         """
-        told = {"epoch": int(numbers["epoch"]), "value": numbers.get(self.assignment.objective)}
+        own, epoch = self.assignment.token, int(numbers["epoch"])
+        told = {"epoch": epoch, "value": numbers.get(self.assignment.objective), "token": own}
         append_line(self.folder / "epochs.jsonl", json.dumps(told))
         if not self.assignment.prunes or told["value"] is None:
             return False
         self._reports += 1
         deadline = time.monotonic() + self._patience
-        while (verdict := _read(self.folder / "verdict.json")).get("epoch", 0) < told["epoch"]:
+        while (verdict := _read(self.folder / "verdict.json")).get("epoch", 0) < epoch or verdict["token"] != own:
             if time.monotonic() >= deadline:
                 self._patience = 0.0
                 return False
@@ -144,13 +162,27 @@ class Watch:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._read = 0  # characters of epochs.jsonl
+        self._read = 0  # bytes of epochs.jsonl
 
-    def assign(self, assignment: Assignment) -> None:
-        """Prepares the folder, before the trial is launched."""
+    def assign(self, assignment: Assignment) -> Assignment:
+        """Prepares the folder, before the trial is launched; the assignment as it stands there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "result.json").unlink(missing_ok=True)
+        before, reached = _read(self.folder / "trial.json"), self._reached()
+        died = bool(before) and not self.result
+        again = before.get("deaths", 0) if before.get("reached") == reached else 0
+        assignment = replace(assignment, deaths=again + 1 if died else 0, reached=reached)
+        for name in ("result.json", "stop"):
+            (self.folder / name).unlink(missing_ok=True)
         atomic_write(self.folder / "trial.json", json.dumps(asdict(assignment), indent=1))
+        return assignment
+
+    def stop(self) -> None:
+        """Asks the trial to save and stop, at once or as soon as it has prepared its data."""
+        atomic_write(self.folder / "stop", "")
+        process = Process(**self.run["process"]) if self.alive else None
+        if process and process.host == Process.this().host:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
 
     def dismiss(self) -> None:
         """Whatever starts in this folder from now on, a job that the cluster starts once more, say, ends at once."""
@@ -160,16 +192,22 @@ class Watch:
     def epochs(self) -> list[dict[str, Any]]:
         """The reports that came since the last call."""
         try:
-            text = (self.folder / "epochs.jsonl").read_text()
+            with (self.folder / "epochs.jsonl").open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
         except FileNotFoundError:
             return []
-        new = text[self._read : text.rfind("\n") + 1]
+        new = new[: new.rfind(b"\n") + 1]
         self._read += len(new)
         return [json.loads(line) for line in new.splitlines()]
 
-    def answer(self, epoch: int, prune: bool) -> None:
-        """The verdict on the reports up to ``epoch``."""
-        atomic_write(self.folder / "verdict.json", json.dumps({"epoch": epoch, "prune": prune}))
+    def answer(self, report: Mapping[str, Any], prune: bool) -> None:
+        """The verdict on the reports up to this one of ``epochs``."""
+        verdict = {"epoch": report["epoch"], "token": report["token"], "prune": prune}
+        atomic_write(self.folder / "verdict.json", json.dumps(verdict))
+
+    def _reached(self) -> int:
+        return max((report["epoch"] for report in Watch(self.folder).epochs()), default=0)
 
     @property
     def run(self) -> dict[str, Any]:
@@ -177,9 +215,22 @@ class Watch:
         return _read(self.folder / "run.json")
 
     @property
+    def told(self) -> bool:
+        """Whether the trial itself said how it ended."""
+        return bool(_read(self.folder / "result.json"))
+
+    @property
     def result(self) -> dict[str, Any]:
-        """``status``, ``metrics``, ``error``, ``hopeless``; empty while the trial goes on, or where it died."""
-        return _read(self.folder / "result.json")
+        """``status``, ``metrics``, ``error``, ``hopeless``; empty while the trial goes on, or where it died.
+
+        One whose process died after its run's last word and before its own finished like the run.
+        """
+        if (result := _read(self.folder / "result.json")) or not (run := self.run):
+            return result
+        concluded = _read(Path(run["run"]) / "summary.json")
+        if not concluded or not Process(**run["process"]).gone:
+            return {}
+        return {"status": concluded["status"], "metrics": concluded["metrics"], "error": None, "hopeless": False}
 
     @property
     def alive(self) -> bool:

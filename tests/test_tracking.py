@@ -21,7 +21,7 @@ from seg import tracking
 from seg.errors import ConfigError
 from seg.mlflow_store import Mlflow, _safe
 from seg.rundir import Process, RunFolders, find, read_state, write_state
-from seg.tracking import Tracker, mark_failed, open_tracker
+from seg.tracking import Tracker, add_to_record, open_tracker
 from seg.unsent import Journal
 
 ADDRESS = "http://user:secret@127.0.0.1:1/"
@@ -312,7 +312,7 @@ def test_a_run_that_was_killed_is_marked_failed(begin: Any, client: Any, outputs
     if buried:
         begin()
         assert client.get_run(folders.run_id).info.status == "KILLED"
-    mark_failed(folders.run, "out of memory:\n  it wanted 80 GB")
+    add_to_record(folders.run, status="FAILED", error="out of memory:\n  it wanted 80 GB")
     run = client.get_run(folders.run_id)
     assert (run.info.status, run.data.tags["error"]) == ("FAILED", "out of memory: it wanted 80 GB")
     assert run.data.metrics["loss"] == 0.5
@@ -325,7 +325,7 @@ def test_a_run_that_was_killed_is_marked_failed(begin: Any, client: Any, outputs
 def test_a_local_run_that_was_killed_is_marked_failed(tmp_path: Path) -> None:
     folders = killed_midway("none", tmp_path)
     assert read_state(folders.run).true_status == "KILLED"
-    mark_failed(folders.run, "out of memory")
+    add_to_record(folders.run, status="FAILED", error="out of memory")
     last = Journal(folders.run).read()[-1]
     assert (last["status"], last["error"]) == ("FAILED", "out of memory")
     assert read_state(folders.run).status == "FAILED"
@@ -333,7 +333,7 @@ def test_a_local_run_that_was_killed_is_marked_failed(tmp_path: Path) -> None:
 
 
 def test_a_run_that_never_began_cannot_be_marked(tmp_path: Path) -> None:
-    mark_failed(tmp_path / "runs/run_a", "it died at once")
+    add_to_record(tmp_path / "runs/run_a", status="FAILED", error="it died at once")
     assert not list(tmp_path.iterdir())
 
 
@@ -346,7 +346,7 @@ def test_what_mlflow_does_not_hear_of_a_failed_run_is_sent_later(
         raise OSError(111, f"Connection refused by {ADDRESS}")
 
     monkeypatch.setattr("mlflow.MlflowClient.log_batch", away)
-    mark_failed(folders.run, "out of memory")
+    add_to_record(folders.run, status="FAILED", error="out of memory")
     assert f"Send it later with: python -m seg.sync run={folders.short}" in caplog.text
     assert "secret" not in caplog.text
     monkeypatch.undo()
@@ -356,7 +356,7 @@ def test_what_mlflow_does_not_hear_of_a_failed_run_is_sent_later(
 
 def test_a_failed_run_that_is_resumed_has_no_error_any_more(begin: Any, client: Any, outputs: Path) -> None:
     folders = killed_midway("mlflow", outputs)
-    mark_failed(folders.run, "out of memory")
+    add_to_record(folders.run, status="FAILED", error="out of memory")
     tracker, _ = begin(run_id=folders.run_id)
     assert "error" not in client.get_run(folders.run_id).data.tags
     tracker.finish("FINISHED")

@@ -80,6 +80,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._begun: set[int] = set()  # trials that this process has begun to take
         self._mine: set[int] = set()  # those it got and has not yet told the end of
+        self._overrides: dict[str, tuple[str, ...]] = {}  # of a grid's jobs, as this process runs them
         self._points: dict[str, dict[str, Any]] = {}  # of a grid sampler
         if space and settings.sampler == "grid":
             points = list(grid_points(space))
@@ -93,19 +94,30 @@ class Ledger:
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Enters those of ``jobs`` that have not been entered yet, which run before all that is drawn.
 
+        A grid's job is known by what varies, and runs as this process says. One that failed for good is entered again.
+
         Raises:
             ConfigError: a search is to start from values that it does not search.
         """
         values = [{} for _ in jobs] if self.space is None else starts(self.space, jobs)
         seen: Counter[str] = Counter()
         with self._lock:
-            known = {trial.user_attrs.get("job") for trial in self._all()}
+            trials = self._all()
+            known = {trial.user_attrs.get("job") for trial in trials}
             for job, fixed in zip(jobs, values, strict=True):
-                grid = {"params": dict(job.params), "overrides": list(job.overrides)} if self.space is None else {}
-                what = grid.get("overrides", fixed)
+                what = dict(job.params) if self.space is None else fixed
                 seen[entry(what)] += 1
-                if (name := entry(what, seen[entry(what)])) not in known:
+                name = entry(what, seen[entry(what)])
+                grid = {"params": what, "overrides": list(job.overrides), "entry": name} if self.space is None else {}
+                self._overrides[name] = job.overrides
+                if name not in known:
                     self._study.enqueue_trial(fixed, {"job": name, **grid})
+            at_work = any(trial.state == TrialState.RUNNING and not self._abandoned(trial) for trial in trials)
+            if self._entered_only and not at_work:
+                again = {trial.user_attrs.get("retry_of") for trial in trials}
+                for trial in rows.shown(trials):
+                    if trial.state == TrialState.FAIL and trial.number not in again:
+                        self._enter_again(trial, attempt=1)
 
     @patient
     def take(self) -> Trial | None:
@@ -159,8 +171,14 @@ class Ledger:
             self._tell(number, TrialState.COMPLETE, [float(value) for value in values])
 
     @patient
-    def prune(self, number: int) -> None:
-        """A trial stopped as ``report`` said it should; its value is the last that was reported."""
+    def prune(self, number: int, value: float | None = None) -> None:
+        """A trial stopped as ``report`` said it should, having reached ``value``; None: what it reported last."""
+        with self._lock, suppress(UpdateFinishedTrialError):
+            trial = self._storage.get_trial(self._id(number))
+            if value is None and trial.last_step is not None:
+                value = trial.intermediate_values[trial.last_step]
+            values = None if value is None else [float(value)]
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED, values)
         self._tell(number, TrialState.PRUNED)
 
     @patient
@@ -201,12 +219,22 @@ class Ledger:
                 else:
                     self._give_up(number)
                 del left[number]
-            return [_trial(trial) for trial in left.values()]
+            return [self._trial(trial.number, rows.params(trial), trial.user_attrs) for trial in left.values()]
 
-    def adopt(self, number: int) -> None:
-        """Makes an orphan this process's own."""
+    @patient
+    def adopt(self, number: int) -> bool:
+        """Makes an orphan this process's own, unless another process was faster; whether it is."""
+        mine, last = asdict(self.worker), self._storage.get_trial(self._id(number)).user_attrs.get("worker", {})
+        while True:
+            after = f"{self.name}: trial {number} after {last.get('host')} {last.get('pid')} {last.get('started')}"
+            last = first_said(self._storage, after, mine)
+            if last == mine:
+                break
+            if not Process(**last).gone:
+                return False
         self.note(number, worker=self._sign())
         self._mine.add(number)
+        return True
 
     def beat(self) -> None:
         """Shows other machines that this process's trials are alive; to be called every minute."""
@@ -305,7 +333,11 @@ class Ledger:
         except UpdateFinishedTrialError:
             return None  # another machine took this process for dead
         self._mine.add(trial.number)
-        return Trial(trial.number, attrs["params"], tuple(attrs["overrides"]), attrs.get("attempt", 1))
+        return self._trial(trial.number, attrs["params"], attrs)
+
+    def _trial(self, number: int, params: dict[str, Any], attrs: dict[str, Any]) -> Trial:
+        overrides = self._overrides.get(attrs.get("entry", ""), attrs["overrides"])
+        return Trial(number, params, tuple(overrides), attrs.get("attempt", 1))
 
     def _wanted(self, number: int) -> bool:
         """Whether the sweep needs the trial of that number, which this process has just taken."""
@@ -331,7 +363,7 @@ class Ledger:
         return process.gone or (process.host != self.worker.host and bool(sign["beat"] < silent))
 
     def _enter_again(self, trial: FrozenTrial, attempt: int) -> None:
-        grid = {key: trial.user_attrs[key] for key in ("params", "overrides") if self.space is None}
+        grid = {key: trial.user_attrs[key] for key in ("params", "overrides", "entry") if self.space is None}
         attrs = {"job": f"{trial.number} again", "retry_of": trial.number, "attempt": attempt}
         self._study.enqueue_trial(rows.params(trial) if self.space else {}, grid | attrs)
 
@@ -362,8 +394,3 @@ class Ledger:
     @patient
     def _drawable(self) -> Any:
         return plots.drawable(self._all(), self.settings.objectives, self.settings.directions)
-
-
-def _trial(trial: FrozenTrial) -> Trial:
-    attrs = trial.user_attrs
-    return Trial(trial.number, rows.params(trial), tuple(attrs["overrides"]), attrs.get("attempt", 1))

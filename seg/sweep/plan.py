@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from seg.checks import check
 from seg.cli import chosen_study, reference
@@ -44,11 +44,6 @@ class Plan:
     definition: dict[str, Any]  # what may not change when the sweep goes on
     choices: Callable[[Sequence[str]], dict[str, str]]  # overrides of a trial → the option of each group
     given: tuple[str, ...]  # places that the command line names: kept in no ledger, for an address may hold a password
-
-    @property
-    def where(self) -> tuple[str, ...]:
-        """The places, as overrides."""
-        return tuple(f"{key}='{value}'" for key in PLACES if (value := OmegaConf.select(self.cfg, key)) is not None)
 
     @property
     def total(self) -> int:
@@ -214,6 +209,11 @@ def _objectives(settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> 
     if len(ways) != len(names) or not {*ways} <= {None, "maximize", "minimize"}:
         faults.append(
             f"hydra.sweeper.direction is {way!r}; it must be maximize or minimize, one for each of {', '.join(names)}."
+        )
+    if settings["pruner"] != "none" and {*names} & {*_COSTS}:
+        faults.append(
+            f"hydra.sweeper.pruner={settings['pruner']} stops trials whose epochs are worse than others', and "
+            f"{', '.join(names)} says nothing of an epoch. Set hydra.sweeper.pruner=none."
         )
     together(ConfigError, faults)
     upward = ("dice", "samples_per_second")

@@ -114,14 +114,14 @@ def _listed(objectives: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({direction})" for name, direction in objectives.items())
 
 
-def first_said(storage: Any, name: str, word: str) -> str:
+def first_said(storage: Any, name: str, word: T) -> T:
     """The word of whoever was the first to say one under this name; an attribute would keep the last.
 
     Of the trials of a study one is the first for every process, at whatever moment it asks.
     """
     words = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
     words.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"word": word}))
-    first: str = words.get_trials(deepcopy=False)[0].user_attrs["word"]
+    first: T = words.get_trials(deepcopy=False)[0].user_attrs["word"]
     return first
 
 

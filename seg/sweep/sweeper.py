@@ -33,6 +33,7 @@ from seg.sweep.workers import OWNER, SILENT, Desk, Order, Workers
 
 log = logging.getLogger(__name__)
 _LOCAL = ("basic", "submitit_local", "joblib")  # launchers whose trials run on this machine
+_OPENING = 60.0  # seconds that the opening of the sweep's run may take
 _FOREVER = 60 * 24 * 365  # minutes; submitit's own limit is one hour
 
 
@@ -71,9 +72,15 @@ def sweep(
         with one_at_a_time(plan.folder):
             ledger.enqueue(plan.jobs)
         experiment = plan.cfg.tracking.experiment or f"{material.cases.name}/{plan.cfg.study}"
-        parent = open_parent(plan, ledger, experiment, arguments) if owns else None
         desks = _desks(plan, hydra_context, task_function, config)
+        parent = open_parent(plan, ledger, experiment, arguments) if owns else None
+        if not owns:
+            _await_parent(ledger)
         _work(plan, ledger, parent, experiment, desks)
+        died = not owns and ledger.over() and _claim(plan)  # the process that kept the sweep's run
+        if died and (parent := open_parent(plan, ledger, experiment, arguments)):
+            with parent.recorded():
+                parent.conclude(ledger)
 
 
 def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, desks: list[Desk]) -> None:
@@ -87,11 +94,10 @@ def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, de
         plan.objectives,
         settings["pruner"] != "none" and len(plan.objectives) == 1,
         tuple(settings["folds"]) if settings["folds"] else None,
-        plan.where,
         plan.given,
+        settings["retries"],
         settings["max_failures"],
     )
-    display = Display(plan, ledger)
 
     def ended(trial: Trial, status: str, said: str) -> None:
         log_to(plan.folder / "log.txt")  # a trial in this process had the terminal's log quiet
@@ -99,14 +105,15 @@ def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, de
         if parent:
             parent.progress(ledger)
 
-    workers = Workers(ledger, order, desks, ended)
     with parent.recorded() if parent else nullcontext():
+        display = Display(plan, ledger)
+        workers = Workers(ledger, order, desks, ended)
         with display.watching(workers):
             workers.work()
         log_to(plan.folder / "log.txt")
         if parent:
             parent.conclude(ledger)
-        failures = ledger.failures()
+        failures = workers.failures()
         if workers.stopped:
             raise InterruptedRunError("The sweep is stopped and saved; the same command goes on with it.")
         if len(failures) >= settings["max_failures"] and not ledger.over():
@@ -117,9 +124,16 @@ def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, de
             )
         if plan.space is None and (missing := _missing(ledger)):
             raise SegError(
-                f"{missing} of {len(plan.jobs)} jobs of the grid did not finish. Mend the cause, and run them as a "
-                "sweep of their own: hydra.sweeper.name=…"
+                f"{missing} of {len(plan.jobs)} jobs of the grid did not finish. Mend the cause; the same command "
+                "tries them again."
             )
+
+
+def _await_parent(ledger: Ledger) -> None:
+    """Lets the process that keeps the sweep's run open it, so that the trials of this one are its children, too."""
+    deadline = time.monotonic() + _OPENING
+    while ledger.parent is None and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _missing(ledger: Ledger) -> int:

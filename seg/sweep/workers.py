@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import queue
+import shutil
 import signal
 import threading
 import time
@@ -18,7 +19,6 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
-from seg.rundir import Process
 from seg.sweep.ledger import Ledger, Trial
 from seg.trial import TOKEN, Assignment, Watch
 
@@ -41,8 +41,8 @@ class Order:
     objectives: tuple[str, ...]
     prunes: bool
     folds: tuple[int, ...] | None  # a trial is a run for each
-    where: tuple[str, ...]  # overrides that say where things lie, for a run that is resumed
-    given: tuple[str, ...]  # those of them that the command line gave, for every trial
+    given: tuple[str, ...]  # overrides of the command line that say where things lie, for every trial
+    retries: int
     max_failures: int
 
 
@@ -63,6 +63,7 @@ class Running:
     since: float = field(default_factory=time.monotonic)
     epoch: int = 0
     value: float | None = None
+    named: bool = False  # its run is in the ledger
 
 
 class Workers:
@@ -85,9 +86,14 @@ class Workers:
         self._in_process = isinstance(desks[0].launcher, BasicLauncher)
         self._on_cluster = type(desks[0].launcher).__name__ == "SlurmLauncher"  # without its import
         self._orphans: queue.SimpleQueue[Trial] = queue.SimpleQueue()
-        self._known_orphans: set[int] = set()
+        self._adopted: set[int] = set()
+        self._failed_before = {number for number, _ in ledger.failures()}
         self._over = threading.Event()
         self._crash: BaseException | None = None
+
+    def failures(self) -> list[tuple[int, str]]:
+        """Number and error of the trials that failed since this process began, the oldest first."""
+        return [failure for failure in self.ledger.failures() if failure[0] not in self._failed_before]
 
     def work(self) -> None:
         """Works in this thread where trials run in it (signals reach only the main one), else in one thread each."""
@@ -130,7 +136,7 @@ class Workers:
             self._run(trial, desk)
 
     def _next(self) -> Trial | None:
-        while not (self.stopped or self._over.is_set() or len(self.ledger.failures()) >= self.order.max_failures):
+        while not (self.stopped or self._over.is_set() or len(self.failures()) >= self.order.max_failures):
             with suppress(queue.Empty):
                 return self._orphans.get_nowait()
             if trial := self.ledger.take():
@@ -143,10 +149,11 @@ class Workers:
     def _run(self, trial: Trial, desk: Desk) -> None:
         """One trial, from its assignment to what the ledger says of it."""
         results = []
-        for fold in self.order.folds or (None,):
-            place = f"trials/{trial.number}" + ("" if fold is None else f"/fold_{fold}")
+        folds = self.order.folds or (None,)
+        if trial.number not in self._adopted:  # nobody ran it before: what lies in its folder is not of this sweep
+            shutil.rmtree(self.order.folder / f"trials/{trial.number}", ignore_errors=True)
+        for fold, watch in zip(folds, self._watches(trial), strict=True):
             part = () if fold is None else (f"data.fold={fold}",)
-            watch = Watch(self.order.folder / place)
             self.running[trial.number] = Running(trial, watch)
             try:
                 result = self._launch(trial, part, watch, desk)
@@ -158,21 +165,31 @@ class Workers:
         self._settle(trial, results)
 
     def _launch(self, trial: Trial, part: tuple[str, ...], watch: Watch, desk: Desk) -> dict[str, Any]:
-        """Runs one part of a trial, or goes on with the run that an earlier process of this sweep began."""
-        overrides = [*trial.overrides, *self.order.given, *part]
+        """Runs one part of a trial, however many jobs it takes: one that somebody else told to stop has saved."""
+        for _ in range(self.order.retries + 1):
+            result = self._job(trial, part, watch, desk)
+            if result["status"] != "killed" or self.stopped or self._in_process:
+                break
+            log.info("trial %d was told to stop; it goes on", trial.number)
+        return result
+
+    def _job(self, trial: Trial, part: tuple[str, ...], watch: Watch, desk: Desk) -> dict[str, Any]:
+        """One job of a trial; it goes on with the run that a job before it began."""
         while watch.alive:  # began under a sweep process that died, and outlived it
             if self.stopped or self._over.is_set():
                 return {"status": "killed", "metrics": {}, "error": None, "hopeless": False}
             time.sleep(_IDLE)
         if watch.result.get("status") in _ENDED:
-            return watch.result
-        if run := watch.run:
-            if (Path(run["run"]) / "checkpoints" / "last.pt").exists():
-                overrides = [f"resume='{run['run_id']}'", *self.order.where]
-            else:
-                self._bury(watch, "its process died before the first checkpoint")
+            return self._concluded(watch)
+        if (run := watch.run) and not (Path(run["run"]) / "checkpoints" / "last.pt").exists():
+            self._bury(watch, "its process died before the first checkpoint")
         token = uuid.uuid4().hex
-        watch.assign(self._assignment(trial, token))
+        deaths = watch.assign(self._assignment(trial, token)).deaths
+        if self._in_process and deaths > self.order.retries + 1:  # each time it took the sweep with it
+            error = f"its process died {deaths} times at the same epoch, out of memory perhaps"
+            self._bury(watch, error)
+            return {"status": "failed", "metrics": {}, "error": error, "hopeless": True}
+        overrides = [*trial.overrides, *self.order.given, *part]
         error = "its process died without a word; the end of its log may tell why"
         try:
             own = (f"+hydra.job.env_set.{TOKEN}='{token}'", *_in(watch.folder))
@@ -191,8 +208,8 @@ class Workers:
             while watch.alive:
                 time.sleep(_IDLE)
         watch.dismiss()
-        if result := watch.result:
-            return result
+        if watch.result:
+            return self._concluded(watch)
         if self.stopped:
             return {"status": "killed", "metrics": {}, "error": None, "hopeless": False}
         self._bury(watch, error)
@@ -205,27 +222,39 @@ class Workers:
 
     def _bury(self, watch: Watch, error: str) -> None:
         """Marks the run of a process that died FAILED, in its folder and in MLflow."""
-        from seg.tracking import mark_failed
+        from seg.tracking import add_to_record
 
         if run := watch.run:
-            mark_failed(Path(run["run"]), error, self.order.uri)
+            add_to_record(Path(run["run"]), status="FAILED", error=error, uri=self.order.uri)
+
+    def _concluded(self, watch: Watch) -> dict[str, Any]:
+        """The result of a trial; where its process died after its run's last word, the run's record is closed, too."""
+        from seg.tracking import add_to_record
+
+        result, run = watch.result, watch.run
+        if result["status"] in ("finished", "pruned") and not watch.told:
+            add_to_record(Path(run["run"]), status="FINISHED", uri=self.order.uri)
+        return result
 
     def _judged(self, trial: Trial, fold: int | None, results: list[dict[str, Any]]) -> bool:
         """Whether the folds so far are enough to give the trial up."""
-        if fold is None or not self.order.prunes or self.order.folds is None:
+        from seg.tracking import add_to_record
+
+        if fold is None or self.order.folds is None:
             return False
         value = results[-1]["metrics"].get(self.order.objectives[0], math.nan)
         last = len(results) == len(self.order.folds)
         if self.ledger.report(trial.number, self.order.folds.index(fold), value) and not last:
             results[-1] = results[-1] | {"status": "pruned"}
+            for watch in self._watches(trial):
+                if run := watch.run:
+                    add_to_record(Path(run["run"]), tags={"status": "pruned"}, uri=self.order.uri)
             return True
         return False
 
     def _settle(self, trial: Trial, results: list[dict[str, Any]]) -> None:
         """Tells the ledger how the trial ended."""
-        runs = [watch.run for watch in self._watches(trial, len(results)) if watch.run]
-        notes = {key: ",".join(run[key] for run in runs) for key in ("run_id", "predictions")}
-        self.ledger.note(trial.number, **notes)
+        self._name_runs(trial)
         status, hopeless = results[-1]["status"], results[-1].get("hopeless", False)
         values = [
             _mean([result["metrics"].get(name, math.nan) for result in results]) for name in self.order.objectives
@@ -242,18 +271,24 @@ class Workers:
         elif status == "finished":
             self.ledger.complete(trial.number, values)
         elif status == "pruned":
-            self.ledger.prune(trial.number)
+            self.ledger.prune(trial.number, values[0] if self.order.folds else None)
         else:
             status, said = "failed", results[-1]["error"] or "its process was told to stop"
         if status == "failed":
             self.ledger.fail(trial.number, said, retry=not hopeless)
         self._ended(trial, status, said)
 
-    def _watches(self, trial: Trial, parts: int) -> list[Watch]:
+    def _name_runs(self, trial: Trial) -> None:
+        """Tells the ledger which runs a trial has."""
+        runs = [run for watch in self._watches(trial) if (run := watch.run)]
+        notes = {key: ",".join(run[key] for run in runs) for key in ("run_id", "predictions")}
+        self.ledger.note(trial.number, **notes)
+
+    def _watches(self, trial: Trial) -> list[Watch]:
         folder = self.order.folder / f"trials/{trial.number}"
         if self.order.folds is None:
             return [Watch(folder)]
-        return [Watch(folder / f"fold_{fold}") for fold in self.order.folds[:parts]]
+        return [Watch(folder / f"fold_{fold}") for fold in self.order.folds]
 
     def _watch(self) -> None:
         """Carries the trials' reports to the ledger and its verdicts back; shows that this process lives."""
@@ -272,20 +307,23 @@ class Workers:
                 orphans = now
 
     def _carry(self, running: Running) -> None:
+        if not running.named and running.watch.run:
+            running.named = True
+            self._name_runs(running.trial)
         for report in running.watch.epochs():
             running.epoch, value = report["epoch"], report["value"]
             if value is None:
                 continue
             running.value = value
-            if self.order.folds is None and self.order.prunes:
+            if self.order.folds is None:
                 prune = self.ledger.report(running.trial.number, running.epoch, value)
-                running.watch.answer(running.epoch, prune)
+                if self.order.prunes:
+                    running.watch.answer(report, prune)
 
     def _find_orphans(self) -> None:
         for trial in self.ledger.orphans():
-            if trial.number not in self._known_orphans and trial.number not in self.running:
-                self._known_orphans.add(trial.number)
-                self.ledger.adopt(trial.number)
+            if trial.number not in self.running and self.ledger.adopt(trial.number):
+                self._adopted.add(trial.number)
                 self._orphans.put(trial)
 
     @contextmanager
@@ -301,10 +339,7 @@ class Workers:
             if self._in_process and self.running:
                 raise KeyboardInterrupt  # a trial that trains already hears the signal itself
             for running in [] if self._on_cluster else list(self.running.values()):
-                process = Process(**running.watch.run["process"]) if running.watch.alive else None
-                if process and process.host == Process.this().host:
-                    with suppress(ProcessLookupError):
-                        os.kill(process.pid, signal.SIGTERM)
+                running.watch.stop()
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

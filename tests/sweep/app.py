@@ -27,12 +27,16 @@ def main(cfg: DictConfig) -> float:
     metrics: dict[str, float] = {}
     with trial.reported(metrics):
         outputs = Path(cfg.paths.outputs)
+        act, _, number = str(cfg.arm).partition("_")
+        if act == "prepare":
+            (outputs / "prepares").touch()
+            time.sleep(float(number))
         folders = claim(outputs, uuid.uuid4().hex)
         trial.begin(folders)
         atomic_write(folders.run / "config/config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        act, _, number = str(cfg.arm).partition("_")
         log = {"arm": cfg.arm, "seed": cfg.seed, "pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
         log |= {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "job": os.environ.get("SLURM_JOB_ID")}
+        log |= {"parent": trial.assignment.parent}
         with (outputs / "acts.jsonl").open("a") as file:
             file.write(json.dumps(log | {"trial": trial.assignment.number, "fold": cfg.data.fold}) + "\n")
         value = cfg.seed / 10

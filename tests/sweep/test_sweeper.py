@@ -42,7 +42,7 @@ class Sweeps:
         command = [sys.executable, str(APP), "-m", *self.common, *arguments]
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         environment["PYTHONPATH"] = str(ROOT)
-        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "process_group": 0}
         return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
     def run(self, *arguments: str, code: int = 0) -> str:
@@ -212,7 +212,38 @@ def test_two_processes_share_one_storage(sweeps: Sweeps, tmp_path: Path) -> None
         assert process.returncode == 0, said
     assert len(sweeps.acts) == 9
     assert len({act["pid"] for act in sweeps.acts}) == 2
+    assert len({act["parent"] for act in sweeps.acts} - {None}) == 1
     assert list(sweeps.trials["state"]) == ["finished"] * 9
+
+
+def test_a_process_concludes_the_sweep_of_another_that_died(sweeps: Sweeps, tmp_path: Path) -> None:
+    shared = ("seed=1,2,3,4", f"hydra.sweeper.storage={tmp_path / 'shared.log'}")
+    owner = sweeps.start("arm=sleep_2", *shared)
+    until((sweeps.outputs / "acts.jsonl").exists)
+    other = sweeps.start("arm=sleep_2", *shared)
+    until(lambda: len({act["pid"] for act in sweeps.acts}) == 2)
+    owner.kill()
+    owner.communicate()
+    _, said = other.communicate(timeout=300)
+    assert other.returncode == 0, said
+    assert list(sweeps.trials["state"]) == ["finished"] * 4
+    (parent,) = {act["parent"] for act in sweeps.acts}
+    state = json.loads((sweeps.outputs / f"runs/run_{parent[:8]}/state.json").read_text())
+    assert state["status"] == "FINISHED"
+
+
+def test_ctrl_c_reaches_all_processes_and_loses_no_trial(sweeps: Sweeps) -> None:
+    grid = ("arm=sleep_3", "seed=1,2,3", "hydra.sweeper.n_jobs=2")
+    process = sweeps.start(*grid)
+    until((sweeps.outputs / "acts.jsonl").exists)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "the same command goes on" in said
+    sweeps.run_alone(*grid)
+    trials = sweeps.trials
+    assert sorted(trials["seed"]) == [1, 2, 3]
+    assert set(trials["state"]) == {"finished"}
 
 
 @pytest.mark.parametrize(
@@ -240,6 +271,15 @@ def test_two_processes_share_one_storage(sweeps: Sweeps, tmp_path: Path) -> None
         ),
         (["seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.enqueue=[{seeed: 1}]"], ["seeed", "'seed'"]),
         (["seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner=wilcoxon"], ["folds"]),
+        (
+            [
+                "seed=choice(1,2)",
+                "hydra.sweeper.n_trials=2",
+                "hydra.sweeper.pruner=median",
+                "hydra.sweeper.objective=params",
+            ],
+            ["params", "pruner"],
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
@@ -268,3 +308,73 @@ def test_the_same_grid_with_its_places_named_otherwise_is_the_same_grid(sweeps: 
     sweeps.common = [argument for argument in sweeps.common if not argument.startswith("paths.cache")]
     sweeps.run("seed=1,2")
     assert len(sweeps.acts) == 2
+
+
+def test_settings_without_effect_make_no_other_jobs_and_hold_for_those_that_are_left(sweeps: Sweeps) -> None:
+    sweeps.run("arm=well,fail", "seed=1", code=1)
+    sweeps.run("arm=well,fail", "seed=1", "trainer.workers=1", code=1)
+    assert [act["arm"] for act in sweeps.acts] == ["well", "fail", "fail", "fail", "fail"]
+    config = (sweeps.outputs / "runs").glob("*/config/config.yaml")
+    workers = sorted(line for path in config for line in path.read_text().splitlines() if "  workers:" in line)
+    assert workers == ["  workers: 1"] * 2 + ["  workers: auto"] * 3
+
+
+def test_the_failed_jobs_of_a_grid_are_tried_again_by_the_same_command(sweeps: Sweeps) -> None:
+    few = ("arm=once,well", "hydra.sweeper.retries=0", "hydra.sweeper.max_failures=1")
+    said = sweeps.run(*few, code=1)
+    assert "max_failures" in said
+    sweeps.run(*few)
+    trials = sweeps.trials
+    assert sorted(trials[trials["state"] == "finished"]["arm"]) == ["once", "well"]
+    assert [act["arm"] for act in sweeps.acts].count("well") == 1
+
+
+def test_a_trial_that_takes_the_sweep_with_it_each_time_is_given_up(sweeps: Sweeps) -> None:
+    grid = ("arm=kill,well", "hydra.sweeper.retries=0")
+    for _ in range(2):
+        sweeps.run_alone(*grid, code=-signal.SIGKILL)
+    sweeps.run_alone(*grid, code=1)
+    trials = sweeps.trials.set_index("arm")
+    assert trials.loc["well", "state"] == "finished"
+    assert "died 2 times" in trials.loc["kill", "error"]
+    assert len(trials.loc["kill", "run_id"]) == 32
+
+
+def test_what_lies_in_the_folder_of_a_new_trial_is_not_believed(sweeps: Sweeps) -> None:
+    sweeps.run("seed=1,2")
+    (sweeps.folder / "journal.log").unlink()
+    sweeps.run("seed=1,2")
+    assert len(sweeps.acts) == 4
+
+
+def test_trials_that_prepare_their_data_hear_that_the_sweep_is_stopped(sweeps: Sweeps) -> None:
+    process = sweeps.start("arm=prepare_3,well", "hydra.sweeper.n_jobs=2")
+    until((sweeps.outputs / "prepares").exists)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "the same command goes on" in said
+    assert "prepare_3" not in [act["arm"] for act in sweeps.acts]
+    sweeps.run_alone("arm=prepare_3,well", "hydra.sweeper.n_jobs=2")
+    assert sorted(act["arm"] for act in sweeps.acts) == ["prepare_3", "well"]
+
+
+def test_each_epoch_is_kept_though_nothing_is_pruned(sweeps: Sweeps) -> None:
+    sweeps.run("seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=grid")
+    assert "intermediate" in (sweeps.folder / "plots/plots.html").read_text().lower()
+
+
+def test_a_trial_pruned_over_folds_has_the_mean_of_its_folds(sweeps: Sweeps) -> None:
+    sweeps.run(
+        "seed=choice(1,5)",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.enqueue=[{seed: 5}, {seed: 1}]",
+        "hydra.sweeper.folds=[0,1,2]",
+        "hydra.sweeper.pruner=median",
+        "hydra.sweeper.pruner_options={n_startup_trials: 1}",
+    )
+    pruned = sweeps.trials.set_index("seed").loc[1]
+    assert pruned["state"] == "pruned"
+    assert pruned["val_dice"] == pytest.approx(0.11)
+    runs = [sweeps.outputs / "runs" / f"run_{run_id[:8]}" for run_id in pruned["run_id"].split(",")]
+    assert 1 <= len(runs) < 3
