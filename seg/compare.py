@@ -133,12 +133,18 @@ def selected(cfg: DictConfig, outputs: Path) -> list[RunFolders]:
     kind, value = ("study", str(cfg.study)) if cfg.study is not None else ("sweep", str(cfg.sweep))
     table = recorded(outputs, cfg.tracking.uri, status="finished", **{kind: value})
     wanted = [run_id for run_id in table["run_id"][::-1] if run_id not in set(table["parent"])]
-    here = {folders.run_id: folders for folders in claimed(outputs)}
-    if away := [run_id for run_id in wanted if run_id not in here]:
+    chosen, away = here(wanted, outputs)
+    if away:
         print(f"{len(away)} runs of {kind}={value} are left out, for they have no folder in {outputs}: {few(away)}.")
-    if not wanted or len(away) == len(wanted):
+    if not chosen:
         raise ConfigError(f"{kind}={value} has no finished run in {outputs}. Wait for one, or set paths.outputs=…")
-    return [here[run_id] for run_id in wanted if run_id in here]
+    return chosen
+
+
+def here(run_ids: Sequence[str], outputs: Path) -> tuple[list[RunFolders], list[str]]:
+    """The folders of the runs that have one in ``outputs``, in their order, and the ids of the others."""
+    known = {folders.run_id: folders for folders in claimed(outputs)}
+    return [known[run_id] for run_id in run_ids if run_id in known], [id_ for id_ in run_ids if id_ not in known]
 
 
 def case_set(runs: Sequence[ScoredRun], root: str | None) -> "CaseSet":

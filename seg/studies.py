@@ -2,6 +2,10 @@
 
 import html
 import json
+import logging
+import re
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from seg.atomic import atomic_write
-from seg.errors import ConfigError
+from seg.errors import ConfigError, DataError, SegError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from seg.report.scores import Incomplete
     from seg.report.statistics import Analysis
     from seg.report.typeset import Table
 
+log = logging.getLogger(__name__)
 FILE = "study.json"
 _COSTS = {  # in a run's record → in the table
     "params.parameters": "params",
@@ -58,18 +64,26 @@ class Asked:
 
 
 def main(cfg: DictConfig) -> None:
-    """Makes a study's report again from what the record holds, whole or half done.
+    """Makes a study's report again from what the record holds, whole or half done; or the progress on a data set.
 
     Raises:
-        ConfigError: no study is named, or none of that name was run here.
+        ConfigError: it is not clear what is asked, or no run of it is known here.
         DataError: its scores do not fit together.
     """
     study = cfg.study or cfg.experiments
-    if not study:
-        raise ConfigError("Say which study: python -m seg.report experiments=attention")
+    if bool(study) == bool(cfg.dataset):
+        raise ConfigError(
+            f"Say {'only one of them' if study else 'what to report'}: experiments=attention, a study, for its tables "
+            "and its page; or data=hippocampus, a data set, for all results on it over time."
+        )
+    if cfg.dataset:
+        from seg.progress import main as progress
+
+        return progress(cfg)
     outputs = Path(cfg.paths.outputs)
     folder = find_sweep(outputs, str(study))
     print(report(folder, outputs, cfg.tracking.uri)[0])
+    return None
 
 
 def find_sweep(outputs: Path, study: str) -> Path:
@@ -105,7 +119,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     """
     from seg.report.figures import write_figures
     from seg.report.statistics import analyse
-    from seg.report.tables import markdown, tables, write_tables
+    from seg.report.tables import effects_table, markdown, tables, write_tables
     from seg.runs import runs, scores_of
 
     asked = Asked.read(folder)
@@ -118,20 +132,57 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     if len(there) < 2 or asked.arms[0] not in there:
         return f"{head}\nThere is nothing to compare so far: the baseline and another arm must have finished.\n", []
     scores = scores_of(table, outputs, uri).merge(table[["run_id", "arm", "seed", "fold"]], on="run_id")
-    rule: Any = "refuse" if len(table) >= asked.runs else "common"
+    rule: Incomplete = "refuse" if len(table) >= asked.runs else "common"
     analysis = analyse(
         scores, baseline=there[0], arms=there, against=asked.against, margin=asked.margin, incomplete=rule
     )
-    cost = costs(table)
+    cost, effects = costs(table), factor_effects(asked, scores, rule)
+    more = [effects_table(effects)] if effects is not None else []
     scores.to_csv(folder / "scores.csv", index=False)
-    written = [folder / "scores.csv", *write_tables(analysis, folder, cost), *write_figures(analysis, folder)]
-    effects = factor_effects(asked, scores)
+    written = [folder / "scores.csv", *write_tables(analysis, folder, cost, more), *write_figures(analysis, folder)]
     if effects is not None:
         atomic_write(folder / "effects.csv", effects.to_csv(index=False))
         written.append(folder / "effects.csv")
-    page = _page(asked, head, analysis, tables(analysis, cost), effects, folder)
+    compared = side_by_side(asked, table, folder, outputs)
+    page = _page(asked, head, analysis, [*tables(analysis, cost), *more], compared, folder)
     atomic_write(folder / "report.html", page)
-    return f"{head}\n{markdown(analysis, cost)}", [*written, folder / "report.html"]
+    written += [folder / "compare.html"] * bool(compared) + [folder / "report.html"]
+    return f"{head}\n{markdown(analysis, cost, more)}", written
+
+
+def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Path) -> str:
+    """Writes ``compare.html``: the same slices from every arm, of one seed, each arm's folds in one column.
+
+    Args:
+        asked: the study's question.
+        table: its finished runs.
+        folder: of the study.
+        outputs: holds the runs.
+
+    Returns:
+        What the page shows, in words; "" where it cannot be made, and then a line of the log says why.
+    """
+    from seg.compare import compare, counted, here
+
+    seed = table.groupby("seed")["run_id"].count().idxmax()  # the first one, once the study is whole
+    runs = table[table["seed"] == seed].assign(place=table["arm"].map(asked.arms.index)).sort_values(["place", "fold"])
+    name = f"seed {int(seed)}"
+    try:
+        chosen, away = here(list(runs["run_id"]), outputs)
+        if not chosen:
+            raise DataError(f"{outputs} has no run of {name}.")
+        page = compare(chosen, outputs, name=f"Study {asked.name}, {name}", pooled=True)
+        if not page.shared:
+            raise DataError(f"No case of {name} has masks of two arms in {outputs}.")
+    except (SegError, OSError) as error:
+        log.warning(
+            "No page of slices in %s: %s Another way: python -m seg.compare study=%s", folder, error, asked.name
+        )
+        return ""
+    atomic_write(folder / "compare.html", page.text)
+    lost = {"run": len(away), "mask": len(page.missing)}
+    words = [counted(len(page.how), "case"), name, *(f"{counted(n, what)} not found" for what, n in lost.items() if n)]
+    return ", ".join(words)
 
 
 def costs(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -141,66 +192,42 @@ def costs(table: "pd.DataFrame") -> "pd.DataFrame":
     return table.groupby("arm").agg(ways).rename(columns=known)
 
 
-def factor_effects(asked: Asked, scores: "pd.DataFrame") -> "pd.DataFrame | None":
-    """Main effects and interactions of a factorial design; None for another one, or while an arm is missing."""
+def factor_effects(asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete") -> "pd.DataFrame | None":
+    """Main effects and interactions of a factorial design; None for another one, or while an arm is missing.
+
+    What is done about missing runs, ``incomplete``, is as in the study's other tables.
+    """
     from seg.report.factorial import effects
 
     if not asked.factors or set(scores["arm"]) != set(asked.arms):
         return None
     levels = {factor: scores["arm"].map(by_arm) for factor, by_arm in asked.factors.items()}
-    return effects(scores.assign(**levels), list(asked.factors), margin=asked.margin)
+    return effects(scores.assign(**levels), list(asked.factors), margin=asked.margin, incomplete=incomplete)
 
 
-def _page(
-    asked: Asked,
-    head: str,
-    analysis: "Analysis",
-    tables: "list[Table]",
-    effects: "pd.DataFrame | None",
-    folder: Path,
-) -> str:
-    """One file that needs no network: question, findings, tables, figures, what the arms are."""
+def _page(asked: Asked, head: str, analysis: "Analysis", shown: "Sequence[Table]", compared: str, folder: Path) -> str:
+    """One file that needs no network: question, findings, figures, tables, what the arms are."""
+    from seg.report.page import list_html, page, svg, table_html
+
     notice = next((line.strip("*") for line in head.splitlines() if line.startswith("**")), "")
-    words = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in analysis.sentences())
-    figures = "".join(
-        f"<figure role=img aria-label='{alt}'>{_svg(folder / f'{name}.svg')}<figcaption>{alt}</figcaption></figure>"
+    parts = [f"<p class=notice role=status>{html.escape(notice)}</p>"] if notice else []
+    parts.append(list_html(analysis.sentences()))
+    if compared:
+        link = "<a href=compare.html>The same slices from every arm, side by side</a>"
+        parts.append(f"<p>{link} ({html.escape(compared)}).</p>")
+    parts += [
+        f"<figure role=img aria-label='{alt}'>{svg(folder / f'{name}.svg')}<figcaption>{alt}</figcaption></figure>"
         for name, alt in _FIGURES.items()
         if (folder / f"{name}.svg").exists()
-    )
+    ]
+    parts += map(table_html, shown)
     arms = "".join(
         f"<tr><th scope=row>{html.escape(arm)}</th><td>{_changes(asked.different.get(arm, {}))}</td></tr>"
         for arm in asked.arms
     )
-    shown = "".join(map(_html, tables))
-    if effects is not None:
-        plain = effects.to_html(index=False, float_format="{:.4f}".format, border=0)
-        shown += f"<h2>Effects of the factors</h2><div class=wide>{plain}</div>"
-    return _PAGE.format(
-        title=html.escape(asked.name),
-        question=html.escape(asked.question),
-        notice=f"<p class=notice role=status>{html.escape(notice)}</p>" if notice else "",
-        words=words,
-        tables=shown,
-        figures=figures,
-        arms=arms,
-    )
-
-
-def _html(table: "Table") -> str:
-    head = "".join(f"<th scope=col>{html.escape(text)}</th>" for text in table.heads)
-    body = []
-    for title, rows in table.blocks.items():
-        if title:
-            body.append(f"<tr><th class=block colspan={len(table.heads)}>{html.escape(title)}</th></tr>")
-        for first, *rest in rows:
-            cells = "".join(
-                f"<td>{'<b>' * cell.bold}{html.escape(cell.text)}{'</b>' * cell.bold} {cell.mark}</td>" for cell in rest
-            )
-            body.append(f"<tr><th scope=row>{html.escape(first.text)}</th>{cells}</tr>")
-    return (
-        f"<h2>{html.escape(table.name)}</h2><div class=wide><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table></div><p class=note>{html.escape(table.note)}</p>"
-    )
+    table = f"<table class=arms><tbody>{arms}</tbody></table>"
+    parts.append(f"<h2>What each arm changes</h2><div class=wide>{table}</div>")
+    return page(asked.name, asked.question, "\n".join(parts))
 
 
 def _changes(different: dict[str, Any]) -> str:
@@ -209,44 +236,10 @@ def _changes(different: dict[str, Any]) -> str:
     return "<br>".join(f"<code>{html.escape(f'{key}: {value}')}</code>" for key, value in different.items())
 
 
-def _svg(path: Path) -> str:
-    """The picture without what only a file of its own needs; its names are ours, its texts escaped by matplotlib."""
-    text = path.read_text(encoding="utf-8")
-    return text[text.index("<svg") :]
-
-
-_PAGE = """<!doctype html>
-<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width">
-<meta http-equiv=Content-Security-Policy content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --ink: #1c1c1e; --faint: #6b6b70; --line: #d9d9de; --paper: #fff; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: #ececee; --faint: #a0a0a6; --line: #3a3a40; --paper: #161618; }} }}
-body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
-  margin: 2.5rem auto; padding: 0 1.2rem; }}
-h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.1rem; margin: 2.2rem 0 .6rem; }}
-.question {{ font-size: 1.15rem; color: var(--faint); margin: .2rem 0 1.4rem; }}
-.notice {{ border-left: 4px solid #c77700; padding: .4rem .8rem; }}
-.note, figcaption {{ color: var(--faint); font-size: .85rem; }}
-.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-td {{ white-space: nowrap; }}
-th, td {{ padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }}
-th[scope=row], th.block, th:first-child, .arms td {{ text-align: left; }} th.block {{ font-style: italic; }}
-figure {{ margin: 1.5rem 0; background: #fff; padding: .6rem; }} figure svg {{ max-width: 100%; height: auto; }}
-</style></head>
-<body><main>
-<h1>{title}</h1><p class=question>{question}</p>{notice}
-<ul>{words}</ul>
-{figures}
-{tables}
-<h2>What each arm changes</h2><div class=wide><table class=arms><tbody>{arms}</tbody></table></div>
-</main></body></html>
-"""
-
-
 def run() -> None:
     """``python -m seg.report``."""
     from seg.cli import entry
 
+    # conf/data is a group, so Hydra would take data=… for one of its options.
+    sys.argv[1:] = [re.sub("^data=", "dataset=", argument) for argument in sys.argv[1:]]
     entry("report", main)()

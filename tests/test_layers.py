@@ -17,7 +17,7 @@ LAYERS = {
     "engine": 3, "report": 3,
     "config": 4, "checks": 5, "rundir": 4, "unsent": 4, "provenance": 4, "trial": 5, "tested": 5,
     "mlflow_store": 5, "tracking": 5, "evaluate": 5, "console": 5, "material": 5, "build": 6, "record": 7, "cli": 7,
-    "run": 8, "sweep": 8, "train": 8, "clean": 8, "sync": 8, "runs": 8, "compare": 8, "studies": 8,
+    "run": 8, "sweep": 8, "train": 8, "clean": 8, "sync": 8, "runs": 8, "compare": 8, "studies": 8, "progress": 8,
 }  # fmt: skip
 DOORS = {
     "mlflow": {"mlflow_store.py"},

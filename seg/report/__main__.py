@@ -1,4 +1,4 @@
-"""``python -m seg.report experiments=attention``: a study's tables, figures and page, from what was recorded."""
+"""``python -m seg.report``: of a study (``experiments=…``) or of a data set (``data=…``), from what was recorded."""
 
 from seg.studies import run
 

@@ -83,10 +83,14 @@ class View:
 
 @dataclass
 class Page:
-    """The page and what is worth telling of it: how each case was packed, and which masks were not found."""
+    """The page and what is worth telling of it: how each case was packed, and which masks were not found.
+
+    ``shared`` counts the cases that two columns or more have a mask of.
+    """
 
     runs: int
     columns: int
+    shared: int = 0
     text: str = ""
     how: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -147,6 +151,7 @@ def _packed(
         if case.id in column.scores and not there:
             page.missing.append(f"{case.id} of {column.label}")
     page.how[case.id] = packed.how
+    page.shared += sum(here) > 1
     return packed.about | {"here": here}, packed.payload
 
 

@@ -25,20 +25,23 @@ COST = {
 MARKS = {"better": "▲", "worse": "▼", "equivalent": "≈"}
 
 
-def write_tables(analysis: Analysis, folder: Path, cost: pd.DataFrame | None = None) -> list[Path]:
+def write_tables(
+    analysis: Analysis, folder: Path, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()
+) -> list[Path]:
     """Writes ``table.md``, ``table.tex`` and ``table.csv`` into ``folder``.
 
     Args:
         analysis: of seg.report.statistics.
         folder: where the files go.
         cost: indexed by arm, any of the columns of ``COST``; what is missing is left out.
+        more: tables that stand behind the analysis' own in Markdown and LaTeX.
 
     Returns:
         The files written.
     """
     contents = {
-        "table.md": markdown(analysis, cost),
-        "table.tex": latex(analysis, cost),
+        "table.md": markdown(analysis, cost, more),
+        "table.tex": latex(analysis, cost, more),
         "table.csv": wide(analysis, cost).to_csv(index=False),
     }
     for name, content in contents.items():
@@ -46,16 +49,16 @@ def write_tables(analysis: Analysis, folder: Path, cost: pd.DataFrame | None = N
     return [folder / name for name in contents]
 
 
-def markdown(analysis: Analysis, cost: pd.DataFrame | None = None) -> str:
+def markdown(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> str:
     """The findings in words, then every table, in GitHub's Markdown."""
     words = "\n".join(f"- {typeset.markdown_text(sentence)}" for sentence in analysis.sentences())
-    return "\n\n".join([words, *(typeset.markdown(table) for table in tables(analysis, cost))]) + "\n"
+    return "\n\n".join([words, *(typeset.markdown(table) for table in [*tables(analysis, cost), *more])]) + "\n"
 
 
-def latex(analysis: Analysis, cost: pd.DataFrame | None = None) -> str:
+def latex(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> str:
     """Every table as a LaTeX float; the document loads booktabs and graphicx."""
     head = r"% \usepackage{booktabs,graphicx}; wide tables shrink to the width of the line" + "\n"
-    return head + "\n".join(typeset.latex(table) for table in tables(analysis, cost))
+    return head + "\n".join(typeset.latex(table) for table in [*tables(analysis, cost), *more])
 
 
 def wide(analysis: Analysis, cost: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -175,18 +178,7 @@ def _comparisons(analysis: Analysis) -> Table:
         ]
         for metric, part in analysis.comparisons.groupby("metric", sort=False)
     }
-    level = percent(1 - meta.alpha)
-    heads = [
-        "Comparison",
-        "Difference",
-        f"{level} interval",
-        "p mean",
-        "p ranks",
-        "Effect",
-        "W/T/L",
-        "Visible",
-        "Verdict",
-    ]
+    heads = _heads("Comparison", percent(1 - meta.alpha))
     margins = "; ".join(
         f"{NAMES[metric]} ±{margin:g} {unit(metric)}".rstrip() for metric, margin in meta.margins.items()
     )
@@ -200,11 +192,41 @@ def _comparisons(analysis: Analysis) -> Table:
     return Table("Comparisons", heads, blocks, note)
 
 
+def effects_table(effects: pd.DataFrame, metric: str = "dice") -> Table:
+    """Main effects and interactions of a factorial design.
+
+    Args:
+        effects: of ``seg.report.factorial.effects``, at its own level.
+        metric: that they are of.
+    """
+    blocks = {
+        "Main effects" if order == 1 else f"Interactions of {order} factors": [
+            [Cell(line["effect"]), *_contrast(line, metric)] for _, line in part.iterrows()
+        ]
+        for order, part in effects.groupby("order")
+    }
+    note = (
+        f"{NAMES[metric]}. A main effect: the level minus the factor's first one, over all settings of the others. An "
+        'interaction: how much more a level brings where the other is on; "better": they help each other. All effects '
+        f"are one family of {len(effects)} (Holm); the columns are those of the comparisons."
+    )
+    return Table("Effects", _heads("Effect of", percent(0.95)), blocks, note)
+
+
+def _heads(first: str, level: str) -> list[str]:
+    shown = ("Difference", f"{level} interval", "p mean", "p ranks", "Effect", "W/T/L", "Visible", "Verdict")
+    return [first, *shown]
+
+
 def _compared(line: "pd.Series[Any]", metric: str) -> list[Cell]:
+    return [Cell(f"{line['arm']} – {line['against']}"), *_contrast(line, metric)]
+
+
+def _contrast(line: "pd.Series[Any]", metric: str) -> list[Cell]:
+    """Difference, interval, tests, sizes and verdict of a contrast of arms."""
     ends = f"[{signed(line['ci_low'], metric)}, {signed(line['ci_high'], metric)}]"
     visible = size(line["smallest"], metric) if isfinite(line["smallest"]) else "–"
     return [
-        Cell(f"{line['arm']} – {line['against']}"),
         Cell(signed(line["difference"], metric)),
         Cell(ends),
         Cell(spelled_p(line["p_mean_holm"])),
