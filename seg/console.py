@@ -26,13 +26,16 @@ _PLAIN_EVERY = 60.0  # seconds between two plain lines within an epoch
 
 
 class Display:
-    """The progress of one run. Silent where ``shown`` is false: on every rank but the first."""
+    """The progress of one run. Silent where ``shown`` is false: on every rank but the first.
 
-    def __init__(self, budget: Budget, shown: bool = True) -> None:
+    Without ``live`` in lines of the log only, as in a sweep's trial, whose terminal is the sweep's.
+    """
+
+    def __init__(self, budget: Budget, shown: bool = True, live: bool = True) -> None:
         self.budget = budget
         self.console = Console(stderr=True)
         self.shown = shown
-        self.live = shown and self.console.is_terminal
+        self.live = shown and live and self.console.is_terminal
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

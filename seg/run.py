@@ -61,7 +61,7 @@ def _fit(setup: Setup, record: Run | None, interrupted: Callable[[], bool]) -> N
     training.model = parallel(training.network, setup.world, setup.precision.device)
     samples = setup.material.plan.batch_size * t.accumulate
     settings = Settings(setup.precision, samples, t.accumulate, t.clip_norm, t.validate_every, t.save_every)
-    with Display(setup.budget, setup.world.leads and not setup.trial) as display:
+    with Display(setup.budget, setup.world.leads, live=setup.trial is None) as display:
         hooks = _hooks(setup, record, display, interrupted)
         fit(training, setup.budget, training_batches(setup), setup.loss, settings, hooks)
 
