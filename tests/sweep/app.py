@@ -16,9 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg.atomic import atomic_write
 from seg.cli import entry
-from seg.errors import ConfigError, SegError
+from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.rundir import claim
 from seg.trial import current_trial
+
+
+def stop(*_: object) -> None:
+    raise InterruptedRunError("stopped, as a training that hears the signal")
 
 
 def main(cfg: DictConfig) -> float:
@@ -31,12 +35,13 @@ def main(cfg: DictConfig) -> float:
         if act == "prepare":
             (outputs / "prepares").touch()
             time.sleep(float(number))
+        begun = trial.begun
         folders = claim(outputs, uuid.uuid4().hex)
         trial.begin(folders)
         atomic_write(folders.run / "config/config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         log = {"arm": cfg.arm, "seed": cfg.seed, "pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
         log |= {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "job": os.environ.get("SLURM_JOB_ID")}
-        log |= {"parent": trial.assignment.parent}
+        log |= {"parent": trial.assignment.parent, "begun": begun}
         with (outputs / "acts.jsonl").open("a") as file:
             file.write(json.dumps(log | {"trial": trial.assignment.number, "fold": cfg.data.fold}) + "\n")
         value = cfg.seed / 10
@@ -55,6 +60,13 @@ def main(cfg: DictConfig) -> float:
             os.kill(os.getpid(), signal.SIGKILL)
         if act == "hang" and not (outputs / "hung").exists():
             (outputs / "hung").touch()
+            time.sleep(600)
+        if act in ("save", "yield") and begun is None:
+            (folders.run / "checkpoints").mkdir()
+            (folders.run / "checkpoints/last.pt").touch()
+            if act == "yield":
+                signal.signal(signal.SIGTERM, stop)
+            (outputs / "saved").touch()
             time.sleep(600)
         if act == "nan":
             value = float("nan")

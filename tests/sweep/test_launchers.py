@@ -105,6 +105,20 @@ def test_a_job_that_the_cluster_ends_is_failed_and_tried_again(sweeps: Sweeps, s
     assert trials[trials["arm"] == "well"]["state"].tolist() == ["finished"]
 
 
+def test_a_job_that_the_cluster_puts_back_into_the_queue_goes_on_from_where_it_saved(
+    sweeps: Sweeps, slurm: Slurm
+) -> None:
+    process = sweeps.start(*SLURM, "arm=save,well")
+    until((sweeps.outputs / "saved").exists)
+    (job,) = {act["job"] for act in sweeps.acts if act["arm"] == "save"}
+    slurm.ask("scontrol", "requeue", job)
+    ended(process)
+    first, second = [act for act in sweeps.acts if act["arm"] == "save"]
+    assert (first["begun"], second["job"]) == (None, job)
+    assert second["begun"] is not None
+    assert list(sweeps.trials["state"]) == ["finished"] * 2
+
+
 def test_a_job_outlives_its_sweep_which_then_waits_for_its_result(sweeps: Sweeps, slurm: Slurm) -> None:
     grid = (*SLURM, "arm=sleep_15,well")
     process = sweeps.start(*grid)

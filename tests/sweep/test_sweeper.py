@@ -378,3 +378,15 @@ def test_a_trial_pruned_over_folds_has_the_mean_of_its_folds(sweeps: Sweeps) -> 
     assert pruned["val_dice"] == pytest.approx(0.11)
     runs = [sweeps.outputs / "runs" / f"run_{run_id[:8]}" for run_id in pruned["run_id"].split(",")]
     assert 1 <= len(runs) < 3
+
+
+def test_a_trial_that_somebody_else_stops_goes_on_from_where_it_saved(sweeps: Sweeps) -> None:
+    process = sweeps.start("arm=yield", "hydra/launcher=submitit_local", "hydra.sweeper.retries=1")
+    until((sweeps.outputs / "saved").exists)
+    os.kill(sweeps.acts[0]["pid"], signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    first, second = sweeps.acts
+    assert (first["begun"], second["trial"]) == (None, first["trial"])
+    assert second["begun"] is not None
+    assert list(sweeps.trials["state"]) == ["finished"]
