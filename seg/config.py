@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -162,8 +163,20 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return content
 
 
-def without_passwords(text: str) -> str:
-    """Replaces the password of every ``scheme://user:password@host`` and ``?password=…`` in ``text`` by ``***``."""
+def is_server(uri: str) -> bool:
+    """Whether an address of MLflow is a server's; else it is a database or a folder."""
+    return uri.startswith(("http://", "https://"))
+
+
+def without_passwords(text: str, address: str = "") -> str:
+    """Replaces the password of every ``scheme://user:password@host`` and ``?password=…`` in ``text`` by ``***``.
+
+    The secrets of ``address`` are found wherever they stand, as it spells them and as a library unquotes them.
+    """
+    parts = urlsplit(address)
+    secrets = {parts.password or "", *(value for key, value in parse_qsl(parts.query) if "pass" in key)}
+    for secret in sorted(filter(None, {*secrets, *map(unquote, secrets)}), key=len, reverse=True):
+        text = text.replace(secret, "***")
     text = re.sub(r"(\w+://[^\s:/@\"]*):[^\s\"]*@", r"\1:***@", text)
     text = re.sub(r"(\w+://)[^\s:/@\"]+@", r"\1***@", text)  # a token in place of a user
     return re.sub(r"(?i)([?&]\w*(?:password|passwd|pwd|token)=)[^&\s\"']+", r"\1***", text)

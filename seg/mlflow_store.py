@@ -17,9 +17,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
-from seg.config import without_passwords
+from seg.config import is_server, without_passwords
 from seg.errors import ConfigError
 from seg.provenance import common_tags
 from seg.rundir import Process, RunFolders, State, one_at_a_time
@@ -53,9 +52,9 @@ class Mlflow:
 
     def __init__(self, uri: str | None, outputs: Path, *, create: bool = False) -> None:
         self.uri = uri or f"sqlite:///{(outputs / 'mlflow.db').resolve()}"
-        self.name = f"MLflow at {_safe(self.uri, self.uri)}"
+        self.name = f"MLflow at {without_passwords(self.uri, self.uri)}"
         self._outputs = outputs
-        self._is_server = urlsplit(self.uri).scheme in ("http", "https")
+        self._is_server = is_server(self.uri)
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         if "***" in self.uri:
@@ -100,7 +99,7 @@ class Mlflow:
         with self.explained():
             self._bury_dead_runs()
             run = self._reopen(run_id, state) if run_id else self._begin(state, parent)
-        look = f"python -m mlflow ui --backend-store-uri {shlex.quote(_safe(self.uri))}"
+        look = f"python -m mlflow ui --backend-store-uri {shlex.quote(without_passwords(self.uri))}"
         if self._is_server:
             address = re.sub("//[^/]*@", "//", self.uri).rstrip("/")
             look = f"{address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
@@ -260,7 +259,7 @@ class Mlflow:
 
     def _said(self, error: Exception) -> str:
         """The reason within an error that names every layer it went through; without the password."""
-        text = _safe(str(error), self.uri)
+        text = without_passwords(str(error), self.uri)
         reason = re.search(r"\[Errno -?\d+\] [^'\")]+", text)
         return reason[0] if reason else text[:300].rstrip(".")
 
@@ -299,11 +298,3 @@ def _pages(search: Callable[..., Any]) -> Iterator[Any]:
     while page.token:
         page = search(page_token=page.token)
         yield from page
-
-
-def _safe(text: str, uri: str = "") -> str:
-    """``text`` without passwords, neither as the address ``uri`` spells its own nor as a library unquotes it."""
-    password = urlsplit(uri).password
-    for secret in {password, unquote(password)} if password else ():
-        text = text.replace(secret, "***")
-    return without_passwords(text)

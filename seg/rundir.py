@@ -25,6 +25,7 @@ SHORT = 8
 OWNER = "run_id"
 MANIFEST = "manifest.json"
 _STATE = "state.json"
+SILENT = 300.0  # seconds without a sign of life after which a process of another host counts as gone
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Process:
             return bool(abs(found.create_time() - self.started) > 10 or found.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
+
+    def lost(self, sign: float) -> bool:
+        """Whether it has ended; of another host's, by when it last showed a sign of life (seconds since the epoch)."""
+        return self.gone or (self.host != _host() and time.time() - sign > SILENT)
 
 
 @dataclass(frozen=True)

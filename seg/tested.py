@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config import config_hash, without_passwords
+from seg.config import config_hash, is_server, without_passwords
 from seg.errors import few
 from seg.rundir import RunFolders, read_state
 
@@ -80,7 +80,7 @@ class ScoredRun:
         if self.state is None or self.state.kind != "mlflow":
             return None
         uri = without_passwords(self.state.uri or "")
-        base = re.sub("//[^/]*@", "//", uri).rstrip("/") if _is_server(uri) else UI
+        base = re.sub("//[^/]*@", "//", uri).rstrip("/") if is_server(uri) else UI
         return f"{base}/#/runs/{self.folders.run_id}"
 
 
@@ -143,9 +143,5 @@ def ui_commands(runs: Sequence[ScoredRun], outputs: Path) -> list[str]:
     """What starts MLflow's pages for the runs that are recorded in a database; a password in it is masked."""
     default = f"sqlite:///{(outputs / 'mlflow.db').resolve()}"
     uris = [run.state.uri or default for run in runs if run.state and run.state.kind == "mlflow"]
-    databases = dict.fromkeys(without_passwords(uri) for uri in uris if not _is_server(uri))
+    databases = dict.fromkeys(without_passwords(uri) for uri in uris if not is_server(uri))
     return [f"python -m mlflow ui --backend-store-uri {shlex.quote(uri)}" for uri in databases]
-
-
-def _is_server(uri: str) -> bool:
-    return uri.startswith(("http://", "https://"))

@@ -24,7 +24,7 @@ from seg.unsent import append_line
 
 TOKEN = "SEG_TRIAL_TOKEN"  # in a job's environment
 _PATIENCE = 10.0  # seconds that a trial waits for the sweep's verdict on an epoch, once
-_BEAT, _SILENT = 30.0, 300.0  # seconds between a trial's signs of life, and without one until it counts as gone
+_BEAT = 30.0  # seconds between a trial's signs of life
 _TAKEN = "the sweep has launched another job for this trial, or has given it up"
 
 
@@ -234,18 +234,12 @@ class Watch:
 
     @property
     def alive(self) -> bool:
-        """Whether the trial's process is at work: it began, has not ended, and has not gone.
-
-        One of another host has gone where it shows no sign of life.
-        """
+        """Whether the trial's process is at work: it began, has not ended, and is not lost."""
         run = self.run
         if not run or self.result:
             return False
-        process = Process(**run["process"])
-        if process.host == Process.this().host:
-            return not process.gone
         with suppress(FileNotFoundError):
-            return time.time() - (self.folder / "run.json").stat().st_mtime < _SILENT
+            return not Process(**run["process"]).lost((self.folder / "run.json").stat().st_mtime)
         return False
 
 

@@ -201,6 +201,15 @@ def test_a_number_given_to_a_later_process_is_not_taken_for_the_first() -> None:
     assert not replace(this, host="elsewhere", pid=2**22 + 1).gone, "of another host nothing is certain"
 
 
+def test_a_process_of_another_host_is_lost_when_it_shows_no_sign_of_life() -> None:
+    this, now = Process.this(), time.time()
+    away = replace(this, host="elsewhere")
+    assert not this.lost(0.0), "it is known to live"
+    assert replace(this, started=0.0).lost(now)
+    assert not away.lost(now - 60)
+    assert away.lost(now - 3600)
+
+
 def test_a_state_that_says_running_of_a_dead_process_is_not_believed(tmp_path: Path) -> None:
     this = Process.this()
     state = State("none", None, "phantom/default", "unet", "RUNNING", this)

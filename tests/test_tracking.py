@@ -18,8 +18,9 @@ import psutil
 import pytest
 
 from seg import tracking
+from seg.config import without_passwords
 from seg.errors import ConfigError
-from seg.mlflow_store import Mlflow, _safe
+from seg.mlflow_store import Mlflow
 from seg.rundir import Process, RunFolders, find, read_state, write_state
 from seg.tracking import Tracker, add_to_record, open_tracker
 from seg.unsent import Journal
@@ -573,7 +574,7 @@ def test_an_address_that_does_not_answer_is_named_without_its_password(
     ],
 )
 def test_passwords_are_masked(text: str, uri: str, safe: str) -> None:
-    assert _safe(text, uri) == safe
+    assert without_passwords(text, uri) == safe
 
 
 OPEN_AND_FINISH = """

@@ -184,3 +184,14 @@ def test_a_new_assignment_takes_the_old_result_away(tmp_path: Path) -> None:
         raise InterruptedRunError("stopped")
     watch, _ = assigned(tmp_path)
     assert watch.result == {}
+
+
+def test_a_trial_on_another_host_lives_while_it_shows_signs_of_life(tmp_path: Path) -> None:
+    watch, trial = assigned(tmp_path / "7")
+    trial.begin(claim(tmp_path, "b" * 32))
+    run = watch.run
+    run["process"]["host"] = "elsewhere"
+    (watch.folder / "run.json").write_text(json.dumps(run))
+    assert watch.alive
+    os.utime(watch.folder / "run.json", (0, 0))
+    assert not watch.alive

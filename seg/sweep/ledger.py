@@ -27,7 +27,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from seg.config import without_passwords
-from seg.rundir import Process
+from seg.rundir import SILENT, Process
 from seg.sweep import plots, rows
 from seg.sweep.entries import Job, entry, grid_points, starts
 from seg.sweep.samplers import PerTrial, Settings, check, choose, make_sampler, quiet
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Ledger", "Settings", "Trial"]
 
 log = logging.getLogger(__name__)
-
-_STALE = 300.0  # seconds without a sign of life after which a process of another machine counts as gone
 
 
 @dataclass(frozen=True)
@@ -354,13 +352,12 @@ class Ledger:
     def _abandoned(self, trial: FrozenTrial) -> bool:
         if trial.state != TrialState.RUNNING:
             return False
-        silent = time.time() - _STALE
         if (sign := trial.user_attrs.get("worker")) is None:  # its process died, or lost the storage, before it signed
-            return trial.number in self._begun or bool(trial.datetime_start.timestamp() < silent)
+            return trial.number in self._begun or time.time() - trial.datetime_start.timestamp() > SILENT
         process = Process(sign["host"], sign["pid"], sign["started"])
         if process == self.worker:  # what it could not take whole, or an earlier ledger of the same process left
             return trial.number not in self._mine
-        return process.gone or (process.host != self.worker.host and bool(sign["beat"] < silent))
+        return process.lost(sign["beat"])
 
     def _enter_again(self, trial: FrozenTrial, attempt: int) -> None:
         grid = {key: trial.user_attrs[key] for key in ("params", "overrides", "entry") if self.space is None}

@@ -183,9 +183,4 @@ def _database(url: URL) -> Any:
 def _said(error: BaseException, address: str | Path) -> str:
     """The reason that an error gives, without the password of ``address``."""
     text = " ".join(str(error).split("(Background on")[0].split())
-    if "://" in str(address):
-        url = make_url(str(address))
-        secrets = [url.password, *(value for key, value in url.query.items() if "pass" in key)]
-        for secret in filter(None, map(str, secrets)):
-            text = text.replace(secret, "***")
-    return without_passwords(text)[:300].rstrip(". ") or type(error).__name__
+    return without_passwords(text, str(address))[:300].rstrip(". ") or type(error).__name__

@@ -29,7 +29,7 @@ from seg.sweep.display import Display
 from seg.sweep.ledger import Ledger, Settings, Trial
 from seg.sweep.parent import Parent, open_parent
 from seg.sweep.plan import Plan, differences, make_plan
-from seg.sweep.workers import OWNER, SILENT, Desk, Order, Workers
+from seg.sweep.workers import OWNER, Desk, Order, Workers
 
 log = logging.getLogger(__name__)
 _LOCAL = ("basic", "submitit_local", "joblib")  # launchers whose trials run on this machine
@@ -164,8 +164,7 @@ def _claim(plan: Plan) -> bool:
             "Choose another hydra.sweeper.name, or leave it out."
         )
     process = Process(**json.loads(owner.read_text())) if owner.exists() else Process.this()
-    silent = owner.exists() and time.time() - owner.stat().st_mtime > SILENT  # a process of another host, gone unseen
-    if process != Process.this() and not process.gone and not (silent and process.host != Process.this().host):
+    if process != Process.this() and not process.lost(owner.stat().st_mtime):
         if plan.settings["storage"]:
             return False
         raise ConfigError(

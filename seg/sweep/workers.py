@@ -24,7 +24,7 @@ from seg.trial import TOKEN, Assignment, Watch
 
 log = logging.getLogger(__name__)
 _LOOK, _BEAT, _ORPHANS = 0.02, 60.0, 30.0  # seconds between two looks at the trials, two signs of life, two searches
-OWNER, SILENT = "owner.json", 300.0  # the sweep's process; seconds without a sign of life until it counts as gone
+OWNER = "owner.json"  # the sweep's process
 _IDLE = 0.2  # seconds between two questions for work
 _ENDED = ("finished", "pruned", "failed")  # not "killed": such a run goes on
 

@@ -489,7 +489,7 @@ ledger.take()
     ledger = search(tmp_path, 3)
     if moment == "sign":  # nobody knows whose it was
         assert ledger.orphans() == []
-        monkeypatch.setattr(module, "_STALE", -10.0)
+        monkeypatch.setattr(module, "SILENT", -10.0)
     assert ledger.orphans() == []
     assert states(ledger) == {"waiting": 1}
     first, *_ = done = finish(ledger)

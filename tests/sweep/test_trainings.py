@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ KILLED = 0  # number of the trial that the system ends
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sweep that has ended, in an outputs folder of its own."""
     outputs = tmp_path_factory.mktemp("sweep") / "outputs"
     command = [
@@ -38,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         said = sweep.communicate(timeout=300)[0]
     assert sweep.returncode == 0, said
     (folder,) = (outputs / "sweeps").iterdir()
-    yield folder
+    return folder
 
 
 def runs(folder: Path) -> pd.DataFrame:
