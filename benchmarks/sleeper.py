@@ -7,8 +7,9 @@ from pathlib import Path
 
 import psutil
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from seg.atomic import atomic_write
 from seg.cli import entry
 from seg.rundir import claim
 from seg.trial import current_trial
@@ -20,7 +21,9 @@ def main(cfg: DictConfig) -> None:
     seconds = cfg.trainer.max_minutes * 60 * (3 if cfg.seed % 2 else 1)
     if trial := current_trial(str(folder)):
         with trial.reported({"val_dice": 0.5}):
-            trial.begin(claim(Path(cfg.paths.outputs), uuid.uuid4().hex))
+            folders = claim(Path(cfg.paths.outputs), uuid.uuid4().hex)
+            atomic_write(folders.run / "config/config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+            trial.begin(folders)
             time.sleep(seconds)
     else:  # another sweeper's job
         time.sleep(seconds)

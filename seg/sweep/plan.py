@@ -160,6 +160,12 @@ def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
         value = settings[key]
         if not (isinstance(value, int) and value >= least) and not (key == "n_trials" and value is None):
             yield f"hydra.sweeper.{key} is {value!r}; it must be a whole number from {least}."
+    for key in ("params", "when", "sampler_options", "pruner_options"):
+        if not isinstance(settings[key], dict):
+            yield f"hydra.sweeper.{key} is {settings[key]!r}; it must be a mapping, such as {{optimizer.lr: …}}."
+    enqueue = settings["enqueue"]
+    if not (isinstance(enqueue, list) and all(isinstance(trial, dict) for trial in enqueue)):
+        yield f"hydra.sweeper.enqueue is {enqueue!r}; it must be a list of trials, such as [{{optimizer.lr: 0.01}}]."
     name = settings["name"]
     if name is not None and not (isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()):
         yield f"hydra.sweeper.name is {name!r}; it names a folder: letters, digits, - and _ only."

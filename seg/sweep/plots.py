@@ -81,7 +81,11 @@ def importances(study: Any) -> dict[str, float]:
     alike = len({tuple(trial.values) for trial in finished}) == 1
     if len(finished) < _FEWEST or alike or not any(trial.params for trial in finished):
         return {}
-    shares: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=_evaluator())
+    try:
+        shares: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=_evaluator())
+    except Exception as error:  # as below: the sweep's tables must not wait for it
+        log.warning("the importance of the parameters could not be found: %s", error)
+        return {}
     return shares
 
 

@@ -100,7 +100,8 @@ def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, de
     )
 
     def ended(trial: Trial, status: str, said: str) -> None:
-        log_to(plan.folder / "log.txt")  # a trial in this process had the terminal's log quiet
+        if workers.in_process:  # the trial had the log to itself
+            log_to(plan.folder / "log.txt")
         display.ended(trial, status, said)
         if parent:
             parent.progress(ledger)

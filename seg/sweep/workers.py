@@ -83,7 +83,7 @@ class Workers:
         self.running: dict[int, Running] = {}
         self.stopped = False  # by the user or the cluster: what runs may go on later
         self._desks, self._ended = desks, ended
-        self._in_process = isinstance(desks[0].launcher, BasicLauncher)
+        self.in_process = isinstance(desks[0].launcher, BasicLauncher)
         self._on_cluster = type(desks[0].launcher).__name__ == "SlurmLauncher"  # without its import
         self._orphans: queue.SimpleQueue[Trial] = queue.SimpleQueue()
         self._adopted: set[int] = set()
@@ -102,7 +102,7 @@ class Workers:
         watcher.start()
         try:
             with self._stopping_on_signals():
-                if self._in_process:
+                if self.in_process:
                     self._guarded(self._worker, self._desks[0])
                 else:
                     self._side_by_side()
@@ -168,7 +168,7 @@ class Workers:
         """Runs one part of a trial, however many jobs it takes: one that somebody else told to stop has saved."""
         for _ in range(self.order.retries + 1):
             result = self._job(trial, part, watch, desk)
-            if result["status"] != "killed" or self.stopped or self._in_process:
+            if result["status"] != "killed" or self.stopped or self.in_process:
                 break
             log.info("trial %d was told to stop; it goes on", trial.number)
         return result
@@ -185,7 +185,7 @@ class Workers:
             self._bury(watch, "its process died before the first checkpoint")
         token = uuid.uuid4().hex
         deaths = watch.assign(self._assignment(trial, token)).deaths
-        if self._in_process and deaths > self.order.retries + 1:  # each time it took the sweep with it
+        if self.in_process and deaths > self.order.retries + 1:  # each time it took the sweep with it
             error = f"its process died {deaths} times at the same epoch, out of memory perhaps"
             self._bury(watch, error)
             return {"status": "failed", "metrics": {}, "error": error, "hopeless": True}
@@ -261,7 +261,7 @@ class Workers:
         ]
         reached = dict(zip(self.order.objectives, values, strict=True))
         said = ", ".join(f"{name} {value:.4g}" for name, value in reached.items())
-        if status == "killed" and (self.stopped or self._in_process):
+        if status == "killed" and (self.stopped or self.in_process):
             self.stopped = True  # the ledger keeps the trial as running
             status, said = "stopped", "the same command goes on with it"
         elif status == "finished" and not all(map(math.isfinite, values)):
@@ -336,7 +336,7 @@ class Workers:
             what = "the jobs of the cluster go on, and" if self._on_cluster else "the trials at work save and stop;"
             log.warning("%s: %s the same command goes on.", signal.Signals(number).name, what)
             self.stopped = True
-            if self._in_process and self.running:
+            if self.in_process and self.running:
                 raise KeyboardInterrupt  # a trial that trains already hears the signal itself
             for running in [] if self._on_cluster else list(self.running.values()):
                 running.watch.stop()

@@ -258,6 +258,8 @@ def test_ctrl_c_reaches_all_processes_and_loses_no_trial(sweeps: Sweeps) -> None
         (["seed=1,2", "hydra.sweeper.objective=val_dice_liver"], ["val_dice_liver", "lobe"]),
         (["seed=1,2", "data.fold=all", "hydra.sweeper.objective=val_dice"], ["data.fold=all"]),
         (["seed=1,2", "hydra.sweeper.n_jobs=0"], ["n_jobs"]),
+        (["seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.enqueue=5"], ["enqueue is 5", "list"]),
+        (["seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.when=model"], ["when is 'model'", "mapping"]),
         (["seed=1,2", "hydra.sweeper.nname=x"], ["nname"]),
         (["seed=1,-2"], ["seed is -2"]),
         (["optimizer.lr=interval(0.1,1.0)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=grid"], ["grid", "lr"]),

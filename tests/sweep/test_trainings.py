@@ -75,3 +75,22 @@ def test_each_trial_has_a_prediction_folder_of_its_own_and_only_whole_ones_pictu
 
 def test_the_log_of_a_killed_trial_is_kept(folder: Path) -> None:
     assert "epoch   1" in (folder / f"trials/{KILLED}/log.txt").read_text()
+
+
+def test_a_killed_sweep_goes_on_with_the_run_it_was_in(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    command = [sys.executable, "-m", "seg.train", "-m", "debug=fast", "tracking=none", f"paths.outputs={outputs}"]
+    command += ["seed=0,1", "trainer.max_epochs=6"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
+        until(lambda: list(outputs.glob("sweeps/*/trials/0/epochs.jsonl")) or sweep.poll() is not None, 300)
+        sweep.kill()
+    (before,) = outputs.glob("runs/*/checkpoints/last.pt")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (outputs / "sweeps").iterdir()
+    table = trials(folder)
+    assert table["state"].to_dict() == {0: "finished", 1: "finished"}
+    assert before.parents[1].name == f"run_{table.loc[0, 'run_id'][:8]}"
+    assert "resumed after step" in (before.parents[1] / "log.txt").read_text()
+    assert len(list(outputs.glob("runs/run_*/checkpoints"))) == 2, "no run was begun twice"
+    assert len(list(outputs.glob("runs/run_*"))) == 3, "two trials and their parent"
