@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-TRIALS, SLEEP = 17, 10.0  # seconds of a short trial; a long one takes three times as much
+TRIALS, SLEEP = 17, 20.0  # seconds of a short trial; a long one takes three times as much
 
 
 def main() -> None:
