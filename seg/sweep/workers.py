@@ -27,6 +27,12 @@ _LOOK, _BEAT, _ORPHANS = 0.02, 60.0, 30.0  # seconds between two looks at the tr
 OWNER = "owner.json"  # the sweep's process
 _IDLE = 0.2  # seconds between two questions for work
 _ENDED = ("finished", "pruned", "failed")  # not "killed": such a run goes on
+_UNDONE: dict[str, Any] = {
+    "status": "killed",
+    "metrics": {},
+    "error": None,
+    "hopeless": False,
+}  # left by a stopped sweep
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ class Workers:
         """One job of a trial; it goes on with the run that a job before it began."""
         while watch.alive:  # began under a sweep process that died, and outlived it
             if self.stopped or self._over.is_set():
-                return {"status": "killed", "metrics": {}, "error": None, "hopeless": False}
+                return dict(_UNDONE)
             time.sleep(_IDLE)
         if watch.result.get("status") in _ENDED:
             return self._concluded(watch)
@@ -189,6 +195,8 @@ class Workers:
             error = f"its process died {deaths} times at the same epoch, out of memory perhaps"
             self._bury(watch, error)
             return {"status": "failed", "metrics": {}, "error": error, "hopeless": True}
+        if self.stopped:  # before the assignment took an older word to stop away
+            return dict(_UNDONE)
         overrides = [*trial.overrides, *self.order.given, *part]
         error = "its process died without a word; the end of its log may tell why"
         try:
@@ -211,7 +219,7 @@ class Workers:
         if watch.result:
             return self._concluded(watch)
         if self.stopped:
-            return {"status": "killed", "metrics": {}, "error": None, "hopeless": False}
+            return dict(_UNDONE)
         self._bury(watch, error)
         return {"status": "failed", "metrics": {}, "error": error, "hopeless": False}
 
