@@ -41,7 +41,7 @@ def validate(
     for case in ids[world.rank :: world.size]:
         prepared = store[case]
         logits = predict(network, np.asarray(prepared.image))
-        label, pred = np.array(prepared.label), logits.argmax(0).numpy()
+        label, pred = np.array(prepared.label), logits.max(0).indices.numpy()
         value = float(loss(logits[None], torch.from_numpy(label)[None].long()))
         rows.append([value, *(dice(pred == k, label == k, (1, 1, 1)) for k in range(1, len(names) + 1))])
     table = np.array([row for part in gathered(rows) for row in part])

@@ -200,7 +200,7 @@ def _update(training: Training, settings: Settings) -> None:
 def _count_overlap(progress: Progress, logits: Tensor, label: Tensor) -> None:
     """Adds this batch to the epoch's training Dice. logits (B,K,*S), label (B,*S)."""
     classes = logits.shape[1]
-    pred = logits.argmax(1).flatten()
+    pred = logits.max(1).indices.flatten()  # argmax takes five times as long on a CPU
     label = label.flatten().long()
     table = torch.bincount(label * classes + pred, minlength=classes * classes).reshape(classes, classes)
     counts = torch.stack([2 * table.diagonal(), table.sum(0) + table.sum(1)])[:, 1:].flatten().tolist()
