@@ -163,12 +163,14 @@ def test_a_trial_over_folds_is_one_run_for_each(sweeps: Sweeps) -> None:
     assert all(len(ids.split(",")) == 2 for ids in sweeps.trials["run_id"])
 
 
+@pytest.mark.slow
 def test_two_workers_have_processes_and_threads_of_their_own(sweeps: Sweeps) -> None:
     sweeps.run_alone("seed=1,2,3", "hydra.sweeper.n_jobs=2")
     assert len({act["pid"] for act in sweeps.acts}) == 3
     assert {act["threads"] for act in sweeps.acts} == {str(max(1, (os.cpu_count() or 1) // 2))}
 
 
+@pytest.mark.slow
 def test_a_trial_killed_by_the_system_costs_that_trial_only(sweeps: Sweeps) -> None:
     sweeps.run_alone("arm=kill,well", "hydra.sweeper.n_jobs=2", "hydra.sweeper.retries=0", code=1)
     trials = sweeps.trials.set_index("arm")
@@ -177,6 +179,7 @@ def test_a_trial_killed_by_the_system_costs_that_trial_only(sweeps: Sweeps) -> N
     assert trials.loc["well", "state"] == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_a_stopped_sweep_goes_on_where_it_was(number: signal.Signals, sweeps: Sweeps) -> None:
     grid = ("arm=well,hang,better",)
@@ -195,6 +198,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(number: signal.Signals, sweeps: Sw
         assert "the same command goes on" in said
 
 
+@pytest.mark.slow
 def test_the_same_sweep_twice_at_once_is_refused(sweeps: Sweeps) -> None:
     process = sweeps.start("arm=hang,well")
     until((sweeps.outputs / "hung").exists)
@@ -204,6 +208,7 @@ def test_the_same_sweep_twice_at_once_is_refused(sweeps: Sweeps) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_storage(sweeps: Sweeps, tmp_path: Path) -> None:
     shared = ("seed=interval(1,9)", "hydra.sweeper.n_trials=9", f"hydra.sweeper.storage={tmp_path / 'shared.log'}")
     processes = [sweeps.start("arm=sleep_0.3", *shared) for _ in range(2)]
@@ -216,6 +221,7 @@ def test_two_processes_share_one_storage(sweeps: Sweeps, tmp_path: Path) -> None
     assert list(sweeps.trials["state"]) == ["finished"] * 9
 
 
+@pytest.mark.slow
 def test_a_process_concludes_the_sweep_of_another_that_died(sweeps: Sweeps, tmp_path: Path) -> None:
     shared = ("seed=1,2,3,4", f"hydra.sweeper.storage={tmp_path / 'shared.log'}")
     owner = sweeps.start("arm=sleep_2", *shared)
@@ -232,6 +238,7 @@ def test_a_process_concludes_the_sweep_of_another_that_died(sweeps: Sweeps, tmp_
     assert state["status"] == "FINISHED"
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_all_processes_and_loses_no_trial(sweeps: Sweeps) -> None:
     grid = ("arm=sleep_3", "seed=1,2,3", "hydra.sweeper.n_jobs=2")
     process = sweeps.start(*grid)
@@ -331,6 +338,7 @@ def test_the_failed_jobs_of_a_grid_are_tried_again_by_the_same_command(sweeps: S
     assert [act["arm"] for act in sweeps.acts].count("well") == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_takes_the_sweep_with_it_each_time_is_given_up(sweeps: Sweeps) -> None:
     grid = ("arm=kill,well", "hydra.sweeper.retries=0")
     for _ in range(2):
@@ -349,6 +357,7 @@ def test_what_lies_in_the_folder_of_a_new_trial_is_not_believed(sweeps: Sweeps) 
     assert len(sweeps.acts) == 4
 
 
+@pytest.mark.slow
 def test_trials_that_prepare_their_data_hear_that_the_sweep_is_stopped(sweeps: Sweeps) -> None:
     process = sweeps.start("arm=prepare_3,well", "hydra.sweeper.n_jobs=2")
     until((sweeps.outputs / "prepares").exists)
@@ -382,6 +391,7 @@ def test_a_trial_pruned_over_folds_has_the_mean_of_its_folds(sweeps: Sweeps) -> 
     assert 1 <= len(runs) < 3
 
 
+@pytest.mark.slow
 def test_a_trial_that_somebody_else_stops_goes_on_from_where_it_saved(sweeps: Sweeps) -> None:
     process = sweeps.start("arm=yield", "hydra/launcher=submitit_local", "hydra.sweeper.retries=1")
     until((sweeps.outputs / "saved").exists)
