@@ -16,7 +16,7 @@ from seg.atomic import atomic_write
 from seg.config import without_passwords
 from seg.errors import ConfigError, InterruptedRunError
 from seg.provenance import common_tags
-from seg.rundir import find
+from seg.rundir import find, read_state
 from seg.studies import Asked, report
 from seg.sweep.ledger import Ledger
 from seg.sweep.plan import Plan
@@ -110,6 +110,13 @@ def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence
     tracker.log_params({"command": command(arguments)} | {f"sweep.{key}": value for key, value in _asked(plan).items()})
     tracker.log_artifact(plan.folder / "sweep.json", "")
     return parent
+
+
+def unfinished(plan: Plan, ledger: Ledger) -> bool:
+    """Whether the process that kept the sweep's run, here, has gone without its last word."""
+    outputs, known = Path(plan.cfg.paths.outputs), ledger.parent
+    state = read_state(find(outputs, known).run) if known and _here(outputs, known) else None
+    return state is not None and state.true_status in ("KILLED", "FAILED")
 
 
 def _keep_question(plan: Plan) -> None:

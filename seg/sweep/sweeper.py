@@ -27,7 +27,7 @@ from seg.material import Material, processes, read_material
 from seg.rundir import Process, one_at_a_time
 from seg.sweep.display import Display
 from seg.sweep.ledger import Ledger, Settings, Trial
-from seg.sweep.parent import Parent, open_parent
+from seg.sweep.parent import Parent, open_parent, unfinished
 from seg.sweep.plan import Plan, differences, make_plan
 from seg.sweep.workers import OWNER, Desk, Order, Workers
 
@@ -77,8 +77,8 @@ def sweep(
         if not owns:
             _await_parent(ledger)
         _work(plan, ledger, parent, experiment, desks)
-        died = not owns and ledger.over() and _claim(plan)  # the process that kept the sweep's run
-        if died and (parent := open_parent(plan, ledger, experiment, arguments)):
+        left = not owns and ledger.over() and unfinished(plan, ledger) and _claim(plan)  # by a process that died
+        if left and (parent := open_parent(plan, ledger, experiment, arguments)):
             with parent.recorded():
                 parent.conclude(ledger)
 
