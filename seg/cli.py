@@ -57,6 +57,14 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
         except SegError as error:  # of a sweep; a single run's never comes so far
             _say(error)
             sys.exit(error.exit_code)
+        except OSError as error:  # of a sweep, too
+            if error.errno not in _USERS_DISK:
+                raise
+            reason = f"{error.strerror}: {error.filename or 'the outputs'}"
+            _say(
+                DataError(f"{reason}. Make room, or choose another folder by paths.outputs; the same command goes on.")
+            )
+            sys.exit(DataError.exit_code)
         except KeyboardInterrupt:
             print("\nstopped", file=sys.stderr)
             sys.exit(1)

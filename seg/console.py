@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Display:
 
     def __init__(self, budget: Budget, shown: bool = True, live: bool = True) -> None:
         self.budget = budget
-        self.console = Console(stderr=True)
+        self.console = terminal()
         self.shown = shown
         self.live = shown and live and self.console.is_terminal
         self.bar = Progress(
@@ -101,6 +102,12 @@ class Display:
             )
 
 
+@cache
+def terminal() -> Console:
+    """The one console of bars, live tables and log lines: a line of another one would be drawn over."""
+    return Console(stderr=True)
+
+
 def clock(seconds: float) -> str:
     """Seconds as ``m:ss`` or ``h:mm:ss``; ``--:--`` while unknown."""
     if seconds == float("inf"):
@@ -122,7 +129,7 @@ def log_to(*paths: Path, level: int = logging.INFO) -> None:
         handler.close()
     screen: logging.Handler = logging.StreamHandler(sys.stderr)
     if sys.stderr.isatty():
-        screen = RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)
+        screen = RichHandler(console=terminal(), show_time=False, show_path=False, show_level=False)
     screen.setLevel(level)
     screen.addFilter(lambda line: not getattr(line, "file_only", False))
     files = [logging.FileHandler(path) for path in paths]

@@ -45,6 +45,8 @@ def open_run(setup: Setup, name: str) -> Run:
     """Opens the record and the folders; a resumed run gets its own back."""
     cfg, t, trial = setup.cfg, setup.cfg.tracking, setup.trial
     outputs = Path(cfg.paths.outputs)
+    if trial:
+        trial.check()
     experiment = t.experiment or f"{setup.material.cases.name}/{cfg.study}"
     tracker = open_tracker(
         t.kind,
@@ -57,7 +59,11 @@ def open_run(setup: Setup, name: str) -> Run:
         system_metrics=t.system_metrics,
     )
     if trial:
-        trial.begin(tracker.folders)
+        try:
+            trial.begin(tracker.folders)
+        except InterruptedRunError:
+            tracker.finish("KILLED")
+            raise
     return Run(tracker, tracker.folders)
 
 

@@ -138,6 +138,8 @@ def interruptible(trial: Trial | None = None) -> Iterator[Callable[[], bool]]:
         if number == signal.SIGINT and received:
             raise KeyboardInterrupt
         received.append(number)
+        if trial:
+            trial.stop()
         log.warning("%s: finishing this step, then saving …", signal.Signals(number).name)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -65,6 +65,10 @@ class Trial:
         """Whether the sweep has been stopped; a signal is not heard by a trial that still prepares its data."""
         return (self.folder / "stop").exists()
 
+    def stop(self) -> None:
+        """Leaves word that it was told to stop, for a sweep in the same process, which did not hear the signal."""
+        (self.folder / "stop").touch()
+
     @property
     def begun(self) -> str | None:
         """Run id of a run that an earlier job of this trial began and saved; None where there is nothing to resume."""
@@ -76,8 +80,8 @@ class Trial:
         """Of its run in MLflow."""
         return {"sweep": self.assignment.sweep, "trial": str(self.assignment.number)}
 
-    def begin(self, run: RunFolders) -> None:
-        """Says which run this trial is, and in which process, which from then on shows that it lives.
+    def check(self) -> None:
+        """Whether the trial should still begin.
 
         Raises:
             InterruptedRunError: another job does this trial by now, or the sweep has been stopped.
@@ -86,6 +90,14 @@ class Trial:
             raise InterruptedRunError(_TAKEN)
         if self.told_to_stop:
             raise InterruptedRunError("the sweep was stopped before this trial began to train")
+
+    def begin(self, run: RunFolders) -> None:
+        """Says which run this trial is, and in which process, which from then on shows that it lives.
+
+        Raises:
+            InterruptedRunError: as ``check``.
+        """
+        self.check()
         content = {"run_id": run.run_id, "run": str(run.run.absolute()), "predictions": str(run.predictions)}
         atomic_write(self.folder / "run.json", json.dumps(content | {"process": asdict(Process.this())}))
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
@@ -167,7 +179,7 @@ class Watch:
     def assign(self, assignment: Assignment) -> Assignment:
         """Prepares the folder, before the trial is launched; the assignment as it stands there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        before, reached = _read(self.folder / "trial.json"), self._reached()
+        before, reached = _read(self.folder / "trial.json"), self.reached
         died = bool(before) and not self.result
         again = before.get("deaths", 0) if before.get("reached") == reached else 0
         assignment = replace(assignment, deaths=again + 1 if died else 0, reached=reached)
@@ -206,13 +218,20 @@ class Watch:
         verdict = {"epoch": report["epoch"], "token": report["token"], "prune": prune}
         atomic_write(self.folder / "verdict.json", json.dumps(verdict))
 
-    def _reached(self) -> int:
+    @property
+    def reached(self) -> int:
+        """Epochs reported so far, by all of its jobs."""
         return max((report["epoch"] for report in Watch(self.folder).epochs()), default=0)
 
     @property
     def run(self) -> dict[str, Any]:
         """``run_id``, ``run``, ``predictions``, ``process`` of the trial's run; empty before it has begun."""
         return _read(self.folder / "run.json")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the trial was told to stop, by its sweep or by a signal that it heard."""
+        return (self.folder / "stop").exists()
 
     @property
     def told(self) -> bool:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from seg.console import clock
+from seg.console import clock, terminal
 from seg.sweep.ledger import Ledger, Trial
 from seg.sweep.plan import Plan
 from seg.sweep.workers import Workers
@@ -25,7 +25,7 @@ class Display:
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
         self.plan, self.ledger = plan, ledger
-        self.console = Console(stderr=True)
+        self.console = terminal()
         self.counts = {"finished": 0, "pruned": 0, "failed": 0}
         self.best: float | None = None
         self._tell(f"sweep {plan.name}: {plan.folder}")

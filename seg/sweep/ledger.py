@@ -89,10 +89,11 @@ class Ledger:
         self._storage = self._study._storage  # with Optuna's cache of finished trials
 
     @patient
-    def enqueue(self, jobs: Sequence[Job]) -> None:
+    def enqueue(self, jobs: Sequence[Job], again: bool = True) -> None:
         """Enters those of ``jobs`` that have not been entered yet, which run before all that is drawn.
 
-        A grid's job is known by what varies, and runs as this process says. One that failed for good is entered again.
+        A grid's job is known by what varies, and runs as this process says. With ``again`` one that failed for good is
+        entered once more, unless other processes are at work.
 
         Raises:
             ConfigError: a search is to start from values that it does not search.
@@ -111,10 +112,10 @@ class Ledger:
                 if name not in known:
                     self._study.enqueue_trial(fixed, {"job": name, **grid})
             at_work = any(trial.state == TrialState.RUNNING and not self._abandoned(trial) for trial in trials)
-            if self._entered_only and not at_work:
-                again = {trial.user_attrs.get("retry_of") for trial in trials}
+            if again and self.space is None and not at_work:
+                retried = {trial.user_attrs.get("retry_of") for trial in trials}
                 for trial in rows.shown(trials):
-                    if trial.state == TrialState.FAIL and trial.number not in again:
+                    if trial.state == TrialState.FAIL and trial.number not in retried:
                         self._enter_again(trial, attempt=1)
 
     @patient

@@ -4,7 +4,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Parent:
                 (winner,) = best.to_dict("records")
                 metrics[f"best_{self.plan.objectives[0]}"] = winner[self.plan.objectives[0]]
                 tags = {"best.run_id": winner["run_id"], "best.trial": winner["number"]}
-                tags |= {f"best.{key}": winner[key] for key in parameters(frame) if pd.notna(winner[key])}
+                tags |= {f"best.{key}": _known(winner[key]) for key in parameters(frame)}
             self.tracker.log_metrics(metrics, step=ended)
             self.tracker.set_tags(tags)
 
@@ -80,7 +80,8 @@ class Parent:
             reason = without_passwords(str(error))
             raise
         finally:
-            self.tracker.log_artifact(self.plan.folder / "log.txt", "")
+            with suppress(OSError):  # a full disk must not keep the state from being told
+                self.tracker.log_artifact(self.plan.folder / "log.txt", "")
             self.tracker.finish(state, reason)
 
 
@@ -116,7 +117,7 @@ def unfinished(plan: Plan, ledger: Ledger) -> bool:
     """Whether the process that kept the sweep's run, here, has gone without its last word."""
     outputs, known = Path(plan.cfg.paths.outputs), ledger.parent
     state = read_state(find(outputs, known).run) if known and _here(outputs, known) else None
-    return state is not None and state.true_status in ("KILLED", "FAILED")
+    return state is not None and state.status != "FINISHED"
 
 
 def _keep_question(plan: Plan) -> None:
@@ -182,7 +183,8 @@ def summary(plan: Plan, ledger: Ledger, frame: pd.DataFrame) -> str:
         lines += ["## Failed", ""]
         lines += [f"- trial {row.number}: {row.error}" for row in failed.itertuples()] + [""]
     if len(best):
-        lines += [f"The winner again: `python -m seg.train --config-dir {plan.folder} experiments=best`", ""]
+        where = shlex.quote(str(plan.folder))
+        lines += [f"The winner again: `python -m seg.train --config-dir {where} experiments=best`", ""]
     return "\n".join(lines)
 
 
@@ -198,6 +200,11 @@ def _table(frame: pd.DataFrame, columns: Sequence[str]) -> str:
         for row in frame.to_dict("records")
     ]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _known(value: Any) -> Any:
+    """A parameter's value; – where the trial was not asked for it."""
+    return value if pd.notna(value) else "–"
 
 
 def _text(value: Any) -> str:

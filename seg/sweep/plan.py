@@ -175,7 +175,7 @@ def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
     if settings["pruner"] == "wilcoxon" and not folds:
         yield "hydra.sweeper.pruner=wilcoxon compares trials over the same folds. Set hydra.sweeper.folds=[0,1,2,3,4]."
     if settings["n_trials"] is None:
-        for key, idle in (("when", {}), ("enqueue", []), ("sampler_options", {})):
+        for key, idle in (("when", {}), ("enqueue", []), ("sampler", "tpe"), ("sampler_options", {}), ("seed", 0)):
             if settings[key] != idle:
                 yield f"hydra.sweeper.{key} would be ignored in a grid. Set hydra.sweeper.n_trials for a search."
     elif settings["study"]["arms"] or settings["study"]["factors"]:
@@ -185,6 +185,8 @@ def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
 def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: DictConfig) -> list[DictConfig]:
     """The configurations of ``examples``, each one checked; every fault is told once."""
     faults: dict[str, None] = {}
+    if any(str(override).startswith("resume=") for example in examples for override in example):
+        raise ConfigError("resume goes on with one run; a sweep goes on by its own command. Leave resume out.")
     references: dict[str, DictConfig] = {}
     out = []
     for overrides in examples:

@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import time
-from contextlib import closing, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
@@ -26,9 +27,11 @@ from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.material import Material, processes, read_material
 from seg.rundir import Process, one_at_a_time
 from seg.sweep.display import Display
+from seg.sweep.entries import starts
 from seg.sweep.ledger import Ledger, Settings, Trial
 from seg.sweep.parent import Parent, open_parent, unfinished
 from seg.sweep.plan import Plan, differences, make_plan
+from seg.sweep.samplers import check
 from seg.sweep.workers import OWNER, Desk, Order, Workers
 
 log = logging.getLogger(__name__)
@@ -63,27 +66,44 @@ def sweep(
     log_to()
     plan = make_plan(arguments, settings, hydra_context, config)
     material = read_material(plan.cfg)  # its faults are told before the first trial
+    _check_classes(plan, material)
+    check(_ledger_settings(plan), plan.space)
+    if plan.space:
+        starts(plan.space, plan.jobs)
+    if plan.cfg.check:
+        log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))
+        return
     with one_at_a_time(Path(plan.cfg.paths.outputs)):
         owns = _claim(plan)
     log_to(plan.folder / "log.txt")
-    _check_classes(plan, material)
     address = settings["storage"] or plan.folder / "journal.log"
     with closing(Ledger(plan.name, address, _ledger_settings(plan), Process.this(), plan.space)) as ledger:
         with one_at_a_time(plan.folder):
-            ledger.enqueue(plan.jobs)
+            ledger.enqueue(plan.jobs, again=owns)
         experiment = plan.cfg.tracking.experiment or f"{material.cases.name}/{plan.cfg.study}"
         desks = _desks(plan, hydra_context, task_function, config)
         parent = open_parent(plan, ledger, experiment, arguments) if owns else None
         if not owns:
             _await_parent(ledger)
-        _work(plan, ledger, parent, experiment, desks)
-        left = not owns and ledger.over() and unfinished(plan, ledger) and _claim(plan)  # by a process that died
-        if left and (parent := open_parent(plan, ledger, experiment, arguments)):
-            with parent.recorded():
-                parent.conclude(ledger)
+        inherit = partial(_heir, plan, ledger, experiment, arguments)
+        _work(plan, ledger, parent, experiment, desks, inherit)
 
 
-def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, desks: list[Desk]) -> None:
+def _heir(plan: Plan, ledger: Ledger, experiment: str, arguments: list[str]) -> Parent | None:
+    """The sweep's own run where the process that kept it has gone without its last word; None elsewhere."""
+    with one_at_a_time(Path(plan.cfg.paths.outputs)):
+        left = unfinished(plan, ledger) and _claim(plan)
+    return open_parent(plan, ledger, experiment, arguments) if left else None
+
+
+def _work(
+    plan: Plan,
+    ledger: Ledger,
+    parent: Parent | None,
+    experiment: str,
+    desks: list[Desk],
+    inherit: Callable[[], Parent | None],
+) -> None:
     settings = plan.settings
     order = Order(
         plan.name,
@@ -106,12 +126,16 @@ def _work(plan: Plan, ledger: Ledger, parent: Parent | None, experiment: str, de
         if parent:
             parent.progress(ledger)
 
-    with parent.recorded() if parent else nullcontext():
+    with ExitStack() as record:
+        if parent:
+            record.enter_context(parent.recorded())
         display = Display(plan, ledger)
         workers = Workers(ledger, order, desks, ended)
         with display.watching(workers):
             workers.work()
         log_to(plan.folder / "log.txt")
+        if not (parent or workers.stopped) and (parent := inherit()):
+            record.enter_context(parent.recorded())
         if parent:
             parent.conclude(ledger)
         failures = workers.failures()

@@ -70,6 +70,7 @@ class Running:
     epoch: int = 0
     value: float | None = None
     named: bool = False  # its run is in the ledger
+    carried: threading.Lock = field(default_factory=threading.Lock)  # by one thread at a time
 
 
 class Workers:
@@ -160,9 +161,10 @@ class Workers:
             shutil.rmtree(self.order.folder / f"trials/{trial.number}", ignore_errors=True)
         for fold, watch in zip(folds, self._watches(trial), strict=True):
             part = () if fold is None else (f"data.fold={fold}",)
-            self.running[trial.number] = Running(trial, watch)
+            self.running[trial.number] = running = Running(trial, watch)
             try:
                 result = self._launch(trial, part, watch, desk)
+                self._carry(running)  # what it reported since the watcher's last look
             finally:
                 del self.running[trial.number]
             results.append(result)
@@ -172,12 +174,14 @@ class Workers:
 
     def _launch(self, trial: Trial, part: tuple[str, ...], watch: Watch, desk: Desk) -> dict[str, Any]:
         """Runs one part of a trial, however many jobs it takes: one that somebody else told to stop has saved."""
-        for _ in range(self.order.retries + 1):
+        in_vain = 0
+        while True:
+            before = watch.reached
             result = self._job(trial, part, watch, desk)
-            if result["status"] != "killed" or self.stopped or self.in_process:
-                break
+            in_vain = 0 if watch.reached > before else in_vain + 1
+            if result["status"] != "killed" or self.stopped or self.in_process or in_vain > self.order.retries:
+                return result
             log.info("trial %d was told to stop; it goes on", trial.number)
-        return result
 
     def _job(self, trial: Trial, part: tuple[str, ...], watch: Watch, desk: Desk) -> dict[str, Any]:
         """One job of a trial; it goes on with the run that a job before it began."""
@@ -215,6 +219,7 @@ class Workers:
         if self.stopped:  # Ctrl-C may end a launcher before its trial has saved
             while watch.alive:
                 time.sleep(_IDLE)
+        self.stopped = self.stopped or (self.in_process and watch.stopping)
         watch.dismiss()
         if watch.result:
             return self._concluded(watch)
@@ -315,6 +320,10 @@ class Workers:
                 orphans = now
 
     def _carry(self, running: Running) -> None:
+        with running.carried:
+            self._carry_alone(running)
+
+    def _carry_alone(self, running: Running) -> None:
         if not running.named and running.watch.run:
             running.named = True
             self._name_runs(running.trial)

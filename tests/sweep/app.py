@@ -45,6 +45,10 @@ def main(cfg: DictConfig) -> float:
         with (outputs / "acts.jsonl").open("a") as file:
             file.write(json.dumps(log | {"trial": trial.assignment.number, "fold": cfg.data.fold}) + "\n")
         value = cfg.seed / 10
+        while act == "wait" and not (outputs / "go").exists():
+            time.sleep(0.05)
+        if act == "heard":  # as a training does whose last step is behind it
+            trial.stop()
         if act == "sleep":
             time.sleep(float(number))
         if act == "fail":

@@ -14,25 +14,10 @@ from seg.material import processes
 pytestmark = pytest.mark.slow
 
 
-class Started(Sweeps):
-    """Sweeps that end with their test."""
-
-    def __init__(self, folder: Path, data: Path) -> None:
-        super().__init__(folder, data)
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        self.processes.append(process := super().start(*arguments))
-        return process
-
-
 @pytest.fixture
 def sweeps(tmp_path: Path, phantom_root: Path) -> Iterator[Sweeps]:
-    yield (sweeps := Started(tmp_path, phantom_root))
-    for process in sweeps.processes:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+    yield (sweeps := Sweeps(tmp_path, phantom_root))
+    sweeps.end()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -30,6 +31,7 @@ class Sweeps:
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.outputs = folder / "outputs"
+        self.processes: list[subprocess.Popen[str]] = []
         self.common = [
             "tracking=none",
             "data=folder",
@@ -43,7 +45,15 @@ class Sweeps:
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         environment["PYTHONPATH"] = str(ROOT)
         pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "process_group": 0}
-        return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+        self.processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+        return self.processes[-1]
+
+    def end(self) -> None:
+        """Ends what a test that failed left behind."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """In this process, which has imported everything already."""
@@ -77,12 +87,14 @@ class Sweeps:
 
     @property
     def acts(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.outputs / "acts.jsonl").read_text().splitlines()]
+        path = self.outputs / "acts.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.fixture
-def sweeps(tmp_path: Path, phantom_root: Path) -> Sweeps:
-    return Sweeps(tmp_path, phantom_root)
+def sweeps(tmp_path: Path, phantom_root: Path) -> Iterator[Sweeps]:
+    yield (sweeps := Sweeps(tmp_path, phantom_root))
+    sweeps.end()
 
 
 def until(condition: Any, seconds: float = 120.0) -> None:
@@ -224,20 +236,28 @@ def test_two_processes_share_one_storage(sweeps: Sweeps, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_process_concludes_the_sweep_of_another_that_died(sweeps: Sweeps, tmp_path: Path) -> None:
-    shared = ("seed=1,2,3,4", f"hydra.sweeper.storage={tmp_path / 'shared.log'}")
-    owner = sweeps.start("arm=sleep_2", *shared)
-    until((sweeps.outputs / "acts.jsonl").exists)
-    other = sweeps.start("arm=sleep_2", *shared)
+@pytest.mark.parametrize(
+    ("arm", "code", "states", "status"),
+    [("well", 0, {"finished"}, "FINISHED"), ("fail", 1, {"finished", "failed"}, "FAILED")],
+    ids=["well", "fail"],
+)
+def test_a_process_concludes_the_sweep_of_another_that_died(
+    arm: str, code: int, states: set[str], status: str, sweeps: Sweeps, tmp_path: Path
+) -> None:
+    shared = ("seed=1,2,3", f"hydra.sweeper.storage={tmp_path / 'shared.log'}", "hydra.sweeper.retries=0")
+    owner, other = (sweeps.start(f"arm=wait,{arm}", *shared) for _ in range(2))
     until(lambda: len({act["pid"] for act in sweeps.acts}) == 2)
+    (parent,) = {act["parent"] for act in sweeps.acts}
+    if json.loads((sweeps.folder / "owner.json").read_text())["pid"] == other.pid:
+        owner, other = other, owner
     owner.kill()
     owner.communicate()
+    (sweeps.outputs / "go").touch()
     _, said = other.communicate(timeout=300)
-    assert other.returncode == 0, said
-    assert list(sweeps.trials["state"]) == ["finished"] * 4
-    (parent,) = {act["parent"] for act in sweeps.acts}
+    assert other.returncode == code, said
+    assert set(sweeps.trials["state"]) == states
     state = json.loads((sweeps.outputs / f"runs/run_{parent[:8]}/state.json").read_text())
-    assert state["status"] == "FINISHED"
+    assert state["status"] == status
 
 
 @pytest.mark.slow
@@ -271,6 +291,8 @@ def test_ctrl_c_reaches_all_processes_and_loses_no_trial(sweeps: Sweeps) -> None
         (["seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.when=model"], ["when is 'model'", "mapping"]),
         (["seed=1,2", "hydra.sweeper.nname=x"], ["nname"]),
         (["seed=1,-2"], ["seed is -2"]),
+        (["seed=1,2", "resume=a1b2c3d4"], ["resume"]),
+        (["seed=1,2", "hydra.sweeper.sampler=random"], ["sampler", "n_trials"]),
         (["optimizer.lr=interval(0.1,1.0)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=grid"], ["grid", "lr"]),
         (
             [
@@ -404,3 +426,52 @@ def test_a_trial_that_somebody_else_stops_goes_on_from_where_it_saved(sweeps: Sw
     assert (first["begun"], second["trial"]) == (None, first["trial"])
     assert second["begun"] is not None
     assert list(sweeps.trials["state"]) == ["finished"]
+
+
+def test_a_sweep_that_was_refused_does_not_keep_its_name(sweeps: Sweeps) -> None:
+    named = ("seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.name=mine")
+    for fault in ("sampler=randm", "enqueue=[{seed: 12}]", "objective=val_dice_liver"):
+        sweeps.run(*named, f"hydra.sweeper.{fault}", code=2)
+    sweeps.run(*named, "hydra.sweeper.sampler=random")
+    assert len(sweeps.acts) == 2
+
+
+def test_check_looks_and_runs_nothing(sweeps: Sweeps) -> None:
+    assert "no fault found" in sweeps.run("seed=1,2", "check=true")
+    assert sweeps.acts == []
+    assert not (sweeps.outputs / "sweeps").exists()
+
+
+def test_the_winners_tags_hold_nothing_of_an_earlier_winner(sweeps: Sweeps) -> None:
+    sweeps.run(
+        "seed=choice(1,5)",
+        "scheduler=choice(constant,onecycle)",
+        "scheduler.rise_fraction=choice(0.2,0.3)",
+        "hydra.sweeper.when={scheduler.rise_fraction: {scheduler: onecycle}}",
+        "hydra.sweeper.enqueue=[{seed: 1, scheduler: onecycle, scheduler.rise_fraction: 0.2}, "
+        "{seed: 5, scheduler: constant}]",
+        "hydra.sweeper.n_trials=2",
+    )
+    (record,) = [path for path in sweeps.outputs.glob("runs/*/record.jsonl") if "sweep" in path.read_text()]
+    tags: dict[str, str] = {}
+    for line in record.read_text().splitlines():
+        tags |= json.loads(line).get("tags", {})
+    assert tags["best.scheduler"] == "constant"
+    assert tags["best.scheduler.rise_fraction"] == "–"
+
+
+def test_a_stop_that_only_the_trial_heard_stops_the_sweep(sweeps: Sweeps) -> None:
+    said = sweeps.run("arm=heard,well", code=1)
+    assert "the same command goes on" in said
+    assert [act["arm"] for act in sweeps.acts] == ["heard"]
+    sweeps.run("arm=heard,well")
+    assert [act["arm"] for act in sweeps.acts] == ["heard", "well"]
+
+
+def test_the_last_reports_of_a_trial_are_kept(sweeps: Sweeps) -> None:
+    import optuna
+
+    sweeps.run("seed=1,2,3", "hydra.sweeper.name=kept")
+    journal = optuna.storages.journal.JournalFileBackend(str(sweeps.folder / "journal.log"))
+    study = optuna.load_study(study_name="kept", storage=optuna.storages.JournalStorage(journal))
+    assert [list(trial.intermediate_values) for trial in study.trials] == [list(range(1, 11))] * 3
