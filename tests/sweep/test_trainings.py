@@ -82,7 +82,7 @@ def test_a_killed_sweep_goes_on_with_the_run_it_was_in(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "seg.train", "-m", "debug=fast", "tracking=none", f"paths.outputs={outputs}"]
     command += ["seed=0,1", "trainer.max_epochs=6"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
-        until(lambda: list(outputs.glob("sweeps/*/trials/0/epochs.jsonl")) or sweep.poll() is not None, 300)
+        until(lambda: list(outputs.glob("runs/*/checkpoints/last.pt")) or sweep.poll() is not None, 300)
         sweep.kill()
     (before,) = outputs.glob("runs/*/checkpoints/last.pt")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
