@@ -37,10 +37,7 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
         try:
             return main(cfg)
         except OSError as error:
-            if error.errno not in _USERS_DISK and "written" not in str(error):  # NumPy's word for a full disk
-                raise
-            reason = f"{error.strerror or 'The disk is full'}: {error.filename or cfg.paths.outputs}"
-            _failed(DataError(f"{reason}. Make room, or choose another folder by paths.outputs; then resume the run."))
+            _failed(_of_the_disk(error, cfg.paths.outputs, "then resume the run"))
         except SegError as error:
             _failed(error)
         return None
@@ -58,12 +55,7 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
             _say(error)
             sys.exit(error.exit_code)
         except OSError as error:  # of a sweep, too
-            if error.errno not in _USERS_DISK:
-                raise
-            reason = f"{error.strerror}: {error.filename or 'the outputs'}"
-            _say(
-                DataError(f"{reason}. Make room, or choose another folder by paths.outputs; the same command goes on.")
-            )
+            _say(_of_the_disk(error, "the outputs", "the same command goes on"))
             sys.exit(DataError.exit_code)
         except KeyboardInterrupt:
             print("\nstopped", file=sys.stderr)
@@ -116,6 +108,14 @@ def _no_study(study: str, there: list[str]) -> str:
         f"There is no experiments/{study}.yaml in {Path.cwd()}.{nearest(study, there)} "
         f"There are: {', '.join(there) or 'none'}."
     )
+
+
+def _of_the_disk(error: OSError, place: str, after: str) -> DataError:
+    """What a full or closed disk means to the user; any other error goes on its way."""
+    if error.errno not in _USERS_DISK and "written" not in str(error):  # NumPy's word for a full disk
+        raise error
+    reason = f"{error.strerror or 'The disk is full'}: {error.filename or place}"
+    return DataError(f"{reason}. Make room, or choose another folder by paths.outputs; {after}.")
 
 
 def _failed(error: SegError) -> None:

@@ -51,7 +51,6 @@ class Trial:
         self.assignment = Assignment(**json.loads((folder / "trial.json").read_text()))
         self.pruned = False
         self._patience = _PATIENCE
-        self._reports = 0
         self._over = threading.Event()
 
     @property
@@ -117,7 +116,6 @@ class Trial:
         append_line(self.folder / "epochs.jsonl", json.dumps(told))
         if not self.assignment.prunes or told["value"] is None:
             return False
-        self._reports += 1
         deadline = time.monotonic() + self._patience
         while (verdict := _read(self.folder / "verdict.json")).get("epoch", 0) < epoch or verdict["token"] != own:
             if time.monotonic() >= deadline:

@@ -113,7 +113,7 @@ class Ledger:
                     self._study.enqueue_trial(fixed, {"job": name, **grid})
             at_work = any(trial.state == TrialState.RUNNING and not self._abandoned(trial) for trial in trials)
             if again and self.space is None and not at_work:
-                retried = {trial.user_attrs.get("retry_of") for trial in trials}
+                retried = rows.retried(trials)
                 for trial in rows.shown(trials):
                     if trial.state == TrialState.FAIL and trial.number not in retried:
                         self._enter_again(trial, attempt=1)
@@ -172,12 +172,9 @@ class Ledger:
     @patient
     def prune(self, number: int, value: float | None = None) -> None:
         """A trial stopped as ``report`` said it should, having reached ``value``; None: what it reported last."""
-        with self._lock, suppress(UpdateFinishedTrialError):
-            trial = self._storage.get_trial(self._id(number))
-            if value is None and trial.last_step is not None:
-                value = trial.intermediate_values[trial.last_step]
-            values = None if value is None else [float(value)]
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED, values)
+        if value is not None:  # which Optuna's own ``tell`` does not take for a pruned trial
+            with suppress(UpdateFinishedTrialError):
+                self._storage.set_trial_state_values(self._id(number), TrialState.PRUNED, [float(value)])
         self._tell(number, TrialState.PRUNED)
 
     @patient

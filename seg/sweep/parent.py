@@ -16,7 +16,7 @@ from seg.atomic import atomic_write
 from seg.config import without_passwords
 from seg.errors import ConfigError, InterruptedRunError
 from seg.provenance import common_tags
-from seg.rundir import find, read_state
+from seg.rundir import RunFolders, find, read_state
 from seg.studies import Asked, report
 from seg.sweep.ledger import Ledger
 from seg.sweep.plan import Plan
@@ -91,7 +91,7 @@ def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence
     if plan.study:
         _keep_question(plan)
     known = ledger.parent
-    if known and not _here(outputs, known):
+    if known and _found(outputs, known) is None:
         return None
     tracker = open_tracker(
         cfg.tracking.kind,
@@ -114,9 +114,10 @@ def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence
 
 
 def unfinished(plan: Plan, ledger: Ledger) -> bool:
-    """Whether the process that kept the sweep's run, here, has gone without its last word."""
-    outputs, known = Path(plan.cfg.paths.outputs), ledger.parent
-    state = read_state(find(outputs, known).run) if known and _here(outputs, known) else None
+    """Whether the sweep's run lies here and has not finished, by whomever it is kept."""
+    known = ledger.parent
+    folders = _found(Path(plan.cfg.paths.outputs), known) if known else None
+    state = read_state(folders.run) if folders else None
     return state is not None and state.status != "FINISHED"
 
 
@@ -137,11 +138,12 @@ def _keep_question(plan: Plan) -> None:
     ).write(plan.folder)
 
 
-def _here(outputs: Path, run_id: str) -> bool:
+def _found(outputs: Path, run_id: str) -> RunFolders | None:
+    """The folders of a run; None where another machine has them."""
     try:
-        return bool(find(outputs, run_id))
+        return find(outputs, run_id)
     except ConfigError:
-        return False
+        return None
 
 
 def command(arguments: Sequence[str]) -> str:
@@ -220,9 +222,9 @@ def winners_options(plan: Plan, ledger: Ledger) -> str | None:
         return None
     winner = best.iloc[0]
     outputs, run_id = Path(plan.cfg.paths.outputs), str(winner["run_id"]).split(",")[0]
-    if not _here(outputs, run_id):  # a child of another machine
+    if (folders := _found(outputs, run_id)) is None:  # a child of another machine
         return None
-    run = find(outputs, run_id).run
+    run = folders.run
     chosen = plan.choices(winner["overrides"])
     values = OmegaConf.to_container(OmegaConf.load(run / "config" / "config.yaml"))
     assert isinstance(values, dict)

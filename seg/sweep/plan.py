@@ -17,7 +17,7 @@ from seg.checks import check
 from seg.cli import chosen_study, reference
 from seg.config import PLACES, config_hash, flat, nearest
 from seg.errors import ConfigError, together
-from seg.sweep.ledger import Job
+from seg.sweep.entries import Job, starts
 from seg.sweep.space import Space, grid, read_space
 from seg.sweep.study import Study, check_arms, read_study
 
@@ -125,12 +125,9 @@ def _study_jobs(study: Study, given: Sequence[Sequence[str]]) -> list[Job]:
 
 def _enqueued(space: Space, trials: Sequence[Mapping[str, Any]]) -> list[Job]:
     """The trials that a search begins with."""
-    known = {parameter.key: parameter for parameter in space.parameters}
-    unknown = [key for trial in trials for key in trial if key not in known]
-    where = "hydra.sweeper.enqueue names"
-    faults = [f"{where} '{key}', which is not searched.{nearest(key, list(known))}" for key in unknown]
-    together(ConfigError, faults)
-    return [Job(dict(trial), ()) for trial in trials]
+    jobs = [Job(dict(trial), ()) for trial in trials]
+    starts(space, jobs)  # whatever is wrong with them
+    return jobs
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -185,8 +182,6 @@ def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
 def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: DictConfig) -> list[DictConfig]:
     """The configurations of ``examples``, each one checked; every fault is told once."""
     faults: dict[str, None] = {}
-    if any(str(override).startswith("resume=") for example in examples for override in example):
-        raise ConfigError("resume goes on with one run; a sweep goes on by its own command. Leave resume out.")
     references: dict[str, DictConfig] = {}
     out = []
     for overrides in examples:
@@ -195,9 +190,12 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
         study = chosen_study(choices, "train")
         with open_dict(cfg):
             del cfg["hydra"]
-        known = references.setdefault(json.dumps(choices), reference(choices, "train"))
+        if (key := json.dumps(choices)) not in references:
+            references[key] = reference(choices, "train")
+        if cfg.resume is not None:
+            faults["resume goes on with one run; a sweep goes on by its own command. Leave resume out."] = None
         try:
-            check(cfg, known, f"experiments={study}" if study else "the sweep")
+            check(cfg, references[key], f"experiments={study}" if study else "the sweep")
         except ConfigError as error:
             faults[str(error)] = None
         out.append(cfg)

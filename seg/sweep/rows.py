@@ -23,9 +23,14 @@ def shown(trials: "Sequence[FrozenTrial]") -> "list[FrozenTrial]":
     return out
 
 
+def retried(trials: "Sequence[FrozenTrial]") -> set[int]:
+    """The numbers of those that were entered once more."""
+    return {trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs}
+
+
 def counted(trials: "Sequence[FrozenTrial]") -> "list[FrozenTrial]":
     """Those that have finished or may do so; of one that was entered again, the new one."""
-    again = {trial.user_attrs.get("retry_of") for trial in trials}
+    again = retried(trials)
     return [trial for trial in shown(trials) if trial.state.name != "FAIL" and trial.number not in again]
 
 
@@ -39,7 +44,7 @@ def frame(trials: "Sequence[FrozenTrial]", objectives: Sequence[str], keys: Iter
     """A row a trial, as ``Ledger.frame`` says; ``keys`` are the parameters known beforehand."""
     import pandas as pd
 
-    again = {trial.user_attrs.get("retry_of") for trial in trials}
+    again = retried(trials)
     keys = list(dict.fromkeys([*keys, *(key for trial in trials for key in params(trial))]))
     rows = []
     for trial in trials:

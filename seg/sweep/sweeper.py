@@ -27,7 +27,6 @@ from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.material import Material, processes, read_material
 from seg.rundir import Process, one_at_a_time
 from seg.sweep.display import Display
-from seg.sweep.entries import starts
 from seg.sweep.ledger import Ledger, Settings, Trial
 from seg.sweep.parent import Parent, open_parent, unfinished
 from seg.sweep.plan import Plan, differences, make_plan
@@ -68,8 +67,6 @@ def sweep(
     material = read_material(plan.cfg)  # its faults are told before the first trial
     _check_classes(plan, material)
     check(_ledger_settings(plan), plan.space)
-    if plan.space:
-        starts(plan.space, plan.jobs)
     if plan.cfg.check:
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))
         return

@@ -20,6 +20,7 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
 from seg.sweep.ledger import Ledger, Trial
+from seg.tracking import add_to_record
 from seg.trial import TOKEN, Assignment, Watch
 
 log = logging.getLogger(__name__)
@@ -235,15 +236,11 @@ class Workers:
 
     def _bury(self, watch: Watch, error: str) -> None:
         """Marks the run of a process that died FAILED, in its folder and in MLflow."""
-        from seg.tracking import add_to_record
-
         if run := watch.run:
             add_to_record(Path(run["run"]), status="FAILED", error=error, uri=self.order.uri)
 
     def _concluded(self, watch: Watch) -> dict[str, Any]:
         """The result of a trial; where its process died after its run's last word, the run's record is closed, too."""
-        from seg.tracking import add_to_record
-
         result, run = watch.result, watch.run
         if result["status"] in ("finished", "pruned") and not watch.told:
             add_to_record(Path(run["run"]), status="FINISHED", uri=self.order.uri)
@@ -251,8 +248,6 @@ class Workers:
 
     def _judged(self, trial: Trial, fold: int | None, results: list[dict[str, Any]]) -> bool:
         """Whether the folds so far are enough to give the trial up."""
-        from seg.tracking import add_to_record
-
         if fold is None or self.order.folds is None:
             return False
         value = results[-1]["metrics"].get(self.order.objectives[0], math.nan)

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,14 @@ def slurm(one_node: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
 def started(sweeps: Sweeps, arm: str) -> bool:
     """Whether a trial of that arm is at work, or was."""
     return (sweeps.outputs / "acts.jsonl").exists() and any(act["arm"] == arm for act in sweeps.acts)
+
+
+def dies(sweeps: Sweeps, *grid: str, when: Callable[[], bool]) -> None:
+    """A sweep that is killed as soon as ``when`` holds."""
+    process = sweeps.start(*grid)
+    until(when)
+    process.kill()
+    process.communicate(timeout=60)
 
 
 def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
@@ -106,10 +114,7 @@ def test_a_job_that_the_cluster_puts_back_into_the_queue_goes_on_from_where_it_s
 
 def test_a_job_outlives_its_sweep_which_then_waits_for_its_result(sweeps: Sweeps, slurm: Slurm) -> None:
     grid = (*SLURM, "arm=sleep_15,well")
-    process = sweeps.start(*grid)
-    until(lambda: started(sweeps, "sleep_15"))
-    process.kill()
-    process.communicate(timeout=60)
+    dies(sweeps, *grid, when=lambda: started(sweeps, "sleep_15"))
     (job,) = {act["job"] for act in sweeps.acts if act["arm"] == "sleep_15"}
     slurm.ask("scontrol", "suspend", job)  # it cannot end before the next sweep has found it
     again = sweeps.start(*grid)
@@ -124,10 +129,7 @@ def test_a_job_that_waits_when_its_sweep_dies_is_not_run_twice(sweeps: Sweeps, s
     grid = (*SLURM, "seed=1,2")
     slurm.ask("scontrol", "update", "PartitionName=all", "State=DOWN")  # takes jobs, and lets them wait
     try:
-        process = sweeps.start(*grid)
-        until(lambda: len(slurm.jobs()) == 2)
-        process.kill()
-        process.communicate(timeout=60)
+        dies(sweeps, *grid, when=lambda: len(slurm.jobs()) == 2)
         again = sweeps.start(*grid)
         until(lambda: len(slurm.jobs()) == 4)
     finally:
@@ -155,10 +157,7 @@ def test_a_stopped_sweep_leaves_its_jobs_to_the_cluster(sweeps: Sweeps, slurm: S
 
 def test_a_job_that_ends_while_no_sweep_looks_is_found_out(sweeps: Sweeps, slurm: Slurm) -> None:
     grid = (*SLURM, "arm=hang")
-    process = sweeps.start(*grid)
-    until(lambda: started(sweeps, "hang"))
-    process.kill()
-    process.communicate(timeout=60)
+    dies(sweeps, *grid, when=lambda: started(sweeps, "hang"))
     slurm.cancel(sweeps.acts[0]["job"])
     until(lambda: not slurm.jobs())
     os.utime(sweeps.folder / "trials/0/run.json", (0, 0))  # its last sign of life, long ago
