@@ -131,7 +131,8 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     there = [arm for arm in asked.arms if len(table) and arm in set(table["arm"])]
     if len(there) < 2 or asked.arms[0] not in there:
         return f"{head}\nThere is nothing to compare so far: the baseline and another arm must have finished.\n", []
-    scores = scores_of(table, outputs, uri).merge(table[["run_id", "arm", "seed", "fold"]], on="run_id")
+    whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
+    scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
     rule: Incomplete = "refuse" if len(table) >= asked.runs else "common"
     analysis = analyse(
         scores, baseline=there[0], arms=there, against=asked.against, margin=asked.margin, incomplete=rule

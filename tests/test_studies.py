@@ -86,17 +86,33 @@ def test_a_study_ends_in_a_table_and_a_page(finished: tuple[Path, str, str]) -> 
     assert "tiny" in other.stderr
 
 
-@pytest.mark.slow
-def test_its_slices_can_be_looked_at_from_its_page(finished: tuple[Path, str, str]) -> None:
-    folder = folder_of(finished[0])
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory, hippocampus_root: Path) -> Path:
+    """The working folder of the shipped study of attention on real MRI: one seed, 25 steps, ten cases."""
+    work = tmp_path_factory.mktemp("shipped")
+    small = [
+        "hydra.sweeper.study.seeds=[0]",
+        "trainer.max_steps=25",
+        "data.batch_size=2",
+        "data.test_fraction=0.05",
+        "tracking=none",
+    ]
+    given = [f"data.root={hippocampus_root}", f"paths.outputs={work / 'outputs'}", *small]
+    done = command(Path.cwd(), "seg.train", "-m", "experiments=attention", *given)
+    assert done.returncode == 0, done.stderr
+    return work
+
+
+def look_at_the_slices(folder: Path, arms: list[str], cases: int) -> None:
+    """Someone opens a study's page, goes on to its slices, and uses them."""
     with headless() as browser:
         browser.get((folder / "report.html").as_uri())
         browser.find_element("partial link text", "side by side").click()
         assert browser.current_url.split("#")[0] == (folder / "compare.html").as_uri()
         reader = Reader(browser, folder / "compare.html")
-        assert reader.ask("return data.runs.map(({ label }) => label)") == ["baseline", "se"]
-        assert reader.ask("return data.runs.map(({ facts }) => facts.seed)") == ["0", "0"]
-        assert len(reader.column("case")) == 12, "each case once an arm, its folds in one column"
+        assert reader.ask("return data.runs.map(({ label }) => label)") == arms
+        assert reader.ask("return data.runs.map(({ facts }) => facts.seed)") == ["0"] * len(arms)
+        assert len(reader.column("case")) == cases, "each case once an arm, its folds in one column"
         picture = "return document.querySelector('[data-run=\"0\"] canvas').toDataURL()"
         seen, slices = [], []
         for _ in range(3):
@@ -110,7 +126,7 @@ def test_its_slices_can_be_looked_at_from_its_page(finished: tuple[Path, str, st
             reader.click("#table th[data-key='1'] button")
             orders.append([float(text) for text in reader.column("1")])
         assert sorted(orders) == [sorted(orders[0]), sorted(orders[0], reverse=True)]
-        means = pd.read_csv(folder / "scores.csv", dtype={"case": str}).query("arm == 'se' and seed == 0")
+        means = pd.read_csv(folder / "scores.csv", dtype={"case": str}).query("arm == @arms[1] and seed == 0")
         shown = dict(zip(reader.column("case"), reader.column("1"), strict=True))
         assert shown == {case: f"{dice:.3f}" for case, dice in means.groupby("case")["dice"].mean().items()}
         ids = reader.ask("return data.cases.map(({ id }) => id)")
@@ -121,6 +137,16 @@ def test_its_slices_can_be_looked_at_from_its_page(finished: tuple[Path, str, st
         reader.press("ENTER")
         reader.until("return document.getElementById('case-name').textContent === arguments[0]", ids[int(first)])
         assert browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_its_slices_can_be_looked_at_from_its_page(finished: tuple[Path, str, str]) -> None:
+    look_at_the_slices(folder_of(finished[0]), ["baseline", "se"], cases=12)
+
+
+@pytest.mark.slow
+def test_the_shipped_studys_slices_can_be_looked_at_from_its_page(shipped: Path) -> None:
+    look_at_the_slices(folder_of(shipped), ["baseline", "se", "cbam", "cbam_warmup"], cases=10)
 
 
 @pytest.mark.slow

@@ -57,8 +57,30 @@ def test_cbam_formula(dims):
     shared = [torch.relu(v @ w[0].T + w[1]) @ w[2].T + w[3] for v in (x.mean(axes), x.amax(axes))]
     x1 = torch.einsum("bc...,bc->bc...", x, torch.sigmoid(shared[0] + shared[1]))
     convolve = F.conv3d if dims == 3 else F.conv2d
-    gate = torch.sigmoid(convolve(torch.stack([x1.mean(1), x1.max(1).values], 1), w[4], padding=1))
+    scale, shift, kernel = w[4:]
+    with torch.no_grad():
+        scale.fill_(1.5)
+        shift.fill_(-0.2)
+    seen = convolve(torch.stack([x1.mean(1), x1.max(1).values], 1), kernel, padding=1).flatten(1)
+    seen = (seen - seen.mean(1, keepdim=True)) / (seen.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    gate = torch.sigmoid(1.5 * seen - 0.2).reshape(len(x), 1, *x.shape[2:])
     torch.testing.assert_close(block(x), x1 * gate)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_cbam_stays_open_whatever_its_kernel_adds_up_to(dims):
+    torch.manual_seed(0)
+    block, x = attention.CBAM(16, dims), _features(16, dims).abs()
+    before = block(x)
+    with torch.no_grad():
+        block[1].weigh.weight -= 1  # a few steps of an optimizer may do this: it is what all positive maps share
+    assert block(x).sum() > before.sum() / 4
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_a_convolution_by_planes_is_the_convolution(size):
+    x, kernel = torch.randn(2, 2, 5, 8, 4), torch.randn(1, 2, size, size, size)
+    torch.testing.assert_close(attention._by_planes(x, kernel), F.conv3d(x, kernel, padding=size // 2))
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -91,8 +113,8 @@ def test_eca_kernel_grows_with_the_channels(channels, size):
     [
         ("se", 3, 2 * 128 * 8 + 8 + 128),
         ("scse", 3, 2 * 128 * 64 + 64 + 128 + 128 + 1),
-        ("cbam", 2, 2 * 128 * 8 + 8 + 128 + 2 * 49),
-        ("cbam", 3, 2 * 128 * 8 + 8 + 128 + 2 * 343),
+        ("cbam", 2, 2 * 128 * 8 + 8 + 128 + 2 * 49 + 2),
+        ("cbam", 3, 2 * 128 * 8 + 8 + 128 + 2 * 343 + 2),
         ("eca", 3, 5),
     ],
 )
