@@ -5,15 +5,15 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from seg.atomic import atomic_write
-from seg.errors import ConfigError, DataError, SegError
+from seg.errors import ConfigError, DataError, SegError, few, together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ class Asked:
     sweep: str
     question: str
     arms: tuple[str, ...]  # the baseline first
-    different: dict[str, dict[str, Any]]  # what each arm changes, resolved
+    different: dict[str, dict[str, list[Any]]]  # what each arm changes, resolved: [the baseline's value, the arm's]
     factors: dict[str, dict[str, str]]  # of a factorial design: for each factor the level of each arm
     against: tuple[str, ...]
     margin: float  # Dice
@@ -82,7 +82,9 @@ def main(cfg: DictConfig) -> None:
         return progress(cfg)
     outputs = Path(cfg.paths.outputs)
     folder = find_sweep(outputs, str(study))
-    print(report(folder, outputs, cfg.tracking.uri)[0])
+    found, files = report(folder, outputs, cfg.tracking.uri)
+    print(f"{found}\n{folder / 'report.html' if files else folder}")
+    _record(folder, files, outputs, cfg.tracking.uri)
     return None
 
 
@@ -103,6 +105,22 @@ def find_sweep(outputs: Path, study: str) -> Path:
     )
 
 
+def _record(folder: Path, files: Sequence[Path], outputs: Path, uri: str | None) -> None:
+    """Puts the files of a report that was made again into the record of its sweep, once that has ended."""
+    from seg.rundir import find, read_state
+    from seg.runs import runs
+    from seg.tracking import add_to_record
+
+    table = runs(outputs, uri, sweep=Asked.read(folder).sweep)
+    for parent in set(table["parent"].dropna()) if files else ():
+        try:
+            run = find(outputs, parent).run
+        except ConfigError:  # on another machine
+            continue
+        if (state := read_state(run)) and state.true_status != "RUNNING":
+            add_to_record(run, artifacts=files, uri=uri)
+
+
 def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path]]:
     """Writes tables, figures and page of the study in the sweep's ``folder`` from what the record holds.
 
@@ -115,7 +133,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
         The findings as Markdown, for the terminal, and the files written.
 
     Raises:
-        DataError: scores that do not fit together.
+        DataError: runs that saw different data or splits; scores that do not fit together.
     """
     from seg.report.figures import write_figures
     from seg.report.statistics import analyse
@@ -126,29 +144,71 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     table = runs(outputs, uri, sweep=asked.sweep, status="finished")
     table = table[table["arm"].isin(asked.arms)] if "arm" in table else table
     head = f"# {asked.name}\n\n{asked.question}\n"
-    if len(table) < asked.runs:
-        head += f"\n**Not the result yet: {len(table)} of {asked.runs} runs are finished.**\n"
-    there = [arm for arm in asked.arms if len(table) and arm in set(table["arm"])]
+    notice = f"Not the result yet: {len(table)} of {asked.runs} runs are finished." * (len(table) < asked.runs)
+    there = set(table["arm"]) if len(table) else set()
     if len(there) < 2 or asked.arms[0] not in there:
-        return f"{head}\nThere is nothing to compare so far: the baseline and another arm must have finished.\n", []
+        nothing = "There is nothing to compare so far: the baseline and another arm must have finished."
+        return f"{head}\n**{notice}** {nothing}\n", []
+    _check_alike(table)
     whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
     scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
     rule: Incomplete = "refuse" if len(table) >= asked.runs else "common"
     analysis = analyse(
-        scores, baseline=there[0], arms=there, against=asked.against, margin=asked.margin, incomplete=rule
+        scores, baseline=asked.arms[0], arms=asked.arms, against=asked.against, margin=asked.margin, incomplete=rule
     )
+    said = replace(analysis.meta, study=asked.name, part=_part(table), notice=notice, remarks=_remarks(table))
+    analysis = replace(analysis, meta=said)
     cost, effects = costs(table), factor_effects(asked, scores, rule)
     more = [effects_table(effects)] if effects is not None else []
     scores.to_csv(folder / "scores.csv", index=False)
-    written = [folder / "scores.csv", *write_tables(analysis, folder, cost, more), *write_figures(analysis, folder)]
+    written = [
+        folder / FILE,
+        folder / "scores.csv",
+        *write_tables(analysis, folder, cost, more),
+        *write_figures(analysis, folder),
+    ]
     if effects is not None:
         atomic_write(folder / "effects.csv", effects.to_csv(index=False))
         written.append(folder / "effects.csv")
     compared = side_by_side(asked, table, folder, outputs)
-    page = _page(asked, head, analysis, [*tables(analysis, cost), *more], compared, folder)
-    atomic_write(folder / "report.html", page)
+    atomic_write(folder / "report.html", _page(asked, analysis, tables(analysis, cost, more), compared, folder))
     written += [folder / "compare.html"] * bool(compared) + [folder / "report.html"]
     return f"{head}\n{markdown(analysis, cost, more)}", written
+
+
+def _check_alike(table: "pd.DataFrame") -> None:
+    """Refuses runs of which some saw other data, or other splits, than the rest.
+
+    Raises:
+        DataError: with the runs that differ.
+    """
+    rows = table.reindex(columns=["run_id_short", "seed", "fold", "dataset_version", "split_hash"])
+    where = rows["seed"].astype(str) + ", fold " + rows["fold"].astype(str)
+    faults = []
+    for what, groups in (("dataset_version", {"all seeds": rows}), ("split_hash", dict(iter(rows.groupby(where))))):
+        for group, own in groups.items():
+            versions = own.groupby(what)["run_id_short"].agg(list)
+            if len(versions) > 1:
+                told = "; ".join(f"{str(version)[:8]} in {few(ids)}" for version, ids in versions.items())
+                faults.append(
+                    f"{what} differs within {group if what == 'dataset_version' else f'seed {group}'}: {told}. Arms "
+                    "can be compared on the same data and splits only. Put the data back as they were and take the "
+                    "other runs away (python -m seg.clean), or run the study anew: hydra.sweeper.name=…"
+                )
+    together(DataError, faults)
+
+
+def _part(table: "pd.DataFrame") -> str:
+    """Which cases were scored."""
+    known = {"oof_dice": "out of fold", "test_dice": "of the test part"}
+    return next((words for name, words in known.items() if name in table and table[name].notna().all()), "")
+
+
+def _remarks(table: "pd.DataFrame") -> tuple[str, ...]:
+    """What a reader must know of runs that were not all made alike, though no arm says so."""
+    commits = sorted(set(table["git_commit"].dropna())) if "git_commit" in table else []
+    known = few([commit[:8] for commit in commits])
+    return (f"Its runs are of {len(commits)} versions of the code: {known}.",) if len(commits) > 1 else ()
 
 
 def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Path) -> str:
@@ -175,7 +235,7 @@ def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Pat
         page = compare(chosen, outputs, name=f"Study {asked.name}, {name}", pooled=True)
         if not page.shared:
             raise DataError(f"No case of {name} has masks of two arms in {outputs}.")
-    except (SegError, OSError) as error:
+    except (SegError, OSError, ValueError) as error:  # files that someone changed, too
         log.warning(
             "No page of slices in %s: %s Another way: python -m seg.compare study=%s", folder, error, asked.name
         )
@@ -206,11 +266,11 @@ def factor_effects(asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete
     return effects(scores.assign(**levels), list(asked.factors), margin=asked.margin, incomplete=incomplete)
 
 
-def _page(asked: Asked, head: str, analysis: "Analysis", shown: "Sequence[Table]", compared: str, folder: Path) -> str:
+def _page(asked: Asked, analysis: "Analysis", shown: "Sequence[Table]", compared: str, folder: Path) -> str:
     """One file that needs no network: question, findings, figures, tables, what the arms are."""
     from seg.report.page import list_html, page, svg, table_html
 
-    notice = next((line.strip("*") for line in head.splitlines() if line.startswith("**")), "")
+    notice = analysis.meta.notice
     parts = [f"<p class=notice role=status>{html.escape(notice)}</p>"] if notice else []
     parts.append(list_html(analysis.sentences()))
     if compared:
@@ -223,7 +283,7 @@ def _page(asked: Asked, head: str, analysis: "Analysis", shown: "Sequence[Table]
     ]
     parts += map(table_html, shown)
     arms = "".join(
-        f"<tr><th scope=row>{html.escape(arm)}</th><td>{_changes(asked.different.get(arm, {}))}</td></tr>"
+        f"<tr><th scope=row>{html.escape(arm)}</th><td>{_code(changes(asked.different.get(arm, {})))}</td></tr>"
         for arm in asked.arms
     )
     table = f"<table class=arms><tbody>{arms}</tbody></table>"
@@ -231,10 +291,24 @@ def _page(asked: Asked, head: str, analysis: "Analysis", shown: "Sequence[Table]
     return page(asked.name, asked.question, "\n".join(parts))
 
 
-def _changes(different: dict[str, Any]) -> str:
-    if not different:
-        return "the baseline"
-    return "<br>".join(f"<code>{html.escape(f'{key}: {value}')}</code>" for key, value in different.items())
+def changes(different: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What an arm changes, a line a key; the keys that went with another option are told by its name.
+
+    Args:
+        different: ``{key: [the baseline's value, the arm's]}``, None where one has no such key.
+    """
+    options = tuple(key.removesuffix("_target_") for key in different if key.endswith("._target_"))
+    return [
+        f"{key}: {'–' if before is None else before} → {'–' if after is None else after}"
+        for key, (before, after) in different.items()
+        if before != after
+        and not key.endswith("._partial_")
+        and not (after is None and key.startswith(options) and not key.endswith("._target_"))
+    ] or ["the baseline"]
+
+
+def _code(lines: Sequence[str]) -> str:
+    return "<br>".join(f"<code>{html.escape(line)}</code>" for line in lines)
 
 
 def run() -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -168,6 +168,7 @@ def add_to_record(
     status: str | None = None,
     error: str = "",
     tags: Mapping[str, str] | None = None,
+    artifacts: Sequence[Path] = (),
     uri: str | None = None,
 ) -> None:
     """Adds to the record of a run whose process has ended, maybe without a word: it was killed, or ran out of memory.
@@ -179,6 +180,7 @@ def add_to_record(
         status: FAILED or FINISHED, if that is not known there yet; the run's log goes with it.
         error: why; becomes a tag.
         tags: to be set.
+        artifacts: files that take the place of those of the same name.
         uri: of MLflow; None: where the folder says.
     """
     outputs, state, journal = run.parent.parent, read_state(run), Journal(run)
@@ -186,6 +188,8 @@ def add_to_record(
         return
     if tags:
         journal.append({"tags": dict(tags)})
+    for path in artifacts:
+        journal.append({"path": str(path.absolute()), "folder": ""})
     if status:
         if (run / "log.txt").exists():
             journal.append({"path": str((run / "log.txt").absolute()), "folder": ""})

@@ -19,6 +19,7 @@ from seg.data.nifti import write_volume
 from seg.errors import ConfigError, DataError
 from seg.rundir import RunFolders
 from seg.tested import ScoredRun, labels, ui_commands
+from seg.unsent import Journal
 
 
 def config(outputs: Path, **given: Any) -> DictConfig:
@@ -205,6 +206,21 @@ def test_folds_are_pooled_for_a_study_and_apart_for_runs(run: Callable[..., RunF
     ] * 2
     main(config(tmp_path, sweep="attention", folds="apart", file=str(tmp_path / "sweep.html")))
     assert len(head(tmp_path / "sweep.html")["runs"]) == 4
+
+
+def test_of_a_study_that_was_run_twice_the_latest_is_shown(
+    run: Callable[..., RunFolders], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, letter in enumerate("abcd"):
+        made = run(letter, arm="ab"[number % 2], study="attention")
+        Journal(made.run).append({"tags": {"sweep": f"attention-{number // 2}"}})
+        Journal(made.run).append({"metrics": {"loss": 1.0}, "step": 0, "time": 1000 * number})
+    main(config(tmp_path, study="attention"))
+    assert "attention was run 2 times: these are the runs of attention-1. Others: sweep=attention-0" in (
+        capsys.readouterr().out
+    )
+    page = head(tmp_path / "compare/attention.html")
+    assert [column["records"][0]["run_id"][0] for column in page["runs"]] == ["c", "d"]
 
 
 def test_folds_with_the_same_test_cases_stay_apart(run: Callable[..., RunFolders], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +15,9 @@ from omegaconf import OmegaConf
 from benchmarks.compare import MadeUp, make_up
 from benchmarks.statistics import study
 from seg.data.cases import folder as cases_of
-from seg.errors import ConfigError
-from seg.studies import Asked, costs, factor_effects, find_sweep, main, report, run, side_by_side
+from seg.errors import ConfigError, DataError
+from seg.studies import Asked, changes, costs, factor_effects, find_sweep, main, report, run, side_by_side
+from seg.unsent import Journal
 
 FILE = """# @package hydra.sweeper.study
 question: Does <SE> help?
@@ -81,6 +83,11 @@ def test_a_study_ends_in_a_table_and_a_page(finished: tuple[Path, str, str]) -> 
     again = command(work, "seg.report", "experiments=tiny")
     assert again.returncode == 0, again.stderr
     assert "se against baseline" in again.stdout
+    assert again.stdout.rstrip().endswith("report.html")
+    (parent,) = [record for record in records if '"study.json' in record or "/study.json" in record]
+    now = [path.read_text() for path in work.glob("outputs/runs/*/record.jsonl")]
+    (after,) = [record for record in now if record.startswith(parent)]
+    assert after.count("report.html") == parent.count("report.html") + 1, "the sweep's record has the new report"
     other = command(work, "seg.report", "experiments=tyni")
     assert other.returncode == 2
     assert "tiny" in other.stderr
@@ -176,7 +183,7 @@ def test_without_its_masks_a_study_has_no_slices_but_all_the_rest(
 
 
 def asked(name: str) -> Asked:
-    return Asked(name, f"{name}-1", "Why?", ("a", "b"), {"a": {}, "b": {"k": 1}}, {}, ("baseline",), 0.005, 4)
+    return Asked(name, f"{name}-1", "Why?", ("a", "b"), {"a": {}, "b": {"k": [None, 1]}}, {}, ("baseline",), 0.005, 4)
 
 
 def test_the_latest_sweep_of_a_study_is_found(tmp_path: Path) -> None:
@@ -281,6 +288,73 @@ def test_the_effects_of_factors_stand_wherever_the_tables_do(tmp_path: Path, pha
     assert "<th scope=row>se=on × schedule=on</th>" in page
     assert "href=compare.html" in page
     assert {"compare.html", "effects.csv", "report.html"} <= {path.name for path in files}
+
+
+@pytest.fixture
+def compared(tmp_path: Path, phantom_root: Path) -> tuple[Path, list[Journal]]:
+    """The folder of a study of two arms and two seeds, all finished, and the records of its runs."""
+    cases, records = cases_of(phantom_root), []
+    for number in range(4):
+        made = MadeUp(f"{number}" * 32, "ab"[number % 2], seed=number // 2, study="attention-1")
+        records.append(Journal(make_up(tmp_path, cases, made, [case.id for case in cases.cases[:5]]).run))
+    asked("attention").write(tmp_path / "sweeps/attention-1")
+    return tmp_path / "sweeps/attention-1", records
+
+
+def test_runs_of_other_data_or_splits_are_not_compared(compared: tuple[Path, list[Journal]], tmp_path: Path) -> None:
+    folder, records = compared
+    for number, record in enumerate(records):
+        record.append({"tags": {"dataset_version": "abcdef1234", "split_hash": f"split {number // 2}"}})
+    report(folder, tmp_path, None)
+    records[3].append({"tags": {"split_hash": "another"}})
+    with pytest.raises(DataError, match=r"split_hash differs within seed 1, fold 0: another in 33333333; split 1 in 2"):
+        report(folder, tmp_path, None)
+    records[0].append({"tags": {"dataset_version": "fedcba4321"}})
+    with pytest.raises(DataError, match=r"(?s)2 faults.*dataset_version differs .* fedcba43 in 00000000"):
+        report(folder, tmp_path, None)
+
+
+def test_a_report_says_which_cases_and_which_code(compared: tuple[Path, list[Journal]], tmp_path: Path) -> None:
+    folder, records = compared
+    for number, record in enumerate(records):
+        record.append({"metrics": {"test_dice": 0.8}, "step": 0, "time": number})
+        record.append({"tags": {"git_commit": "ab12cd34ef" if number else "12ab34cd56"}})
+    said, files = report(folder, tmp_path, None)
+    assert "5 patients (5 cases of the test part); judged by Dice" in said
+    assert "Its runs are of 2 versions of the code: 12ab34cd, ab12cd34." in said
+    assert r"\label{tab:attention-results}" in (folder / "table.tex").read_text()
+    assert "study.json" in {path.name for path in files}
+    assert "Not the result yet" not in said
+
+
+def test_a_report_of_half_a_study_says_so_in_every_file(compared: tuple[Path, list[Journal]], tmp_path: Path) -> None:
+    folder, _ = compared
+    replace(asked("attention"), runs=6, arms=("a", "b", "c"), against=("baseline", "previous")).write(folder)
+    said, _ = report(folder, tmp_path, None)
+    for text in (said, *((folder / name).read_text() for name in ("table.md", "table.tex", "report.html"))):
+        assert "Not the result yet: 4 of 6 runs are finished." in text
+    assert "3 comparisons as one family" in said
+    assert "arm c (without scores)" in said
+
+
+def test_what_an_arm_changes_is_told_by_its_keys() -> None:
+    resolved = {
+        "attention": [None, None],
+        "attention._partial_": [None, True],
+        "attention._target_": [None, "seg.models.attention.SE"],
+        "scheduler._target_": ["seg.schedulers.constant", "seg.schedulers.poly"],
+        "scheduler.milestones": [[1], None],
+        "trainer.clip_norm": [12.0, None],
+    }
+    assert changes(resolved) == [
+        "attention._target_: – → seg.models.attention.SE",
+        "scheduler._target_: seg.schedulers.constant → seg.schedulers.poly",
+        "trainer.clip_norm: 12.0 → –",
+    ]
+    assert changes({"attention._target_": ["seg.models.attention.SE", None], "attention.where": ["all", None]}) == [
+        "attention._target_: seg.models.attention.SE → –"
+    ]
+    assert changes({}) == ["the baseline"]
 
 
 def test_effects_are_there_while_a_run_of_the_study_is_missing() -> None:

@@ -10,7 +10,9 @@ network starts nothing alike in another. So a mean difference is uncertain for t
 s² is the variance over seeds of the arm's mean, e² the part of it that comes from the rest and that V_patients counts
 already. It is the analysis of variance by which radiology compares devices over readers and cases (Dorfman, Berbaum and
 Metz 1992, doi:10.1097/00004424-199209000-00015; Hillis 2007, doi:10.1002/sim.2532), with seeds for readers. With three
-seeds s² of one arm is hardly known, so each arm gets the larger of its own and of the pooled s² of all arms.
+seeds s² of one arm is hardly known, so each arm gets the larger of its own and of the pooled s² of all arms. Arms whose
+seeds went apart beyond chance are left out of the pool, that one failed training may not blur what the other arms have
+to say; then every s² counts with its own few degrees of freedom, for the pool is no longer to be trusted.
 docs/statistics.md has the simulations behind each choice.
 """
 
@@ -18,12 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
 from seg.report.scores import Numbers
 
 POWER = 0.8
+APART = 0.03  # level, for all arms of a study, at which the spread of an arm's seeds is taken for another one
 CHUNK = 2_000_000  # resampling weights held at a time
 
 
@@ -36,6 +40,8 @@ class Spread:
     seed_gross: Numbers  # (arms,) s² / seeds
     seed_net: Numbers  # (arms,) (s² - e²) / seeds, not below 0
     seed_df: int  # degrees of freedom of the pooled s²; 0: one seed everywhere, nothing is known of seeds
+    apart: npt.NDArray[np.bool_]  # (arms,) whether an arm's seeds went apart, and it keeps its own s²
+    own_df: Numbers  # (arms,) degrees of freedom of each s² by itself, for where some went apart
 
 
 def spread(values: Sequence[Numbers]) -> Spread:
@@ -49,7 +55,8 @@ def spread(values: Sequence[Numbers]) -> Spread:
     seeds = np.array([len(arm) for arm in values])
     own = np.array([arm.mean(1).var(ddof=1) if len(arm) > 1 else np.nan for arm in values])
     rest = np.array([_rest(arm) / arm.shape[1] if len(arm) > 1 else np.nan for arm in values])
-    freedom = seeds - 1
+    apart = _apart(own, seeds - 1)
+    freedom = np.where(apart, 0, seeds - 1)
     total = int(freedom.sum())
     pooled, pooled_rest = (float(np.nansum(part * freedom)) / max(total, 1) for part in (own, rest))
     larger = np.fmax(own, pooled)
@@ -59,7 +66,26 @@ def spread(values: Sequence[Numbers]) -> Spread:
         seed_gross=larger / seeds,
         seed_net=np.maximum(larger - np.where(np.isnan(rest), pooled_rest, rest), 0) / seeds,
         seed_df=total,
+        apart=apart,
+        own_df=np.where(seeds > 1, seeds - 1, max(total, 1)).astype(float),
     )
+
+
+def _apart(own: Numbers, freedom: Numbers) -> npt.NDArray[np.bool_]:
+    """(arms,) whether the spread of an arm's seeds is larger than that of all calmer arms, beyond chance.
+
+    From the calmest arm on, each is held against those before it by an F test; where one is beyond it, so are the rest.
+    Arms with one seed, or with seeds that are all alike, tell nothing.
+    """
+    order = [arm for arm in np.argsort(own) if own[arm] > 0]
+    apart = np.zeros(len(own), bool)
+    for place, arm in enumerate(order[1:], 1):
+        calmer = order[:place]
+        pooled = np.average(own[calmer], weights=freedom[calmer])
+        if own[arm] > pooled * stats.f.isf(APART / (len(order) - 1), freedom[arm], freedom[calmer].sum()):
+            apart[order[place:]] = True
+            break
+    return apart
 
 
 def _rest(arm: Numbers) -> float:
@@ -91,14 +117,17 @@ def resample(spreads: Sequence[Spread], draws: int, seed: int) -> list[Numbers]:
         ]
     )
     patients *= np.sqrt(count / (count - 1)) * _student(rng, count - 1, draws)
-    drawn = rng.normal(size=(draws, arms)) * _student(rng, spreads[0].seed_df, draws)
+    normal = rng.normal(size=(draws, arms))
+    pooled = _student(rng, spreads[0].seed_df, draws)
     parts = np.split(patients, len(spreads), axis=1)
-    return [part + drawn * np.sqrt(one.seed_net) for part, one in zip(parts, spreads, strict=True)]
+    tails = [_student(rng, one.own_df, draws) if one.apart.any() else pooled for one in spreads]
+    return [part + normal * tail * np.sqrt(one.seed_net) for part, tail, one in zip(parts, tails, spreads, strict=True)]
 
 
-def _student(rng: np.random.Generator, freedom: int, draws: int) -> Numbers:
-    """(draws, 1) factors that turn a normal into Student's t."""
-    factors: Numbers = np.sqrt(freedom / rng.chisquare(max(freedom, 1), size=(draws, 1)))
+def _student(rng: np.random.Generator, freedom: int | Numbers, draws: int) -> Numbers:
+    """(draws, degrees of freedom) factors that turn a normal into Student's t."""
+    known = np.atleast_1d(freedom)
+    factors: Numbers = np.sqrt(known / rng.chisquare(np.maximum(known, 1), size=(draws, len(known))))
     return factors
 
 
@@ -108,20 +137,31 @@ def interval(deviations: Numbers, level: float) -> tuple[Numbers, Numbers]:
     return low, high
 
 
-def holm(p: Numbers) -> Numbers:
+def holm(p: Numbers, family: int | None = None) -> Numbers:
     """p-values adjusted so that the chance of one false claim or more in the family stays below the level.
+
+    Args:
+        p: of the comparisons that were made.
+        family: of how many that were asked, where some cannot be made yet; None: of these.
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6:65–70.
     """
     order = np.argsort(p, kind="stable")
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.maximum.accumulate(p[order] * ((family or len(p)) - np.arange(len(p))))
     back = np.empty_like(adjusted)
     back[order] = np.minimum(adjusted, 1)
     return back
 
 
 def contrast_table(
-    parts: Spread, deviations: Numbers, weights: Numbers, *, higher: bool, margin: float, alpha: float
+    parts: Spread,
+    deviations: Numbers,
+    weights: Numbers,
+    *,
+    higher: bool,
+    margin: float,
+    alpha: float,
+    family: int | None = None,
 ) -> pd.DataFrame:
     """Everything said about differences of arms (or any contrast), one line each, as one family.
 
@@ -132,6 +172,7 @@ def contrast_table(
         higher: whether larger values are better.
         margin: differences within ± margin count as none; NaN: no such margin was stated.
         alpha: two-sided level.
+        family: as in ``holm``.
 
     Returns:
         The columns listed in docs/statistics.md, from ``difference`` to ``verdict``.
@@ -144,8 +185,9 @@ def contrast_table(
         low, high = interval(draws, level)
         table[f"{name}_low"], table[f"{name}_high"] = table["difference"] + low, table["difference"] + high
     table = table.assign(**_tests(paired, parts, weights, margin, alpha))
-    table["smallest"] = _smallest(table, paired.shape[1], alpha)
-    return _judged(table, paired, parts, higher, alpha)
+    family = family or len(table)
+    table["smallest"] = _smallest(table, paired.shape[1], alpha / max(family, 1)) if parts.seed_df else np.inf
+    return _judged(table, paired, parts, higher, alpha, family)
 
 
 def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float, alpha: float) -> dict[str, Numbers]:
@@ -156,11 +198,13 @@ def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float, alph
     (Schuirmann 1987, doi:10.1007/BF01068419).
     """
     lines, count = paired.shape
-    patients, net, gross = paired.var(1, ddof=1) / count, weights**2 @ parts.seed_net, weights**2 @ parts.seed_gross
+    patients, net, gross = paired.var(1, ddof=1) / count, weights**2 @ parts.seed_net, weights**2 * parts.seed_gross
+    alike = gross.sum(1) ** 2 / max(parts.seed_df, 1)
+    seeds = gross**2 @ (1 / parts.own_df) if parts.apart.any() else alike
     variance, mean = patients + net, paired.mean(1)
     error = np.sqrt(variance)
     with np.errstate(divide="ignore", invalid="ignore"):  # arms without any spread: t is ± infinite, or 0 / 0
-        freedom = variance**2 / (patients**2 / (count - 1) + gross**2 / max(parts.seed_df, 1))
+        freedom = variance**2 / (patients**2 / (count - 1) + seeds)
         freedom = np.where(variance > 0, freedom, count - 1)
         t, above, below = (
             np.nan_to_num(shift / error, nan=0.0, posinf=np.inf, neginf=-np.inf)
@@ -177,23 +221,25 @@ def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float, alph
     }
 
 
-def _smallest(table: pd.DataFrame, count: int, alpha: float) -> Numbers:
+def _smallest(table: pd.DataFrame, count: int, level: float) -> Numbers:
     """The true difference that a study like this one would find in 80 of 100 repetitions.
 
     What must be exceeded to be found, plus (t of the power) × standard error. To be exceeded are (t of the level,
     Bonferroni's in the family, where Holm starts) × standard error, and half the interval. Infinite where the patients
-    are too few for Wilcoxon's test ever to reach that level, which is 2 ^ (1 - patients) at best.
+    are too few for Wilcoxon's test ever to reach that level, which is 2 ^ (1 - patients) at best; and with one seed,
+    by which nothing is ever found.
 
     Source: minimum detectable effect, Bloom 1995, doi:10.1177/0193841X9501900504.
     """
-    level = alpha / max(len(table), 1)
     error, freedom = table["standard_error"].to_numpy(), table["freedom"].to_numpy()
     needed = np.maximum(stats.t.isf(level / 2, freedom) * error, (table["ci_high"] - table["ci_low"]) / 2)
     found: Numbers = needed + stats.t.ppf(POWER, freedom) * error
     return found if 2.0 ** (1 - count) <= level else np.full(len(table), np.inf)
 
 
-def _judged(table: pd.DataFrame, paired: Numbers, parts: Spread, higher: bool, alpha: float) -> pd.DataFrame:
+def _judged(
+    table: pd.DataFrame, paired: Numbers, parts: Spread, higher: bool, alpha: float, family: int
+) -> pd.DataFrame:
     """Adds the rank test, sizes, counts, adjusted p-values and the verdict."""
     gains = paired if higher else -paired
     p, effect = np.array([signed_rank(line) for line in gains]).reshape(-1, 2).T
@@ -207,7 +253,7 @@ def _judged(table: pd.DataFrame, paired: Numbers, parts: Spread, higher: bool, a
         losses=(gains < 0).sum(1),
     )
     for name in ("p_wilcoxon", "p_mean", "p_tost"):
-        table[f"{name}_holm"] = holm(table[name].to_numpy())
+        table[f"{name}_holm"] = holm(table[name].to_numpy(), family)
     table["verdict"] = _verdicts(table, higher, parts.seed_df, alpha)
     return table
 

@@ -243,7 +243,8 @@ def _legend(figure: Figure, analysis: Analysis, found: set[str], note: str = "")
     ]
     handles += [Patch(color=MARGIN, label="margin of equivalence")] * (meta.primary in meta.margins)
     among = f"among {meta.family} comparisons" if meta.family > 1 else "of one comparison"
-    title = f"{percent(1 - meta.alpha)} intervals over patients and seeds; verdicts {among} (Holm){note}"
+    title = f"{percent(1 - meta.alpha)} intervals over {meta.drawn}; verdicts {among} (Holm){note}"
+    title = f"{meta.notice}\n{title}".lstrip()
     figure.legend(
         handles=handles, loc="lower left", ncols=len(handles), frameon=False, fontsize=8, title=title,
         title_fontsize=8, alignment="left",

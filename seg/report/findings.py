@@ -1,6 +1,6 @@
 """The findings of a study in plain words, and how numbers are spelled in them."""
 
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -54,8 +54,10 @@ def sentences(analysis: "Analysis") -> list[str]:
     primary = table[table["primary"]]
     return [
         _design(meta),
+        *meta.remarks,
         *(f"Left out as unfinished: {'; '.join(meta.left_out)}." for _ in meta.left_out[:1]),
         *(_one_seed() for _ in range(max(meta.seeds.values()) == 1)),
+        *_apart(analysis),
         *(_comparison(line, meta) for _, line in primary.iterrows()),
         *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
         *_first(analysis),
@@ -71,13 +73,15 @@ def takes(line: "pd.Series[Any]", target: float, patients: int, seeds: int) -> s
     if not isfinite(line["smallest"]):
         return "more patients: so few cannot reach the level by Wilcoxon's test"
     factor, share = (target / line["smallest"]) ** 2, float(line["seed_share"])
-    ways = []
-    if factor > 1 - share and share > 0:
-        ways.append(f"about {ceil(seeds * share / (factor - (1 - share)))} seeds an arm with these patients")
-    if factor > share:
-        ways.append(f"about {ceil(patients * (1 - share) / (factor - share))} patients with these seeds")
-    both = f"about {ceil(patients / factor)} patients and {ceil(seeds / factor)} seeds an arm"
-    return ", or ".join(ways) or both
+    more_seeds = share / (factor - (1 - share)) if factor > 1 - share else inf
+    more_patients = (1 - share) / (factor - share) if factor > share else inf
+    ways = {
+        f"{ceil(seeds * more_seeds)} seeds an arm with these patients" if 0 < more_seeds < inf else "": more_seeds,
+        f"{ceil(patients * more_patients)} patients with these seeds" if more_patients < inf else "": more_patients,
+    }
+    # One of the two alone is advice only where it does not take many times what both together take.
+    alone = [f"about {way}" for way, times in ways.items() if way and times <= 4 / factor]
+    return ", or ".join(alone) or f"about {ceil(patients / factor)} patients and {ceil(seeds / factor)} seeds an arm"
 
 
 def _decimals(metric: str) -> int:
@@ -92,10 +96,11 @@ def _design(meta: "Meta") -> str:
     counts = sorted(set(meta.seeds.values()))
     seeds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
     family = f"{_counted(meta.family, 'comparison')} as one family at {percent(meta.alpha)} (Holm)"
+    folds = f" in {meta.folds} folds" if meta.folds > 1 else ""
     return (
         f"{_counted(len(meta.arms), 'arm')} with {seeds} {_plural('seed', counts[-1])} each, {meta.patients} patients "
-        f"({_counted(meta.cases, 'case')}) in {_counted(meta.folds, 'fold')}; judged by {NAMES[meta.primary]}, "
-        f"{family if meta.family else 'with nothing to compare yet'}."
+        f"({_counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''}){folds}; judged by "
+        f"{NAMES[meta.primary]}, {family if meta.family else 'with nothing to compare yet'}."
     )
 
 
@@ -104,6 +109,20 @@ def _one_seed() -> str:
         "Every arm was trained with one seed, so nothing is known of what another training of the same arm would give: "
         "intervals and p-values hold for these networks only, and every verdict is inconclusive. Train two more seeds."
     )
+
+
+def _apart(analysis: "Analysis") -> list[str]:
+    lines = analysis.arms[analysis.arms["metric"] == analysis.meta.primary]
+    wild, calm = lines[lines["apart"]], lines[~lines["apart"]]
+    if wild.empty:
+        return []
+    metric = analysis.meta.primary
+    told = ", ".join(f"{line['arm']} (SD of its mean {size(line['seed_sd'], metric)})" for _, line in wild.iterrows())
+    usual = size(float((calm["seed_sd"] ** 2).mean() ** 0.5), metric)
+    return [
+        f"The seeds went apart in {told}; in the other arms it is {usual}. Look at each of these trainings: one may "
+        "have failed. What is said of the other arms does not suffer from it."
+    ]
 
 
 def _comparison(line: "pd.Series[Any]", meta: "Meta") -> str:
@@ -120,7 +139,8 @@ def _comparison(line: "pd.Series[Any]", meta: "Meta") -> str:
     counts = f"{line['wins']} patients better, {line['losses']} worse, {line['ties']} equal"
     if line["verdict"] == "equivalent":
         margin = _with_unit(f"{meta.margins[metric]:g}", metric)
-        return f"{who}: equivalent within ±{margin}. {difference}; {counts}."
+        inside = f"p {spelled_p(line['p_tost_holm'])} for lying outside, after Holm"
+        return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
     small = line["p_tost_holm"] <= meta.alpha
     note = f" Real but small: within ±{_with_unit(f'{meta.margins[metric]:g}', metric)}." if small else ""
     return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}"
@@ -164,8 +184,8 @@ def _first(analysis: "Analysis") -> list[str]:
         return []
     best = ranks.loc[ranks["rank_1"].idxmax()]
     return [
-        f"By {NAMES[analysis.meta.primary]}, {best['arm']} comes first in {percent(best['rank_1'])} of the resampled "
-        f"studies (mean rank {best['mean_rank']:.1f} of {len(ranks)})."
+        f"By {NAMES[analysis.meta.primary]}, {best['arm']} comes first in {percent(best['rank_1'])} of the studies "
+        f"resampled over {analysis.meta.drawn} (mean rank {best['mean_rank']:.1f} of {len(ranks)})."
     ]
 
 

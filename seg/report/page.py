@@ -67,7 +67,7 @@ _PAGE = """<!doctype html>
 :root {{ color-scheme: light dark; --ink: #1c1c1e; --faint: #6b6b70; --line: #d9d9de; --paper: #fff; --mark: #fff3c4; }}
 @media (prefers-color-scheme: dark) {{
   :root {{ --ink: #ececee; --faint: #a0a0a6; --line: #3a3a40; --paper: #161618; --mark: #4a3f10; }} }}
-body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
+body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 76rem;
   margin: 2.5rem auto; padding: 0 1.2rem; }}
 h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.1rem; margin: 2.2rem 0 .6rem; }}
 .lead {{ font-size: 1.15rem; color: var(--faint); margin: .2rem 0 1.4rem; }}

@@ -82,8 +82,8 @@ def patient_values(
         arms: which, in order; None: all, in order of appearance.
         metrics: of seg.metrics.METRICS.
         incomplete: what to do where a case is missing in an arm or seed; "refuse", or "common" for a study that is half
-            done: of each arm the seeds that scored every case of its fullest seed, and of these the cases that all
-            arms share. What was put aside is told in ``left_out``.
+            done: the arms that have scores, of each the seeds that scored every case of its fullest seed, and of these
+            the cases that all arms share. What was put aside is told in ``left_out``.
 
     Raises:
         ConfigError: an unknown arm or metric.
@@ -91,7 +91,7 @@ def patient_values(
             cases missing, fewer than two patients.
     """
     frame = _checked(scores, metrics)
-    arms = _known_arms(frame, arms)
+    arms, absent = _known_arms(frame, arms, incomplete)
     frame = frame[frame["arm"].isin(arms)]
     frame, left_out = _complete(frame, arms, incomplete)
     patients = sorted(frame["patient"].unique())
@@ -108,7 +108,7 @@ def patient_values(
         cases=frame["case"].nunique(),
         folds=frame["fold"].nunique(),
         failures=_failures(frame, arms),
-        left_out=tuple(left_out),
+        left_out=(*(f"arm {arm} (without scores)" for arm in absent), *left_out),
     )
 
 
@@ -182,14 +182,16 @@ def _row_faults(frame: pd.DataFrame) -> list[str]:
     return faults
 
 
-def _known_arms(frame: pd.DataFrame, arms: Sequence[str] | None) -> list[str]:
+def _known_arms(frame: pd.DataFrame, arms: Sequence[str] | None, rule: Incomplete) -> tuple[list[str], list[str]]:
+    """The chosen arms that have scores, and those that have none."""
     present = list(frame["arm"].unique())
     chosen = present if arms is None else [str(arm) for arm in arms]
-    if unknown := set(chosen) - set(present):
-        raise ConfigError(f"no scores of arms {few(unknown)}; there are {few(present)}")
+    absent = [arm for arm in chosen if arm not in present]
+    if absent and (rule == "refuse" or len(absent) == len(chosen)):
+        raise ConfigError(f"no scores of arms {few(absent)}; there are {few(present)}")
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"arms {', '.join(chosen)}: name each arm once")
-    return chosen
+    return [arm for arm in chosen if arm in present], absent
 
 
 def _complete(frame: pd.DataFrame, arms: Sequence[str], rule: Incomplete) -> tuple[pd.DataFrame, list[str]]:

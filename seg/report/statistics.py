@@ -14,7 +14,7 @@ mathematics in seg.report.contrasts; designs of crossed factors in seg.report.fa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,15 @@ class Meta:
     seed: int
     alpha: float
     left_out: tuple[str, ...]  # what an unfinished study lacks, in words
+    study: str = ""  # its name
+    part: str = ""  # which cases were scored, in words: "of the test part"
+    notice: str = ""  # what must stand above everything: the study is half done
+    remarks: tuple[str, ...] = ()  # sentences about its runs
+
+    @property
+    def drawn(self) -> str:
+        """Over what intervals, p-values and ranks are taken."""
+        return "patients and seeds" if max(self.seeds.values()) > 1 else "patients (one seed an arm)"
 
 
 @dataclass(frozen=True)
@@ -112,10 +121,15 @@ def analyse(
     metrics = tuple(dict.fromkeys([primary, *metrics]))
     margins = margins_of(margin, primary)
     check_options(metrics, primary, margins, against, draws, alpha)
-    values = patient_values(scores, arms=_order(scores, arms, baseline), metrics=metrics, incomplete=incomplete)
-    pairs = _pairs(values.arms, against)
+    order = _order(scores, arms, baseline)
+    values = patient_values(scores, arms=order, metrics=metrics, incomplete=incomplete)
+    if baseline not in values.arms:
+        raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to hold the arms against")
+    asked = _pairs(order, against)  # what was asked is the family, also while an arm is missing
+    places = {arm: place for place, arm in enumerate(values.arms)}
+    pairs = {(places[a], places[b]): kind for (a, b), kind in asked.items() if a in places and b in places}
     options = {"primary": primary, "margins": margins, "draws": draws, "seed": seed, "alpha": alpha}
-    return _analysis(values, pairs, _meta(values, family=len(pairs), **options))
+    return _analysis(values, pairs, _meta(values, family=len(asked), **options))
 
 
 def _meta(values: Values, **options: Any) -> Meta:
@@ -190,32 +204,41 @@ def _order(scores: pd.DataFrame, arms: Sequence[str] | None, baseline: str) -> l
     return [baseline, *(arm for arm in chosen if arm != baseline)]
 
 
-def _pairs(arms: Sequence[str], against: Sequence[str]) -> dict[tuple[int, int], str]:
-    """(arm, the other) by place, and what the other is; the second arm's previous is the baseline, and counts once."""
-    kinds: dict[tuple[int, int], list[str]] = {}
+def _pairs(arms: Sequence[str], against: Sequence[str]) -> dict[tuple[str, str], str]:
+    """(arm, the other) and what the other is; the second arm's previous is the baseline, and counts once."""
+    kinds: dict[tuple[str, str], list[str]] = {}
     for kind in AGAINST:
-        for arm in range(1, len(arms)):
+        for place in range(1, len(arms)):
             if kind in against:
-                kinds.setdefault((arm, 0 if kind == "baseline" else arm - 1), []).append(kind)
+                kinds.setdefault((arms[place], arms[0 if kind == "baseline" else place - 1]), []).append(kind)
     return {pair: ", ".join(kind) for pair, kind in kinds.items()}
 
 
 def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.DataFrame:
     mean = parts.means.mean(1)
     low, high = interval(drawn, 1 - meta.alpha)
+    least, most = _range(metric)
     return pd.DataFrame(
         {
             "metric": metric,
             "arm": meta.arms,
             "patients": parts.means.shape[1],
             "mean": mean,
-            "ci_low": mean + low,
-            "ci_high": mean + high,
+            "ci_low": np.maximum(mean + low, least),
+            "ci_high": np.minimum(mean + high, most),
             "median": np.median(parts.means, axis=1),
             "sd": parts.means.std(1, ddof=1),
             "seed_sd": parts.seed_sd,
+            "apart": parts.apart,
         }
     )
+
+
+def _range(metric: str) -> tuple[float, float]:
+    """What a metric can be at all: shares, distances, signed volumes."""
+    if metric.endswith("_ml"):
+        return -inf, inf
+    return 0.0, inf if metric.endswith("_mm") else 1.0
 
 
 def _compared(
@@ -224,7 +247,7 @@ def _compared(
     unit, higher = np.eye(len(meta.arms)), higher_is_better(metric)
     weights = np.array([unit[a] - unit[b] for a, b in pairs]).reshape(-1, len(unit))
     limit = meta.margins.get(metric, nan)
-    table = contrast_table(parts, drawn, weights, higher=higher, margin=limit, alpha=meta.alpha)
+    table = contrast_table(parts, drawn, weights, higher=higher, margin=limit, alpha=meta.alpha, family=meta.family)
     names = [(metric, metric == meta.primary, meta.arms[a], meta.arms[b], kind) for (a, b), kind in pairs.items()]
     heads = pd.DataFrame(names, columns=["metric", "primary", "arm", "against", "kind"]).astype({"primary": bool})
     return pd.concat([heads, table], axis=1)

@@ -1,6 +1,7 @@
 """Tables of a study: Markdown to read, LaTeX to print, CSV to compute with."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Any
@@ -52,23 +53,25 @@ def write_tables(
 def markdown(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> str:
     """The findings in words, then every table, in GitHub's Markdown."""
     words = "\n".join(f"- {typeset.markdown_text(sentence)}" for sentence in analysis.sentences())
-    return "\n\n".join([words, *(typeset.markdown(table) for table in [*tables(analysis, cost), *more])]) + "\n"
+    notice = [f"**{typeset.markdown_text(analysis.meta.notice)}**"] * bool(analysis.meta.notice)
+    return "\n\n".join([*notice, words, *map(typeset.markdown, tables(analysis, cost, more))]) + "\n"
 
 
 def latex(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> str:
     """Every table as a LaTeX float; the document loads booktabs and graphicx."""
     head = r"% \usepackage{booktabs,graphicx}; wide tables shrink to the width of the line" + "\n"
-    return head + "\n".join(typeset.latex(table) for table in [*tables(analysis, cost), *more])
+    return head + "\n".join(typeset.latex(table, analysis.meta.study) for table in tables(analysis, cost, more))
 
 
 def wide(analysis: Analysis, cost: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row an arm, in full precision, in SI or the metric's units.
 
-    Columns: ``<metric>_<statistic>``, counts, ``<metric>_<baseline or previous>_<statistic>``, cost.
+    Columns: ``seeds``, ``<metric>_<statistic>``, counts, ``<metric>_<baseline or previous>_<statistic>``, cost.
     """
     meta, table = analysis.meta, analysis.comparisons
     counts = analysis.arms.drop_duplicates("arm").set_index("arm")
     parts = [
+        pd.Series(meta.seeds, name="seeds"),
         *(
             part.set_index("arm").loc[:, "mean":"seed_sd"].add_prefix(f"{metric}_")
             for metric, part in analysis.arms.groupby("metric", sort=False)
@@ -84,10 +87,14 @@ def wide(analysis: Analysis, cost: pd.DataFrame | None = None) -> pd.DataFrame:
     return pd.concat(parts, axis=1).reindex(meta.arms).rename_axis("arm").reset_index().convert_dtypes()
 
 
-def tables(analysis: Analysis, cost: pd.DataFrame | None = None) -> list[Table]:
-    """Result and cost of each arm; its spread; the comparisons, where there are any; the ranks."""
+def tables(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> list[Table]:
+    """Result and cost of each arm; its spread; the comparisons, where there are any; the ranks; ``more`` behind them.
+
+    Of a study that is half done each of them says so.
+    """
     found = [_results(analysis, cost), _spreads(analysis)]
-    return [*found, _comparisons(analysis), _ranks(analysis)] if len(analysis.comparisons) else found
+    found += [_comparisons(analysis), _ranks(analysis)] * bool(len(analysis.comparisons))
+    return [replace(one, note=f"{analysis.meta.notice} {one.note}".lstrip()) for one in [*found, *more]]
 
 
 def _cost(analysis: Analysis, cost: pd.DataFrame | None) -> pd.DataFrame:
@@ -183,10 +190,11 @@ def _comparisons(analysis: Analysis) -> Table:
         f"{NAMES[metric]} ±{margin:g} {unit(metric)}".rstrip() for metric, margin in meta.margins.items()
     )
     note = (
-        f"Difference: arm minus the other; interval by {meta.draws} bootstrap draws over patients and seeds. p mean "
-        "(patients and seeds) and p ranks (Wilcoxon, patients): both after Holm, each metric a family of "
-        f"{meta.family}. Effect: matched-pairs rank-biserial correlation, above 0: the arm is better. W/T/L: patients "
-        "better, equal, worse. Visible: the smallest true difference found with 80 % power. Margin of equivalence: "
+        f"Difference: arm minus the other; interval by {meta.draws} bootstrap draws over {meta.drawn}, each by itself. "
+        f"p mean (Student, over {meta.drawn}) and p ranks (Wilcoxon, over patients): both after Holm, each metric a "
+        f"family of {meta.family}. Effect: matched-pairs rank-biserial correlation, above 0: the arm is better. W/T/L: "
+        "patients better, equal, worse. Visible: the smallest true difference found with 80 % power; –: none would be. "
+        "Margin of equivalence: "
         f"{margins or 'none stated'}."
     )
     return Table("Comparisons", heads, blocks, note)
@@ -246,7 +254,7 @@ def _ranks(analysis: Analysis) -> Table:
         for _, line in lines.iterrows()
     ]
     heads = ["Arm", "Mean rank", *(str(rank) for rank in range(1, len(lines) + 1))]
-    note = f"Probability of each rank by {NAMES[analysis.meta.primary]} when patients and seeds are drawn anew."
+    note = f"Probability of each rank by {NAMES[analysis.meta.primary]}, resampled over {analysis.meta.drawn}."
     return Table("Ranks", heads, {"": rows}, note)
 
 

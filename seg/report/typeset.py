@@ -7,7 +7,7 @@ from dataclasses import dataclass
 TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "−": "$-$", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "|": r"\textbar{}", '"': "{''}", "[": "{[}", "−": "$-$", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
     "▲": r"$^{+}$", "▼": r"$^{-}$", "≈": r"$^{\approx}$", "–": "--", "\n": " ",
 }  # fmt: skip
 
@@ -61,8 +61,14 @@ def latex_text(text: str) -> str:
     return "".join(TEX.get(letter, letter) for letter in text)
 
 
-def latex(table: Table) -> str:
-    """A float with the note in its caption, as wide as it must be and no wider than the line."""
+def latex(table: Table, study: str = "") -> str:
+    """A float with the note in its caption, as wide as it must be and no wider than the line.
+
+    Args:
+        table: any text may stand in it.
+        study: stands in the label, so that tables of two studies can be told apart.
+    """
+    label = re.sub(r"[^a-z0-9]+", "-", f"{study} {table.name}".lower()).strip("-")
 
     def row(texts: Sequence[str]) -> str:
         return " & ".join(texts) + r" \\"
@@ -78,7 +84,7 @@ def latex(table: Table) -> str:
     return "\n".join(
         [
             r"\begin{table}[t]", r"\centering\small", rf"\caption{{{table.name}. {latex_text(table.note)}}}\smallskip",
-            rf"\label{{tab:{table.name.lower()}}}",
+            rf"\label{{tab:{label}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}", *body, r"\bottomrule", r"\end{tabular}}",
             r"\end{table}", "",

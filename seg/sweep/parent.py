@@ -41,7 +41,8 @@ class Parent:
             metrics = {state: float(counts.get(state, 0)) for state in ("finished", "pruned", "failed")}
             ended = int(sum(metrics.values()))
             tags: dict[str, Any] = {}
-            if len(best := ledger.best()) == 1 and len(self.plan.objectives) == 1:
+            ranked = self.plan.study is None and len(self.plan.objectives) == 1
+            if ranked and len(best := ledger.best()) == 1:
                 (winner,) = best.to_dict("records")
                 metrics[f"best_{self.plan.objectives[0]}"] = winner[self.plan.objectives[0]]
                 tags = {"best.run_id": winner["run_id"], "best.trial": winner["number"]}
@@ -50,21 +51,24 @@ class Parent:
             self.tracker.set_tags(tags)
 
     def conclude(self, ledger: Ledger) -> None:
-        """Writes tables, plots and the winner's options into the sweep's folder and the record."""
-        folder, frame = self.plan.folder, ledger.frame()
-        atomic_write(folder / "trials.csv", frame.to_csv(index=False))
-        atomic_write(folder / "summary.md", summary(self.plan, ledger, frame))
-        written = [folder / "trials.csv", folder / "summary.md", *ledger.plots(folder / "plots")]
-        if self.plan.study:
-            outputs = Path(self.plan.cfg.paths.outputs)
-            found, files = report(folder, outputs, self.plan.cfg.tracking.uri)
-            written += files
-        if (again := winners_options(self.plan, ledger)) is not None:
+        """Writes what came out into the sweep's folder and the record: a study's report, else plots and the winner."""
+        folder, frame, written = self.plan.folder, ledger.frame(), []
+        again = None if self.plan.study else winners_options(self.plan, ledger)
+        if again is not None:
             atomic_write(folder / "experiments/best.yaml", again)
             written.append(folder / "experiments/best.yaml")
+        said = study_summary(self.plan, frame) if self.plan.study else summary(self.plan, ledger, frame, bool(again))
+        atomic_write(folder / "trials.csv", frame.to_csv(index=False))
+        atomic_write(folder / "summary.md", said)
+        written += [folder / "trials.csv", folder / "summary.md"]
+        if self.plan.study:
+            said, files = report(folder, Path(self.plan.cfg.paths.outputs), self.plan.cfg.tracking.uri)
+            written += files
+        else:
+            written += ledger.plots(folder / "plots")
         for path in written:
             self.tracker.log_artifact(path, "plots" if path.parent.name == "plots" else "")
-        print(f"\n{found if self.plan.study else (folder / 'summary.md').read_text()}")
+        print(f"\n{said}")
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -165,29 +169,57 @@ def parameters(frame: pd.DataFrame) -> list[str]:
     return [str(column) for column in frame.attrs["parameters"]]
 
 
-def summary(plan: Plan, ledger: Ledger, frame: pd.DataFrame) -> str:
-    """The sweep in Markdown: what ran, the best trials, what mattered, what failed."""
-    counts = frame["state"].value_counts()
-    said = ", ".join(f"{counts[state]} {state}" for state in counts.index)
-    lines = [f"# Sweep {plan.name}", "", f"{len(frame)} trials: {said}.", ""]
+def summary(plan: Plan, ledger: Ledger, frame: pd.DataFrame, again: bool) -> str:
+    """The sweep in Markdown: what ran, the best trials, what mattered, what failed.
+
+    Args:
+        plan: of the sweep.
+        ledger: of its trials.
+        frame: the ledger's.
+        again: whether the winner's options are kept as ``experiments/best.yaml``.
+    """
+    lines = _counted(f"Sweep {plan.name}", frame)
     names, done = list(plan.objectives), frame[frame["state"] == "finished"]
-    best = ledger.best()
     if len(names) > 1:
-        lines += ["## Pareto front", "", _table(best, [*names, *parameters(frame)]), ""]
+        lines += ["## Pareto front", "", _table(ledger.best(), [*names, *parameters(frame)]), ""]
     elif len(done):
         ranked = done.sort_values(names[0], ascending=plan.directions[0] == "minimize").head(10)
         lines += [f"## Best by {names[0]}", "", _table(ranked, [*names, *parameters(frame)]), ""]
     if importances := ledger.importances():
         lines += ["## Importance of the parameters", ""]
         lines += [f"- {key}: {share:.2f}" for key, share in importances.items()] + [""]
-    failed = frame[frame["state"] == "failed"]
-    if len(failed):
-        lines += ["## Failed", ""]
-        lines += [f"- trial {row.number}: {row.error}" for row in failed.itertuples()] + [""]
-    if len(best):
+    lines += _failed(frame)
+    if again:
         where = shlex.quote(str(plan.folder))
         lines += [f"The winner again: `python -m seg.train --config-dir {where} experiments=best`", ""]
     return "\n".join(lines)
+
+
+def study_summary(plan: Plan, frame: pd.DataFrame) -> str:
+    """A study's runs in Markdown; no best one, for what they say together stands in the report."""
+    assert plan.study is not None
+    command = f"python -m seg.report study={plan.name}"
+    if (outputs := str(plan.cfg.paths.outputs)) != "outputs":
+        command += f" {shlex.quote(f'paths.outputs={outputs}')}"
+    done = set(frame.loc[frame["state"] == "finished", "arm"])
+    if plan.study.arms[0].name in done and len(done) > 1:
+        said = f"What it found: report.html and table.md, beside this file. To make them again: `{command}`"
+    else:
+        said = "There is nothing to compare so far: the baseline and another arm must have finished. "
+        said += f"Then `{command}` makes report.html and table.md beside this file."
+    return "\n".join([*_counted(f"Study {plan.name}", frame), *_failed(frame), said, ""])
+
+
+def _counted(title: str, frame: pd.DataFrame) -> list[str]:
+    counts = frame["state"].value_counts()
+    said = ", ".join(f"{counts[state]} {state}" for state in counts.index)
+    return [f"# {title}", "", f"{len(frame)} trials: {said}.", ""]
+
+
+def _failed(frame: pd.DataFrame) -> list[str]:
+    failed = frame[frame["state"] == "failed"]
+    lines = [f"- trial {row.number}: {row.error}" for row in failed.itertuples()]
+    return ["## Failed", "", *lines, ""] if lines else []
 
 
 def _table(frame: pd.DataFrame, columns: Sequence[str]) -> str:

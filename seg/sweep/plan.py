@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -17,12 +18,14 @@ from seg.checks import check
 from seg.cli import chosen_study, reference
 from seg.config import PLACES, config_hash, flat, nearest
 from seg.errors import ConfigError, together
+from seg.studies import changes
 from seg.sweep.entries import Job, starts
 from seg.sweep.space import Space, grid, read_space
-from seg.sweep.study import Study, check_arms, read_study
+from seg.sweep.study import Study, check_arms, identity, read_study
 
-# The settings that make a sweep this one and no other.
-_DEFINING = ("enqueue", "folds", "sampler", "sampler_options", "seed", "pruner", "pruner_options", "study")
+log = logging.getLogger(__name__)
+# The settings that make a sweep this one and no other, the study beside them.
+_DEFINING = ("enqueue", "folds", "sampler", "sampler_options", "seed", "pruner", "pruner_options")
 _COSTS = ("params", "seconds", "memory_mib", "samples_per_second", "epoch_seconds")
 _NUMBERS = ("train_loss", "train_dice", "val_dice", "val_loss", *_COSTS)
 
@@ -38,7 +41,7 @@ class Plan:
     space: Space | None  # of a search
     jobs: tuple[Job, ...]  # known beforehand: all of a grid or a study, those to begin with of a search
     study: Study | None
-    different: dict[str, dict[str, Any]]  # of a study: what each arm changes, resolved
+    different: dict[str, dict[str, list[Any]]]  # of a study: what each arm changes, resolved, from what to what
     objectives: tuple[str, ...]
     directions: tuple[str, ...]
     definition: dict[str, Any]  # what may not change when the sweep goes on
@@ -82,13 +85,13 @@ def make_plan(arguments: Sequence[str], settings: dict[str, Any], context: Hydra
         jobs = _grid_jobs(grid(list(arguments), settings["params"], loader))
         examples = [job.overrides for job in jobs]
     composed = _composed([[*example, *given] for example in examples], context, config)
-    arms = study.arms if study else ()
-    different = check_arms(study, {arm.name: cfg for arm, cfg in zip(arms, composed, strict=True)}) if study else {}
+    different = _different(study, composed) if study else {}
     objectives, directions = _objectives(settings, composed)
     definition = {
         "configurations": sorted(map(config_hash, composed)),
         "trials": repr(space.parameters) if space else [sorted(job.params.items()) for job in jobs],
         **{key: settings[key] for key in _DEFINING},
+        "study": identity(settings["study"]),
         "objectives": objectives,
         "directions": directions,
     }
@@ -118,9 +121,19 @@ def _grid_jobs(overrides: Sequence[Sequence[str]]) -> list[Job]:
 
 
 def _study_jobs(study: Study, given: Sequence[Sequence[str]]) -> list[Job]:
+    jobs = [Job(run.params, run.overrides) for run in study.runs(given[0])]
     if len(given) > 1:
         raise ConfigError(f"The study {study.name} says what varies; nothing else can be swept with it.")
-    return [Job(run.params, run.overrides) for run in study.runs(given[0])]
+    return jobs
+
+
+def _different(study: Study, composed: Sequence[DictConfig]) -> dict[str, dict[str, list[Any]]]:
+    """What each arm changes, checked and told: a fault of the study's file is seen before it has cost hours."""
+    arms = [arm.name for arm in study.arms]
+    different = check_arms(study, dict(zip(arms, composed, strict=True)))
+    told = [f"  {arm}: {'; '.join(changes(keys))}" for arm, keys in different.items()]
+    log.info("%s", "\n".join([f"study {study.name}, what each arm changes:", *told]))
+    return different
 
 
 def _enqueued(space: Space, trials: Sequence[Mapping[str, Any]]) -> list[Job]:

@@ -12,32 +12,21 @@ A study is a file of ``experiments/`` with the package ``hydra.sweeper.study``::
     folds: 5
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
 from omegaconf import DictConfig
 
-from seg.config import flat, nearest, plain
+from seg.config import flat, plain
 from seg.errors import ConfigError, together
+from seg.sweep.designs import WHERE, Arm, Overrides, arms_of, design_faults, name_faults, shared
+from seg.sweep.syntax import lines_of
 
-Overrides = dict[str, Any]
-DESIGNS = ("arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial")
 AGAINST = ("baseline", "previous")
-# What must be the same for all arms, else a difference has a second cause.
-_SHARED = ("data", "trainer", "augmentation", "seed", "dims", "inference")
+_STEPWISE = ("arms", "cumulative")  # designs whose arms stand in an order that means something
 _NAMES = ("study", "arm")  # told by the study itself, without an effect
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One of the things compared."""
-
-    name: str
-    overrides: Overrides
-    allow: tuple[str, ...] = ()  # keys of which it may change more than the others
-    levels: tuple[str, ...] = ()  # of a factorial design: the level of each factor
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,12 @@ class Study:
         return self.folds is not None and self.base.get("data.test_fraction") == 0
 
     def runs(self, given: Sequence[str]) -> list["StudyRun"]:
-        """Every run, all arms of a seed and fold together: a half-done study can compare what it has."""
+        """Every run, all arms of a seed and fold together: a half-done study can compare what it has.
+
+        Raises:
+            ConfigError: ``given``, from the command line, sets what the study sets itself.
+        """
+        together(ConfigError, list(self._ignored("The command line", map(_key, given))))
         out = []
         for seed, fold in product(self.seeds, self.folds or (None,)):
             place = {"seed": seed} if fold is None else {"seed": seed, "data.fold": fold}
@@ -95,7 +89,30 @@ class Study:
         folds: Overrides = {} if self.folds is None else {"inference.part": "val", "inference.checkpoint": "last"}
         folds |= {} if self.count is None else {"data.folds": self.count}
         values = folds | self.base | arm.overrides | {"study": self.name, "arm": arm.name}
-        return [f"{key}={_text(value)}" for key, value in values.items()]
+        return lines_of({key: [value] for key, value in values.items()})  # a choice of one, for a text is a line there
+
+    def faults(self) -> Iterator[str]:
+        """What its base and arms set in vain."""
+        yield from self._ignored(f"{WHERE}.base", self.base)
+        for arm in self.arms:
+            yield from self._ignored(f"The arm {arm.name}", arm.overrides)
+
+    def _ignored(self, who: str, keys: Iterable[str]) -> Iterator[str]:
+        """A fault for each of ``keys`` that the study sets itself."""
+        own = {
+            "study": "the name of a study is its file's",
+            "arm": f"the arms are named in {WHERE}.arms",
+            "seed": f"set {WHERE}.seeds=[5], a list",
+        }
+        if self.folds is not None:
+            own["data.fold"] = f"set {WHERE}.folds=[0,1], or null to choose data.fold"
+        if self.count is not None:
+            own["data.folds"] = f"set {WHERE}.folds=5, their count"
+        if self.redraws:
+            own["data.split_seed"] = f"each of {WHERE}.seeds draws its own folds where data.test_fraction is 0"
+        for key in dict.fromkeys(keys):
+            if key in own:
+                yield f"{who} sets {key}, which the study sets for each run. Leave it out; {own[key]}."
 
 
 def read_study(name: str, section: Mapping[str, Any]) -> Study:
@@ -109,26 +126,40 @@ def read_study(name: str, section: Mapping[str, Any]) -> Study:
         ConfigError: with every fault.
     """
     together(ConfigError, list(_faults(section)))
-    arms, factors = _arms(section)
+    given, factors = arms_of(section)
     folds, count = section["folds"], None
     if isinstance(folds, int):
         count, folds = folds, list(range(folds))
-    return Study(
+    study = Study(
         name,
         str(section["question"]),
-        dict(section["base"]),
-        tuple(arms),
+        flat(section["base"]),
+        tuple(given),
         tuple(factors),
-        tuple(section["compare"]),
+        tuple(_against(section)),
         tuple(section["seeds"]),
         None if folds is None else tuple(folds),
         count,
         float(section["margin"]),
     )
+    names = [arm.name for arm in given]
+    together(ConfigError, [*name_faults(names, section["design"]), *study.faults()])
+    return study
 
 
-def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> dict[str, dict[str, Any]]:
-    """The resolved difference of each arm from the baseline, ``{arm: {key: value}}``.
+def identity(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section as its sweep is known by: the same whether a default is left out or written down."""
+    known = {key: value for key, value in section.items() if key != "allow" or value}
+    for key in ("arms", "factors"):
+        if isinstance(known[key], Mapping):
+            known[key] = {str(name): values for name, values in known[key].items()}
+    return known | {"compare": _against(section)}
+
+
+def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> dict[str, dict[str, list[Any]]]:
+    """The resolved difference of each arm from the baseline, ``{arm: {key: [the baseline's value, the arm's]}}``.
+
+    A value is None where there is no such key.
 
     Args:
         study: as read.
@@ -139,20 +170,18 @@ def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> dict[str, di
     """
     values = {arm: flat(plain(cfg)) for arm, cfg in composed.items()}
     values = {arm: {key: value for key, value in own.items() if key not in _NAMES} for arm, own in values.items()}
-    first = values[study.arms[0].name]
-    different: dict[str, dict[str, Any]] = {}
+    baseline = study.arms[0]
+    first = values[baseline.name]
+    different: dict[str, dict[str, list[Any]]] = {}
     faults = []
     for arm in study.arms:
         own = values[arm.name]
         keys = sorted(key for key in {*own, *first} if own.get(key) != first.get(key))
-        different[arm.name] = {key: own.get(key) for key in keys}
-        confounded = [key for key in keys if key.startswith(_SHARED) and not key.startswith(arm.allow or ("\0",))]
-        if confounded:
-            faults.append(
-                f"The arm {arm.name} also changes {', '.join(confounded)}, which must be the same for all arms, else "
-                f"a difference has two causes. Leave it out, or add `allow: {confounded[0].split('.')[0]}` to the arm "
-                "where that is the question."
-            )
+        different[arm.name] = {key: [first.get(key), own.get(key)] for key in keys}
+        # Without an arm that may change a part, `without_…` differs from `all` by that very part.
+        allowed = [key for key in keys if arm.allows(key) or baseline.allows(key)]
+        if confounded := [key for key in keys if shared(key) and key not in allowed]:
+            faults.append(_confounded(study, arm, confounded))
     for one, other in combinations(values, 2):
         if values[one] == values[other]:
             faults.append(f"The arms {one} and {other} are the same configuration. Leave one out.")
@@ -160,84 +189,50 @@ def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> dict[str, di
     return different
 
 
-def _arms(section: Mapping[str, Any]) -> tuple[list[Arm], list[str]]:
-    """The arms of the section's design, the baseline first, and the factors of a factorial one."""
-    design = section["design"]
-    if design == "factorial":
-        return _factorial(section["factors"])
-    given = [_arm(name, values or {}) for name, values in section["arms"].items()]
-    if design == "cumulative":
-        total: Overrides = {}
-        out = []
-        for arm in given:
-            total = total | arm.overrides
-            out.append(Arm(arm.name, total, arm.allow))
-        return out, []
-    if design == "leave_one_out":
-        whole = _merged(given)
-        return [
-            Arm("all", whole),
-            *(Arm(f"without_{a.name}", _merged([b for b in given if b is not a])) for a in given),
-        ], []
-    if design == "one_at_a_time" and given[0].overrides:
-        return [Arm("baseline", {}), *given], []
-    return given, []
+def _confounded(study: Study, arm: Arm, keys: Sequence[str]) -> str:
+    parts = list(dict.fromkeys(key.partition(".")[0] for key in keys))
+    allow = f"`allow: {parts[0] if len(parts) == 1 else '[' + ', '.join(parts) + ']'}`"
+    place = f"to {WHERE}" if study.factors else f"to the arm in the study's file, or for all arms to {WHERE},"
+    return (
+        f"The arm {arm.name} also changes {', '.join(keys)}, which must be the same for all arms, else a difference "
+        f"has two causes. Leave it out, or add {allow} {place} where that is the question."
+    )
 
 
-def _merged(arms: Sequence[Arm]) -> Overrides:
-    return {key: value for arm in arms for key, value in arm.overrides.items()}
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
-def _arm(name: str, values: Mapping[str, Any]) -> Arm:
-    allow = values.get("allow", ())
-    allow = (allow,) if isinstance(allow, str) else tuple(allow)
-    return Arm(name, {key: value for key, value in values.items() if key != "allow"}, allow)
-
-
-def _factorial(factors: Mapping[str, Sequence[Any]]) -> tuple[list[Arm], list[str]]:
-    """Every combination of ``{key: [level, …]}``; the first levels make the baseline."""
-    arms = []
-    for levels in product(*factors.values()):
-        values = dict(zip(factors, levels, strict=True))
-        arms.append(Arm("-".join(map(_text, levels)), values, levels=tuple(map(_text, levels))))
-    return arms, list(factors)
+def _against(section: Mapping[str, Any]) -> list[Any]:
+    """What each arm is compared with: the arm before it too, where that is no accident of the design."""
+    given = section["compare"]
+    if given is None:
+        return list(AGAINST if section["design"] in _STEPWISE else AGAINST[:1])
+    return given if isinstance(given, list) else [given]
 
 
 def _faults(section: Mapping[str, Any]) -> Iterator[str]:
-    where = "hydra.sweeper.study"
-    if section["design"] not in DESIGNS:
-        near = nearest(str(section["design"]), list(DESIGNS))
-        yield f"{where}.design is {section['design']!r}.{near} There are {', '.join(DESIGNS)}."
-    factorial = section["design"] == "factorial"
-    if factorial and (not section["factors"] or not all(len(levels) > 1 for levels in section["factors"].values())):
-        yield f"{where}.factors must name two or more levels for each key: {{attention: [none, se]}}."
-    if section["arms" if factorial else "factors"]:
-        yield f"{where}: a factorial design has factors, every other one has arms. Leave one of the two out."
-    if not factorial and len(section["arms"]) < 2:
-        yield f"{where}.arms has {len(section['arms'])}; a comparison needs two, the baseline first."
-    if wrong := [way for way in section["compare"] if way not in AGAINST]:
-        yield f"{where}.compare has {', '.join(map(str, wrong))}; it takes {' and '.join(AGAINST)}."
+    yield from design_faults(section)
+    against = _against(section)
+    if not against or any(way not in AGAINST for way in against):
+        yield (
+            f"{WHERE}.compare is {section['compare']!r}; it takes {' and '.join(AGAINST)}, as a list: "
+            f"[{', '.join(AGAINST)}], or null for what suits the design."
+        )
+    elif len(set(against)) < len(against):
+        yield f"{WHERE}.compare names one twice: {section['compare']}."
+    if not isinstance(section["base"], Mapping):
+        yield f"{WHERE}.base is {section['base']!r}; it must be a mapping, such as {{model: unetpp}}."
     if not section["question"]:
-        yield f"{where}.question is empty. Say in a sentence what the study asks; it heads the table."
+        yield f"{WHERE}.question is empty. Say in a sentence what the study asks; it heads the table."
     for key in ("seeds", "folds"):
         value = section[key]
         listed = isinstance(value, list) and value and all(isinstance(v, int) and v >= 0 for v in value)
         counted = key == "folds" and (value is None or (isinstance(value, int) and value > 1))
         if not (listed or counted):
             others = ", or their count" if key == "folds" else ""
-            yield f"{where}.{key} is {value!r}; it must be a list of whole numbers{others}."
+            yield f"{WHERE}.{key} is {value!r}; it must be a list of whole numbers{others}."
         elif listed and len(set(value)) < len(value):
-            yield f"{where}.{key} names a number twice: {value}."
+            yield f"{WHERE}.{key} names a number twice: {value}."
     if not isinstance(section["margin"], int | float) or section["margin"] <= 0:
-        yield f"{where}.margin is {section['margin']!r}; it must be a Dice above 0, such as 0.005."
-
-
-def _text(value: Any) -> str:
-    """``value`` as Hydra's command line has it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_text, value)) + "]"
-    return str(value)
+        yield f"{WHERE}.margin is {section['margin']!r}; it must be a Dice above 0, such as 0.005."

@@ -41,10 +41,41 @@ def test_variance_over_seeds_is_that_of_the_analysis_of_variance() -> None:
 
 
 def test_an_arm_gets_the_larger_of_its_own_and_of_the_pooled_spread_of_seeds() -> None:
-    calm = SEEDS.mean(0) + 0.1 * (SEEDS - SEEDS.mean(0))
+    calm = SEEDS.mean(0) + 0.3 * (SEEDS - SEEDS.mean(0))
     own = [arm.mean(1).var(ddof=1) for arm in (SEEDS, calm)]
     assert spread([SEEDS, calm]).seed_gross == pytest.approx([own[0] / 3, np.mean(own) / 3])
     assert spread([SEEDS[:1], calm]).seed_gross == pytest.approx([own[1], own[1] / 3])  # one seed: the others' spread
+
+
+def test_an_arm_whose_seeds_went_apart_keeps_its_spread_to_itself() -> None:
+    rng = np.random.default_rng(0)
+    calm = [rng.normal(size=40) + 0.1 * rng.normal(size=(3, 40)) + 0.02 * rng.normal(size=(3, 1)) for _ in range(3)]
+    failed = calm[0] - np.array([[0.0], [5.0], [0.1]])
+    parts, without = spread([*calm, failed, failed + 0.3]), spread(calm)
+    assert parts.apart.tolist() == [False, False, False, True, True], "also where two hide one another"
+    assert parts.seed_gross[:3] == pytest.approx(without.seed_gross)
+    assert parts.seed_net[:3] == pytest.approx(without.seed_net)
+    assert parts.seed_gross[3] == pytest.approx(failed.mean(1).var(ddof=1) / 3)
+    pairs = np.array([[-1.0, 1, 0, 0, 0], [-1.0, 0, 0, 1, 0], [0, 0, 0, -1.0, 1]])
+    (drawn,) = resample([parts], 20_000, 0)
+    table = contrast_table(parts, drawn, pairs, higher=True, margin=np.nan, alpha=0.05)
+    (alone,) = resample([without], 20_000, 0)
+    expected = contrast_table(without, alone, pairs[:1, :3], higher=True, margin=np.nan, alpha=0.05)
+    assert table["standard_error"].iloc[0] == pytest.approx(expected["standard_error"].iloc[0])
+    assert table["freedom"].iloc[0] < expected["freedom"].iloc[0]
+    half = [one["ci_high"].iloc[0] - one["difference"].iloc[0] for one in (table, expected)]
+    assert half[1] < half[0] < 1.5 * half[1]
+    assert table["freedom"].iloc[1:].tolist() == pytest.approx([2, 4], rel=0.05), "as many as their own seeds give"
+    assert table["ci_high"].iloc[1] - table["difference"].iloc[1] == pytest.approx(
+        stats.t.isf(0.025, 2) * table["standard_error"].iloc[1], rel=0.1
+    )
+
+
+def test_seeds_of_one_size_are_seldom_taken_for_apart() -> None:
+    rng = np.random.default_rng(0)
+    for arms in (2, 4, 12):
+        apart = [spread(list(rng.normal(size=(arms, 3, 1)) + np.zeros(5))).apart.any() for _ in range(1000)]
+        assert np.mean(apart) <= 0.1
 
 
 def test_without_patients_differing_it_is_students_test_of_the_seeds_means() -> None:
@@ -105,7 +136,8 @@ def test_holm_is_statsmodels_multipletests() -> None:
 )
 def test_smallest_difference_is_that_of_statsmodels_power(patients: int, lines: int, expected: float) -> None:
     gains = stats.norm.ppf((np.arange(patients) + 0.5) / patients)
-    found = compared(one_seed(gains / gains.std(ddof=1)), lines=lines, draws=40_000)
+    gains = np.stack([gains / gains.std(ddof=1)] * 2)  # two seeds that add nothing
+    found = compared(spread([np.zeros_like(gains), gains]), lines=lines, draws=40_000)
     assert found["smallest"] == pytest.approx(expected, rel=0.02)
 
 

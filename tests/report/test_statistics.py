@@ -13,6 +13,7 @@ from benchmarks.statistics import study
 from seg.errors import ConfigError, DataError
 from seg.report.contrasts import contrast_table, interval, resample, spread
 from seg.report.factorial import effects
+from seg.report.findings import takes
 from seg.report.statistics import Analysis, analyse
 
 GAINS = {"base": 0.0, "se": 0.001, "cbam": 0.02}
@@ -175,6 +176,57 @@ def test_half_a_study_says_so() -> None:
     found = analyse(half, baseline="base", incomplete="common", draws=400)
     assert found.meta.patients == 16
     assert found.sentences()[1] == "Left out as unfinished: 24 of 40 cases, which not every arm has scored yet."
+
+
+def test_an_arm_that_is_missing_changes_neither_the_family_nor_who_is_held_against_whom() -> None:
+    half = SCORES[(SCORES["arm"] != "se") & (SCORES["seed"] < 2)]
+    with pytest.raises(ConfigError, match="no scores of arms se"):
+        analyse(half, baseline="base", arms=["base", "se", "cbam"], draws=400)
+    found = analyse(half, baseline="base", arms=["base", "se", "cbam"], incomplete="common", draws=400)
+    assert found.meta.left_out == ("arm se (without scores)",)
+    dice = found.comparisons[found.comparisons["metric"] == "dice"]
+    assert dice[["arm", "against"]].to_numpy().tolist() == [["cbam", "base"]], "cbam against se must wait"
+    assert found.meta.family == 3
+    assert dice["p_mean_holm"].iloc[0] == pytest.approx(min(1, 3 * dice["p_mean"].iloc[0]))
+    alone = analyse(half, baseline="base", against=["baseline"], draws=400).comparisons
+    assert dice["smallest"].iloc[0] > alone["smallest"].iloc[0]
+    lacking = half[half["arm"] != "base"]
+    with pytest.raises(DataError, match="the baseline 'base' has no scores yet"):
+        analyse(lacking, baseline="base", arms=["base", "se", "cbam"], incomplete="common", draws=400)
+
+
+def test_a_failed_training_is_told_and_does_not_blur_the_other_arms() -> None:
+    failed = (SCORES["arm"] == "cbam") & (SCORES["seed"] == 1)
+    scores = SCORES.assign(dice=SCORES["dice"].where(~failed, 0.0))
+    found = analyse(scores, baseline="base", draws=2000)
+    (told,) = [one for one in found.sentences() if one.startswith("The seeds went apart")]
+    assert told.startswith("The seeds went apart in cbam (SD of its mean 0.")
+    alone = analyse(scores[scores["arm"] != "cbam"], baseline="base", draws=2000)
+    here, there = line(found, "se", "base"), line(alone, "se", "base")
+    assert here["standard_error"] == pytest.approx(there["standard_error"])
+    assert line(found, "cbam", "base")["verdict"] == "inconclusive"
+    means = found.arms.set_index(["metric", "arm"])
+    assert means.loc[("dice", "cbam"), "ci_high"] == 1.0, "an interval ends where the metric does"
+    assert not [one for one in analyse(SCORES, baseline="base", draws=400).sentences() if "went apart" in one]
+
+
+def test_with_one_seed_no_difference_is_ever_visible() -> None:
+    found = analyse(SCORES[SCORES["seed"] == 0], baseline="base", draws=400)
+    assert set(found.comparisons["verdict"]) == {"inconclusive"}
+    assert np.isinf(found.comparisons["smallest"]).all()
+    assert "resampled over patients (one seed an arm)" in found.sentences()[-1]
+
+
+@pytest.mark.parametrize(
+    ("share", "advice"),
+    [
+        (0.1, "about 360 patients with these seeds"),
+        (0.245, "about 240 patients and 12 seeds an arm"),  # with these seeds it would take 9060 patients
+        (0.9, "about 18 seeds an arm with these patients"),
+    ],
+)
+def test_advice_takes_no_thousands_of_patients_where_a_few_seeds_would_do(share: float, advice: str) -> None:
+    assert takes(pd.Series({"smallest": 0.01, "seed_share": share}), 0.005, 60, 3) == advice
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 
 from benchmarks.statistics import study
 from seg.report.statistics import Analysis, analyse
-from seg.report.tables import latex, markdown, three_digits, wide, write_tables
+from seg.report.tables import effects_table, latex, markdown, three_digits, wide, write_tables
 from seg.report.typeset import latex_text, markdown_text
 
 AWKWARD = r"50%_of #1 & {co} $x^2$ ~ \n <b>|*a*`"
@@ -25,6 +26,9 @@ COST = pd.DataFrame(
     },
     index=["cbam_warmup", "base"],
 )
+
+
+EFFECTS = analyse(SCORES, baseline="base", draws=400).comparisons.rename(columns={"arm": "effect"}).assign(order=1)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +124,7 @@ def test_latex_is_whole_and_escaped(analysis: Analysis) -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex: apt install texlive-latex-recommended")
 def test_latex_compiles(analysis: Analysis, tmp_path: Path) -> None:
-    write_tables(analysis, tmp_path, COST)
+    write_tables(analysis, tmp_path, COST, [effects_table(EFFECTS)])
     lines = [
         r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}",
         r"\input{table.tex}",
@@ -131,6 +135,17 @@ def test_latex_compiles(analysis: Analysis, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-1500:]
     assert "Overfull" not in done.stdout
+
+
+def test_of_a_study_that_is_half_done_everything_says_so(analysis: Analysis, tmp_path: Path) -> None:
+    notice = "Not the result yet: 2 of 12 runs are finished."
+    half = replace(analysis, meta=replace(analysis.meta, notice=notice, study="my_study"))
+    text = markdown(half, COST, [effects_table(EFFECTS)])
+    assert text.startswith(f"**{notice}**")
+    assert text.count(notice) == 6
+    printed = latex(half, COST, [effects_table(EFFECTS)])
+    assert printed.count(notice) == 5
+    assert printed.count(r"\label{tab:my-study-") == 5
 
 
 def test_an_arm_alone_has_tables_too() -> None:
@@ -159,4 +174,5 @@ def test_names_lose_their_power() -> None:
     assert markdown_text("[x](http://y)") == r"[x\](http://y)"
     assert markdown_text("cbam_warmup p < 0.05 [1, 2]") == "cbam_warmup p < 0.05 [1, 2]"
     assert markdown_text("_a_\nb") == r"\_a\_ b"
+    assert latex_text('[1] "x"') == "{[}1] {''}x{''}"
     assert latex_text("a\\b{c}") == r"a\textbackslash{}b\{c\}"

@@ -1,14 +1,18 @@
 """Designs of ablation studies: which runs they ask for, and what may not differ."""
 
+import json
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from test_sweeper import Sweeps, sweeps
 
 from seg.config import CONF
 from seg.errors import ConfigError
-from seg.sweep.study import Study, check_arms, read_study
+from seg.sweep.study import Study, check_arms, identity, read_study
 
+__all__ = ["sweeps"]  # a fixture
 SECTION: dict[str, Any] = {
     "question": "Does it help?",
     "base": {"model": "unet"},
@@ -16,6 +20,7 @@ SECTION: dict[str, Any] = {
     "design": "arms",
     "factors": {},
     "compare": ["baseline"],
+    "allow": [],
     "seeds": [0],
     "folds": None,
     "margin": 0.005,
@@ -30,7 +35,14 @@ def arms(**changes: Any) -> dict[str, dict[str, Any]]:
     return {arm.name: arm.overrides for arm in study(**changes).arms}
 
 
-def checked(asked: Study) -> dict[str, dict[str, Any]]:
+def values(asked: Study, arm: int) -> dict[str, Any]:
+    """Some values of an arm's configuration, as Hydra reads its overrides."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=asked.overrides(asked.arms[arm]))
+    return {"arm": cfg.arm, "study": cfg.study, "name": cfg.data.name, "patch": cfg.data.patch, "dims": cfg.dims}
+
+
+def checked(asked: Study) -> dict[str, dict[str, list[Any]]]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return check_arms(asked, {arm.name: compose("train", overrides=asked.overrides(arm)) for arm in asked.arms})
 
@@ -82,14 +94,15 @@ def test_a_factorial_design_crosses_its_factors() -> None:
 def test_the_resolved_difference_is_told() -> None:
     told = checked(study())
     assert told["baseline"] == {}
-    assert "attention._target_" in told["se"]
+    assert told["se"]["attention._target_"] == [None, "seg.models.attention.SE"]
+    assert told["warm"]["scheduler._target_"][0] == "seg.schedulers.warmup_cosine"
     assert all(key.startswith("attention") for key in told["se"])
     assert all(key.startswith("scheduler") for key in told["warm"])
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"augmentation": "strong"}, {"trainer.max_epochs": 3}, {"data.fold": 2}, {"data.split_seed": 1}, {"seed": 3}],
+    [{"augmentation": "strong"}, {"trainer.max_epochs": 3}, {"data.fold": 2}, {"data.split_seed": 1}, {"dims": 2}],
 )
 def test_an_arm_with_a_second_cause_is_refused(change: dict[str, Any]) -> None:
     section = {"baseline": {}, "two": {"attention": "se", **change}}
@@ -97,6 +110,130 @@ def test_an_arm_with_a_second_cause_is_refused(change: dict[str, Any]) -> None:
         checked(study(arms=section))
     section["two"]["allow"] = next(iter(change)).split(".")[0]
     assert "two" in checked(study(arms=section))
+
+
+STRONG: dict[str, Any] = {"augmentation": "strong", "allow": "augmentation"}
+
+
+def test_what_an_arm_may_change_goes_on_with_it_in_every_design() -> None:
+    parts = {"plain": {}, "strong": STRONG, "se": {"attention": "se"}}
+    assert "augmentation._target_" not in checked(study(arms=parts))["se"]
+    assert "attention._target_" in checked(study(design="cumulative", arms=parts))["se"]
+    assert "strong" in checked(study(design="one_at_a_time", arms={**parts, "plain": {"scheduler": "onecycle"}}))
+    both = {"strong": STRONG, "se": {"attention": "se"}}
+    told = checked(study(design="leave_one_out", arms=both))
+    assert any(key.startswith("augmentation") for key in told["without_strong"])
+    assert not any(key.startswith("augmentation") for key in told["without_se"])
+    with pytest.raises(ConfigError, match=r"without_se also changes .*data\.patch.*allow: data"):
+        checked(study(design="leave_one_out", arms={**both, "se": {"data.patch": [32, 32, 32]}}))
+
+
+def test_what_a_study_allows_holds_for_all_arms() -> None:
+    factors = {"attention": ["none", "se"], "augmentation": ["spatial", "strong"]}
+    crossed = {"design": "factorial", "arms": {}, "factors": factors}
+    with pytest.raises(ConfigError, match=r"add `allow: augmentation` to hydra\.sweeper\.study where"):
+        checked(study(**crossed))
+    for allow in (["augmentation"], "augmentation"):
+        assert len(checked(study(**crossed, allow=allow))) == 4
+    assert "b" in checked(study(arms={"a": {}, "b": {"data.patch": [32, 32, 32]}}, allow=["data.patch"]))
+
+
+@pytest.mark.parametrize("allow", ["", True, "attention", "augmentaton", "dat", "data.", ["data", 3], "data_x"])
+@pytest.mark.parametrize("place", ["study", "arm"])
+def test_only_what_is_shared_can_be_allowed(place: str, allow: Any) -> None:
+    arm = {"data.patch": [32, 32, 32]} | ({"allow": allow} if place == "arm" else {})
+    with pytest.raises(ConfigError, match=r"allow is .*it names a part that is the same for all arms"):
+        study(arms={"a": {}, "b": arm}, allow=allow if place == "study" else [])
+
+
+def test_a_key_is_allowed_by_its_parts() -> None:
+    with pytest.raises(ConfigError, match=r"two causes"):
+        checked(study(arms={"a": {}, "b": {"data.patch_voxels": 999, "allow": "data.patch"}}))
+    plain = OmegaConf.create({"seed": 0})
+    told = check_arms(study(arms={"a": {}, "b": {}}), {"a": plain, "b": OmegaConf.create({"seed": 0, "seeding": 3})})
+    assert told["b"] == {"seeding": [None, 3]}, "which is not the seed"
+
+
+AWKWARD = [
+    *("1e3", "1_000", "true", "null", "0x1", "ü", "a & b", "(x)", "a'b", 'a"b', "a\\'b", "a\\", "a,b", "x=[1]", " {y}"),
+    *("#", "a/b", "~", "@x", "nan", "→", "a:b", "$", "*"),
+]
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_every_name_and_text_survives_hydra(name: str) -> None:
+    asked = read_study(name, SECTION | {"arms": {"baseline": {}, name: {"attention": "se", "data.name": name}}})
+    seen = values(asked, 1)
+    assert (seen["arm"], seen["study"], seen["name"]) == (name, name, name)
+    assert asked.runs([])[1].params["arm"] == name
+
+
+def test_other_values_stay_what_they_are() -> None:
+    base = {"data": {"name": "1e3", "patch": [32, 48, 32]}, "dims": 3, "attention": None}
+    seen = values(study(base=base, arms={True: {}, 2: {"attention": "se"}}), 1)
+    assert seen == {"arm": "2", "study": "attention", "name": "1e3", "patch": [32, 48, 32], "dims": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"arms": {"": {}, "se": {}}}, "called ''"),
+        ({"arms": {"a": {}, " ": {}}}, "called ' '"),
+        ({"arms": {"a": {}, "b\n": {}}}, "line of text"),
+        ({"arms": {"a": {}, "${b}": {}}}, "line of text"),
+        ({"arms": {1: {}, "1": {}}}, "2 arms would be called '1'. Rename"),
+        (
+            {"design": "one_at_a_time", "arms": {"baseline": {"attention": "se"}, "warm": {"scheduler": "onecycle"}}},
+            "2 arms would be called 'baseline', for the design adds one",
+        ),
+        (
+            {"design": "factorial", "arms": {}, "factors": {"a": ["x", "x-y"], "b": ["y-z", "z"]}},
+            "2 arms would be called 'x-y-z', for the levels",
+        ),
+    ],
+    ids=str,
+)
+def test_names_tell_the_arms_apart(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        study(**change)
+    assert words in str(told.value)
+
+
+@pytest.mark.parametrize("key", ["seed", "data.fold", "data.folds", "data.split_seed", "arm", "study"])
+def test_what_the_study_sets_itself_is_refused(key: str) -> None:
+    asked: dict[str, Any] = {"folds": 2, "base": {"data.test_fraction": 0}}
+    for sign in ("", "+", "++"):
+        with pytest.raises(ConfigError, match=rf"The command line sets {key}, which the study sets.*Leave it out; "):
+            study(**asked).runs(["trainer.max_epochs=2", f"{sign}{key}=1"])
+    with pytest.raises(ConfigError, match=rf"base sets {key},"):
+        study(**asked | {"base": {"data.test_fraction": 0, key: 1}})
+    with pytest.raises(ConfigError, match=rf"The arm se sets {key},"):
+        study(**asked, arms={"baseline": {}, "se": {"attention": "se", key: 1}})
+
+
+def test_what_the_study_leaves_open_is_the_users() -> None:
+    (first, *_) = study().runs(["data.fold=3", "data.folds=4", "data.split_seed=5"])
+    assert first.overrides[-3:] == ("data.fold=3", "data.folds=4", "data.split_seed=5")
+    assert study(folds=[0, 1]).runs(["data.folds=4"])
+    assert study(folds=2).runs(["data.split_seed=5"])
+
+
+@pytest.mark.parametrize("design", ["arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial"])
+def test_an_arm_is_compared_with_its_neighbour_where_that_means_something(design: str) -> None:
+    crossed = {"factors": {"attention": ["none", "se"]}, "arms": {}} if design == "factorial" else {}
+    stepwise = design in ("arms", "cumulative")
+    asked = study(design=design, compare=None, **crossed)
+    assert asked.against == (("baseline", "previous") if stepwise else ("baseline",))
+    assert study(design=design, compare="previous", **crossed).against == ("previous",)
+
+
+def test_a_sweep_is_known_again_after_a_default_was_written_down() -> None:
+    assert identity(SECTION | {"compare": None}) == {
+        **{key: value for key, value in SECTION.items() if key != "allow"},
+        "compare": ["baseline", "previous"],
+    }
+    assert json.dumps(identity(SECTION | {"arms": {1: {}, "a": {}}}), sort_keys=True)
+    assert identity(SECTION | {"allow": "data"})["allow"] == "data"
 
 
 def test_arms_that_are_the_same_are_refused() -> None:
@@ -109,7 +246,15 @@ def test_arms_that_are_the_same_are_refused() -> None:
     [
         ({"design": "cumulativ"}, "'cumulative'"),
         ({"arms": {"baseline": {}}}, "needs two"),
-        ({"compare": ["best"]}, "best"),
+        ({"compare": ["best"]}, r"compare is \['best'\]; it takes baseline and previous"),
+        ({"compare": "best"}, "compare is 'best'"),
+        ({"compare": True}, "compare is True"),
+        ({"compare": []}, r"compare is \[\]"),
+        ({"compare": ["baseline", "baseline"]}, "twice"),
+        ({"arms": ["baseline", "se"]}, "must be a mapping"),
+        ({"arms": {"baseline": {}, "se": "se"}}, r"arms\.se is 'se'; it must be a mapping"),
+        ({"base": None}, "base is None"),
+        ({"design": "factorial", "arms": {}, "factors": {"attention": "se"}}, "two or more levels"),
         ({"question": None}, "question"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "twice"),
@@ -123,3 +268,58 @@ def test_arms_that_are_the_same_are_refused() -> None:
 def test_faults(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         study(**change)
+
+
+FILE = """# @package hydra.sweeper.study
+question: Does it help?
+arms:
+  1: {}
+  "it's 1e3 & (ü)": {scheduler: onecycle}
+"""
+
+
+def run(sweeps: Sweeps, *arguments: str, file: str = FILE, code: int = 0) -> str:
+    """Runs ``file`` as a study."""
+    path = sweeps.outputs.parent / "experiments" / "two.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(file)
+    return sweeps.run("experiments=two", *arguments, "--config-dir", str(path.parents[1]), code=code)
+
+
+def test_a_study_says_first_what_each_arm_changes(sweeps: Sweeps) -> None:
+    said = run(sweeps, "check=true")
+    assert "what each arm changes:\n  1: the baseline\n  it's 1e3 & (ü): " in said
+    assert "scheduler._target_: seg.schedulers.warmup_cosine → " in said
+    assert "; " in said.partition("(ü): ")[2].splitlines()[0]
+    assert not (sweeps.outputs / "sweeps").exists()
+
+
+def test_a_study_has_no_winner(sweeps: Sweeps) -> None:
+    said = run(sweeps)
+    assert said.count("what each arm changes") == 1
+    assert [act["arm"] for act in sweeps.acts] == ["1", "it's 1e3 & (ü)"], "a name is text"
+    summary = (sweeps.folder / "summary.md").read_text()
+    assert "2 trials: 2 finished" in summary
+    assert "report.html and table.md" in summary
+    assert f"python -m seg.report study={sweeps.folder.name} paths.outputs={sweeps.outputs}" in summary
+    assert not [word for word in ("Best by", "The winner", "experiments=best", "val_dice") if word in summary]
+    assert not {"plots", "experiments"} & {path.name for path in sweeps.folder.iterdir()}
+    asked = json.loads((sweeps.folder / "study.json").read_text())
+    assert asked["arms"] == ["1", "it's 1e3 & (ü)"]
+    assert asked["different"]["it's 1e3 & (ü)"]["scheduler._target_"][0] == "seg.schedulers.warmup_cosine"
+    records = "".join(path.read_text() for path in sweeps.outputs.glob("runs/*/record.jsonl"))
+    assert "best.run_id" not in records
+    run(sweeps)
+    assert len(sweeps.acts) == 2, "its jobs are known again"
+
+
+def test_a_half_done_study_names_what_failed_and_no_report(sweeps: Sweeps) -> None:
+    run(sweeps, "hydra.sweeper.retries=0", file=FILE.replace('"it\'s 1e3 & (ü)"', "fail"), code=1)
+    summary = (sweeps.folder / "summary.md").read_text()
+    assert "- trial 1: the loss is not finite" in summary
+    assert "nothing to compare so far" in summary
+
+
+def test_a_study_refuses_a_seed_of_the_command_line(sweeps: Sweeps) -> None:
+    for seed in ("seed=5", "seed=1,2"):
+        assert "hydra.sweeper.study.seeds=[5]" in run(sweeps, seed, code=2)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,20 @@ def test_a_grid_runs_every_combination_once(sweeps: Sweeps) -> None:
     assert len(set(sweeps.trials["run_id"])) == 6
     assert "6 of 6 finished" in said
     assert {"trials.csv", "summary.md", "plots", "sweep.json", "log.txt"} <= {p.name for p in sweeps.folder.iterdir()}
+    assert "experiments=best" in (sweeps.folder / "summary.md").read_text()
+    assert (sweeps.folder / "experiments/best.yaml").exists()
+
+
+def test_the_winners_options_are_named_only_where_they_are(sweeps: Sweeps) -> None:
+    sweeps.run("seed=1,2")
+    (winner,) = sweeps.trials.loc[sweeps.trials["seed"] == 2, "run_id"]
+    shutil.rmtree(sweeps.outputs / "runs" / f"run_{winner[:8]}")
+    shutil.rmtree(sweeps.folder / "experiments")
+    sweeps.run("seed=1,2")
+    assert not (sweeps.folder / "experiments").exists()
+    summary = (sweeps.folder / "summary.md").read_text()
+    assert "Best by val_dice" in summary
+    assert "experiments=best" not in summary
 
 
 def test_a_finished_grid_is_not_run_again(sweeps: Sweeps) -> None:
