@@ -301,7 +301,7 @@ def changes(different: Mapping[str, Sequence[Any]]) -> list[str]:
     return [
         f"{key}: {'–' if before is None else before} → {'–' if after is None else after}"
         for key, (before, after) in different.items()
-        if before != after
+        if (before or None) != (after or None)  # an option none is {} and None
         and not key.endswith("._partial_")
         and not (after is None and key.startswith(options) and not key.endswith("._target_"))
     ] or ["the baseline"]

@@ -339,7 +339,7 @@ def test_a_report_of_half_a_study_says_so_in_every_file(compared: tuple[Path, li
 
 def test_what_an_arm_changes_is_told_by_its_keys() -> None:
     resolved = {
-        "attention": [None, None],
+        "attention": [{}, None],
         "attention._partial_": [None, True],
         "attention._target_": [None, "seg.models.attention.SE"],
         "scheduler._target_": ["seg.schedulers.constant", "seg.schedulers.poly"],

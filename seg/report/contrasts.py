@@ -41,6 +41,7 @@ class Spread:
     seed_net: Numbers  # (arms,) (s² - e²) / seeds, not below 0
     seed_df: int  # degrees of freedom of the pooled s²; 0: one seed everywhere, nothing is known of seeds
     apart: npt.NDArray[np.bool_]  # (arms,) whether an arm's seeds went apart, and it keeps its own s²
+    by_seed: tuple[Numbers, ...]  # for each arm its mean in each seed
     own_df: Numbers  # (arms,) degrees of freedom of each s² by itself, for where some went apart
 
 
@@ -67,6 +68,7 @@ def spread(values: Sequence[Numbers]) -> Spread:
         seed_net=np.maximum(larger - np.where(np.isnan(rest), pooled_rest, rest), 0) / seeds,
         seed_df=total,
         apart=apart,
+        by_seed=tuple(arm.mean(1) for arm in values),
         own_df=np.where(seeds > 1, seeds - 1, max(total, 1)).astype(float),
     )
 

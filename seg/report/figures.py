@@ -51,14 +51,21 @@ def forest(analysis: Analysis) -> Figure:
     """Mean difference and interval of every comparison, one panel a metric, the primary one first.
 
     Comparisons with the baseline stand above those with the previous arm; the second arm's previous is the baseline.
+    Where the seeds of an arm went apart, the frame fits the others, and an arrow points to what lies beyond it.
     """
     meta, table = analysis.meta, analysis.comparisons
     rows = _rows(_groups(table[table["primary"]]), least=0.3)
     figure, panels = _figure(rows, panels=table["metric"].nunique(), beside=RESULT_INCHES)
     for panel, (metric, lines) in zip(panels, table.groupby("metric", sort=False), strict=True):
         _frame(panel, str(metric), meta.margins.get(str(metric)))
+        calm = _calm(analysis, lines)
+        frame = _ends([], calm)
+        if len(calm) < len(lines):
+            panel.set_xlim(*(frame if higher_is_better(str(metric)) else frame[::-1]))
         for place, (_, line) in zip(rows.places, pd.concat(_groups(lines).values()).iterrows(), strict=True):
             _interval(panel, place, line)
+            if len(calm) < len(lines):
+                _beyond(panel, place, np.array([line["ci_low"], line["ci_high"]]), frame, COLORS[line["verdict"]])
         secondary = "" if metric == meta.primary else " (secondary)"
         panel.set_title(f"{NAMES[str(metric)]}{secondary}", fontsize=10, fontweight="bold")
     for place, (_, line) in zip(rows.places, rows.lines.iterrows(), strict=True):
@@ -82,7 +89,8 @@ def differences(analysis: Analysis) -> Figure:
     )
     paired = [(wide.loc[line["arm"]] - wide.loc[line["against"]]).to_numpy(float) for _, line in lines.iterrows()]
     _frame(panel, metric, analysis.meta.margins.get(metric))
-    ends = _ends(paired, lines)
+    calm = _calm(analysis, lines)
+    ends = _ends([gains for gains, label in zip(paired, lines.index, strict=True) if label in calm.index], calm)
     panel.set_xlim(*(ends if higher_is_better(metric) else ends[::-1]))
     for place, gains, (_, line) in zip(rows.places, paired, lines.iterrows(), strict=True):
         _patients(panel, place, gains, ends, COLORS[line["verdict"]])
@@ -205,9 +213,16 @@ def _interval(panel: Axes, place: float, line: "pd.Series[Any]") -> None:
     )
 
 
+def _calm(analysis: Analysis, lines: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons of one metric without an arm whose seeds went apart; all of them where none is left."""
+    arms = analysis.arms[(analysis.arms["metric"] == lines["metric"].iloc[0]) & analysis.arms["apart"]]["arm"]
+    calm = lines[~(lines["arm"].isin(arms) | lines["against"].isin(arms))]
+    return calm if len(calm) else lines
+
+
 def _ends(paired: Sequence[Numbers], lines: pd.DataFrame) -> tuple[float, float]:
     """The frame: 99 % of all points, every interval and 0, and a little more."""
-    inner = np.quantile(np.concatenate(paired), [0.005, 0.995])
+    inner: Numbers = np.quantile(np.concatenate([[0.0], *paired]), [0.005, 0.995])
     every = [*inner, 0.0, lines["ci_low"].min(), lines["ci_high"].max()]
     low, high = min(every), max(every)
     room = 0.06 * (high - low) or 1.0
@@ -220,17 +235,28 @@ def _patients(panel: Axes, place: float, gains: Numbers, ends: tuple[float, floa
     inside = (gains > low) & (gains < high)
     style: dict[str, Any] = {"color": color, "alpha": 0.45, "mew": 0, "ls": "", "zorder": 2}
     panel.plot(gains[inside], heights[inside], marker="o", ms=3, **style)
-    for edge in ends:
-        outside = gains <= low if edge == low else gains >= high
-        if not outside.any():
-            continue
-        marker = "<" if (edge == low) != panel.xaxis_inverted() else ">"
-        panel.plot(np.full(outside.sum(), edge), heights[outside], marker=marker, ms=6, clip_on=False, **style)
+    _beyond(panel, heights, gains, ends, color, alpha=0.45)
     lines = {"color": INK, "lw": 1.0}
     panel.boxplot(
         [gains], positions=[place], orientation="horizontal", widths=0.22, whis=(5, 95), showfliers=False,
         manage_ticks=False, boxprops=lines, whiskerprops=lines, capprops=lines, medianprops=lines, zorder=4,
     )  # fmt: skip
+
+
+def _beyond(
+    panel: Axes, place: float | Numbers, values: Numbers, ends: tuple[float, float], color: str, alpha: float = 1.0
+) -> None:
+    """Triangles at the edges of the frame for the values that lie beyond them."""
+    heights = np.broadcast_to(place, values.shape)
+    for edge in ends:
+        outside = values <= edge if edge == ends[0] else values >= edge
+        if not outside.any():
+            continue
+        marker = "<" if (edge == ends[0]) != panel.xaxis_inverted() else ">"
+        panel.plot(
+            np.full(outside.sum(), edge), heights[outside], marker=marker, ms=6, mew=0, ls="", color=color,
+            alpha=alpha, zorder=6, clip_on=False,
+        )  # fmt: skip
 
 
 def _legend(figure: Figure, analysis: Analysis, found: set[str], note: str = "") -> None:

@@ -52,13 +52,14 @@ def sentences(analysis: "Analysis") -> list[str]:
     """The design, what is missing, each comparison by the primary metric, the other metrics in short, the ranks."""
     meta, table = analysis.meta, analysis.comparisons
     primary = table[table["primary"]]
+    apart = set(analysis.arms[(analysis.arms["metric"] == meta.primary) & analysis.arms["apart"]]["arm"])
     return [
         _design(meta),
         *meta.remarks,
         *(f"Left out as unfinished: {'; '.join(meta.left_out)}." for _ in meta.left_out[:1]),
         *(_one_seed() for _ in range(max(meta.seeds.values()) == 1)),
         *_apart(analysis),
-        *(_comparison(line, meta) for _, line in primary.iterrows()),
+        *(_comparison(line, meta, apart) for _, line in primary.iterrows()),
         *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
         *_first(analysis),
     ]
@@ -71,7 +72,7 @@ def takes(line: "pd.Series[Any]", target: float, patients: int, seeds: int) -> s
     taken as they are.
     """
     if not isfinite(line["smallest"]):
-        return "more patients: so few cannot reach the level by Wilcoxon's test"
+        return "more patients, or more seeds: so small a study would find no difference at all"
     factor, share = (target / line["smallest"]) ** 2, float(line["seed_share"])
     more_seeds = share / (factor - (1 - share)) if factor > 1 - share else inf
     more_patients = (1 - share) / (factor - share) if factor > share else inf
@@ -117,15 +118,17 @@ def _apart(analysis: "Analysis") -> list[str]:
     if wild.empty:
         return []
     metric = analysis.meta.primary
-    told = ", ".join(f"{line['arm']} (SD of its mean {size(line['seed_sd'], metric)})" for _, line in wild.iterrows())
+    told = "; ".join(
+        f"{line['arm']} ({', '.join(spelled(mean, metric) for mean in line['by_seed'])})" for _, line in wild.iterrows()
+    )
     usual = size(float((calm["seed_sd"] ** 2).mean() ** 0.5), metric)
     return [
-        f"The seeds went apart in {told}; in the other arms it is {usual}. Look at each of these trainings: one may "
-        "have failed. What is said of the other arms does not suffer from it."
+        f"The seeds went apart in {told}, while the other arms' means have an SD of {usual} from seed to seed. Look at "
+        "each of these trainings: one may have failed. What is said of the other arms does not suffer from it."
     ]
 
 
-def _comparison(line: "pd.Series[Any]", meta: "Meta") -> str:
+def _comparison(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
     who, metric = f"{line['arm']} against {line['against']}", meta.primary
     difference = (
         f"{NAMES[metric]} {_with_unit(signed(line['difference'], metric), metric)} "
@@ -135,7 +138,7 @@ def _comparison(line: "pd.Series[Any]", meta: "Meta") -> str:
         f"p {spelled_p(line['p_mean_holm'])} for the mean, {spelled_p(line['p_wilcoxon_holm'])} by ranks, after Holm"
     )
     if line["verdict"] == "inconclusive":
-        return f"{who}: inconclusive. {difference}; {tests}. {_why(line, meta)}"
+        return f"{who}: inconclusive. {difference}; {tests}. {_why(line, meta, apart)}"
     counts = f"{line['wins']} patients better, {line['losses']} worse, {line['ties']} equal"
     if line["verdict"] == "equivalent":
         margin = _with_unit(f"{meta.margins[metric]:g}", metric)
@@ -146,10 +149,12 @@ def _comparison(line: "pd.Series[Any]", meta: "Meta") -> str:
     return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}"
 
 
-def _why(line: "pd.Series[Any]", meta: "Meta") -> str:
+def _why(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
     """Why nothing could be said, and what it would take."""
     if max(meta.seeds.values()) == 1:
         return "One seed an arm."
+    if line["arm"] in apart or line["against"] in apart:
+        return "Seeds went apart: nothing can be said before it is known why."
     mean, ranks = (line[name] <= meta.alpha for name in ("p_mean_holm", "p_wilcoxon_holm"))
     if mean and not ranks:
         return "The mean moved, but not the usual patient: a few patients carry it; look at them."

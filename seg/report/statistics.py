@@ -230,6 +230,7 @@ def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.Dat
             "sd": parts.means.std(1, ddof=1),
             "seed_sd": parts.seed_sd,
             "apart": parts.apart,
+            "by_seed": [tuple(means.tolist()) for means in parts.by_seed],
         }
     )
 
@@ -248,6 +249,12 @@ def _compared(
     weights = np.array([unit[a] - unit[b] for a, b in pairs]).reshape(-1, len(unit))
     limit = meta.margins.get(metric, nan)
     table = contrast_table(parts, drawn, weights, higher=higher, margin=limit, alpha=meta.alpha, family=meta.family)
+    least, most = _range(metric)
+    table["ci_low"], table["ci_high"] = (
+        table["ci_low"].clip(lower=least - most),
+        table["ci_high"].clip(upper=most - least),
+    )
+    table.loc[table["smallest"] > most - least, "smallest"] = inf
     names = [(metric, metric == meta.primary, meta.arms[a], meta.arms[b], kind) for (a, b), kind in pairs.items()]
     heads = pd.DataFrame(names, columns=["metric", "primary", "arm", "against", "kind"]).astype({"primary": bool})
     return pd.concat([heads, table], axis=1)

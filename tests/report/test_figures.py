@@ -112,6 +112,19 @@ def test_every_text_stays_within_the_picture_and_names_apart(names: list[str]) -
         assert not any(label.get_parse_math() for label in figure.axes[0].get_yticklabels())
 
 
+def test_an_arm_whose_seeds_went_apart_does_not_flatten_the_others() -> None:
+    scores = study(GAINS, patients=30, spread=0.005, rest=0.005, seed_spread=0.001)
+    failed = (scores["arm"] == "cbam") & (scores["seed"] == 1)
+    found = analyse(scores.assign(dice=scores["dice"].where(~failed, 0.0)), baseline="base", draws=1000)
+    line = found.comparisons.query("metric == 'dice' and arm == 'cbam' and against == 'base'").iloc[0]
+    for figure in (forest(found), differences(found)):
+        panel = figure.axes[0]
+        low, high = panel.get_xlim()
+        assert line["ci_low"] < low < -0.02 < 0 < high < line["ci_high"]
+        edges = {float(one.get_xdata()[0]) for one in panel.lines if one.get_marker() in "<>" and len(one.get_xdata())}
+        assert low in edges, "an arrow points to what lies beyond"
+
+
 def test_nothing_to_compare_gives_no_figure(tmp_path: Path) -> None:
     alone = analyse(study({"base": 0.0}, patients=10), baseline="base", draws=400)
     assert write_figures(alone, tmp_path) == []
