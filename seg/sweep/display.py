@@ -63,7 +63,7 @@ class Display:
     def _refresh(self) -> None:
         frame = self.ledger.frame()
         self.counts = {state: int((frame["state"] == state).sum()) for state in self.counts}
-        if len(self.plan.objectives) == 1 and len(best := self.ledger.best()):
+        if not self.plan.study and len(self.plan.objectives) == 1 and len(best := self.ledger.best()):
             self.best = float(best.iloc[0][self.plan.objectives[0]])
 
     def _counted(self) -> str:
