@@ -182,20 +182,24 @@ def _check_alike(table: "pd.DataFrame") -> None:
     Raises:
         DataError: with the runs that differ.
     """
-    rows = table.reindex(columns=["run_id_short", "seed", "fold", "dataset_version", "split_hash"])
-    where = rows["seed"].astype(str) + ", fold " + rows["fold"].astype(str)
-    faults = []
-    for what, groups in (("dataset_version", {"all seeds": rows}), ("split_hash", dict(iter(rows.groupby(where))))):
-        for group, own in groups.items():
-            versions = own.groupby(what)["run_id_short"].agg(list)
-            if len(versions) > 1:
-                told = "; ".join(f"{str(version)[:8]} in {few(ids)}" for version, ids in versions.items())
-                faults.append(
-                    f"{what} differs within {group if what == 'dataset_version' else f'seed {group}'}: {told}. Arms "
-                    "can be compared on the same data and splits only. Put the data back as they were and take the "
-                    "other runs away (python -m seg.clean), or run the study anew: hydra.sweeper.name=…"
-                )
+    columns = ["run_id_short", "seed", "fold", "dataset_version", "split_hash"]
+    rows = table.reindex(columns=columns).convert_dtypes()
+    faults = _differing(rows, "dataset_version", "all runs")
+    for (seed, fold), own in rows.groupby(["seed", "fold"], dropna=False):
+        faults += _differing(own, "split_hash", f"seed {seed}, fold {fold}")
     together(DataError, faults)
+
+
+def _differing(rows: "pd.DataFrame", what: str, where: str) -> list[str]:
+    versions = rows.groupby(what)["run_id_short"].agg(list)
+    if len(versions) < 2:
+        return []
+    told = "; ".join(f"{str(version)[:8]} in {few(ids)}" for version, ids in versions.items())
+    return [
+        f"{what} differs within {where}: {told}. Arms can be compared on the same data and splits only. Put the data "
+        "back as they were and take the other runs away (python -m seg.clean), or run the study anew: "
+        "hydra.sweeper.name=…"
+    ]
 
 
 def _part(table: "pd.DataFrame") -> str:
