@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 
-QUICK = ("start", "cache", "loop", "memory", "augmentation", "panels", "statistics", "sweeps")
+QUICK = ("start", "cache", "loop", "memory", "augmentation", "attention", "panels", "statistics", "sweeps")
 BY_NAME = ("quality", "compare")
 
 

@@ -100,7 +100,7 @@ class _SpatialGate(nn.Module):
 
 
 def _by_planes(x: Tensor, kernel: Tensor) -> Tensor:
-    """``conv3d`` to one channel, as planes that are then added: on a CPU five times as fast as PyTorch's own."""
+    """``conv3d`` to one channel, as planes that are then added: on a CPU four times as fast as PyTorch's own."""
     size, depth = kernel.shape[2], x.shape[2]
     planes = F.conv2d(x.transpose(1, 2).flatten(0, 1), kernel[0].transpose(0, 1), padding=size // 2)
     planes = F.pad(planes.reshape(-1, depth, *planes.shape[1:]), (0, 0, 0, 0, 0, 0, size // 2, size // 2))
