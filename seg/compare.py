@@ -133,7 +133,7 @@ def selected(cfg: DictConfig, outputs: Path) -> list[RunFolders]:
     kind, value = ("study", str(cfg.study)) if cfg.study is not None else ("sweep", str(cfg.sweep))
     table = recorded(outputs, cfg.tracking.uri, status="finished", **{kind: value})
     sweeps = list(dict.fromkeys(table["sweep"].dropna())) if kind == "study" and "sweep" in table else []
-    if len(sweeps) > 1:  # the latest, as in its report
+    if len(sweeps) > 1:  # only the latest
         table = table[table["sweep"] == sweeps[0]]
         print(f"{value} was run {len(sweeps)} times: these are the runs of {sweeps[0]}. Others: sweep={sweeps[1]}")
     wanted = [run_id for run_id in table["run_id"][::-1] if run_id not in set(table["parent"])]

@@ -149,7 +149,8 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     if len(there) < 2 or asked.arms[0] not in there:
         nothing = "There is nothing to compare so far: the baseline and another arm must have finished."
         return f"{head}\n**{notice}** {nothing}\n", []
-    _check_alike(table)
+    if not any(key.startswith("data.") for changed in asked.different.values() for key in changed):  # by `allow`
+        _check_alike(table)
     whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
     scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
     rule: Incomplete = "refuse" if len(table) >= asked.runs else "common"
@@ -305,7 +306,7 @@ def changes(different: Mapping[str, Sequence[Any]]) -> list[str]:
     return [
         f"{key}: {'–' if before is None else before} → {'–' if after is None else after}"
         for key, (before, after) in different.items()
-        if (before or None) != (after or None)  # an option none is {} and None
+        if (None if before == {} else before) != (None if after == {} else after)  # what an option none leaves
         and not key.endswith("._partial_")
         and not (after is None and key.startswith(options) and not key.endswith("._target_"))
     ] or ["the baseline"]

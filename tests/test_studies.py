@@ -310,6 +310,10 @@ def test_runs_of_other_data_or_splits_are_not_compared(compared: tuple[Path, lis
     with pytest.raises(DataError, match=r"split_hash differs within seed 1, fold 0: another in 33333333; split 1 in 2"):
         report(folder, tmp_path, None)
     records[0].append({"tags": {"dataset_version": "fedcba4321"}})
+    allowed = {"a": {}, "b": {"data.split_file": ["one.json", "other.json"]}}
+    replace(asked("attention"), different=allowed).write(folder)
+    report(folder, tmp_path, None)  # splits are what it asks about
+    asked("attention").write(folder)
     with pytest.raises(DataError, match=r"(?s)2 faults.*dataset_version differs .* fedcba43 in 00000000"):
         report(folder, tmp_path, None)
 
@@ -351,6 +355,7 @@ def test_what_an_arm_changes_is_told_by_its_keys() -> None:
         "scheduler._target_: seg.schedulers.constant → seg.schedulers.poly",
         "trainer.clip_norm: 12.0 → –",
     ]
+    assert changes({"optimizer.weight_decay": [0.0, None]}) == ["optimizer.weight_decay: 0.0 → –"]
     assert changes({"attention._target_": ["seg.models.attention.SE", None], "attention.where": ["all", None]}) == [
         "attention._target_: seg.models.attention.SE → –"
     ]

@@ -27,7 +27,7 @@ from scipy import stats
 from seg.report.scores import Numbers
 
 POWER = 0.8
-APART = 0.03  # level, for all arms of a study, at which the spread of an arm's seeds is taken for another one
+APART = 0.03  # nominal level, for all arms together, at which the spread of an arm's seeds is taken for another one
 CHUNK = 2_000_000  # resampling weights held at a time
 
 
@@ -56,8 +56,10 @@ def spread(values: Sequence[Numbers]) -> Spread:
     seeds = np.array([len(arm) for arm in values])
     own = np.array([arm.mean(1).var(ddof=1) if len(arm) > 1 else np.nan for arm in values])
     rest = np.array([_rest(arm) / arm.shape[1] if len(arm) > 1 else np.nan for arm in values])
+    own[own <= (1e-9 * max(np.abs(arm).max() for arm in values)) ** 2] = 0  # rounding of means is no spread
     apart = _apart(own, seeds - 1)
-    freedom = np.where(apart, 0, seeds - 1)
+    still = (own == 0) & (np.nanmax(own, initial=0) > 0)  # failed alike in every seed: no word on how seeds spread
+    freedom = np.where(apart | still, 0, seeds - 1)
     total = int(freedom.sum())
     pooled, pooled_rest = (float(np.nansum(part * freedom)) / max(total, 1) for part in (own, rest))
     larger = np.fmax(own, pooled)
@@ -69,7 +71,7 @@ def spread(values: Sequence[Numbers]) -> Spread:
         seed_df=total,
         apart=apart,
         by_seed=tuple(arm.mean(1) for arm in values),
-        own_df=np.where(seeds > 1, seeds - 1, max(total, 1)).astype(float),
+        own_df=np.where((seeds > 1) & ~still, seeds - 1, max(total, 1)).astype(float),
     )
 
 

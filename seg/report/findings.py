@@ -4,6 +4,7 @@ from math import ceil, inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from scipy import stats
 
 from seg.errors import few
 from seg.report.contrasts import POWER
@@ -65,15 +66,25 @@ def sentences(analysis: "Analysis") -> list[str]:
     ]
 
 
-def takes(line: "pd.Series[Any]", target: float, patients: int, seeds: int) -> str:
+def takes(line: "pd.Series[Any]", target: float, patients: int, seeds: int, level: float) -> str:
     """What a study would need for its smallest visible difference to fall to ``target``, in words.
 
-    The standard error shrinks with the root of the patients and, in its other part, of the seeds; the t quantiles are
-    taken as they are.
+    The standard error shrinks with the root of the patients and, in its other part, of the seeds, and the degrees of
+    freedom grow with them.
+
+    Args:
+        line: of the comparisons.
+        target: a size of difference.
+        patients: that there are.
+        seeds: an arm.
+        level: at which a comparison is found, two-sided.
     """
     if not isfinite(line["smallest"]):
         return "more patients, or more seeds: so small a study would find no difference at all"
-    factor, share = (target / line["smallest"]) ** 2, float(line["seed_share"])
+    freedom, share = float(line["freedom"]), float(line["seed_share"])
+    factor = goal = (target / line["smallest"]) ** 2
+    for _ in range(20):  # more of both lowers the quantiles, too
+        factor = goal * (_quantiles(level, freedom) / _quantiles(level, freedom / factor)) ** 2
     more_seeds = share / (factor - (1 - share)) if factor > 1 - share else inf
     more_patients = (1 - share) / (factor - share) if factor > share else inf
     ways = {
@@ -83,6 +94,11 @@ def takes(line: "pd.Series[Any]", target: float, patients: int, seeds: int) -> s
     # One of the two alone is advice only where it does not take many times what both together take.
     alone = [f"about {way}" for way, times in ways.items() if way and times <= 4 / factor]
     return ", or ".join(alone) or f"about {ceil(patients / factor)} patients and {ceil(seeds / factor)} seeds an arm"
+
+
+def _quantiles(level: float, freedom: float) -> float:
+    """Standard errors between no difference and one that is found with the power of ``POWER``."""
+    return float(stats.t.isf(level / 2, freedom) + stats.t.ppf(POWER, freedom))
 
 
 def _decimals(metric: str) -> int:
@@ -124,7 +140,7 @@ def _apart(analysis: "Analysis") -> list[str]:
     usual = size(float((calm["seed_sd"] ** 2).mean() ** 0.5), metric)
     return [
         f"The seeds went apart in {told}, while the other arms' means have an SD of {usual} from seed to seed. Look at "
-        "each of these trainings: one may have failed. What is said of the other arms does not suffer from it."
+        "each of these trainings: one may have failed. The other arms' intervals suffer little from it."
     ]
 
 
@@ -169,7 +185,7 @@ def _why(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
     if target <= 0 or smallest <= target:
         return start.rstrip()
     return f"{start}To see {_with_unit(size(target, meta.primary), meta.primary)} it takes " + (
-        f"{takes(line, target, meta.patients, seeds)}."
+        f"{takes(line, target, meta.patients, seeds, meta.alpha / meta.family)}."
     )
 
 

@@ -71,6 +71,17 @@ def test_an_arm_whose_seeds_went_apart_keeps_its_spread_to_itself() -> None:
     )
 
 
+def test_an_arm_that_fails_alike_in_every_seed_says_nothing_of_seeds() -> None:
+    rng = np.random.default_rng(0)
+    alive = [rng.normal(size=40) + 0.1 * rng.normal(size=(3, 40)) + 0.02 * rng.normal(size=(3, 1)) for _ in range(3)]
+    without = spread(alive)
+    for dead in (0.0, 0.1):  # three times 0.1 differs from its mean by rounding
+        parts = spread([*alive, np.full((3, 40), dead)])
+        assert not parts.apart.any()
+        assert parts.seed_df == without.seed_df == 6
+        assert parts.seed_net[:3] == pytest.approx(without.seed_net)
+
+
 def test_seeds_of_one_size_are_seldom_taken_for_apart() -> None:
     rng = np.random.default_rng(0)
     for arms in (2, 4, 12):

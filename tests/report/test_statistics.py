@@ -227,7 +227,16 @@ def test_with_one_seed_no_difference_is_ever_visible() -> None:
     ],
 )
 def test_advice_takes_no_thousands_of_patients_where_a_few_seeds_would_do(share: float, advice: str) -> None:
-    assert takes(pd.Series({"smallest": 0.01, "seed_share": share}), 0.005, 60, 3) == advice
+    found = pd.Series({"smallest": 0.01, "seed_share": share, "freedom": 1e6})
+    assert takes(found, 0.005, 60, 3, 0.05) == advice
+
+
+def test_advice_knows_that_more_seeds_are_better_known() -> None:
+    told = takes(pd.Series({"smallest": 0.02, "seed_share": 0.5, "freedom": 3.0}), 0.005, 60, 3, 0.01)
+    patients, seeds = int(told.split()[1]), int(told.split()[4])
+    few, many = (stats.t.isf(0.005, df) + stats.t.ppf(0.8, df) for df in (3, 3 * seeds / 3))
+    assert 0.02 * (3 / seeds) ** 0.5 * many / few == pytest.approx(0.005, rel=0.05)
+    assert patients == pytest.approx(20 * seeds, rel=0.1)
 
 
 @pytest.mark.parametrize(
