@@ -107,18 +107,15 @@ def find_sweep(outputs: Path, study: str) -> Path:
 
 def _record(folder: Path, files: Sequence[Path], outputs: Path, uri: str | None) -> None:
     """Puts the files of a report that was made again into the record of its sweep, once that has ended."""
-    from seg.rundir import find, read_state
+    from seg.compare import here
+    from seg.rundir import read_state
     from seg.runs import runs
     from seg.tracking import add_to_record
 
     table = runs(outputs, uri, sweep=Asked.read(folder).sweep)
-    for parent in set(table["parent"].dropna()) if files else ():
-        try:
-            run = find(outputs, parent).run
-        except ConfigError:  # on another machine
-            continue
-        if (state := read_state(run)) and state.true_status != "RUNNING":
-            add_to_record(run, artifacts=files, uri=uri)
+    for parent in here(sorted(set(table["parent"].dropna())), outputs)[0] if files else ():
+        if (state := read_state(parent.run)) and state.true_status != "RUNNING":
+            add_to_record(parent.run, artifacts=files, uri=uri)
 
 
 def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path]]:
