@@ -89,6 +89,7 @@ _NUMBERS: dict[str, tuple[float, float, bool, tuple[str | None, ...]]] = {
     "inference.nsd_tolerance_mm": (0, math.inf, False, ()),
     "predictions.slices": (1, math.inf, True, ("best", "foreground", "all")),
     "predictions.dpi": (30, 1200, True, ()),
+    "tracking.every_steps": (1, math.inf, True, ("auto",)),
 }
 
 

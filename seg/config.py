@@ -96,6 +96,7 @@ class Tracking:
     kind: str = MISSING  # mlflow | none
     uri: str | None = MISSING
     experiment: str | None = MISSING
+    every_steps: Any = MISSING  # "auto" or int
     system_metrics: bool = MISSING
     parent: str | None = MISSING
     tags: dict[str, Any] = MISSING

@@ -23,7 +23,7 @@ from seg.trial import Trial
 log = logging.getLogger(__name__)
 _SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
 _OURS = "seg"  # name of the handlers set here
-_PLAIN_EVERY = 60.0  # seconds between two plain lines within an epoch
+_PLAIN_EVERY = (10.0, 60.0)  # seconds between two plain lines within an epoch: at first, and later
 
 
 class Display:
@@ -49,7 +49,7 @@ class Display:
         self.task = self.bar.add_task("training", total=1.0, numbers="")
         self.dice: tuple[str, float] | None = None  # of the last epoch: of the validation where there is one
         self._first: tuple[float, int] | None = None
-        self._last_line = time.monotonic()
+        self._gap, self._due = _PLAIN_EVERY[0], 0.0  # of plain lines: the first comes after the first step
 
     def __enter__(self) -> "Display":
         self.bar.start()
@@ -67,7 +67,8 @@ class Display:
         speed = (state.step - self._first[1]) / max(1e-9, now - self._first[0])
         left = self.budget.remaining_seconds(state, speed)
         dice = "" if self.dice is None else f"  {self.dice[0]} dice {self.dice[1]:.4f}"
-        numbers = f"step {state.step}  loss {loss:.3f}{dice}  {speed:.2f} steps/s  {clock(left)} left"
+        pace = f"  {speed:.2f} steps/s  {clock(left)} left" if speed else ""
+        numbers = f"step {state.step}  loss {loss:.3f}{dice}{pace}"
         if self.live:
             done = (
                 state.seconds / (60 * self.budget.minutes)
@@ -75,13 +76,13 @@ class Display:
                 else state.step / (self.budget.steps or 1)
             )
             self.bar.update(self.task, completed=min(1.0, done), numbers=numbers)
-        elif now - self._last_line > _PLAIN_EVERY:
-            self._last_line = now
+        elif now >= self._due:
+            self._due, self._gap = now + self._gap, min(2 * self._gap, _PLAIN_EVERY[1])
             log.info("  %s", numbers)
 
     def epoch(self, numbers: dict[str, float]) -> None:
         """After each epoch."""
-        self._last_line = time.monotonic()
+        self._due = time.monotonic() + self._gap
         part = "val" if "val_dice" in numbers else "train"
         if self.dice is None or part == "val" or self.dice[0] == "train":
             self.dice = (part, numbers[f"{part}_dice"]) if f"{part}_dice" in numbers else self.dice

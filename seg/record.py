@@ -19,6 +19,7 @@ from seg.build import Setup
 from seg.config import config_hash, flat, plain
 from seg.console import log_of, log_to, print_summary
 from seg.errors import ConfigError, InterruptedRunError, SegError
+from seg.live import filed
 from seg.material import describe
 from seg.metrics import MEAN_OF_CLASSES, METRICS, summary
 from seg.models import parameter_count
@@ -170,11 +171,6 @@ def recorded(run: Run | None) -> Iterator[None]:
             log_to()
 
 
-def record_epoch(run: Run, numbers: dict[str, float]) -> None:
-    """Sends an epoch's numbers, live."""
-    run.tracker.log_metrics({key: value for key, value in numbers.items() if key != "step"}, step=int(numbers["epoch"]))
-
-
 def chosen_checkpoint(run: Run, wanted: str) -> Path:
     """``best`` where it was asked for and a validation made one, else ``last``."""
     best = run.folders.run / "checkpoints" / "best.pt"
@@ -200,7 +196,7 @@ def record_results(
     atomic_write(folder / "history.csv", pd.DataFrame(progress.history).to_csv(index=False))
     plots = curves(progress.history, folder / "plots")
     metrics = final_metrics(cases, setup) | costs
-    run.tracker.log_metrics(metrics, step=progress.epoch)
+    run.tracker.log_metrics(filed(metrics), step=progress.step)
     for path, place in [
         (folder / "data/cases.csv", "data"),
         (checkpoint, "models"),

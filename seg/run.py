@@ -16,10 +16,11 @@ from seg.console import Display
 from seg.engine import checkpoint
 from seg.engine.distributed import parallel
 from seg.engine.energy import joules, kwh
-from seg.engine.loop import Hooks, Settings, fit
+from seg.engine.loop import Hooks, Progress, Settings, fit
 from seg.errors import InterruptedRunError
 from seg.evaluate import Report, test, validate
-from seg.record import Run, chosen_checkpoint, costs, note_start, open_run, record_epoch, record_results, recorded
+from seg.live import Live
+from seg.record import Run, chosen_checkpoint, costs, note_start, open_run, record_results, recorded
 from seg.rundir import begin_predictions, find
 from seg.seeding import seed_everything
 from seg.trial import Trial
@@ -61,22 +62,34 @@ def _fit(setup: Setup, record: Run | None, interrupted: Callable[[], bool]) -> N
     training.model = parallel(training.network, setup.world, setup.precision.device)
     samples = setup.material.plan.batch_size * t.accumulate
     settings = Settings(setup.precision, samples, t.accumulate, t.clip_norm, t.validate_every, t.save_every)
+    live = Live(record.tracker, setup.cfg.tracking.get("every_steps", "auto")) if record else None
     with Display(setup.budget, setup.world.leads, live=setup.trial is None) as display:
-        hooks = _hooks(setup, record, display, interrupted)
-        fit(training, setup.budget, training_batches(setup), setup.loss, settings, hooks)
+        hooks = _hooks(setup, record, display, live, interrupted)
+        try:
+            fit(training, setup.budget, training_batches(setup), setup.loss, settings, hooks)
+        finally:
+            if live:
+                live.point(training.progress)
 
 
-def _hooks(setup: Setup, record: Run | None, display: Display, interrupted: Callable[[], bool]) -> Hooks:
+def _hooks(
+    setup: Setup, record: Run | None, display: Display, live: Live | None, interrupted: Callable[[], bool]
+) -> Hooks:
     progress, patience = setup.training.progress, setup.cfg.trainer.early_stopping
     val, names = setup.material.split.val, setup.material.cases.names[1:]
 
     def on_validate(network: nn.Module) -> dict[str, float]:
         return validate(network, setup.store, val, setup.predict, setup.loss, names, setup.world)
 
+    def on_step(progress: Progress, loss: float) -> None:
+        display.step(progress, loss)
+        if live:
+            live.step(progress, loss)
+
     def on_epoch(numbers: dict[str, float]) -> bool:
         display.epoch(numbers)
-        if record:
-            record_epoch(record, numbers)
+        if live:
+            live.epoch(progress, numbers)
         if setup.trial and setup.trial.report(numbers):
             log.info("pruned after epoch %d: the sweep's other trials were better by then", progress.epoch)
             return True
@@ -88,7 +101,7 @@ def _hooks(setup: Setup, record: Run | None, display: Display, interrupted: Call
         if record:
             checkpoint.save(record.folders.run / "checkpoints" / f"{name}.pt", setup.training)
 
-    return Hooks(on_validate if val else None, display.step, on_epoch, save, interrupted)
+    return Hooks(on_validate if val else None, on_step, on_epoch, save, interrupted)
 
 
 def _test(setup: Setup, record: Run, interrupted: Callable[[], bool], energy_kwh: float | None) -> Result:

@@ -18,6 +18,7 @@ from seg.atomic import atomic_write
 from seg.cli import entry
 from seg.config import nearest
 from seg.errors import ConfigError
+from seg.live import PLAIN
 from seg.mlflow_store import PARENT, Mlflow
 from seg.rundir import RunFolders, State, claimed, read_state
 from seg.unsent import Journal
@@ -263,6 +264,7 @@ def _frame(records: Sequence[dict[str, Any]], folders: Mapping[str, RunFolders])
     )
     known = {"run_id", "run_id_short", "predictions", *(name for name in tags if name.startswith(("mlflow.", "seg.")))}
     tags = tags.drop(columns=known & set(tags))
+    metrics = metrics.rename(columns=PLAIN)
     metrics = metrics.rename(columns={name: f"metrics.{name}" for name in metrics if name in own})
     tags = tags.rename(columns={name: f"tags.{name}" for name in tags if name in own or name in metrics})
     params = params.replace("None", float("nan")).add_prefix("params.")

@@ -44,6 +44,7 @@ class Tracker:
         self._put = courier.put if courier else journal.append
         before = journal.read()  # of a resumed run
         self._known = {key for report in before for key in report.get("params", ())}
+        self._reached = {key: report["step"] for report in before for key in report.get("metrics", ())}
         self._since = next((report["time"] for report in before if "time" in report), now_ms())
         self._ending, self._sampler = threading.Event(), threading.Thread()
         self._put(status_report("RUNNING"))
@@ -61,6 +62,10 @@ class Tracker:
         """Numbers at one step; NaN and infinity are allowed."""
         values = {_key(name): float(value) for name, value in metrics.items()}
         self._put({"metrics": values, "step": step, "time": now_ms()})
+
+    def reached(self, metric: str) -> int:
+        """The last step at which a resumed run reported ``metric`` before; 0 where it never did."""
+        return int(self._reached.get(metric, 0))
 
     def log_artifact(self, path: Path, folder: str) -> None:
         """The file ``path`` under ``folder`` of the run's artifacts; "" is their root."""

@@ -1,3 +1,4 @@
+import itertools
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -19,7 +21,9 @@ import pytest
 
 from seg import tracking
 from seg.config import without_passwords
+from seg.engine.loop import Progress
 from seg.errors import ConfigError
+from seg.live import Live
 from seg.mlflow_store import Mlflow
 from seg.rundir import Process, RunFolders, find, read_state, write_state
 from seg.tracking import Tracker, add_to_record, open_tracker
@@ -663,6 +667,26 @@ def test_a_server_that_dies_midway_costs_nothing(
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert "user:secret" not in said
     assert b"user:secret" not in kept
+
+
+def test_a_point_is_the_mean_since_the_last_and_comes_soon_and_seldom(
+    begin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count(step=4.0)  # seconds a step
+    monkeypatch.setattr("seg.live.time", SimpleNamespace(monotonic=lambda: next(now)))
+    tracker, folders = begin(kind="none", outputs=tmp_path)
+    live, progress = Live(tracker, "auto"), Progress(lr=0.1)
+    for step in range(1, 7):
+        progress.step = step
+        live.step(progress, float(step))
+    live.epoch(progress, {"epoch": 1, "step": 6, "train_loss": 3.5, "val_dice": 0.5, "epoch_seconds": 24.0})
+    reports = [(r["step"], r["metrics"]) for r in Journal(folders.run).read() if "metrics" in r]
+    assert reports == [
+        (1, {"train_loss": 1.0, "lr": 0.1}),
+        (4, {"train_loss": 3.0, "lr": 0.1}),  # of the steps 2 to 4: ten seconds are over
+        (6, {"train_loss": 5.5, "lr": 0.1}),
+        (6, {"epoch": 1.0, "val_dice": 0.5, "cost/epoch_seconds": 24.0}),
+    ]
 
 
 def test_a_file_that_is_not_there_costs_a_warning_and_nothing_else(

@@ -24,6 +24,8 @@ from omegaconf import DictConfig
 
 from seg.cli import quoted
 from seg.config import CONF
+from seg.console import Display
+from seg.engine.loop import Budget, Progress
 from seg.errors import ConfigError, DataError, InterruptedRunError, SegError
 from seg.run import Result
 from seg.train import resumed, train
@@ -158,14 +160,21 @@ def test_mlflow_knows_the_run(whole: tuple[Path, Result]) -> None:
         "train_dice",
         "val_dice",
         "lr",
-        "epoch_seconds",
-        "samples_per_second",
-        "memory_mib",
+        "cost/epoch_seconds",
+        "cost/samples_per_second",
+        "cost/memory_mib",
+        "cost/total_training_seconds",
+        "progress/best_epoch",
     ):
         assert key in run.data.metrics, key
     assert run.data.metrics["test_dice"] == pytest.approx(result.metrics["test_dice"])
     assert run.data.metrics["best_val_dice"] > 0
     client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
+    steps = {key: [m.step for m in client.get_metric_history(result.run_id, key)] for key in run.data.metrics}
+    assert steps["epoch"] == steps["val_dice"] == steps["train_dice"] == [4, 8], "the axis is the step"
+    assert {4, 8} < set(steps["train_loss"]), "more than the epochs"
+    assert steps["train_loss"] == steps["lr"]
+    assert steps["test_dice"] == [8]
     there = {entry.path for entry in client.list_artifacts(result.run_id)}
     assert {"config", "models", "data", "plots", "predictions", "environment"} <= there
     assert run.inputs.dataset_inputs
@@ -217,6 +226,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
     monkeypatch: pytest.MonkeyPatch,
     extra: tuple[str, ...],
 ) -> None:
+    extra = (*extra, "tracking.every_steps=3")
     whole = tiny("trainer.max_epochs=3", *extra)
     elsewhere = tmp_path / "stopped"
     with monkeypatch.context() as patch:
@@ -231,6 +241,17 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
     assert same(weights(tmp_path, whole.run_id), weights(elsewhere, again.run_id))
     histories = [pd.read_csv(next(root.glob("runs/run_*/history.csv"))) for root in (tmp_path, elsewhere)]
     assert histories[0]["val_dice"].tolist() == histories[1]["val_dice"].tolist()
+    points = series(tmp_path, "train_loss")
+    assert [step for step, _ in points] == [3, 4, 6, 8, 9, 12]
+    assert series(elsewhere, "train_loss") == points, "none doubled, none lost"
+    assert series(elsewhere, "epoch") == [(4, 1), (8, 2), (12, 3)]
+
+
+def series(outputs: Path, metric: str) -> list[tuple[int, float]]:
+    """What the one run under ``outputs`` reported of ``metric``: steps and values."""
+    (record,) = outputs.glob("runs/*/record.jsonl")
+    reports = map(json.loads, record.read_text().splitlines())
+    return [(r["step"], r["metrics"][metric]) for r in reports if metric in r.get("metrics", ())]
 
 
 def test_a_loss_that_is_not_finite_names_step_and_cases(tiny: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,6 +351,21 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again_as_the_same_run(
     again = train(resumed(composed(f"resume={folder.name[4:]}", *where(elsewhere, cache)), []), "tiny")
     assert again is not None
     assert same(weights(tmp_path, whole.run_id), weights(elsewhere, again.run_id))
+
+
+def test_lines_of_a_long_first_epoch_come_soon_and_then_each_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("seg.console.time", SimpleNamespace(monotonic=lambda: now[0]))
+    caplog.set_level("INFO")
+    display, said = Display(Budget(1000, None, 1000)), []
+    for step in range(1, 81):  # four seconds each
+        display.step(Progress(step=step), 0.5)
+        said += [now[0]] * len(caplog.records)
+        caplog.clear()
+        now[0] += 4
+    assert said == [0, 12, 32, 72, 132, 192, 252, 312]
 
 
 def test_early_stopping_waits_for_validations(tiny: Runner, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ class Hooks:
     """The loop's collaborators."""
 
     validate: Callable[[nn.Module], dict[str, float]] | None  # → val_dice, val_loss, … ; None: no validation part
-    on_step: Callable[[Progress, float], None]  # progress and loss, for the display
+    on_step: Callable[[Progress, float], None]  # progress, and the loss over all processes
     on_epoch: Callable[[dict[str, float]], bool]  # an epoch's numbers; True ends the run
     save: Callable[[str], None]  # "last" or "best"
     interrupted: Callable[[], bool]
@@ -140,19 +141,19 @@ def fit(
     while not (progress.ended or budget.spent(progress)):
         value, fault = _gradients(training, [next(batches) for _ in range(settings.accumulate)], loss, settings)
         # One exchange a step: all processes share rank 0's clock, and stop together.
-        told = gathered((time.perf_counter() - begin, hooks.interrupted(), fault))
-        if faults := [fault for _, _, fault in told if fault]:
+        told = gathered((time.perf_counter() - begin, hooks.interrupted(), fault, value))
+        if faults := [fault for _, _, fault, _ in told if fault]:
             raise SegError(faults[0])
         _update(training, settings)
         progress.step += 1
         progress.lr = training.optimizer.param_groups[0]["lr"]
         progress.seconds = told[0][0]
         advance(training.scheduler, budget.schedule_step(progress))
-        hooks.on_step(progress, value)
+        hooks.on_step(progress, fmean(value for *_, value in told))
         if progress.step % budget.steps_per_epoch == 0 or budget.spent(progress):
             _end_epoch(training, budget, settings, hooks, progress.step - epoch_step, epoch_begin)
             epoch_begin, epoch_step = time.perf_counter(), progress.step
-        if any(interrupted for _, interrupted, _ in told):
+        if any(interrupted for _, interrupted, *_ in told):
             hooks.save("last")
             raise InterruptedRunError(f"stopped after step {progress.step}")
 
