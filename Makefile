@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests side by side, one process a processor; ARGS="-n 0 …" runs them in one, for a debugger.
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 .PHONY: train test test-slow lint format bench build
 .DEFAULT_GOAL := train
@@ -15,15 +17,16 @@ $(VENV)/installed: setup.cfg pyproject.toml
 train: $(VENV)/installed      ## one run on the phantom; ARGS="model=unetpp data=folder data.root=/my/scans"
 	$(BIN)/python -m seg.train $(ARGS)
 
-test: $(VENV)/installed       ## the default tier, under about four minutes on two cores
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/installed       ## the default tier, under four minutes on two cores
+	$(PYTEST) $(ARGS)
 
 test-slow: $(VENV)/installed  ## what the default tier leaves out: whole runs, servers, wheels
-	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
+	$(PYTEST) -m "slow and not gpu" $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: $(VENV)/installed

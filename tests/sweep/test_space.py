@@ -280,7 +280,7 @@ def test_a_conditional_parameter_is_asked_only_where_its_condition_holds() -> No
         (["scheduler=poly,constant"], {"scheduler", "scheduler.power"}),
         (["scheduler.max_lr=0.5"], {"scheduler", "scheduler.max_lr", "scheduler.power"}),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_conditions_hold_where_the_command_line_fixes_or_narrows_a_study(overrides: list[str], asked: set[str]) -> None:
     space = read(overrides, SCHEDULES, **WHEN)
