@@ -164,6 +164,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return content
 
 
+UI = "http://127.0.0.1:5000"
+"""Where ``mlflow ui`` serves a database."""
+
+
 def is_server(uri: str) -> bool:
     """Whether an address of MLflow is a server's; else it is a database or a folder."""
     return uri.startswith(("http://", "https://"))

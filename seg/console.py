@@ -166,6 +166,11 @@ def print_summary(cases: pd.DataFrame, lines: Mapping[str, Any]) -> None:
             cells = [f"{row[f'{key}_mean']:.3f}{spread[key]}" for key in _SHOWN]
             table.add_row(str(name), *cells, f"{row['missed']:.0f}", f"{row['false']:.0f}")
         console.print(table)
+    print_lines(lines)
+
+
+def print_lines(lines: Mapping[str, Any]) -> None:
+    """Prints ``lines`` as name and value; none is broken, for they hold commands and addresses."""
     width = max(map(len, lines))
     for name, value in lines.items():
-        console.print(f"{name:<{width}}  {value}", markup=False, highlight=False, soft_wrap=True)
+        print(f"{name:<{width}}  {value}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from seg.config import is_server, without_passwords
+from seg.config import UI, is_server, without_passwords
 from seg.errors import ConfigError
 from seg.provenance import common_tags
 from seg.rundir import Process, RunFolders, State, one_at_a_time
@@ -37,9 +37,15 @@ _SETTINGS = {  # an address that does not answer is given up in seconds, not in 
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not take however often it is sent
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
 PARENT, _PROCESS, _ERROR = "mlflow.parentRunId", "seg.process", "error"  # tags
+
+
+def address_given() -> str | None:
+    """The address in MLflow's own variable: where a new run is recorded whose configuration names none."""
+    return os.environ.get(ADDRESS) or None
 
 
 class Mlflow:
@@ -47,20 +53,26 @@ class Mlflow:
 
     Only a run that begins may ``create`` a database: in an empty one every older run would seem lost.
     Several first starts on a fresh database would each create its tables, and all but one die of it: here one at a
-    time asks the first question. ``uri`` None is ``mlflow.db`` under ``outputs``, where a database's artifacts lie too.
+    time asks the first question. ``uri`` None is ``mlflow.db`` under ``outputs``, where a database's artifacts lie too;
+    one without its password is completed from MLFLOW_TRACKING_URI where it is the same.
     """
 
     def __init__(self, uri: str | None, outputs: Path, *, create: bool = False) -> None:
+        given = address_given()
+        if given and uri == without_passwords(given):
+            uri = given
         self.uri = uri or f"sqlite:///{(outputs / 'mlflow.db').resolve()}"
+        self._set_by = ADDRESS if self.uri == given else "tracking.uri"
         self.name = f"MLflow at {without_passwords(self.uri, self.uri)}"
-        self._outputs = outputs
+        self._outputs, self._artifacts = outputs, (outputs / "mlartifacts").resolve().as_uri()
         self._is_server = is_server(self.uri)
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         if "***" in self.uri:
             raise ConfigError(f"The password of {uri} is never written down. Give the whole address: tracking.uri=….")
         file = re.match(r"sqlite[^:]*:///([^?]+)", self.uri)
-        if file and not create and not Path(file[1]).exists():
+        new = file is not None and not Path(file[1]).exists()
+        if file and new and not create:
             raise ConfigError(f"There is no database {file[1]}. Say where the run was recorded: tracking.uri=….")
         from mlflow import MlflowClient
 
@@ -73,6 +85,11 @@ class Mlflow:
         alone = nullcontext() if self._is_server else one_at_a_time(outputs)
         with self.explained(), alone, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The ``noload`` loader")  # MLflow's own use of SQLAlchemy
+            if new:
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+                # The client would make its experiment Default keep files in ./mlruns of the working folder.
+                SqlAlchemyStore(self.uri, self._artifacts)
             self._client = MlflowClient(tracking_uri=self.uri)
             self._client.search_experiments(max_results=1)
 
@@ -84,14 +101,14 @@ class Mlflow:
         except ConfigError:
             raise
         except Exception as error:  # of MLflow, SQLAlchemy, requests, and of whichever driver the address names
-            said = f"tracking.uri: {self.name} does not answer: {self._said(error)}"
-            raise ConfigError(f"{said}. Start it, mend the address, or choose tracking=none.") from None
+            said = f"{self._set_by}: {self.name} does not answer: {self._said(error)}"
+            raise ConfigError(f"{said}. Start it, fix the address, or choose tracking=none.") from None
 
-    def open_run(self, state: State, run_id: str | None, parent: str | None) -> tuple[str, str]:
+    def open_run(self, state: State, run_id: str | None, parent: str | None) -> tuple[str, dict[str, str]]:
         """Creates a run, or goes on with ``run_id`` in a new process; first buries those whose process died.
 
         Returns:
-            Its id, and its page on a server, or the command that serves the database.
+            Its id, and how to look at it: what holds it, its charts, and the table of all runs beside it.
 
         Raises:
             ConfigError: there is no such run, or no answer.
@@ -99,11 +116,19 @@ class Mlflow:
         with self.explained():
             self._bury_dead_runs()
             run = self._reopen(run_id, state) if run_id else self._begin(state, parent)
-        look = f"python -m mlflow ui --backend-store-uri {shlex.quote(without_passwords(self.uri))}"
+        return run.info.run_id, self._look(run)
+
+    def _look(self, run: "Run") -> dict[str, str]:
+        record, address = f"python -m mlflow ui --backend-store-uri {shlex.quote(without_passwords(self.uri))}", UI
         if self._is_server:
-            address = re.sub("//[^/]*@", "//", self.uri).rstrip("/")
-            look = f"{address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-        return run.info.run_id, look
+            record = address = re.sub("//[^/]*@", "//", self.uri).rstrip("/")
+        # Without the last part MLflow opens its view of language models, where a training looks empty.
+        runs, view = f"{address}/#/experiments/{run.info.experiment_id}/runs", "?workflowType=machine_learning"
+        return {
+            "record": record,
+            "its charts": f"{runs}/{run.info.run_id}/model-metrics{view}",
+            "all runs": f"{runs}{view}",
+        }
 
     def _reopen(self, run_id: str, state: State) -> "Run":
         if self.stage(run_id) != "active":
@@ -124,7 +149,7 @@ class Mlflow:
         """The id of the experiment ``name``, made where missing; a server decides itself where its artifacts lie."""
         from mlflow.exceptions import MlflowException
 
-        place = None if self._is_server else (self._outputs / "mlartifacts").resolve().as_uri()
+        place = None if self._is_server else self._artifacts
         found = self._client.get_experiment_by_name(name)
         if found is None:
             try:

@@ -28,7 +28,7 @@ from seg.provenance import common_tags, git
 from seg.report.curves import curves
 from seg.report.panels import contact_sheet, extremes
 from seg.rundir import RunFolders, write_manifest
-from seg.tracking import Tracker, open_tracker
+from seg.tracking import Tracker, experiment_name, open_tracker
 
 log = logging.getLogger(__name__)
 _CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
@@ -48,7 +48,7 @@ def open_run(setup: Setup, name: str) -> Run:
     outputs = Path(cfg.paths.outputs)
     if trial:
         trial.check()
-    experiment = t.experiment or f"{setup.material.cases.name}/{cfg.study}"
+    experiment = experiment_name(t.experiment, f"{setup.material.cases.name}/{cfg.study}")
     tracker = open_tracker(
         t.kind,
         outputs=outputs,
@@ -68,15 +68,16 @@ def open_run(setup: Setup, name: str) -> Run:
     return Run(tracker, tracker.folders)
 
 
-def note_start(run: Run, setup: Setup, name: str) -> None:
+def note_start(run: Run, setup: Setup) -> None:
     """Notes everything that is known before training."""
     log_of(setup.trial, run.folders.run / "log.txt")
-    log.info("run %s (%s): %s", run.folders.run_id, name, run.folders.run)
+    log.info("run %s (%s): %s", run.folders.run_id, run.tracker.name, run.folders.run)
+    log.info("  recorded in %s", run.tracker.place)
     describe(setup.material, extra={"file_only": True})
     if setup.cfg.resume:
         _refuse_other_data(run, setup)
     _note_inputs(run, setup)
-    run.tracker.set_tags(_tags(run, setup, name))
+    run.tracker.set_tags(_tags(run, setup))
     plan = setup.material.plan
     resolved = {
         "parameters": parameter_count(setup.training.network),
@@ -124,7 +125,7 @@ def _note_inputs(run: Run, setup: Setup) -> None:
     run.tracker.log_dataset(material.cases.name, material.fingerprint.hash, source=str(setup.cfg.data.root))
 
 
-def _tags(run: Run, setup: Setup, name: str) -> dict[str, str]:
+def _tags(run: Run, setup: Setup) -> dict[str, str]:
     cfg, material = setup.cfg, setup.material
     own = {
         "run_id": run.folders.run_id,
@@ -134,7 +135,7 @@ def _tags(run: Run, setup: Setup, name: str) -> dict[str, str]:
         "split_hash": material.split.hash,
         "config_hash": config_hash(cfg),
         "study": cfg.study,
-        "arm": cfg.arm or name,
+        "arm": cfg.arm or run.tracker.name,
         "seed": cfg.seed,
         "fold": cfg.data.fold,
         "predictions": str(run.folders.predictions),
@@ -214,10 +215,9 @@ def record_results(
         "training": f"{progress.seconds:.0f} s, {progress.step} steps",
         "run": run.folders.run_id,
         "predictions": run.folders.predictions,
-        "record": run.tracker.how_to_look(),
     }
     if setup.trial is None:
-        print_summary(cases, lines)
+        print_summary(cases, lines | run.tracker.look)
     elif pruned:
         run.tracker.set_tags({"status": "pruned"})
     return metrics

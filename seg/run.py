@@ -42,7 +42,7 @@ def run(setup: Setup, name: str) -> Result | None:
     record = open_run(setup, name) if setup.world.leads else None
     with interruptible(setup.trial) as interrupted, recorded(record):
         if record:
-            note_start(record, setup, name)
+            note_start(record, setup)
         before = joules(setup.precision.device)
         _fit(setup, record, interrupted)
         energy = None if setup.cfg.resume else kwh(before, joules(setup.precision.device))

@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 
 from seg.atomic import atomic_write
 from seg.cli import entry
-from seg.config import nearest
+from seg.config import nearest, without_passwords
 from seg.errors import ConfigError
 from seg.live import PLAIN
-from seg.mlflow_store import PARENT, Mlflow
+from seg.mlflow_store import PARENT, Mlflow, address_given
 from seg.rundir import RunFolders, State, claimed, read_state
 from seg.unsent import Journal
 
@@ -83,7 +83,8 @@ def runs(
 
     Args:
         outputs: holds the folders of runs; those without MLflow are read there.
-        uri: of MLflow; None: ``mlflow.db`` under ``outputs`` and wherever the runs there were recorded.
+        uri: of MLflow; None: ``mlflow.db`` under ``outputs``, wherever the runs there were recorded, and the address in
+            MLFLOW_TRACKING_URI.
         run: beginning of the run id.
         study: the tag.
         sweep: name of a sweep, for its trials and its parent.
@@ -221,10 +222,14 @@ def _none_found(outputs: Path, uri: str | None, wanted: Mapping[str, str]) -> st
 
 def _sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolders, State | None], list[Mlflow]]:
     """The runs that have a folder here, and every MLflow that may know of more."""
-    here = {folders: read_state(folders.run) for folders in claimed(outputs)} if outputs.exists() or not uri else {}
+    given = address_given()
+    elsewhere = (uri or given) and not outputs.exists()
+    here = {} if elsewhere else {folders: read_state(folders.run) for folders in claimed(outputs)}
     noted = {state.uri for state in here.values() if state and state.kind == "mlflow"}
     if (outputs / "mlflow.db").exists():
         noted.add(None)
+    if given:
+        noted.add(without_passwords(given))
     return here, [Mlflow(address, outputs) for address in ([uri] if uri else sorted(noted, key=str))]
 
 

@@ -13,13 +13,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config import config_hash, is_server, without_passwords
+from seg.config import UI, config_hash, is_server, without_passwords
 from seg.errors import few
 from seg.rundir import RunFolders, read_state
 
 Scores = dict[str, dict[str, dict[str, float]]]  # case id → class name → key of the measure → value
 MEASURES = ("dice", "nsd", "hd95_mm")
-UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers if it is told nothing else
 
 
 class ScoredRun:

@@ -18,7 +18,7 @@ from typing import Any
 
 from seg.config import without_passwords
 from seg.errors import ConfigError
-from seg.mlflow_store import PARENT, Mlflow
+from seg.mlflow_store import ADDRESS, EXPERIMENT, PARENT, Mlflow, address_given
 from seg.rundir import Process, RunFolders, State, claim, find, one_at_a_time, read_state, write_state
 from seg.unsent import Courier, Journal, UnreachableError, now_ms, status_report
 
@@ -34,12 +34,16 @@ class Tracker:
         folders: of the run.
         state: of the run as it begins.
         courier: of the run's journal; None: reports stay in the run's folder, where its files lie already.
-        look: the command, address or folder that shows the record.
+        place: where the record is kept, and what decided so.
+        look: where the record is to be seen: commands, addresses, folders by what they show.
     """
 
-    def __init__(self, folders: RunFolders, state: State, courier: Courier | None, look: str) -> None:
-        self.run_id, self.folders = folders.run_id, folders
-        self._state, self._courier, self._look = state, courier, look
+    def __init__(
+        self, folders: RunFolders, state: State, courier: Courier | None, place: str, look: dict[str, str]
+    ) -> None:
+        self.run_id, self.folders, self.name = folders.run_id, folders, state.name
+        self.place, self.look = place, look
+        self._state, self._courier = state, courier
         journal = courier.journal if courier else Journal(folders.run)
         self._put = courier.put if courier else journal.append
         before = journal.read()  # of a resumed run
@@ -100,10 +104,6 @@ class Tracker:
             command = f"python -m seg.sync run={self.folders.short} {where}"
             log.warning("Not all reached %s; the rest is kept. Send it later with: %s", self._courier.receiver, command)
 
-    def how_to_look(self) -> str:
-        """The command, address or folder that shows the record."""
-        return self._look
-
     def _sample(self, readings: Iterator[dict[str, float]]) -> None:
         try:
             next(readings)  # from which the next one counts
@@ -128,10 +128,10 @@ def open_tracker(
 
     Args:
         kind: ``mlflow`` or ``none``.
-        outputs: holds the run folders, and ``mlflow.db`` where ``uri`` is None.
-        uri: of an MLflow server or database.
-        experiment: under which the run is filed.
-        run_name: for people.
+        outputs: holds the run folders, and ``mlflow.db`` where nothing names another place.
+        uri: of an MLflow server or database; None: see ``_place``.
+        experiment: under which a new run is filed.
+        run_name: of a new run, for people.
         run_id: of the run to resume.
         parent_run_id: of the run this one is a part of.
         system_metrics: whether to sample the machine's load.
@@ -140,14 +140,19 @@ def open_tracker(
         ConfigError: MLflow does not answer; the run to resume is unknown, deleted or still going.
     """
     process = Process.this()
-    state = State(kind, without_passwords(uri) if uri else None, experiment, run_name, "RUNNING", process)
     known = claim(outputs, find(outputs, run_id).run_id) if run_id else None
+    begun = _state_of(outputs, run_id or parent_run_id)
+    if known and begun:
+        run_name, experiment = begun.name, begun.experiment
+    uri, why = _place(uri, begun, "where it began" if known else "where its parent is")
     mlflow = Mlflow(uri, outputs, create=not run_id) if kind == "mlflow" else None
+    noted = without_passwords(uri) if mlflow and uri else None
+    state = State(kind, noted, experiment, run_name, "RUNNING", process)
     with one_at_a_time(outputs):
         last = read_state(known.run) if known else None
         if last and last.process != process and last.true_status == "RUNNING" and last.process.host == process.host:
             raise ConfigError(f"Run {run_id} is still going, as process {last.process.pid}. Stop that one first.")
-        own, look = known.run_id if known else os.urandom(16).hex(), ""
+        own, look = known.run_id if known else os.urandom(16).hex(), None
         if mlflow:
             own, look = mlflow.open_run(state, known.run_id if known else None, parent_run_id)
         try:
@@ -159,12 +164,39 @@ def open_tracker(
                     mlflow.send(own, [status_report("FAILED", str(error))])
             raise
     courier = Courier(Journal(folders.run), partial(mlflow.send, own), mlflow.name) if mlflow else None
-    tracker = Tracker(folders, state, courier, look or str(folders.run))
+    place = f"{mlflow.name} ({why})" if mlflow else f"{folders.run} (tracking=none)"
+    tracker = Tracker(folders, state, courier, place, look or {"record": str(folders.run)})
     if parent_run_id and not mlflow:
         tracker.set_tags({PARENT: parent_run_id})
     if mlflow and system_metrics:
         tracker.sample(mlflow.instruments(own))
     return tracker
+
+
+def _place(uri: str | None, begun: State | None, where: str) -> tuple[str | None, str]:
+    """The MLflow that holds a run, None for ``mlflow.db``, and what decides so.
+
+    The configuration's ``uri``; else that of the run itself or of its parent, ``begun``, told as ``where``; else that
+    of MLflow's own variable.
+    """
+    if uri:
+        return uri, "tracking.uri"
+    if begun:
+        return begun.uri, where
+    given = address_given()
+    return given, ADDRESS if given else "by default"
+
+
+def experiment_name(given: str | None, usual: str) -> str:
+    """The experiment of a new run: the configuration's, else that of MLflow's own variable, else the usual one."""
+    return given or os.environ.get(EXPERIMENT) or usual
+
+
+def _state_of(outputs: Path, run_id: str | None) -> State | None:
+    """What the folder of the run says; None where it is not here."""
+    with suppress(ConfigError):
+        return read_state(find(outputs, run_id).run) if run_id else None
+    return None
 
 
 def add_to_record(

@@ -26,7 +26,8 @@ from seg.errors import ConfigError
 from seg.live import Live
 from seg.mlflow_store import Mlflow
 from seg.rundir import Process, RunFolders, find, read_state, write_state
-from seg.tracking import Tracker, add_to_record, open_tracker
+from seg.runs import runs
+from seg.tracking import Tracker, add_to_record, experiment_name, open_tracker
 from seg.unsent import Journal
 
 ADDRESS = "http://user:secret@127.0.0.1:1/"
@@ -107,6 +108,7 @@ def test_the_artifacts_lie_under_the_outputs_and_nothing_in_the_working_folder(
     record(tracker, folders.run)
     tracker.finish("FINISHED")
     assert (outputs / "mlartifacts" / tracker.run_id / "artifacts/config/config.yaml").read_text() == "seed: 0\n"
+    assert client.get_experiment("0").artifact_location == (outputs / "mlartifacts/0").resolve().as_uri()
     assert not list(tmp_path.iterdir())
 
 
@@ -114,10 +116,50 @@ def test_a_child_names_its_parent_whatever_the_environment_says(
     begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     tracker, _ = begin(parent_run_id="e" * 32)
     assert tracker.run_id != "f" * 32
     assert client.get_run(tracker.run_id).data.tags["mlflow.parentRunId"] == "e" * 32
+
+
+def test_mlflows_own_variable_says_where_a_new_run_is_recorded(
+    begin: Any, client: Any, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"sqlite:///{outputs}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    tracker, _ = begin(outputs=tmp_path)
+    assert tracker.place == f"MLflow at {address} (MLFLOW_TRACKING_URI)"
+    tracker.finish("KILLED")
+    assert client.get_run(tracker.run_id).info.status == "KILLED"
+    assert not (tmp_path / "mlflow.db").exists()
+    assert tracker.run_id in set(runs(tmp_path / "nothing here")["run_id"])
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # a later shell's: what has begun stays where it is
+    again, _ = begin(outputs=tmp_path, run_id=tracker.run_id)
+    child, _ = begin(outputs=tmp_path, parent_run_id=tracker.run_id)
+    assert again.place == f"MLflow at {address} (where it began)"
+    assert child.place == f"MLflow at {address} (where its parent is)"
+    child.finish("FINISHED")
+    assert client.get_run(child.run_id).info.status == "FINISHED"
+    assert begin(outputs=outputs, uri=address)[0].place.endswith("(tracking.uri)")
+
+
+def test_the_variables_password_is_used_and_never_written(
+    begin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", ADDRESS)
+    message = r"^MLFLOW_TRACKING_URI: MLflow at http://user:\*\*\*@127.0.0.1:1/ does not answer"
+    with pytest.raises(ConfigError, match=message):
+        begin(outputs=tmp_path)
+    with pytest.raises(ConfigError, match=message):  # a run notes its address without the password
+        Mlflow(without_passwords(ADDRESS), tmp_path)
+
+
+def test_the_experiment_of_a_new_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert experiment_name(None, "phantom/default") == "phantom/default"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    assert experiment_name(None, "phantom/default") == "mine"
+    assert experiment_name("given", "phantom/default") == "given"
 
 
 def test_numbers_that_are_none_and_names_that_mlflow_refuses(begin: Any, client: Any) -> None:
@@ -529,15 +571,21 @@ def test_without_mlflow_the_runs_folder_is_the_record(begin: Any, tmp_path: Path
     assert lines[1] == {"params": {"model.width": "32", "loss": "dice_ce"}}
     assert [line["metrics"]["train_loss"] for line in lines if "metrics" in line] == [1.0, 0.5, 1 / 3]
     assert lines[-1]["status"] == read_state(folders.run).status == "FINISHED"
-    assert tracker.how_to_look() == str(folders.run)
+    assert tracker.look == {"record": str(folders.run)}
     assert not (tmp_path / "mlflow.db").exists()
     resumed, again = begin(kind="none", outputs=tmp_path, run_id=tracker.run_id)
     assert (resumed.run_id, again) == (tracker.run_id, folders)
 
 
-def test_the_command_that_shows_the_record(begin: Any, outputs: Path) -> None:
+def test_the_command_and_the_addresses_that_show_the_record(begin: Any, client: Any, outputs: Path) -> None:
     tracker, _ = begin()
-    assert tracker.how_to_look() == f"python -m mlflow ui --backend-store-uri 'sqlite:///{outputs.resolve()}/mlflow.db'"
+    runs = f"http://127.0.0.1:5000/#/experiments/{client.get_run(tracker.run_id).info.experiment_id}/runs"
+    view = "?workflowType=machine_learning"  # not that of language models, where a training looks empty
+    assert tracker.look == {
+        "record": f"python -m mlflow ui --backend-store-uri 'sqlite:///{outputs.resolve()}/mlflow.db'",
+        "its charts": f"{runs}/{tracker.run_id}/model-metrics{view}",
+        "all runs": f"{runs}{view}",
+    }
 
 
 @pytest.mark.parametrize(

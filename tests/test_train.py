@@ -235,9 +235,10 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
             tiny("trainer.max_epochs=3", *extra, outputs=elsewhere)
     (folder,) = (elsewhere / "runs").iterdir()
     cfg = composed(f"resume={folder.name.removeprefix('run_')}", f"paths.outputs={elsewhere}", f"paths.cache={cache}")
-    again = train(resumed(cfg, []), "tiny")
+    again = train(resumed(cfg, []), "as this command would name one")
     assert again is not None
     assert again.predictions.name == folder.name
+    assert json.loads((folder / "state.json").read_text())["name"] == "tiny"
     assert same(weights(tmp_path, whole.run_id), weights(elsewhere, again.run_id))
     histories = [pd.read_csv(next(root.glob("runs/run_*/history.csv"))) for root in (tmp_path, elsewhere)]
     assert histories[0]["val_dice"].tolist() == histories[1]["val_dice"].tolist()

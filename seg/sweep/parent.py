@@ -1,5 +1,6 @@
 """The sweep's own run: what was asked, how it goes, what came out."""
 
+import logging
 import shlex
 import sys
 import threading
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 
 from seg.atomic import atomic_write
 from seg.config import without_passwords
+from seg.console import print_lines
 from seg.errors import ConfigError, InterruptedRunError
 from seg.provenance import common_tags
 from seg.rundir import RunFolders, find, read_state
@@ -22,6 +24,7 @@ from seg.sweep.ledger import Ledger
 from seg.sweep.plan import Plan
 from seg.tracking import Tracker, open_tracker
 
+log = logging.getLogger(__name__)
 _DROPPED = ("paths", "tracking", "check", "resume", "arm")  # of a winner's configuration: not what made it win
 
 
@@ -69,6 +72,7 @@ class Parent:
         for path in written:
             self.tracker.log_artifact(path, "plots" if path.parent.name == "plots" else "")
         print(f"\n{said}")
+        print_lines(self.tracker.look)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -106,6 +110,7 @@ def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence
         run_id=known,
     )
     folders = tracker.folders
+    log.info("The sweep is recorded in %s", tracker.place)
     parent = Parent(plan, tracker)
     if ledger.set_parent_once(tracker.run_id) != tracker.run_id:
         tracker.finish("KILLED")  # another machine was first

@@ -32,6 +32,7 @@ from seg.sweep.parent import Parent, open_parent, unfinished
 from seg.sweep.plan import Plan, differences, make_plan
 from seg.sweep.samplers import check
 from seg.sweep.workers import OWNER, Desk, Order, Workers
+from seg.tracking import experiment_name
 
 log = logging.getLogger(__name__)
 _LOCAL = ("basic", "submitit_local", "joblib")  # launchers whose trials run on this machine
@@ -77,7 +78,7 @@ def sweep(
     with closing(Ledger(plan.name, address, _ledger_settings(plan), Process.this(), plan.space)) as ledger:
         with one_at_a_time(plan.folder):
             ledger.enqueue(plan.jobs, again=owns)
-        experiment = plan.cfg.tracking.experiment or f"{material.cases.name}/{plan.cfg.study}"
+        experiment = experiment_name(plan.cfg.tracking.experiment, f"{material.cases.name}/{plan.cfg.study}")
         desks = _desks(plan, hydra_context, task_function, config)
         parent = open_parent(plan, ledger, experiment, arguments) if owns else None
         if not owns:
