@@ -4,11 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import composed
 from omegaconf import OmegaConf
 from test_sweeper import Sweeps, sweeps
 
-from seg.config import CONF
 from seg.errors import ConfigError
 from seg.sweep.study import Study, check_arms, identity, read_study
 
@@ -37,14 +36,12 @@ def arms(**changes: Any) -> dict[str, dict[str, Any]]:
 
 def values(asked: Study, arm: int) -> dict[str, Any]:
     """Some values of an arm's configuration, as Hydra reads its overrides."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides=asked.overrides(asked.arms[arm]))
+    cfg = composed(*asked.overrides(asked.arms[arm]))
     return {"arm": cfg.arm, "study": cfg.study, "name": cfg.data.name, "patch": cfg.data.patch, "dims": cfg.dims}
 
 
 def checked(asked: Study) -> dict[str, dict[str, list[Any]]]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return check_arms(asked, {arm.name: compose("train", overrides=asked.overrides(arm)) for arm in asked.arms})
+    return check_arms(asked, {arm.name: composed(*asked.overrides(arm)) for arm in asked.arms})
 
 
 def test_every_arm_meets_every_seed_and_fold_once() -> None:
