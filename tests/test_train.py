@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composing import composed as as_hydra_does
 from omegaconf import DictConfig
 
+from seg import train as verb
 from seg.cli import quoted
 from seg.config import CONF
 from seg.console import Display
@@ -40,11 +41,11 @@ TINY = (
     "data.folds=3",
     "predictions.dpi=72",
 )
+WHOLE = ("trainer.ema=0.9", "tracking.every_steps=3")
 
 
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=[quoted(override) for override in overrides])
+    return as_hydra_does(*map(quoted, overrides))
 
 
 def arguments(root: Path, outputs: Path, cache: Path) -> list[str]:
@@ -57,7 +58,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(phantom_root: Path, tmp_path: Path, cache: Path) -> Runner:
+def tiny(phantom_root: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """Trains, and draws no curves: those of one run are enough."""
+    monkeypatch.setattr("seg.record.curves", lambda *_: [])
+
     def run(*overrides: str, name: str = "tiny", outputs: Path = tmp_path) -> Result:
         result = train(composed(*TINY, *arguments(phantom_root, outputs, cache), *overrides), name)
         assert result is not None
@@ -77,16 +81,10 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, Result]:
-    """One run with everything on, MLflow too."""
+    """One run of two epochs with everything on, MLflow too; the one that resumed runs must end as."""
     outputs = tmp_path_factory.mktemp("outputs")
-    overrides = [
-        *TINY,
-        *arguments(phantom_root, outputs, cache),
-        "tracking=mlflow",
-        "+tracking.tags.scanner=3T",
-        "trainer.ema=0.9",
-    ]
-    result = train(composed(*overrides), "unet-f0-s0")
+    overrides = [*TINY, *arguments(phantom_root, outputs, cache), *WHOLE]
+    result = train(composed(*overrides, "tracking=mlflow", "+tracking.tags.scanner=3T"), "unet-f0-s0")
     assert result is not None
     return outputs, result
 
@@ -180,21 +178,20 @@ def test_mlflow_knows_the_run(whole: tuple[Path, Result]) -> None:
     assert run.inputs.dataset_inputs
 
 
-def test_two_runs_never_share_a_folder(tiny: Runner, tmp_path: Path) -> None:
-    first = tiny("trainer.max_epochs=1")
+def test_two_runs_never_share_a_folder(whole: tuple[Path, Result], tiny: Runner) -> None:
+    outputs, first = whole
     before = {path: path.read_bytes() for path in first.predictions.iterdir()}
-    second = tiny("trainer.max_epochs=1")
+    second = tiny(*WHOLE, outputs=outputs)
     assert first.predictions != second.predictions
     assert {path: path.read_bytes() for path in first.predictions.iterdir()} == before
-    assert same(weights(tmp_path, first.run_id), weights(tmp_path, second.run_id)), (
-        "the same seed gives the same weights"
-    )
+    assert same(weights(outputs, first.run_id), weights(outputs, second.run_id)), "the same seed gives the same weights"
 
 
 def test_the_loss_falls(tiny: Runner, tmp_path: Path) -> None:
-    result = tiny("trainer.max_epochs=4", "trainer.steps_per_epoch=8", "optimizer.lr=0.003")
-    history = pd.read_csv(tmp_path / f"runs/run_{result.run_id[:8]}/history.csv")
-    assert history["train_loss"].iloc[-1] < 0.9 * history["train_loss"].iloc[0]
+    length = ("trainer.max_epochs=4", "trainer.steps_per_epoch=8", "trainer.validate_every=4")
+    result = tiny(*length, "optimizer.lr=0.003")
+    losses = history(tmp_path, result)["train_loss"]
+    assert losses.iloc[-1] < 0.9 * losses.iloc[0]
 
 
 class StopError(Exception):
@@ -215,44 +212,49 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(loop, "_gradients", counted)
 
 
-@pytest.mark.parametrize(
-    "extra", [(), ("trainer.ema=0.9", "model.dropout=0.2", "scheduler=adaptive", "trainer.accumulate=2")]
-)
-def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
-    tiny: Runner,
-    tmp_path: Path,
-    phantom_root: Path,
-    cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    extra: tuple[str, ...],
-) -> None:
-    extra = (*extra, "tracking.every_steps=3")
-    whole = tiny("trainer.max_epochs=3", *extra)
-    elsewhere = tmp_path / "stopped"
-    with monkeypatch.context() as patch:
-        stopped_after(patch, 6)  # in the second epoch of four steps
-        with pytest.raises(StopError):
-            tiny("trainer.max_epochs=3", *extra, outputs=elsewhere)
-    (folder,) = (elsewhere / "runs").iterdir()
-    cfg = composed(f"resume={folder.name.removeprefix('run_')}", f"paths.outputs={elsewhere}", f"paths.cache={cache}")
+def resume(outputs: Path, cache: Path) -> Result:
+    """Goes on with the only run there."""
+    (folder,) = (outputs / "runs").iterdir()
+    cfg = composed(f"resume={folder.name.removeprefix('run_')}", *where(outputs, cache))
     again = train(resumed(cfg, []), "as this command would name one")
     assert again is not None
     assert again.predictions.name == folder.name
     assert json.loads((folder / "state.json").read_text())["name"] == "tiny"
-    assert same(weights(tmp_path, whole.run_id), weights(elsewhere, again.run_id))
-    histories = [pd.read_csv(next(root.glob("runs/run_*/history.csv"))) for root in (tmp_path, elsewhere)]
-    assert histories[0]["val_dice"].tolist() == histories[1]["val_dice"].tolist()
-    points = series(tmp_path, "train_loss")
-    assert [step for step, _ in points] == [3, 4, 6, 8, 9, 12]
-    assert series(elsewhere, "train_loss") == points, "none doubled, none lost"
-    assert series(elsewhere, "epoch") == [(4, 1), (8, 2), (12, 3)]
+    return again
 
 
-def series(outputs: Path, metric: str) -> list[tuple[int, float]]:
-    """What the one run under ``outputs`` reported of ``metric``: steps and values."""
-    (record,) = outputs.glob("runs/*/record.jsonl")
-    reports = map(json.loads, record.read_text().splitlines())
+def history(outputs: Path, run: Result) -> pd.DataFrame:
+    return pd.read_csv(outputs / f"runs/run_{run.run_id[:8]}/history.csv")
+
+
+def series(outputs: Path, run: Result, metric: str) -> list[tuple[int, float]]:
+    """What a run reported of ``metric``: steps and values."""
+    record = (outputs / f"runs/run_{run.run_id[:8]}/record.jsonl").read_text()
+    reports = map(json.loads, record.splitlines())
     return [(r["step"], r["metrics"][metric]) for r in reports if metric in r.get("metrics", ())]
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
+    more: bool, whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (outputs, unbroken), epochs, settings = whole, 2, WHOLE
+    if more:
+        epochs, outputs = 3, tmp_path / "unbroken"
+        settings += ("trainer.max_epochs=3", "model.dropout=0.2", "scheduler=adaptive", "trainer.accumulate=2")
+        unbroken = tiny(*settings, outputs=outputs)
+    elsewhere = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 6)  # in the second epoch of four steps
+        with pytest.raises(StopError):
+            tiny(*settings, outputs=elsewhere)
+    again = resume(elsewhere, cache)
+    assert same(weights(outputs, unbroken.run_id), weights(elsewhere, again.run_id))
+    assert history(outputs, unbroken)["val_dice"].tolist() == history(elsewhere, again)["val_dice"].tolist()
+    points = series(outputs, unbroken, "train_loss")
+    assert [step for step, _ in points] == [3, 4, 6, 8, 9, 12][: 2 * epochs]
+    assert series(elsewhere, again, "train_loss") == points, "none doubled, none lost"
+    assert series(elsewhere, again, "epoch") == [(4, 1), (8, 2), (12, 3)][:epochs]
 
 
 def test_a_loss_that_is_not_finite_names_step_and_cases(tiny: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,15 +291,13 @@ def test_a_full_disk_is_told_as_one_and_leaves_no_half_written_checkpoint(
     assert not list((tmp_path / "runs").rglob("checkpoints/*"))
 
 
-@pytest.mark.parametrize("steps", [4, 12])
+@pytest.mark.parametrize("steps", [4, 8])
 def test_a_run_interrupted_at_the_end_of_an_epoch_loses_nothing_of_it(
-    steps: int, tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    steps: int, whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from seg.engine import loop
 
-    length = "trainer.max_epochs=3"  # of four steps
-    whole = tiny(length)
-    elsewhere = tmp_path / "stopped"
+    outputs, unbroken = whole  # two epochs of four steps
     update = loop._update
 
     def interrupting(training: Any, *args: Any) -> None:
@@ -308,14 +308,11 @@ def test_a_run_interrupted_at_the_end_of_an_epoch_loses_nothing_of_it(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_update", interrupting)
         with pytest.raises(InterruptedRunError, match=f"step {steps}"):
-            tiny(length, outputs=elsewhere)
-    (folder,) = (elsewhere / "runs").iterdir()
-    again = train(resumed(composed(f"resume={folder.name[4:]}", *where(elsewhere, cache)), []), "tiny")
-    assert again is not None
-    assert same(weights(tmp_path, whole.run_id), weights(elsewhere, again.run_id))
-    histories = [pd.read_csv(next(root.glob("runs/run_*/history.csv"))) for root in (tmp_path, elsewhere)]
+            tiny(*WHOLE)
+    again = resume(tmp_path, cache)
+    assert same(weights(outputs, unbroken.run_id), weights(tmp_path, again.run_id))
     for column in ("epoch", "step", "train_loss", "val_dice"):
-        assert histories[0][column].tolist() == histories[1][column].tolist()
+        assert history(outputs, unbroken)[column].tolist() == history(tmp_path, again)[column].tolist()
 
 
 def where(outputs: Path, cache: Path) -> list[str]:
@@ -340,18 +337,15 @@ def test_a_run_does_not_go_on_with_other_data(
 
 
 def test_a_run_stopped_before_its_first_checkpoint_begins_again_as_the_same_run(
-    tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tiny("trainer.max_epochs=1")
-    elsewhere = tmp_path / "stopped"
+    outputs, unbroken = whole
     with monkeypatch.context() as patch:
         stopped_after(patch, 2)
         with pytest.raises(StopError):
-            tiny("trainer.max_epochs=1", outputs=elsewhere)
-    (folder,) = (elsewhere / "runs").iterdir()
-    again = train(resumed(composed(f"resume={folder.name[4:]}", *where(elsewhere, cache)), []), "tiny")
-    assert again is not None
-    assert same(weights(tmp_path, whole.run_id), weights(elsewhere, again.run_id))
+            tiny(*WHOLE)
+    again = resume(tmp_path, cache)
+    assert same(weights(outputs, unbroken.run_id), weights(tmp_path, again.run_id))
 
 
 def test_lines_of_a_long_first_epoch_come_soon_and_then_each_minute(
@@ -372,14 +366,15 @@ def test_lines_of_a_long_first_epoch_come_soon_and_then_each_minute(
 def test_early_stopping_waits_for_validations(tiny: Runner, tmp_path: Path) -> None:
     wait = ("trainer.max_epochs=9", "trainer.validate_every=2", "trainer.early_stopping=2", "optimizer.lr=0.0")
     result = tiny(*wait)  # nothing is learnt: the second validation is no better than the first
-    history = pd.read_csv(tmp_path / f"runs/run_{result.run_id[:8]}/history.csv")
-    assert history["epoch"].iloc[-1] == 4
+    assert history(tmp_path, result)["epoch"].iloc[-1] == 4
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("model", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
-def test_every_model_takes_the_automatic_patch(model: str, dims: int, phantom_root: Path, tmp_path: Path) -> None:
-    chosen = [f"model={model}", f"dims={dims}", "data=folder", f"data.root={phantom_root}", f"paths.outputs={tmp_path}"]
+def test_every_model_takes_the_automatic_patch(
+    model: str, dims: int, phantom_root: Path, tmp_path: Path, cache: Path
+) -> None:
+    chosen = [f"model={model}", f"dims={dims}", *arguments(phantom_root, tmp_path, cache)]
     assert train(composed(*chosen, "check=true"), model) is None
 
 
@@ -405,16 +400,35 @@ def test_all_cases_but_the_test_part(tiny: Runner) -> None:
 def test_minutes_are_kept(tiny: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = count(step=0.1)  # every look at it takes a tenth of a second
     monkeypatch.setattr("seg.engine.loop.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    result = tiny("trainer.max_epochs=auto", "trainer.max_minutes=0.1", "trainer.steps_per_epoch=5")
+    result = tiny(
+        "trainer.max_epochs=auto", "trainer.max_minutes=0.1", "trainer.steps_per_epoch=5", "trainer.validate_every=9"
+    )
     assert result.metrics["total_training_seconds"] == pytest.approx(6, abs=0.3)
-    history = pd.read_csv(tmp_path / f"runs/run_{result.run_id[:8]}/history.csv")
-    assert history["lr"].iloc[-1] < 0.1 * history["lr"].max(), "the schedule spans the time"
+    rates = history(tmp_path, result)["lr"]
+    assert rates.iloc[-1] < 0.1 * rates.max(), "the schedule spans the time"
 
 
 def command(*overrides: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "seg.train", *overrides], capture_output=True, text=True, check=False, **settings
     )
+
+
+def said_here(capfd: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
+    """Exit code and standard error of the command, run in this process, which has imported everything already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["seg.train", *overrides])
+        with pytest.raises(SystemExit) as ended:
+            verb.run()
+    return int(str(ended.value.code)), capfd.readouterr().err
+
+
+def test_wrong_input_ends_a_process_with_2_and_the_mending(tmp_path: Path) -> None:
+    done = command("trainer.max_epoch=3", f"paths.outputs={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("\nerror: ")
+    assert "trainer.max_epochs" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -433,12 +447,14 @@ def command(*overrides: str, **settings: Any) -> subprocess.CompletedProcess[str
         (["model=unet", "+model.chanels=3"], "model.channels"),
     ],
 )
-def test_wrong_input_ends_with_2_and_the_mending(overrides: list[str], words: str, tmp_path: Path) -> None:
-    done = command(*overrides, f"paths.outputs={tmp_path}")
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("error:") == 1
+def test_wrong_input_ends_with_2_and_the_mending(
+    overrides: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said = said_here(capfd, *overrides, f"paths.outputs={tmp_path}")
+    assert code == 2, said
+    assert words in said
+    assert "Traceback" not in said
+    assert said.count("error:") == 1
 
 
 @pytest.mark.parametrize(
@@ -450,17 +466,21 @@ def test_wrong_input_ends_with_2_and_the_mending(overrides: list[str], words: st
         ("trainer: {accumulate: 2}", "# @package _global_"),
     ],
 )
-def test_a_wrong_study_file_is_named(text: str, words: str, tmp_path: Path) -> None:
+def test_a_wrong_study_file_is_named(
+    text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments/mine.yaml").write_text(text)
-    root = Path(__file__).parent.parent
-    done = command("experiments=mine", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)})
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    code, said = said_here(capfd, "experiments=mine")
+    assert code == 2, said
+    assert words in said
+    assert "Traceback" not in said
 
 
-def test_check_lists_every_fault_of_the_data(phantom_root: Path, tmp_path: Path) -> None:
+def test_check_lists_every_fault_of_the_data(
+    phantom_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "broken"
     shutil.copytree(phantom_root, root)
     images = sorted((root / "imagesTr").glob("*.nii.gz"))
@@ -470,10 +490,10 @@ def test_check_lists_every_fault_of_the_data(phantom_root: Path, tmp_path: Path)
     data = np.asarray(bad.dataobj).astype(np.float32)
     data[3, 3, 3] = np.nan
     nib.save(nib.Nifti1Image(data, bad.affine), images[2])
-    done = command("data=folder", f"data.root={root}", f"paths.outputs={tmp_path / 'out'}", "check=true")
-    assert done.returncode == 2, done.stderr
+    code, said = said_here(capfd, "data=folder", f"data.root={root}", f"paths.outputs={tmp_path / 'out'}", "check=true")
+    assert code == 2, said
     for image in images[:3]:
-        assert image.name in done.stderr
+        assert image.name in said
     assert not (tmp_path / "out" / "runs").exists()
 
 
