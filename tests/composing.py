@@ -1,34 +1,54 @@
-"""Configurations as ``seg.train`` composes them; Hydra itself is asked once a session for each choice of options."""
+"""Hydra made quick: what a choice of options composes to is kept for the session; all else is Hydra's own."""
 
 import copy
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from omegaconf import DictConfig, OmegaConf
+from hydra._internal import config_loader_impl as hydras
+from hydra._internal.defaults_list import DefaultsList, Overrides
+from omegaconf import DictConfig
 
 from seg.config import CONF
 
 
 def composed(*overrides: str) -> DictConfig:
-    """Plain values are set on a copy, as Hydra sets them; options, additions and deletions are composed."""
-    read = OverridesParser.create().parse_overrides(list(overrides))
-    options = [line for line, override in zip(overrides, read, strict=True) if not _plain(override)]
-    cfg = copy.deepcopy(_composed(tuple(options), Path.cwd()))
-    for override in filter(_plain, read):
-        OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
-    return cfg
-
-
-@cache
-def _composed(options: tuple[str, ...], folder: Path) -> DictConfig:
+    """The configuration of ``seg.train``."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=list(options))
+        return compose("train", overrides=list(overrides))
 
 
-def _plain(override: Override) -> bool:
-    key = override.key_or_group
-    group = (CONF / key).is_dir() or {"/", "@"} & set(key) or key in ("experiments", "local")
-    return override.type == OverrideType.CHANGE and not group
+@contextmanager
+def quick() -> Iterator[None]:
+    """Composing takes a quarter of its time. Files of ``experiments/`` may change meanwhile and are read each time."""
+    known: dict[Any, DefaultsList] = {}
+    trees: dict[int, DictConfig | None] = {}  # by the identity of a kept list of defaults
+    choose, merge = hydras.create_defaults_list, hydras.ConfigLoaderImpl._compose_config_from_defaults_list
+
+    def chosen(repo: Any, config_name: str, overrides_list: list[Any], **settings: Any) -> DefaultsList:
+        values = Overrides(repo=repo, overrides_list=overrides_list).config_overrides
+        lines = [o.input_line for o in overrides_list if not (o.is_sweep_override() or any(o is v for v in values))]
+        if any("experiments" in line for line in lines):
+            return choose(repo, config_name, overrides_list, **settings)
+        places = [(source.provider, source.path) for source in repo.get_sources()]
+        key = (config_name, *places, Path.cwd(), *lines, *settings.values())
+        if key not in known:
+            known[key] = choose(repo, config_name, overrides_list, **settings)
+            trees[id(known[key].defaults)] = None
+        return replace(known[key], config_overrides=values)
+
+    def merged(self: Any, defaults: list[Any], repo: Any) -> DictConfig:
+        if id(defaults) not in trees:
+            return merge(self, defaults, repo)
+        if trees[id(defaults)] is None:
+            trees[id(defaults)] = merge(self, defaults, repo)
+        return copy.deepcopy(trees[id(defaults)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hydras, "create_defaults_list", chosen)
+        patch.setattr(hydras.ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)
+        yield

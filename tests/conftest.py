@@ -1,14 +1,23 @@
 """What the tests share: small data sets on disk, composed configurations, one finished run."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from composing import quick
 
 # Tiny networks gain nothing from a second thread and lose much where the machine is busy. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for variable in [name for name in os.environ if name.startswith("MLFLOW_")]:
     del os.environ[variable]  # of whoever runs the tests: his server is no place for their runs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_compositions() -> Iterator[None]:
+    """Hundreds of tests compose the configuration."""
+    with quick():
+        yield
 
 
 @pytest.fixture(scope="session")

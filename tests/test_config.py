@@ -21,6 +21,17 @@ OPTIONS = {
 EACH = pytest.mark.parametrize(("group", "option"), [(group, name) for group in GROUPS for name in OPTIONS[group]])
 
 
+def test_what_is_kept_of_a_composition_is_nobodys_to_change() -> None:
+    first = composed("model=unetpp", "seed=5")
+    OmegaConf.set_struct(first, False)
+    first.model.clear()
+    second, third = composed("model=unetpp", "seed=6"), composed("model=unetpp", "+tracking.tags.a=1")
+    assert (second.seed, third.seed, third.tracking.tags.a) == (6, 0, 1)
+    assert second.model == third.model != {}
+    assert OmegaConf.is_struct(second)
+    assert "a" not in composed("model=unetpp").tracking.tags
+
+
 def faults(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         check(composed(*overrides))

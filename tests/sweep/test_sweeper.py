@@ -18,6 +18,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from seg.sweep.ledger import Ledger
+
 APP = Path(__file__).with_name("app.py")
 ROOT = APP.parents[2]
 spec = importlib.util.spec_from_file_location("sweep_app", APP)
@@ -56,10 +58,13 @@ class Sweeps:
                 process.kill()
                 process.communicate()
 
-    def run(self, *arguments: str, code: int = 0) -> str:
-        """In this process, which has imported everything already."""
+    def run(self, *arguments: str, code: int = 0, plots: bool = False) -> str:
+        """In this process, which has imported everything already; the plots take longer than all else."""
         out = StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(out):
+            if not plots:
+                patch.setattr(Ledger, "plots", lambda ledger, folder: [])
+            patch.setattr(os, "fsync", lambda file: None)  # a journal waits for the disk at every line
             patch.setattr(sys, "argv", [str(APP), "-m", *self.common, *arguments])
             patch.chdir(ROOT)
             try:
@@ -106,7 +111,7 @@ def until(condition: Any, seconds: float = 120.0) -> None:
 
 
 def test_a_grid_runs_every_combination_once(sweeps: Sweeps) -> None:
-    said = sweeps.run("arm=well,better", "seed=range(1,4)")
+    said = sweeps.run("arm=well,better", "seed=range(1,4)", plots=True)
     assert [(act["arm"], act["seed"]) for act in sweeps.acts] == [
         (arm, seed) for arm in ("well", "better") for seed in (1, 2, 3)
     ]
@@ -410,7 +415,7 @@ def test_trials_that_prepare_their_data_hear_that_the_sweep_is_stopped(sweeps: S
 
 
 def test_each_epoch_is_kept_though_nothing_is_pruned(sweeps: Sweeps) -> None:
-    sweeps.run("seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=grid")
+    sweeps.run("seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=grid", plots=True)
     assert "intermediate" in (sweeps.folder / "plots/plots.html").read_text().lower()
 
 
