@@ -1,7 +1,7 @@
 """The rules of a configuration: every fault is found before any data are read, and all are told at once."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,13 +10,12 @@ from seg.config import flat, nearest
 from seg.errors import ConfigError, together
 
 
-def check(cfg: DictConfig, known: DictConfig | None = None, where: str = "the configuration") -> None:
+def check(cfg: DictConfig, known: Mapping[str, Any] | None = None, where: str = "the configuration") -> None:
     """Holds the rules between groups, before any data are read.
 
     Args:
         cfg: the composed configuration.
-        known: the same options composed without a study file or values of the command line; its keys are the
-            keys that exist, and its values show their types.
+        known: the keys that exist, each with a value that shows its type.
         where: named in the message of an unknown key.
 
     Raises:
@@ -31,8 +30,8 @@ def check(cfg: DictConfig, known: DictConfig | None = None, where: str = "the co
     together(ConfigError, faults)
 
 
-def _key_faults(cfg: DictConfig, known: DictConfig, where: str) -> Iterator[str]:
-    seen, right = (flat(OmegaConf.to_container(tree, resolve=False)) for tree in (cfg, known))  # type: ignore[arg-type]
+def _key_faults(cfg: DictConfig, right: Mapping[str, Any], where: str) -> Iterator[str]:
+    seen = flat(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
     branches = {key.rsplit(".", n)[0] for key in right for n in range(1, key.count(".") + 1)} | set(right)
     for key, value in seen.items():
         parent = key.rpartition(".")[0]

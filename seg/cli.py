@@ -2,16 +2,21 @@
 
 import errno
 import os
+import posixpath
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.conf import ConfigSourceInfo
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,6 +51,7 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
         # Hydra would print only part of an error and exit with 1; with this it hands the exception on.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
+        _compose_once()
         try:
             hydra.main(config_path=str(CONF), config_name=root, version_base="1.3")(task)()
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
@@ -77,15 +83,61 @@ def quoted(argument: str) -> str:
     return f"{key}{equals}'{value}'"
 
 
-def reference(choices: dict[str, Any], root: str) -> DictConfig:
-    """The same options composed without a study file or values of the command line: its keys are those that exist."""
-    overrides = [
-        f"{group}={'null' if option is None else option}"
-        for group, option in choices.items()
-        if not group.startswith("hydra/") and group not in ("experiments", "local", f"{root}_schema") and option
-    ]
-    known: DictConfig = hydra.compose(root, overrides=overrides)
+def _compose_once() -> None:
+    """Keeps Hydra from composing everything one time more, only to read ``hydra.mode``, where nothing can set it."""
+    asked = Hydra.get_mode
+
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        might_say = any(override.lstrip("+").startswith(("hydra", "experiments")) for override in overrides)
+        return asked(self, config_name, overrides) if might_say else None
+
+    Hydra.get_mode = get_mode
+
+
+def known_keys(choices: Mapping[str, Any], places: Iterable[ConfigSourceInfo], root: str) -> dict[str, Any]:
+    """Every key that exists, with its value: as the files of the root and of the chosen options give it.
+
+    A study's file and this machine's own settings set keys but make none. Composing again would take far longer.
+
+    Args:
+        choices: the option of each group.
+        places: where Hydra looks for options.
+        root: of the configuration.
+    """
+    kinds = SourcesRegistry.instance()
+    sources = [kinds.resolve(at.schema)(at.provider, f"{at.schema}://{at.path}") for at in places if at.schema]
+    known = _keys_of(root, sources)
+    for group, options in choices.items():
+        if options and not group.startswith("hydra/") and group not in ("experiments", "local"):
+            folder, _, place = group.partition("@")
+            for option in [options] if isinstance(options, str) else options:
+                known |= _keys_of(f"{folder}/{option}", sources, place)
     return known
+
+
+def _keys_of(path: str, sources: Sequence[ConfigSource], place: str = "") -> dict[str, Any]:
+    """The keys that a file gives, those of the files that it builds on included.
+
+    Args:
+        path: of the file in the configuration, without suffix.
+        sources: of options, the first that has it counts.
+        place: the package after ``@`` where it was chosen; else its first line or its group says where its keys go.
+    """
+    source = next((source for source in sources if source.is_config(path)), None)
+    if source is None:
+        return {}
+    found, folder = source.load_config(path), posixpath.dirname(path)
+    content: Any = OmegaConf.to_container(found.config, resolve=False)
+    package = place or found.header.get("package") or "_group_"
+    package = package.replace("_group_", folder.replace("/", ".")).removeprefix("_global_").lstrip(".")
+    known: dict[str, Any] = {}
+    for base in content.pop("defaults", []):
+        # Any other is a choice of its own, and the root's schema only types what the files give.
+        if isinstance(base, str) and base not in ("_self_", f"{path}_schema"):
+            file, _, at = base.partition("@")
+            known |= _keys_of(posixpath.join("/", folder, file)[1:], sources, f"{package}.{at}" if at else place)
+    content.pop("hydra", None)
+    return known | flat(content, f"{package}." if package else "")
 
 
 def chosen_study(choices: dict[str, Any], root: str) -> str | None:
@@ -166,6 +218,11 @@ def _sentence(message: str) -> str:
 
 
 def _known_words(root: str) -> list[str]:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose(root, return_hydra_config=False)
-    return [*flat(OmegaConf.to_container(cfg, resolve=False)), *map(str, cfg)]  # type: ignore[arg-type]
+    """Keys and groups of the options that the command line chooses."""
+    defaults = OmegaConf.load(CONF / f"{root}.yaml").defaults
+    choices = {
+        name.split()[-1]: option for entry in defaults if OmegaConf.is_dict(entry) for name, option in entry.items()
+    }
+    choices |= {group: option for group, _, option in (a.partition("=") for a in sys.argv[1:]) if group in choices}
+    places = [ConfigSourceInfo(path=str(place), schema="file", provider="seg") for place in (CONF, Path.cwd())]
+    return [*known_keys(choices, places, root), *choices]

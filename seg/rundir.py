@@ -16,8 +16,6 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
-
 from seg.atomic import atomic_folder, atomic_write, sha256
 from seg.errors import ConfigError
 
@@ -54,6 +52,8 @@ class Process:
     @classmethod
     def this(cls) -> "Process":
         """The process that asks."""
+        import psutil  # as all that is imported within functions: what answers at once does without
+
         return cls(_host(), os.getpid(), psutil.Process().create_time())
 
     @property
@@ -61,6 +61,8 @@ class Process:
         """Whether it has certainly ended; of another host's processes nothing is certain."""
         if self.host != _host():
             return False
+        import psutil
+
         try:
             found = psutil.Process(self.pid)
             # The kernel's idea of when a process began shifts a little with each correction of the clock.

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from seg.checks import check
-from seg.cli import chosen_study, entry, reference
+from seg.cli import chosen_study, entry, known_keys
 from seg.config import PLACES
 from seg.engine.allocator import keep_freed_memory
 from seg.errors import ConfigError
@@ -38,7 +38,8 @@ def main(cfg: DictConfig) -> float | None:
         asked = hydra_cfg.sweeper.get("study") or {}
         if hydra_cfg.mode != RunMode.MULTIRUN and (asked.get("arms") or asked.get("factors")):
             raise ConfigError(f"experiments={study} is a study of many runs. Add -m: it is a sweep.")
-        check(cfg, reference(choices, "train"), f"experiments={study}" if study else "the command line")
+        known = known_keys(choices, hydra_cfg.runtime.config_sources, "train")
+        check(cfg, known, f"experiments={study}" if study else "the command line")
         if cfg.resume is not None:
             cfg = resumed(cfg, list(hydra_cfg.overrides.task))
         elif trial and trial.begun:  # by a job before this one, which was stopped or died

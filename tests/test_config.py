@@ -1,15 +1,18 @@
 """Every option composes and passes the checks; every wrong one is refused with the word that mends it."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from composing import composed
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from seg.checks import check
-from seg.cli import reference
-from seg.config import CONF, config_hash, nearest, plain, without_passwords
+from seg.cli import known_keys
+from seg.config import CONF, config_hash, flat, nearest, plain, without_passwords
 from seg.errors import ConfigError
 
 GROUPS = ("data", "model", "attention", "loss", "optimizer", "scheduler", "augmentation", "trainer", "inference",
@@ -38,6 +41,10 @@ def faults(*overrides: str) -> str:
     return str(caught.value)
 
 
+def keys(cfg: DictConfig) -> dict[str, Any]:
+    return flat(OmegaConf.to_container(cfg, resolve=False))
+
+
 @EACH
 def test_every_option_composes_and_passes_the_checks(group: str, option: str) -> None:
     row = OPTIONS[group].index(option)  # with those of the other groups that stand as far down, for fewer compositions
@@ -58,8 +65,7 @@ def test_first_line_says_what_the_option_is(group: str, option: str) -> None:
 def test_every_study_composes_and_passes_the_checks(path: Path) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=[f"experiments={path.stem}", "data.root=somewhere"], return_hydra_config=True)
-        choices = dict(cfg.hydra.runtime.choices)
-        known = reference(choices, "train")
+        known = known_keys(cfg.hydra.runtime.choices, cfg.hydra.runtime.config_sources, "train")
     del cfg.hydra
     check(cfg, known, path.name)
 
@@ -109,7 +115,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_an_unknown_key_of_a_study_file_names_file_key_and_nearest_right_key() -> None:
-    cfg, known = composed(), composed()
+    cfg, known = composed(), keys(composed())
     OmegaConf.set_struct(cfg, False)
     cfg.optimizer.learning_rat = 1
     cfg.model.chanels = [1]
@@ -127,11 +133,51 @@ def test_an_unknown_key_of_a_study_file_names_file_key_and_nearest_right_key() -
 )
 def test_a_value_of_another_type_than_its_option_has_is_refused(wrong: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check(composed(wrong), composed(), "here")
+        check(composed(wrong), keys(composed()), "here")
+
+
+def test_the_keys_that_exist_are_those_of_the_chosen_options_and_of_a_users_own(tmp_path: Path) -> None:
+    for path, text in {
+        "model/mine": "defaults: [unet, own@body]\nwidth: 8\n",
+        "model/own": "depth: 2\n",
+        "neck/wide": "# @package model.neck\nblocks: 3\n",
+        "local/default": "# @package _global_\noptimizer: {lrr: 1}\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{path}.yaml").write_text(text)
+    mine = ["model=mine", "+neck=wide", "data=hippocampus", "optimizer=adamw", f"hydra.searchpath=[file://{tmp_path}]"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=mine, return_hydra_config=True)
+    known = known_keys(cfg.hydra.runtime.choices, cfg.hydra.runtime.config_sources, "train")
+    with open_dict(cfg):
+        del cfg["hydra"], cfg["optimizer"]["lrr"], cfg["attention"]
+    assert known == keys(cfg)
+    assert {"model.width", "model.body.depth", "model.channels", "model.neck.blocks", "data.cases._target_"} <= {*known}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("trainer.max_epoch=3", "'trainer.max_epochs'"),  # refused by Hydra
+        ("+optimizer.lrr=3", "'optimizer.lr'"),  # refused by us
+        ("optimizer=adamw optimizer.beta=3", "'optimizer.betas'"),
+    ],
+)
+def test_a_wrong_key_is_refused_after_one_composition(wrong: str, right: str) -> None:
+    code = (
+        "from hydra._internal.config_loader_impl import ConfigLoaderImpl as Loader\n"
+        "compose = Loader._load_configuration_impl\n"
+        "def counted(*args, **options):\n    print('composed')\n    return compose(*args, **options)\n"
+        "Loader._load_configuration_impl = counted\n"
+        "from seg.train import run\nrun()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *wrong.split()], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (2, ["composed"])
+    assert right in done.stderr
 
 
 def test_tags_are_free() -> None:
-    cfg, known = composed("+tracking.tags.scanner=3T"), composed()
+    cfg, known = composed("+tracking.tags.scanner=3T"), keys(composed())
     check(cfg, known, "here")
 
 
@@ -162,6 +208,4 @@ def test_passwords_leave_addresses(address: str, safe: str) -> None:
     [("trainer.max_epoch", "trainer.max_epochs"), ("trainer.epochs", "trainer.max_epochs"), ("sede", "seed")],
 )
 def test_nearest_right_key(word: str, right: str) -> None:
-    from seg.config import flat
-
     assert f"'{right}'" in nearest(word, list(flat(plain(composed()))))

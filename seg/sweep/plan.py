@@ -15,7 +15,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from seg.checks import check
-from seg.cli import chosen_study, reference
+from seg.cli import chosen_study, known_keys
 from seg.config import PLACES, config_hash, flat, nearest
 from seg.errors import ConfigError, together
 from seg.studies import changes
@@ -99,9 +99,8 @@ def make_plan(arguments: Sequence[str], settings: dict[str, Any], context: Hydra
     folder = Path(composed[0].paths.outputs) / "sweeps" / name
 
     def choices(overrides: Sequence[str]) -> dict[str, str]:
-        options = loader.load_sweep_config(config, [*overrides, *given]).hydra.runtime.choices
-        known = reference(dict(options), "train")
-        return {group: option for group, option in options.items() if option and group in known}
+        cfg = loader.load_sweep_config(config, [*overrides, *given])
+        return {group: option for group, option in cfg.hydra.runtime.choices.items() if option and group in cfg}
 
     definition = json.loads(json.dumps(definition))
     rest = (objectives, directions, definition, choices, given)
@@ -195,20 +194,20 @@ def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
 def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: DictConfig) -> list[DictConfig]:
     """The configurations of ``examples``, each one checked; every fault is told once."""
     faults: dict[str, None] = {}
-    references: dict[str, DictConfig] = {}
+    known: dict[str, dict[str, Any]] = {}
     out = []
     for overrides in examples:
         cfg = deepcopy(context.config_loader.load_sweep_config(config, list(overrides)))
-        choices = dict(cfg.hydra.runtime.choices)
+        choices, places = dict(cfg.hydra.runtime.choices), cfg.hydra.runtime.config_sources
         study = chosen_study(choices, "train")
         with open_dict(cfg):
             del cfg["hydra"]
-        if (key := json.dumps(choices)) not in references:
-            references[key] = reference(choices, "train")
+        if (key := json.dumps(choices)) not in known:
+            known[key] = known_keys(choices, places, "train")
         if cfg.resume is not None:
             faults["resume goes on with one run; a sweep goes on by its own command. Leave resume out."] = None
         try:
-            check(cfg, references[key], f"experiments={study}" if study else "the sweep")
+            check(cfg, known[key], f"experiments={study}" if study else "the sweep")
         except ConfigError as error:
             faults[str(error)] = None
         out.append(cfg)
