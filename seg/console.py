@@ -21,7 +21,7 @@ from seg.engine.loop import Progress as State
 from seg.trial import Trial
 
 log = logging.getLogger(__name__)
-_SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
+SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
 _OURS = "seg"  # name of the handlers set here
 _PLAIN_EVERY = (10.0, 60.0)  # seconds between two plain lines within an epoch: at first, and later
 
@@ -159,11 +159,11 @@ def print_summary(cases: pd.DataFrame, lines: Mapping[str, Any]) -> None:
         title = f"Test scores of {cases['case'].nunique()} cases, mean ± SD"
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.add_column("class", no_wrap=True)
-        for name in (*_SHOWN.values(), "missed", "false"):
+        for name in (*SHOWN.values(), "missed", "false"):
             table.add_column(name, justify="right", no_wrap=True)
         for name, row in scores.iterrows():
-            spread = {key: "" if math.isnan(row[f"{key}_sd"]) else f" ± {row[f'{key}_sd']:.3f}" for key in _SHOWN}
-            cells = [f"{row[f'{key}_mean']:.3f}{spread[key]}" for key in _SHOWN]
+            spread = {key: "" if math.isnan(row[f"{key}_sd"]) else f" ± {row[f'{key}_sd']:.3f}" for key in SHOWN}
+            cells = [f"{row[f'{key}_mean']:.3f}{spread[key]}" for key in SHOWN]
             table.add_row(str(name), *cells, f"{row['missed']:.0f}", f"{row['false']:.0f}")
         console.print(table)
     print_lines(lines)

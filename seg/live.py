@@ -11,16 +11,14 @@ if TYPE_CHECKING:
     from seg.engine.loop import Progress
     from seg.tracking import Tracker
 
-_FILED = {  # under a heading of their own, so that the first charts are losses and scores
-    "cost/": (
-        *("epoch_seconds", "samples_per_second", "memory_mib", "total_training_seconds", "gflops_a_patch"),
-        *("peak_memory_mib", "inference_seconds_a_case", "energy_kwh"),
-    ),
-    "progress/": ("best_epoch",),
-}
-_NAMES = {name: heading + name for heading, names in _FILED.items() for name in names}
+_COSTS = (
+    *("epoch_seconds", "samples_per_second", "memory_mib", "total_training_seconds", "gflops_a_patch"),
+    *("peak_memory_mib", "inference_seconds_a_case", "energy_kwh", "best_epoch"),
+)
+# MLflow draws what is named system/… apart and last, but a section cost/… before losses and scores.
+_NAMES = {name: f"system/{name}" for name in _COSTS}
 PLAIN = {filed: name for name, filed in _NAMES.items()}
-"""The numbers that the record files under a heading, and what they are called everywhere else."""
+"""What is called otherwise in the record: costs and bookkeeping, and their names everywhere else."""
 
 _SECONDS = 10.0  # between two points where every_steps is auto
 

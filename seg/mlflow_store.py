@@ -40,7 +40,8 @@ _SETTINGS = {  # an address that does not answer is given up in seconds, not in 
 ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not take however often it is sent
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
-PARENT, _PROCESS, _ERROR = "mlflow.parentRunId", "seg.process", "error"  # tags
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"  # tags of MLflow's own: the parent, and the description
+_PROCESS, _ERROR = "seg.process", "error"  # ours
 
 
 def address_given() -> str | None:
@@ -141,7 +142,11 @@ class Mlflow:
         """A new run. Its parent is a tag: ``mlflow.start_run`` forgets it where MLFLOW_RUN_ID is set."""
         ours = common_tags()
         tags = {"mlflow.user": ours["developer"], "mlflow.source.git.commit": ours["git_commit"]}
-        tags |= {"mlflow.source.name": Path(sys.argv[0]).name, _PROCESS: json.dumps(asdict(state.process))}
+        tags |= {
+            "mlflow.source.name": Path(sys.argv[0]).name,
+            "mlflow.source.type": "LOCAL",
+            _PROCESS: json.dumps(asdict(state.process)),
+        }
         tags |= {PARENT: parent} if parent else {}
         return self._client.create_run(self._experiment(state.experiment), tags=tags, run_name=state.name)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from seg.atomic import atomic_write
-from seg.config import nearest
+from seg.config import OPTIONS, nearest
 from seg.errors import ConfigError
+from seg.tested import choices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +114,6 @@ def _result(rows: list[dict[str, Any]], by_run: "dict[str, pd.DataFrame]") -> "R
 
     rows = sorted(rows, key=lambda row: (_text(row.get("fold")), row["run_id"]))
     first = rows[0]
-    stem = re.sub(r"-f\w+-s\d+(-t\d+)?$", "", str(first["name"]))
     arm = _text(first.get("arm"))
     scores = pd.concat([by_run[row["run_id"]] for row in rows], ignore_index=True)
     if "patient" not in scores:
@@ -122,7 +122,7 @@ def _result(rows: list[dict[str, Any]], by_run: "dict[str, pd.DataFrame]") -> "R
     return Result(
         runs=tuple(str(row["run_id_short"]) for row in rows),
         finished=max(ends).to_pydatetime(warn=False),
-        name=stem,
+        name=choices(str(first["name"])),
         study=_text(first.get("study")),
         arm="" if arm == first["name"] else arm,
         seed=_text(first.get("seed")),
@@ -145,7 +145,7 @@ def _settings(row: dict[str, Any]) -> dict[str, str]:
     return {
         key: text.rpartition(".")[2] if key.endswith("_target_") else text
         for key, text in sorted(named.items())
-        if key not in _NO_SETTINGS and not key.startswith(_NO_SECTIONS) and not key.endswith("_partial_")
+        if key not in (*_NO_SETTINGS, *OPTIONS) and not key.startswith(_NO_SECTIONS) and not key.endswith("_partial_")
         if text not in ("", "{}")
     }
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 from seg.atomic import atomic_write, sha256
 from seg.build import Setup
 from seg.config import config_hash, flat, plain
-from seg.console import log_of, log_to, print_summary
+from seg.console import SHOWN, clock, log_of, log_to, print_summary
 from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.live import filed
 from seg.material import describe
 from seg.metrics import MEAN_OF_CLASSES, METRICS, summary
+from seg.mlflow_store import NOTE
 from seg.models import parameter_count
 from seg.models.cost import gflops
 from seg.provenance import common_tags, git
@@ -68,8 +69,8 @@ def open_run(setup: Setup, name: str) -> Run:
     return Run(tracker, tracker.folders)
 
 
-def note_start(run: Run, setup: Setup) -> None:
-    """Notes everything that is known before training."""
+def note_start(run: Run, setup: Setup, options: Mapping[str, str]) -> None:
+    """Notes everything that is known before training; ``options`` are the names of those chosen, by group."""
     log_of(setup.trial, run.folders.run / "log.txt")
     log.info("run %s (%s): %s", run.folders.run_id, run.tracker.name, run.folders.run)
     log.info("  recorded in %s", run.tracker.place)
@@ -77,7 +78,7 @@ def note_start(run: Run, setup: Setup) -> None:
     if setup.cfg.resume:
         _refuse_other_data(run, setup)
     _note_inputs(run, setup)
-    run.tracker.set_tags(_tags(run, setup))
+    run.tracker.set_tags(_tags(run, setup) | {NOTE: _description(setup)})
     plan = setup.material.plan
     resolved = {
         "parameters": parameter_count(setup.training.network),
@@ -89,7 +90,7 @@ def note_start(run: Run, setup: Setup) -> None:
         "resolved.batch_size": plan.batch_size,
         "resolved.steps_per_epoch": setup.budget.steps_per_epoch,
     }
-    run.tracker.log_params(flat(plain(setup.cfg)) | resolved)
+    run.tracker.log_params(flat(plain(setup.cfg)) | resolved | dict(options))
 
 
 def _refuse_other_data(run: Run, setup: Setup) -> None:
@@ -142,6 +143,33 @@ def _tags(run: Run, setup: Setup) -> dict[str, str]:
     }
     swept = setup.trial.tags if setup.trial else {}
     return {key: str(value) for key, value in (common_tags() | own | swept | dict(cfg.tracking.tags)).items()}
+
+
+def _description(setup: Setup, result: str = "") -> str:
+    """What is trained, on what, and with what result, in Markdown: MLflow shows it on the run's page."""
+    cfg, material = setup.cfg, setup.material
+    parts = [str(cfg[part].get("_target_", "")) for part in ("model", "attention", "loss", "optimizer", "scheduler")]
+    model, *others = [target.rpartition(".")[2] for target in parts if target]
+    counts = {"train": material.split.train, "validate": material.split.val, "test": material.split.test}
+    cases = ", ".join(f"{len(ids)} to {purpose}" for purpose, ids in counts.items())
+    what = f"**{model}** with {', '.join(others)}; {parameter_count(setup.training.network) / 1e6:.2f} M parameters"
+    place = f"study {cfg.study}, " + (f"arm {cfg.arm}, " if cfg.arm else "") + f"fold {cfg.data.fold}, seed {cfg.seed}"
+    return "\n".join(
+        f"- {line}" for line in (what, f"on **{material.cases.name}**: cases {cases}; {place}", result) if line
+    )
+
+
+def _result(setup: Setup, metrics: Mapping[str, float]) -> str:
+    """What came out, in a line of Markdown."""
+    progress, part = setup.training.progress, "test" if "test_dice" in metrics else "oof"
+    took = f"{progress.step} steps in {clock(progress.seconds)}"
+    if setup.trial and setup.trial.pruned:
+        return f"pruned after epoch {progress.epoch}, {took}"
+    said = [] if progress.best is None else [f"best validation Dice {progress.best:.4f} (epoch {progress.best_epoch})"]
+    if f"{part}_dice" in metrics:
+        scores = ", ".join(f"{label} {metrics[f'{part}_{name}']:.4g}" for name, label in SHOWN.items())
+        said = [f"**{'test' if part == 'test' else 'out of fold'}: {scores}**", *said]
+    return "; ".join([*said, took])
 
 
 @contextmanager
@@ -198,6 +226,7 @@ def record_results(
     plots = curves(progress.history, folder / "plots")
     metrics = final_metrics(cases, setup) | costs
     run.tracker.log_metrics(filed(metrics), step=progress.step)
+    run.tracker.set_tags({NOTE: _description(setup, _result(setup, metrics))})
     for path, place in [
         (folder / "data/cases.csv", "data"),
         (checkpoint, "models"),

@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +37,12 @@ class Result:
     metrics: dict[str, float]
 
 
-def run(setup: Setup, name: str) -> Result | None:
+def run(setup: Setup, name: str, options: Mapping[str, str]) -> Result | None:
     """Trains and tests within an open record; None on ranks that do not lead."""
     record = open_run(setup, name) if setup.world.leads else None
     with interruptible(setup.trial) as interrupted, recorded(record):
         if record:
-            note_start(record, setup)
+            note_start(record, setup, options)
         before = joules(setup.precision.device)
         _fit(setup, record, interrupted)
         energy = None if setup.cfg.resume else kwh(before, joules(setup.precision.device))

@@ -106,7 +106,7 @@ def read_state(run: Path) -> State | None:
         return None
 
 
-def claim(outputs: Path, run_id: str) -> RunFolders:
+def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolders:
     """Makes the run's folders its own, or finds them again where the run is resumed.
 
     A folder appears with its owner's name already inside, so of several processes that want one name exactly one
@@ -115,6 +115,7 @@ def claim(outputs: Path, run_id: str) -> RunFolders:
     Args:
         outputs: holds ``runs`` and ``predictions``; made where missing.
         run_id: digits and lower-case letters.
+        predictions: whether to make the folder of predictions, too.
 
     Raises:
         ConfigError: ``run_id`` has other characters, which might lead out of ``outputs``.
@@ -126,7 +127,7 @@ def claim(outputs: Path, run_id: str) -> RunFolders:
     own = [folders for folders in names if owner(folders.run) == run_id]
     for folders in own or names:
         free = owner(folders.predictions) in (None, run_id)
-        if free and _take(folders.run, run_id) and _take(folders.predictions, run_id):
+        if free and _take(folders.run, run_id) and (not predictions or _take(folders.predictions, run_id)):
             return folders
     raise ConfigError(f"Every folder run {run_id} could have under {outputs} is taken. Move {names[-1].run} away.")
 

@@ -264,12 +264,10 @@ def _frame(records: Sequence[dict[str, Any]], folders: Mapping[str, RunFolders])
 
     own = pd.DataFrame([_own(record, folders.get(record["run_id"])) for record in records], columns=_OWN)
     own["started"] = pd.to_datetime(own["started"], unit="ms", utc=True)
-    tags, metrics, params = (
-        pd.DataFrame([record[kind] for record in records]) for kind in ("tags", "metrics", "params")
-    )
+    tags, params = (pd.DataFrame([record[kind] for record in records]) for kind in ("tags", "params"))
+    metrics = pd.DataFrame([{PLAIN.get(name, name): v for name, v in record["metrics"].items()} for record in records])
     known = {"run_id", "run_id_short", "predictions", *(name for name in tags if name.startswith(("mlflow.", "seg.")))}
     tags = tags.drop(columns=known & set(tags))
-    metrics = metrics.rename(columns=PLAIN)
     metrics = metrics.rename(columns={name: f"metrics.{name}" for name in metrics if name in own})
     tags = tags.rename(columns={name: f"tags.{name}" for name in tags if name in own or name in metrics})
     params = params.replace("None", float("nan")).add_prefix("params.")

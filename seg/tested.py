@@ -71,7 +71,7 @@ class ScoredRun:
     @property
     def arm(self) -> str:
         """What the run tries: the arm of its study, or else its name without fold, seed and trial."""
-        return str(self.cfg.arm or re.sub(r"-f\w+-s\d+(-t\d+)?$", "", self.name))
+        return str(self.cfg.arm or choices(self.name))
 
     @property
     def address(self) -> str | None:
@@ -81,6 +81,11 @@ class ScoredRun:
         uri = without_passwords(self.state.uri or "")
         base = re.sub("//[^/]*@", "//", uri).rstrip("/") if is_server(uri) else UI
         return f"{base}/#/runs/{self.folders.run_id}"
+
+
+def choices(name: str) -> str:
+    """The choices in a run's name: without fold, seed, arm and trial."""
+    return re.sub(r"-f\w+-s\d+(-t\d+)?$", "", name.rpartition(" · ")[2])  # -t7: names of older sweeps
 
 
 def differences(runs: Sequence[ScoredRun]) -> list[str]:

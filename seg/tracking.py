@@ -76,8 +76,8 @@ class Tracker:
         self._put({"path": str(path.absolute()), "folder": folder})
 
     def log_dataset(self, name: str, digest: str, source: str) -> None:
-        """The data the run is trained on; MLflow keeps 36 characters of ``digest``."""
-        self._put({"dataset": {"name": name, "digest": digest[:36], "source": without_passwords(source)}})
+        """The data the run is trained on; ``digest`` is shortened, for MLflow shows it beside the name."""
+        self._put({"dataset": {"name": name, "digest": digest[:8], "source": without_passwords(source)}})
 
     def sample(self, readings: Iterator[dict[str, float]]) -> None:
         """Takes a reading every few seconds until the run ends, and reports it."""
@@ -123,6 +123,7 @@ def open_tracker(
     run_id: str | None = None,
     parent_run_id: str | None = None,
     system_metrics: bool = False,
+    predictions: bool = True,
 ) -> Tracker:
     """Begins a record, or goes on with that of the run ``run_id``; the run's folders are its own from here on.
 
@@ -135,12 +136,13 @@ def open_tracker(
         run_id: of the run to resume.
         parent_run_id: of the run this one is a part of.
         system_metrics: whether to sample the machine's load.
+        predictions: whether the run will make any; without them it has no folder for them.
 
     Raises:
         ConfigError: MLflow does not answer; the run to resume is unknown, deleted or still going.
     """
     process = Process.this()
-    known = claim(outputs, find(outputs, run_id).run_id) if run_id else None
+    known = claim(outputs, find(outputs, run_id).run_id, predictions=predictions) if run_id else None
     begun = _state_of(outputs, run_id or parent_run_id)
     if known and begun:
         run_name, experiment = begun.name, begun.experiment
@@ -156,7 +158,7 @@ def open_tracker(
         if mlflow:
             own, look = mlflow.open_run(state, known.run_id if known else None, parent_run_id)
         try:
-            folders = claim(outputs, own)
+            folders = claim(outputs, own, predictions=predictions)
             write_state(folders.run, state)
         except BaseException as error:  # a full disk, a folder where one may not write
             if mlflow:

@@ -4,7 +4,7 @@ With ``-m`` a sweep of such runs, see seg.sweep.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg.checks import check
 from seg.cli import chosen_study, entry, known_keys
-from seg.config import PLACES
+from seg.config import OPTIONS, PLACES
 from seg.engine.allocator import keep_freed_memory
 from seg.errors import ConfigError
 from seg.rundir import RunFolders, find
@@ -45,16 +45,23 @@ def main(cfg: DictConfig) -> float | None:
         elif trial and trial.begun:  # by a job before this one, which was stopped or died
             cfg = as_begun(cfg, find(Path(cfg.paths.outputs), trial.begun), PLACES)
         keep_freed_memory()
-        if result := train(cfg, run_name(cfg, choices, trial), trial):
+        chosen = {} if cfg.resume else {group: str(choices[group]) for group in OPTIONS if choices.get(group)}
+        if result := train(cfg, run_name(cfg, choices, trial), trial, chosen):
             metrics |= result.metrics
     return metrics.get("best_val_dice")
 
 
 def run_name(cfg: DictConfig, choices: dict[str, Any], trial: Trial | None = None) -> str:
-    """``unetpp-cbam-onecycle-f0-s0``: the choices that studies vary, fold and seed; ``-t7`` in a sweep."""
-    options = [choices.get(group) for group in ("model", "attention", "scheduler")]
-    parts = [*(str(option) for option in options if option and option != "none"), f"f{cfg.data.fold}", f"s{cfg.seed}"]
-    return "-".join([*parts, f"t{trial.assignment.number}"] if trial else parts)
+    """``unetpp-cbam-onecycle-f0-s0``: the choices that studies vary, fold and seed.
+
+    What tells it from its neighbours comes first where there are any: ``se f0 s0 · unetpp-se-onecycle`` for an arm,
+    ``t7 f0 s0 · …`` for another trial of a sweep.
+    """
+    groups = [choices.get(group) for group in ("model", "attention", "scheduler")]
+    options = "-".join(str(option) for option in groups if option and option != "none")
+    first = cfg.arm or (f"t{trial.assignment.number}" if trial else None)
+    fold, seed = f"f{cfg.data.fold}", f"s{cfg.seed}"
+    return f"{first} {fold} {seed} · {options}" if first else f"{options}-{fold}-{seed}"
 
 
 def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -87,13 +94,16 @@ def as_begun(cfg: DictConfig, folders: RunFolders, places: Sequence[str]) -> Dic
     return old
 
 
-def train(cfg: DictConfig, name: str, trial: Trial | None = None) -> "Result | None":
+def train(
+    cfg: DictConfig, name: str, trial: Trial | None = None, options: Mapping[str, str] | None = None
+) -> "Result | None":
     """Runs one training from files to scores.
 
     Args:
         cfg: a checked configuration.
         name: of the run.
         trial: the sweep's trial that this run is.
+        options: the names of the options chosen, by group; the record holds them as parameters.
 
     Returns:
         What the run reached; None where ``check=true`` and on ranks that do not lead.
@@ -128,7 +138,7 @@ def train(cfg: DictConfig, name: str, trial: Trial | None = None) -> "Result | N
             return None
         from seg.run import run
 
-        return run(setup, name)
+        return run(setup, name, options or {})
     finally:
         disconnect()
 

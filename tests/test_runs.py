@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from seg import mlflow_store
 from seg import runs as verb
 from seg.errors import ConfigError
+from seg.live import filed
 from seg.mlflow_store import Mlflow
-from seg.runs import runs
+from seg.runs import arranged, runs
 from seg.tracking import Tracker, open_tracker
 
 METRICS = ("dice", "iou", "precision", "recall", "nsd", "hd95_mm", "assd_mm", "volume_difference_ml")
@@ -160,6 +161,13 @@ def test_a_local_trial_names_its_parent_too(tmp_path: Path) -> None:
     make_run(tmp_path, "trial", kind="none", parent="e" * 32)
     assert list(runs(tmp_path)["parent"]) == ["e" * 32]
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_costs_have_one_name_though_older_runs_filed_them_otherwise(tmp_path: Path) -> None:
+    make_run(tmp_path, "old", kind="none", metrics={"epoch_seconds": 3.0})
+    make_run(tmp_path, "new", kind="none", metrics=filed({"epoch_seconds": 2.0, "val_dice": 0.5}))
+    table = arranged(runs(tmp_path), "epoch_seconds")
+    assert list(zip(table["name"], table["epoch_seconds"], strict=True)) == [("new", 2.0), ("old", 3.0)]
 
 
 def test_columns_that_would_share_a_name_do_not(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_everything_arrives(begin: Any, client: Any) -> None:
     assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"config", "log.txt"}
     assert [file.path for file in client.list_artifacts(tracker.run_id, "config")] == ["config/config.yaml"]
     (seen,) = run.inputs.dataset_inputs
-    assert (seen.dataset.name, seen.dataset.digest) == ("phantom", "d" * 36)
+    assert (seen.dataset.name, seen.dataset.digest) == ("phantom", "d" * 8)
     assert not Journal(folders.run).first()
     assert not (folders.run / "unsent").exists()
     assert read_state(folders.run).status == "FINISHED"
@@ -442,7 +442,7 @@ def test_a_parent_tells_its_story_while_it_runs_and_goes_on_when_it_is_resumed(b
 def test_a_run_that_gets_no_folder_has_failed(
     client: Any, outputs: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise fault
 
     monkeypatch.setattr(tracking, "claim", refuse)
@@ -733,7 +733,7 @@ def test_a_point_is_the_mean_since_the_last_and_comes_soon_and_seldom(
         (1, {"train_loss": 1.0, "lr": 0.1}),
         (4, {"train_loss": 3.0, "lr": 0.1}),  # of the steps 2 to 4: ten seconds are over
         (6, {"train_loss": 5.5, "lr": 0.1}),
-        (6, {"epoch": 1.0, "val_dice": 0.5, "cost/epoch_seconds": 24.0}),
+        (6, {"epoch": 1.0, "val_dice": 0.5, "system/epoch_seconds": 24.0}),
     ]
 
 

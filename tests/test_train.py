@@ -29,7 +29,8 @@ from seg.console import Display
 from seg.engine.loop import Budget, Progress
 from seg.errors import ConfigError, DataError, InterruptedRunError, SegError
 from seg.run import Result
-from seg.train import resumed, train
+from seg.tested import choices
+from seg.train import resumed, run_name, train
 
 Runner = Callable[..., Result]
 TINY = (
@@ -84,7 +85,9 @@ def whole(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory, cache: P
     """One run of two epochs with everything on, MLflow too; the one that resumed runs must end as."""
     outputs = tmp_path_factory.mktemp("outputs")
     overrides = [*TINY, *arguments(phantom_root, outputs, cache), *WHOLE]
-    result = train(composed(*overrides, "tracking=mlflow", "+tracking.tags.scanner=3T"), "unet-f0-s0")
+    result = train(
+        composed(*overrides, "tracking=mlflow", "+tracking.tags.scanner=3T"), "unet-f0-s0", options={"model": "unet"}
+    )
     assert result is not None
     return outputs, result
 
@@ -143,7 +146,8 @@ def test_mlflow_knows_the_run(whole: tuple[Path, Result]) -> None:
     from mlflow import MlflowClient
 
     outputs, result = whole
-    run = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}").get_run(result.run_id)
+    client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
+    run = client.get_run(result.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["run_id"] == result.run_id
     assert run.data.tags["run_id_short"] == result.run_id[:8]
@@ -152,22 +156,26 @@ def test_mlflow_knows_the_run(whole: tuple[Path, Result]) -> None:
     assert run.data.tags["fold"] == "0"
     assert {"dataset_version", "split_hash", "study", "arm", "experiment_type", "developer"} <= run.data.tags.keys()
     assert run.data.params["optimizer.lr"]
+    assert run.data.params["model"] == "unet"
+    assert client.search_runs([run.info.experiment_id], "params.model = 'unet'")
+    said = run.data.tags["mlflow.note.content"]
+    assert said.startswith("- **unet** with dice_ce, Muon, warmup_cosine; ")
+    assert f"test: Dice {result.metrics['test_dice']:.4g}" in said
     for key in (
         "train_loss",
         "val_loss",
         "train_dice",
         "val_dice",
         "lr",
-        "cost/epoch_seconds",
-        "cost/samples_per_second",
-        "cost/memory_mib",
-        "cost/total_training_seconds",
-        "progress/best_epoch",
+        "system/epoch_seconds",
+        "system/samples_per_second",
+        "system/memory_mib",
+        "system/total_training_seconds",
+        "system/best_epoch",
     ):
         assert key in run.data.metrics, key
     assert run.data.metrics["test_dice"] == pytest.approx(result.metrics["test_dice"])
     assert run.data.metrics["best_val_dice"] > 0
-    client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
     steps = {key: [m.step for m in client.get_metric_history(result.run_id, key)] for key in run.data.metrics}
     assert steps["epoch"] == steps["val_dice"] == steps["train_dice"] == [4, 8], "the axis is the step"
     assert {4, 8} < set(steps["train_loss"]), "more than the epochs"
@@ -176,6 +184,18 @@ def test_mlflow_knows_the_run(whole: tuple[Path, Result]) -> None:
     there = {entry.path for entry in client.list_artifacts(result.run_id)}
     assert {"config", "models", "data", "plots", "predictions", "environment"} <= there
     assert run.inputs.dataset_inputs
+
+
+def test_the_name_of_a_run_begins_with_what_tells_it_from_its_neighbours() -> None:
+    chosen = {"model": "unetpp", "attention": "se", "scheduler": "poly"}
+    trial: Any = SimpleNamespace(assignment=SimpleNamespace(number=7))
+    names = [
+        run_name(composed("data.fold=2", "seed=1"), chosen),
+        run_name(composed("data.fold=2", "seed=1"), chosen, trial),
+        run_name(composed("data.fold=2", "seed=1", "arm=squeezed"), chosen, trial),
+    ]
+    assert names == ["unetpp-se-poly-f2-s1", "t7 f2 s1 · unetpp-se-poly", "squeezed f2 s1 · unetpp-se-poly"]
+    assert {choices(name) for name in names} == {choices("unetpp-se-poly-f2-s1-t7")} == {"unetpp-se-poly"}
 
 
 def test_two_runs_never_share_a_folder(whole: tuple[Path, Result], tiny: Runner) -> None:

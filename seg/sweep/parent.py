@@ -17,6 +17,7 @@ from seg.atomic import atomic_write
 from seg.config import without_passwords
 from seg.console import print_lines
 from seg.errors import ConfigError, InterruptedRunError
+from seg.mlflow_store import NOTE
 from seg.provenance import common_tags
 from seg.rundir import RunFolders, find, read_state
 from seg.studies import Asked, report
@@ -71,6 +72,7 @@ class Parent:
             written += ledger.plots(folder / "plots")
         for path in written:
             self.tracker.log_artifact(path, "plots" if path.parent.name == "plots" else "")
+        self.tracker.set_tags({NOTE: said})
         print(f"\n{said}")
         print_lines(self.tracker.look)
 
@@ -108,6 +110,7 @@ def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence
         experiment=experiment,
         run_name=plan.name,
         run_id=known,
+        predictions=False,
     )
     folders = tracker.folders
     log.info("The sweep is recorded in %s", tracker.place)
@@ -116,7 +119,8 @@ def open_parent(plan: Plan, ledger: Ledger, experiment: str, arguments: Sequence
         tracker.finish("KILLED")  # another machine was first
         return None
     tags = common_tags() | {"experiment_type": "sweep", "sweep": plan.name, "study": cfg.study}
-    tracker.set_tags(tags | {"run_id": folders.run_id, "run_id_short": folders.short} | dict(cfg.tracking.tags))
+    tags |= {"run_id": folders.run_id, "run_id_short": folders.short, NOTE: _intention(plan)}
+    tracker.set_tags(tags | dict(cfg.tracking.tags))
     tracker.log_params({"command": command(arguments)} | {f"sweep.{key}": value for key, value in _asked(plan).items()})
     tracker.log_artifact(plan.folder / "sweep.json", "")
     return parent
@@ -159,6 +163,13 @@ def command(arguments: Sequence[str]) -> str:
     """The command line of a sweep, without passwords."""
     words = sys.argv[1:] if sys.argv[1:] else ["-m", *arguments]
     return without_passwords(shlex.join(["python", "-m", "seg.train", *words]))
+
+
+def _intention(plan: Plan) -> str:
+    """What the sweep is for, in Markdown: its description in MLflow until its summary takes the place."""
+    if plan.study:
+        return f"Study **{plan.name}**: {plan.study.question}"
+    return "\n".join([f"Sweep **{plan.name}** over", *(f"- `{key}`: {values}" for key, values in _asked(plan).items())])
 
 
 def _asked(plan: Plan) -> dict[str, Any]:

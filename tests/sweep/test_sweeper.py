@@ -118,6 +118,10 @@ def test_a_grid_runs_every_combination_once(sweeps: Sweeps) -> None:
     assert list(sweeps.trials["state"]) == ["finished"] * 6
     assert sweeps.trials["val_dice"].max() == pytest.approx(0.31)
     assert len(set(sweeps.trials["run_id"])) == 6
+    folders = {folder.name for folder in (sweeps.outputs / "predictions").iterdir()}
+    assert folders == {f"run_{run_id[:8]}" for run_id in sweeps.trials["run_id"]}, (
+        "the sweep's own run predicts nothing"
+    )
     assert "6 of 6 finished" in said
     assert {"trials.csv", "summary.md", "plots", "sweep.json", "log.txt"} <= {p.name for p in sweeps.folder.iterdir()}
     assert "experiments=best" in (sweeps.folder / "summary.md").read_text()
