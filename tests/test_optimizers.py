@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from seg.config import CONF
-from seg.optimizers import Muon
+from seg.optimizers import Muon, orthogonal
 
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 EACH = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -59,21 +59,46 @@ def test_resumed_training_is_the_same_bit_for_bit(name, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("shape", [(1, 32, 864), (3, 864, 32), (2, 24, 24), (1, 1, 9)])
+@pytest.mark.parametrize("spread", [0, 4])  # decades between the singular values
+def test_orthogonal_is_newton_schulz_as_it_is_written_in_the_paper(shape, spread):
+    matrices = torch.randn(shape) * torch.logspace(0, -spread, shape[1])[:, None]
+    x = matrices.double() / torch.linalg.matrix_norm(matrices.double(), keepdim=True)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    torch.testing.assert_close(orthogonal(matrices, 5).double(), x, atol=2e-4, rtol=0)
+
+
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon to compare with")
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
-def test_muon_is_pytorchs_for_matrices_and_kernels_are_matrices(shape):
-    start, kernel_shape = torch.randn(shape), (shape[0], shape[1] // 2, 2) if shape[1] % 2 == 0 else (*shape, 1)
-    theirs, ours, kernel = (torch.nn.Parameter(start.clone().reshape(s)) for s in (shape, shape, kernel_shape))
+def test_muon_is_pytorchs_for_matrices_but_for_its_rounding_to_bfloat16(shape):
+    theirs = torch.nn.Parameter(torch.randn(shape))
+    ours = torch.nn.Parameter(theirs.detach().clone())
     reference = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    optimizer = Muon([ours, kernel], lr=0.01, weight_decay=0.1)
+    optimizer = Muon([ours], lr=0.01, weight_decay=0.1)
     for _ in range(5):
-        gradient = torch.randn(shape)
-        for parameter in (theirs, ours, kernel):
-            parameter.grad = gradient.reshape(parameter.shape)
+        theirs.grad = torch.randn(shape)
+        ours.grad = theirs.grad.clone()
         reference.step()
         optimizer.step()
-    torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(kernel.reshape(shape), theirs)
+    step = 0.01 * 0.2 * max(shape) ** 0.5  # of an orthogonal matrix
+    torch.testing.assert_close(ours, theirs, atol=0.05 * step, rtol=0)
+
+
+def test_kernels_are_matrices_to_muon_and_those_alike_in_one_product_stay_apart():
+    shapes = [(6, 4), (6, 2, 2), (6, 4), (4, 6), (2, 2)]
+    together = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    alone = [torch.nn.Parameter(weight.detach().flatten(1)) for weight in together]
+    optimizers = [Muon(together, lr=0.01), *(Muon([weight], lr=0.01) for weight in alone)]
+    for _ in range(3):
+        for weight, matrix in zip(together, alone, strict=True):
+            weight.grad = torch.randn(weight.shape)
+            matrix.grad = weight.grad.flatten(1)
+        for optimizer in optimizers:
+            optimizer.step()
+    for weight, matrix in zip(together, alone, strict=True):
+        torch.testing.assert_close(weight.flatten(1), matrix)
 
 
 def test_muon_is_adamw_for_vectors_and_leaves_gradients_in_place():
