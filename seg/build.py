@@ -1,23 +1,27 @@
 """From the configuration to the objects of a run: its network and all that trains it and predicts with it."""
 
 import copy
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from seg.config import DEFAULT_EPOCHS, build
 from seg.data.augmentation import Augmentation
 from seg.data.plan import Plan
 from seg.data.preprocess import Prepared
 from seg.data.sampling import Patches, batches
+from seg.engine.computing import fastest, laid_out, ways_to_compute
 from seg.engine.device import Precision
-from seg.engine.distributed import World
+from seg.engine.distributed import World, from_leader
 from seg.engine.inference import over_shifts, predict_case
 from seg.engine.loop import Budget, Training, weight_average
 from seg.errors import ConfigError, times
@@ -25,7 +29,10 @@ from seg.evaluate import Predict
 from seg.losses import DeepSupervision
 from seg.material import Material, processes
 from seg.models import Network, insert_attention
+from seg.rundir import one_at_a_time
 from seg.trial import Trial
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,34 @@ def build_setup(
             "trainer.early_stopping and scheduler=adaptive follow the validation Dice, and this split has no "
             "validation part. Choose another fold or leave them out."
         )
+    precision = computing(cfg, network, plan, len(cases.classes), world, precision)
     budget = budget_of(cfg, len(material.split.train), plan.batch_size)
     training = build_training(cfg, network, budget, precision)
     loss = DeepSupervision(build(cfg.loss)).to(precision.device)
     material = replace(material, plan=plan)
     predict = predictor(cfg, plan, precision)
     return Setup(cfg, world, precision, material, store, training, budget, loss, predict, trial)
+
+
+def computing(
+    cfg: DictConfig, network: Network, plan: Plan, classes: int, world: World, precision: Precision
+) -> Precision:
+    """The fastest precision and layout of those that the configuration leaves open, the same on every rank.
+
+    The attention block counts for nothing here, so that all arms of a study that differ in it compute alike.
+    """
+    ways = ways_to_compute(precision, cfg.trainer.precision, cfg.trainer.layout)
+    if cfg.check:
+        return ways[0]
+    best, why = ways[0], ""
+    if world.leads:
+        batch = (plan.batch_size // world.size, network.in_channels, *plan.patch)
+        with one_at_a_time(cache := Path(cfg.paths.cache)):
+            about = {"model": _plain(cfg.model), "classes": classes}
+            best, why = fastest(ways, network, batch, cache / "computing.json", about)
+    number, why = from_leader((ways.index(best), why))
+    log.info("  computes in %s", why)
+    return ways[number]
 
 
 def training_batches(setup: Setup) -> Iterator[dict[str, Any]]:
@@ -158,7 +187,10 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
 
 def build_training(cfg: DictConfig, network: nn.Module, budget: Budget, precision: Precision) -> Training:
     """Network on its device, optimizer, scheduler, scaler and weight average."""
-    network.to(precision.device)
+    laid_out(network, precision)
+    for module in network.modules():
+        if isinstance(module, _ConvTransposeNd):
+            setattr(module.weight, "out_axis", 1)  # noqa: B010  as (in, out, *size); Muon asks for it
     try:
         optimizer = build(cfg.optimizer)(network.parameters())
         scheduler = build(cfg.scheduler)(optimizer, budget.schedule_steps)

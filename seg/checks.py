@@ -122,6 +122,7 @@ def _choice_faults(cfg: DictConfig) -> Iterator[str]:
         "dims": (2, 3),
         "data.normalization": ("auto", "zscore", "ct"),
         "trainer.precision": ("auto", "fp32", "bf16", "fp16"),
+        "trainer.layout": ("auto", "contiguous", "channels_last"),
         "trainer.device": ("auto", "cpu", "cuda", "mps"),
         "inference.part": ("test", "val"),
         "inference.checkpoint": ("best", "last"),

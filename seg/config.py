@@ -57,6 +57,7 @@ class Trainer:
     max_minutes: float | None = MISSING  # wall clock
     steps_per_epoch: Any = MISSING  # "auto" or int
     precision: str = MISSING
+    layout: str = MISSING  # auto | contiguous | channels_last
     device: str = MISSING
     accumulate: int = MISSING  # batches a step
     clip_norm: float | None = MISSING
@@ -195,6 +196,7 @@ _WITHOUT_EFFECT = (
     "resume",
     "data.root",
     "trainer.workers",
+    "trainer.layout",
     "predictions.",
     "study",
     "arm",

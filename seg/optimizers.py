@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,54 +41,66 @@ class Muon(AdamW):
         """One step of every parameter that has a gradient."""
         gradients: dict[nn.Parameter, Tensor] = {}
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+            alike: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.ndim > 1 and weight.grad is not None:
                     gradients[weight], weight.grad = weight.grad, None
-                    alike[weight.shape[0], weight[0].numel()].append(weight)
+                    alike[_out_first(weight, weight).flatten(1).shape].append(weight)
             for weights in alike.values():
-                for weight, direction in zip(weights, self._directions(weights, gradients), strict=True):
-                    weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
+                self._step_kernels(weights, [gradients[weight] for weight in weights], group)
         result: float | None = super().step(closure)  # AdamW passes over what has no gradient
         for weight, gradient in gradients.items():
             weight.grad = gradient
         return result
 
-    def _directions(self, weights: Sequence[nn.Parameter], gradients: Mapping[nn.Parameter, Tensor]) -> list[Tensor]:
-        """The steps of kernels that are matrices of one shape, for a learning rate of 1."""
-        nesterov = []
-        for weight in weights:
-            gradient, state = gradients[weight], self.state[weight]
+    def _step_kernels(
+        self, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor], group: Mapping[str, Any]
+    ) -> None:
+        """One step of kernels that are matrices (M, N) of one shape."""
+        steps = []
+        for weight, gradient in zip(weights, gradients, strict=True):
+            state = self.state[weight]
             if not state:
                 # AdamW looks for "step" in every state that it loads.
-                state.update(step=torch.zeros(()), momentum=torch.zeros_like(gradient))
+                state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))
             momentum: Tensor = state["momentum"]
             momentum.lerp_(gradient, 1 - self.momentum)
-            nesterov.append(gradient.lerp(momentum, self.momentum).flatten(1))
-        matrices = torch.stack(nesterov)
-        steps = 0.2 * math.sqrt(max(matrices.shape[1:])) * orthogonal(matrices, self.iterations)
-        return [step.view(weight.shape).to(weight.dtype) for step, weight in zip(steps, weights, strict=True)]
+            steps.append(_out_first(gradient.lerp(momentum, self.momentum), weight).flatten(1))
+        rows, columns = steps[0].shape
+        grams = torch.stack([step @ step.T if rows <= columns else step.T @ step for step in steps])
+        roots = inverse_roots(grams, self.iterations)
+        keep, rate = 1 - group["lr"] * group["weight_decay"], -group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+        for weight, step, root in zip(weights, steps, roots, strict=True):
+            kernel = _out_first(weight, weight)
+            direction = root @ step if rows <= columns else step @ root
+            kernel.mul_(keep).add_(direction.view(kernel.shape), alpha=rate)
 
 
-def orthogonal(matrices: Tensor, iterations: int) -> Tensor:
-    """About U·Vᵀ of the singular value decomposition of each of ``matrices`` (B, M, N), by Newton–Schulz; float32.
+def inverse_roots(grams: Tensor, iterations: int) -> Tensor:
+    """About G to the power of -1/2 for each of ``grams`` (B, M, M): with G = X·Xᵀ the product G^-1/2·X is Muon's U·Vᵀ.
 
-    A step takes X to P·X, where P = a + b·G + c·G² is a polynomial of the Gram matrix G = X·Xᵀ. So only G, which is
-    small, and the product Q of all P need to be iterated: two products with the large X in place of two a step. In
-    float32, since bfloat16 is too coarse for G, and without instructions of its own twenty times slower on a processor.
+    The Newton–Schulz iteration takes X to P·X, where P = a + b·G + c·G² is a polynomial of G. So the small G and the
+    product of all P are iterated, and X is multiplied once, where the usual form multiplies it twice an iteration. In
+    float32: bfloat16 is too coarse for G, and twenty times slower on a processor without instructions for it.
     """
-    x = matrices.float()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
-    gram = x @ x.mT
-    total: Tensor | None = None
+    norm = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-14)  # ‖X‖²
+    grams = grams / norm
+    root = norm.rsqrt() * torch.eye(grams.shape[1], device=grams.device)
     for left in reversed(range(iterations)):
-        step = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
+        step = torch.baddbmm(grams, grams, grams, beta=_B, alpha=_C)
         step.diagonal(dim1=1, dim2=2).add_(_A)
-        total = step if total is None else step @ total
+        root = step @ root
         if left:
-            gram = step @ (step @ gram)  # all of them are polynomials of the first Gram matrix, and commute
-    assert total is not None
-    result: Tensor = x.mT @ total if tall else total @ x
-    return result
+            grams = step @ (step @ grams)  # polynomials of one matrix commute
+    return root
+
+
+def _out_first(kernel: Tensor, weight: nn.Parameter) -> Tensor:
+    """A view of ``kernel``, which has the shape of ``weight``, as (out, *rest).
+
+    The rest is in the order of the memory, so that a channels-last kernel need not be copied: Muon's result does not
+    depend on the order of columns. Kernels of transposed convolutions, (in, out, *size), are marked by ``out_axis``.
+    """
+    out: int = getattr(weight, "out_axis", 0)
+    rest = sorted({*range(weight.ndim)} - {out}, key=weight.stride, reverse=True)
+    return kernel.permute(out, *rest)

@@ -126,7 +126,7 @@ def train(
         with in_turn(world):  # rank 0 reads and prepares; the others find it in the cache
             material = read_material(cfg)
             describe(material)
-            log.info("  device %s, precision %s", device, precision.name)
+            log.info("  device %s", device)
             if not cfg.check:
                 store = prepare_cases(cfg, material)
         from seg.build import build_setup  # MONAI only now: a fault of the data is told without it

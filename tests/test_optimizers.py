@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from seg.config import CONF
-from seg.optimizers import Muon, orthogonal
+from seg.optimizers import Muon, inverse_roots
 
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 EACH = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -59,15 +59,16 @@ def test_resumed_training_is_the_same_bit_for_bit(name, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("shape", [(1, 32, 864), (3, 864, 32), (2, 24, 24), (1, 1, 9)])
+@pytest.mark.parametrize("shape", [(1, 32, 864), (3, 24, 24), (2, 1, 9)])
 @pytest.mark.parametrize("spread", [0, 4])  # decades between the singular values
-def test_orthogonal_is_newton_schulz_as_it_is_written_in_the_paper(shape, spread):
-    matrices = torch.randn(shape) * torch.logspace(0, -spread, shape[1])[:, None]
+def test_roots_of_gram_matrices_give_newton_schulz_as_it_is_written_in_the_paper(shape, spread):
+    matrices = 7 * torch.randn(shape) * torch.logspace(0, -spread, shape[1])[:, None]
     x = matrices.double() / torch.linalg.matrix_norm(matrices.double(), keepdim=True)
     for _ in range(5):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    torch.testing.assert_close(orthogonal(matrices, 5).double(), x, atol=2e-4, rtol=0)
+    seen = inverse_roots(matrices @ matrices.mT, 5) @ matrices
+    torch.testing.assert_close(seen.double(), x, atol=1e-3, rtol=0)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon to compare with")
@@ -89,6 +90,7 @@ def test_muon_is_pytorchs_for_matrices_but_for_its_rounding_to_bfloat16(shape):
 def test_kernels_are_matrices_to_muon_and_those_alike_in_one_product_stay_apart():
     shapes = [(6, 4), (6, 2, 2), (6, 4), (4, 6), (2, 2)]
     together = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    together.append(torch.nn.Parameter(torch.randn(5, 3, 2, 2).to(memory_format=torch.channels_last)))
     alone = [torch.nn.Parameter(weight.detach().flatten(1)) for weight in together]
     optimizers = [Muon(together, lr=0.01), *(Muon([weight], lr=0.01) for weight in alone)]
     for _ in range(3):

@@ -1,5 +1,7 @@
 """Which device computes, and in which precision."""
 
+import platform
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,11 @@ from seg.errors import ConfigError
 
 @dataclass(frozen=True)
 class Precision:
-    """How the forward pass computes: ``dtype`` of autocast (None: plain float32)."""
+    """How the forward pass computes: ``dtype`` of autocast (None: plain float32), ``layout`` of kernels and maps."""
 
     device: torch.device
     dtype: torch.dtype | None
+    layout: str = "contiguous"  # or channels_last
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of every forward pass; losses leave it for float32 by themselves."""
@@ -67,10 +70,25 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        cpuinfo = Path("/proc/cpuinfo")
-        return cpuinfo.exists() and any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+    if device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability():  # ATEN_CPU_CAPABILITY lowers it
+        return any(flag in _cpuinfo() for flag in ("avx512_bf16", "amx_bf16"))
     return False
+
+
+def machine(device: torch.device) -> str:
+    """What decides how fast the device computes: its model, a processor's instructions and threads, PyTorch."""
+    if device.type == "cuda":
+        model = torch.cuda.get_device_name(device)
+    else:
+        named = re.search(r"model name\s*: (.+)", _cpuinfo())
+        model = f"{named[1] if named else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
+        model += f", {torch.get_num_threads()} threads"
+    return f"{model}, torch {torch.__version__}"
+
+
+def _cpuinfo() -> str:
+    file = Path("/proc/cpuinfo")
+    return file.read_text() if file.exists() else ""
 
 
 def memory_mib(device: torch.device) -> float:

@@ -1,10 +1,12 @@
 """What every network of this package promises."""
 
 import math
+import operator
 from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seg.errors import ConfigError, times
@@ -30,7 +32,7 @@ class Network(nn.Module):
         self.in_channels = in_channels
         self.dims = dims
         self.multiple = multiple
-        pad_small_maps(self)
+        right_small_maps(self)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Logits of ``image``.
@@ -50,28 +52,53 @@ class Network(nn.Module):
         return logits
 
 
-class SmallMapConv3d(nn.Conv3d):
-    """A convolution that pads a map smaller than its kernel by itself, on a CPU in bf16.
+class SmallMaps(nn.Module):
+    """Mixed into a convolution: on a CPU in bfloat16 it computes the smallest maps in float32.
 
-    There the weight gradient of PyTorch 2.13 (oneDNN) reads memory it was not given where the first axis of the map
-    is longer than 1 and shorter than the kernel: it differs from run to run and may be NaN. Padded beforehand it is
-    right (tests/models/test_contract.py).
+    There PyTorch 2.13 (oneDNN) reads memory that it was not given: in the weight gradient, where a map is smaller than
+    the kernel; in result and gradient, where a stride leaves a map one voxel wide (pytorch issue 169688). What comes
+    out differs from run to run and may be NaN. tests/models/test_contract.py holds every such map against float32.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name PyTorch gives it
-        """As ``nn.Conv3d``."""
-        small = 1 < input.shape[2] < self.kernel_size[0] and input.device.type == "cpu"
-        if not (small and torch.is_autocast_enabled("cpu") and self.padding_mode == "zeros"):
-            return super().forward(input)
-        padded = F.pad(input, self._reversed_padding_repeated_twice)
-        return F.conv3d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+    def forward(self, input: Tensor, *more: Any) -> Tensor:  # noqa: A002  the name PyTorch gives it
+        """As the convolution's own."""
+        kernel: tuple[int, ...] = self.kernel_size
+        strided = self.stride[-1] > 1  # type: ignore[index]
+        small = any(map(operator.lt, input.shape[2:], kernel)) or (strided and input.shape[-1] < 2 * kernel[-1])
+        wrong = small and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        with torch.autocast("cpu", enabled=False) if wrong else nullcontext():
+            result: Tensor = super().forward(input.float() if wrong else input, *more)  # type: ignore[misc]
+        return result
 
 
-def pad_small_maps(network: nn.Module) -> None:
-    """Turns every ``nn.Conv3d`` of ``network`` into a ``SmallMapConv3d``; weights and names stay."""
+class SmallMapConv2d(SmallMaps, nn.Conv2d):
+    """A ``nn.Conv2d`` that is right for the smallest maps."""
+
+
+class SmallMapConv3d(SmallMaps, nn.Conv3d):
+    """A ``nn.Conv3d`` that is right for the smallest maps."""
+
+
+class SmallMapConvTranspose2d(SmallMaps, nn.ConvTranspose2d):
+    """A ``nn.ConvTranspose2d`` that is right for the smallest maps."""
+
+
+class SmallMapConvTranspose3d(SmallMaps, nn.ConvTranspose3d):
+    """A ``nn.ConvTranspose3d`` that is right for the smallest maps."""
+
+
+_RIGHT: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: SmallMapConv2d,
+    nn.Conv3d: SmallMapConv3d,
+    nn.ConvTranspose2d: SmallMapConvTranspose2d,
+    nn.ConvTranspose3d: SmallMapConvTranspose3d,
+}
+
+
+def right_small_maps(network: nn.Module) -> None:
+    """Gives every convolution of ``network`` the class above that is right for the smallest maps; weights stay."""
     for module in network.modules():
-        if type(module) is nn.Conv3d:
-            module.__class__ = SmallMapConv3d
+        module.__class__ = _RIGHT.get(type(module), type(module))
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seg.errors import ConfigError
-from seg.models.contract import Network, pad_small_maps
+from seg.models.contract import Network, right_small_maps
 
 PLACES = ("encoder", "decoder", "bottleneck", "all")
 
@@ -52,7 +52,7 @@ def insert_attention(network: Network, block: Callable[[int, int], nn.Module], w
             for name, child in list(parent.named_children()):
                 if child is place.block:
                     setattr(parent, name, attended)
-    pad_small_maps(network)
+    right_small_maps(network)
     return network
 
 

@@ -1,0 +1,115 @@
+"""How a network computes fastest on this machine: memory layout and precision, measured once and kept."""
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seg.atomic import atomic_write
+from seg.engine.device import Precision, machine
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the dimensions of a kernel
+_SECONDS = 1.5  # that a measurement takes; one pass of each way where that is longer
+_TIE = 1.05  # a way takes the place of those before it only where it is so many times as fast
+
+
+def ways_to_compute(chosen: Precision, precision: str, layout: str) -> list[Precision]:
+    """What the options leave open, the usual way first.
+
+    Args:
+        chosen: device and data type, as ``choose_precision`` gives them.
+        precision: as it was asked for; auto leaves float32 open beside a processor's bfloat16, which PyTorch computes
+            slowly in 2-D (pytorch issue 183815).
+        layout: auto, contiguous or channels_last.
+    """
+    ways = [chosen]
+    if chosen.device.type == "cpu" and chosen.dtype and precision == "auto":
+        ways.append(replace(chosen, dtype=None))
+    layouts = ["contiguous", "channels_last"] if layout == "auto" else [layout]
+    if layout == "auto" and chosen.device.type == "mps":  # where channels-last is not tried
+        layouts = ["contiguous"]
+    return [replace(way, layout=layout) for way in ways for layout in layouts]
+
+
+def fastest(
+    ways: Sequence[Precision],
+    network: nn.Module,
+    batch: Sequence[int],
+    kept: Path,
+    about: Mapping[str, Any],
+) -> tuple[Precision, str]:
+    """The fastest of ``ways``: measured in a second or two, or as it was measured before.
+
+    Args:
+        ways: the usual one first, which wins a tie.
+        network: is left as it is.
+        batch: shape (B, C, *S) of a step's images; a processor is measured with one of them.
+        kept: the JSON file of all measurements.
+        about: what a measurement holds for, beside machine and batch.
+
+    Returns:
+        The way, and why, in a line.
+    """
+    names = [f"{way.name} {way.layout}" for way in ways]
+    if len(ways) == 1:
+        return ways[0], f"{names[0]}: as given"
+    holds_for = {"machine": machine(ways[0].device), "batch": list(batch), "ways": names, **about}
+    key = hashlib.sha256(json.dumps(holds_for, sort_keys=True).encode()).hexdigest()[:16]
+    known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    if key not in known:
+        known[key] = holds_for | {"seconds": _measured(ways, network, batch)}
+        atomic_write(kept, json.dumps(known, indent=1))
+    seconds: list[float] = known[key]["seconds"]
+    best = next(number for number, value in enumerate(seconds) if value <= _TIE * min(seconds))
+    others = ", ".join(f"{names[n]} {value:.2g}" for n, value in enumerate(seconds) if n != best)
+    return ways[best], f"{names[best]}: {seconds[best]:.2g} s forward and backward; {others}"
+
+
+def laid_out(network: nn.Module, way: Precision) -> nn.Module:
+    """``network``, on its device and with its kernels in the layout of ``way``; changed in place."""
+    network.to(way.device)
+    for weight in network.parameters():
+        if way.layout == "channels_last" and weight.ndim in _CHANNELS_LAST:
+            weight.data = weight.data.to(memory_format=_CHANNELS_LAST[weight.ndim])
+    return network
+
+
+def _measured(ways: Sequence[Precision], network: nn.Module, batch: Sequence[int]) -> list[float]:
+    """Seconds of forward and backward in each way, the least of several turns; the random state stays as it is."""
+    device = ways[0].device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        networks = [laid_out(copy.deepcopy(network), way).train() for way in ways]
+        images = torch.randn([1 if device.type == "cpu" else batch[0], *batch[1:]], device=device)
+        _pass(networks[0], images, ways[0])  # the first of all pays for threads and memory
+        seconds = [float("inf")] * len(ways)
+        begin = time.perf_counter()
+        for turn in count():
+            if turn and time.perf_counter() - begin > _SECONDS:
+                return seconds
+            for number, way in enumerate(ways):
+                seconds[number] = min(seconds[number], _pass(networks[number], images, way))
+    raise AssertionError
+
+
+def _pass(network: nn.Module, images: Tensor, way: Precision) -> float:
+    _wait(way)
+    begin = time.perf_counter()
+    with way.autocast():
+        logits = network(images)
+    sum(level.float().square().mean() for level in (logits if isinstance(logits, list) else [logits])).backward()
+    network.zero_grad()
+    _wait(way)
+    return time.perf_counter() - begin
+
+
+def _wait(way: Precision) -> None:
+    if way.device.type == "cuda":
+        torch.cuda.synchronize(way.device)
