@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from seg.atomic import atomic_write
 from seg.engine.device import Precision, machine
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the dimensions of a kernel
-_SECONDS = 1.5  # that a measurement takes; one pass of each way where that is longer
+_TURNS, _SECONDS = 5, 1.5  # a measurement ends with the first of them, after one turn at least
 _TIE = 1.05  # a way takes the place of those before it only where it is so many times as fast
 
 
@@ -26,16 +25,16 @@ def ways_to_compute(chosen: Precision, precision: str, layout: str) -> list[Prec
 
     Args:
         chosen: device and data type, as ``choose_precision`` gives them.
-        precision: as it was asked for; auto leaves float32 open beside a processor's bfloat16, which PyTorch computes
-            slowly in 2-D (pytorch issue 183815).
+        precision: as it was asked for; with both on auto, float32 is open beside a processor's bfloat16, which PyTorch
+            computes slowly in 2-D (pytorch issue 183815).
         layout: auto, contiguous or channels_last.
     """
+    if layout != "auto":
+        return [replace(chosen, layout=layout)]
     ways = [chosen]
     if chosen.device.type == "cpu" and chosen.dtype and precision == "auto":
         ways.append(replace(chosen, dtype=None))
-    layouts = ["contiguous", "channels_last"] if layout == "auto" else [layout]
-    if layout == "auto" and chosen.device.type == "mps":  # where channels-last is not tried
-        layouts = ["contiguous"]
+    layouts = ["contiguous"] if chosen.device.type == "mps" else ["contiguous", "channels_last"]  # not tried on mps
     return [replace(way, layout=layout) for way in ways for layout in layouts]
 
 
@@ -91,12 +90,12 @@ def _measured(ways: Sequence[Precision], network: nn.Module, batch: Sequence[int
         _pass(networks[0], images, ways[0])  # the first of all pays for threads and memory
         seconds = [float("inf")] * len(ways)
         begin = time.perf_counter()
-        for turn in count():
+        for turn in range(_TURNS):
             if turn and time.perf_counter() - begin > _SECONDS:
-                return seconds
+                break
             for number, way in enumerate(ways):
                 seconds[number] = min(seconds[number], _pass(networks[number], images, way))
-    raise AssertionError
+    return seconds
 
 
 def _pass(network: nn.Module, images: Tensor, way: Precision) -> float:

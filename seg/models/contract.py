@@ -62,12 +62,12 @@ class SmallMaps(nn.Module):
 
     def forward(self, input: Tensor, *more: Any) -> Tensor:  # noqa: A002  the name PyTorch gives it
         """As the convolution's own."""
-        kernel: tuple[int, ...] = self.kernel_size
+        kernel: tuple[int, ...] = self.kernel_size  # type: ignore[assignment]
         strided = self.stride[-1] > 1  # type: ignore[index]
         small = any(map(operator.lt, input.shape[2:], kernel)) or (strided and input.shape[-1] < 2 * kernel[-1])
         wrong = small and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False) if wrong else nullcontext():
-            result: Tensor = super().forward(input.float() if wrong else input, *more)  # type: ignore[misc]
+            result: Tensor = super().forward(input.float() if wrong else input, *more)
         return result
 
 
