@@ -184,6 +184,7 @@ def test_mlflow_knows_the_run(whole: tuple[Path, Result]) -> None:
     there = {entry.path for entry in client.list_artifacts(result.run_id)}
     assert {"config", "models", "data", "plots", "predictions", "environment"} <= there
     assert run.inputs.dataset_inputs
+    assert "MLFLOW_TRACKING_URI" not in os.environ, "a later run would go there"
 
 
 def test_the_name_of_a_run_begins_with_what_tells_it_from_its_neighbours() -> None:
