@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from seg.config import DEFAULT_EPOCHS, build
+from seg.config import build
 from seg.data.augmentation import Augmentation
 from seg.data.plan import Plan
 from seg.data.preprocess import Prepared
@@ -33,6 +33,7 @@ from seg.rundir import one_at_a_time
 from seg.trial import Trial
 
 log = logging.getLogger(__name__)
+DEFAULT_EPOCHS, LEAST_STEPS = 40, 25  # 1000 steps at least: fewer taught no network much (benchmarks/RESULTS.md)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def build_setup(
             "validation part. Choose another fold or leave them out."
         )
     precision = computing(cfg, network, plan, len(cases.classes), world, precision)
-    budget = budget_of(cfg, len(material.split.train), plan.batch_size)
+    budget, why = budget_of(cfg, len(material.split.train), plan.batch_size)
+    log.info("  budget %s", why)
     training = build_training(cfg, network, budget, precision)
     loss = DeepSupervision(build(cfg.loss)).to(precision.device)
     material = replace(material, plan=plan)
@@ -201,19 +203,23 @@ def build_training(cfg: DictConfig, network: nn.Module, budget: Budget, precisio
     return Training(network, network, optimizer, scheduler, scaler, average)
 
 
-def budget_of(cfg: DictConfig, train_cases: int, batch_size: int) -> Budget:
-    """The budget in steps or minutes; an epoch shows each training case once on average."""
-    t = cfg.trainer
-    per_epoch = t.steps_per_epoch
-    if per_epoch == "auto":
-        per_epoch = max(1, math.ceil(train_cases / (batch_size * t.accumulate)))
+def budget_of(cfg: DictConfig, train_cases: int, batch_size: int) -> tuple[Budget, str]:
+    """The budget, and why it is so, in a line."""
+    t, d = cfg.trainer, cfg.data
+    once = math.ceil(train_cases / (batch_size * t.accumulate))
+    per_epoch = max(once, LEAST_STEPS) if t.steps_per_epoch == "auto" else int(t.steps_per_epoch)
     if t.max_minutes is not None:
-        return Budget(None, float(t.max_minutes), per_epoch)
+        return Budget(None, float(t.max_minutes), per_epoch), f"{t.max_minutes:g} min: trainer.max_minutes"
     if t.max_steps is not None:
-        return Budget(int(t.max_steps), None, per_epoch)
-    return Budget(
-        (DEFAULT_EPOCHS if t.max_epochs in ("auto", None) else int(t.max_epochs)) * per_epoch, None, per_epoch
-    )
+        return Budget(int(t.max_steps), None, per_epoch), f"{t.max_steps} steps: trainer.max_steps"
+    if t.max_epochs in ("auto", None) and (d.max_steps or d.max_minutes):
+        limits = [f"{d[key]:g} {unit}" for key, unit in (("max_steps", "steps"), ("max_minutes", "min")) if d[key]]
+        return Budget(d.max_steps, d.max_minutes, per_epoch), f"{', at most '.join(limits)}: {d.name}'s own"
+    epochs = DEFAULT_EPOCHS if t.max_epochs in ("auto", None) else int(t.max_epochs)
+    why = f"{epochs * per_epoch} steps: {epochs} epochs of {per_epoch}"
+    if t.steps_per_epoch == "auto":
+        why += f", each case once in {once}" + (f", at least {LEAST_STEPS}" if once < LEAST_STEPS else "")
+    return Budget(epochs * per_epoch, None, per_epoch), why
 
 
 def predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:

@@ -72,6 +72,8 @@ _NUMBERS: dict[str, tuple[float, float, bool, tuple[str | None, ...]]] = {
     "data.patch_voxels": (512, math.inf, True, ()),
     "data.foreground": (0, 1, False, ()),
     "data.jitter": (0, math.inf, True, ()),
+    "data.max_steps": (1, math.inf, True, (None,)),
+    "data.max_minutes": (0.001, math.inf, False, (None,)),
     "trainer.max_epochs": (1, math.inf, True, ("auto", None)),
     "trainer.max_steps": (1, math.inf, True, (None,)),
     "trainer.max_minutes": (0.001, math.inf, False, (None,)),

@@ -21,7 +21,6 @@ from seg.errors import ConfigError, SegError
 
 _INSTALLED = Path(__file__).parent / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
-DEFAULT_EPOCHS = 40
 OPTIONS = ("model", "attention", "loss", "optimizer", "scheduler", "augmentation", "data")  # groups of seg.train
 PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things lie, not what they are
 
@@ -46,6 +45,8 @@ class Data:
     batch_size: Any = MISSING  # "auto" or int
     foreground: float = MISSING  # share of patches, 0 … 1
     jitter: int = MISSING  # voxels
+    max_steps: int | None = MISSING  # the budget where trainer sets none
+    max_minutes: float | None = MISSING
 
 
 @dataclass

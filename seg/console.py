@@ -23,6 +23,7 @@ from seg.trial import Trial
 log = logging.getLogger(__name__)
 SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
 _OURS = "seg"  # name of the handlers set here
+_ANNOUNCED_AFTER = 3.0  # seconds from the first step until a run says how long it will take
 _PLAIN_EVERY = (10.0, 60.0)  # seconds between two plain lines within an epoch: at first, and later
 
 
@@ -48,6 +49,7 @@ class Display:
         )
         self.task = self.bar.add_task("training", total=1.0, numbers="")
         self.dice: tuple[str, float] | None = None  # of the last epoch: of the validation where there is one
+        self.announced = False  # how long it will take
         self._first: tuple[float, int] | None = None
         self._gap, self._due = _PLAIN_EVERY[0], 0.0  # of plain lines: the first comes after the first step
 
@@ -69,13 +71,11 @@ class Display:
         dice = "" if self.dice is None else f"  {self.dice[0]} dice {self.dice[1]:.4f}"
         pace = f"  {speed:.2f} steps/s  {clock(left)} left" if speed else ""
         numbers = f"step {state.step}  loss {loss:.3f}{dice}{pace}"
+        if not self.announced and speed and now - self._first[0] > _ANNOUNCED_AFTER:
+            self.announced = True
+            log.info("  %s", announcement(self.budget, state, speed))
         if self.live:
-            done = (
-                state.seconds / (60 * self.budget.minutes)
-                if self.budget.minutes
-                else state.step / (self.budget.steps or 1)
-            )
-            self.bar.update(self.task, completed=min(1.0, done), numbers=numbers)
+            self.bar.update(self.task, completed=min(1.0, self.budget.done(state)), numbers=numbers)
         elif now >= self._due:
             self._due, self._gap = now + self._gap, min(2 * self._gap, _PLAIN_EVERY[1])
             log.info("  %s", numbers)
@@ -101,6 +101,17 @@ class Display:
                 numbers["lr"],
                 numbers["epoch_seconds"],
             )
+
+
+def announcement(budget: Budget, state: State, speed: float) -> str:
+    """How long the run will take at ``speed`` steps a second, and how to choose otherwise."""
+    left = budget.remaining_seconds(state, speed)
+    minutes, steps = (state.seconds + left) / 60, state.step + round(left * speed)
+    other = 30 if 5 < minutes < 20 else 10
+    return (
+        f"about {minutes:.{0 if minutes > 9 else 1}f} min for {steps} steps of {1 / speed:.2g} s, and the validations; "
+        f"trainer.max_minutes={other} makes it {other}"
+    )
 
 
 @cache

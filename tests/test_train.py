@@ -378,10 +378,13 @@ def test_lines_of_a_long_first_epoch_come_soon_and_then_each_minute(
     display, said = Display(Budget(1000, None, 1000)), []
     for step in range(1, 81):  # four seconds each
         display.step(Progress(step=step), 0.5)
-        said += [now[0]] * len(caplog.records)
+        said += [(now[0], record.message) for record in caplog.records]
         caplog.clear()
         now[0] += 4
-    assert said == [0, 12, 32, 72, 132, 192, 252, 312]
+    took, lines = [line for line in said if "about" in line[1]], [line for line in said if "about" not in line[1]]
+    assert [time for time, _ in lines] == [0, 12, 32, 72, 132, 192, 252, 312]
+    assert [time for time, _ in took] == [4]  # once, as soon as two steps are done
+    assert "about 67 min for 1000 steps of 4 s, and the validations; trainer.max_minutes=10" in took[0][1]
 
 
 def test_early_stopping_waits_for_validations(tiny: Runner, tmp_path: Path) -> None:

@@ -62,7 +62,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a run trains: ``steps``, or ``minutes`` of wall clock that the schedule spans exactly."""
+    """How long a run trains: ``steps``, ``minutes`` of wall clock, or whichever of the two ends first.
+
+    The schedule spans it exactly.
+    """
 
     steps: int | None
     minutes: float | None
@@ -71,27 +74,30 @@ class Budget:
     @property
     def schedule_steps(self) -> int:
         """Length of the schedule."""
-        return TIMED_STEPS if self.steps is None else self.steps
+        return TIMED_STEPS if self.minutes is not None else self.steps or 0
 
     def schedule_step(self, progress: Progress) -> int:
         """Where the schedule stands."""
-        return progress.step if self.steps is not None else min(TIMED_STEPS, int(TIMED_STEPS * self._done(progress)))
+        if self.minutes is None:
+            return progress.step
+        return min(TIMED_STEPS, int(TIMED_STEPS * self.done(progress)))
 
     def spent(self, progress: Progress) -> bool:
         """Whether the run is over."""
-        return self._done(progress) >= 1
+        return self.done(progress) >= 1
+
+    def done(self, progress: Progress) -> float:
+        """Share of the budget that is used up, from 0; 1 or more at the end."""
+        steps = progress.step / self.steps if self.steps is not None else 0.0
+        minutes = progress.seconds / max(1e-3, self._seconds(progress)) if self.minutes is not None else 0.0
+        return max(steps, minutes)
 
     def remaining_seconds(self, progress: Progress, speed: float) -> float:
         """Seconds to go at ``speed`` steps per second."""
-        if self.steps is not None:
-            return (self.steps - progress.step) / speed if speed > 0 else math.inf
-        return max(0.0, self._seconds(progress) - progress.seconds)
-
-    def _done(self, progress: Progress) -> float:
-        """Share of the budget that is used up."""
-        if self.steps is not None:
-            return progress.step / self.steps
-        return progress.seconds / max(1e-3, self._seconds(progress))
+        steps = math.inf
+        if self.steps is not None and speed > 0:
+            steps = (self.steps - progress.step) / speed
+        return steps if self.minutes is None else min(steps, max(0.0, self._seconds(progress) - progress.seconds))
 
     def _seconds(self, progress: Progress) -> float:
         """Seconds for steps: the minutes, less what the last validation will take."""
