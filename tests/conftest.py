@@ -31,6 +31,16 @@ def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new ``mlflow.db``, to be copied into outputs: making one takes MLflow seconds."""
+    from seg.mlflow_store import Mlflow
+
+    outputs = tmp_path_factory.mktemp("mlflow")
+    Mlflow(None, outputs, create=True)
+    return outputs / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
 def hippocampus_root() -> Path:
     """Task04_Hippocampus, from $SEG_HIPPOCAMPUS or from the folder `shared` beside the checkout."""
     root = Path(os.environ.get("SEG_HIPPOCAMPUS", "../shared/data/Task04_Hippocampus"))

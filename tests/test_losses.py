@@ -208,6 +208,7 @@ def _gradient_of_rank(rank, port, out):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_batch_overlap_spans_all_processes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

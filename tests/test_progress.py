@@ -1,5 +1,6 @@
 """``python -m seg.report data=…``: which runs it takes, what it leaves out and says, where it writes."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,10 @@ def config(outputs: Path, name: str) -> Any:
     return OmegaConf.create({"dataset": name, "paths": {"outputs": str(outputs)}, "tracking": {"uri": None}})
 
 
-def test_runs_of_every_record_stand_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_of_every_record_stand_on_one_line(
+    tmp_path: Path, empty_database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(empty_database, tmp_path)
     first = make_run(tmp_path, "mlflow", 0.8)
     second = make_run(tmp_path, "none", 0.85)
     make_run(tmp_path, "none", 0.99, experiment="other/first")

@@ -1,6 +1,7 @@
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,9 +62,10 @@ def make_run(
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outputs(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
     """Six runs: two arms in MLflow, one run without it, a failed one, a sweep with a pruned trial."""
     outputs = tmp_path_factory.mktemp("outputs")
+    shutil.copy(empty_database, outputs)
     for seed, dice in ((2, 0.70), (10, 0.80)):
         make_run(
             outputs,
@@ -361,13 +363,17 @@ def test_texts(values: list[Any], texts: list[str]) -> None:
     assert verb._texts(pd.Series(values)) == texts
 
 
-def test_the_command(outputs: Path, tmp_path: Path) -> None:
+def test_the_command(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = [sys.executable, "-m", "seg.runs", f"paths.outputs={outputs}", "study=attention"]
     command += ["sort=test_dice", f"csv={tmp_path / 't.csv'}", "columns=[name,test_dice]"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["run", "name", "test_dice"]
     assert os.listdir(tmp_path) == ["t.csv"]
-    wrong = subprocess.run([*command, "sort=tset_dice"], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "Did you mean 'test_dice'" in wrong.stderr
+    monkeypatch.setattr(sys, "argv", [*command[2:], "sort=tset_dice"])
+    with pytest.raises(SystemExit) as ended:
+        verb.run()
+    assert ended.value.code == 2
+    assert "Did you mean 'test_dice'" in capsys.readouterr().err

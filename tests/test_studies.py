@@ -212,17 +212,24 @@ def test_costs_are_means_over_an_arms_runs_and_the_largest_memory() -> None:
     assert told.loc["b", "training_seconds"] == 5.0
 
 
-@pytest.fixture
-def made_up(tmp_path: Path, phantom_root: Path) -> pd.DataFrame:
+@pytest.fixture(scope="module")
+def seven(tmp_path_factory: pytest.TempPathFactory, phantom_root: Path) -> tuple[Path, pd.DataFrame]:
     """The finished runs of a study of two arms, two seeds and two folds; seed 1 lacks one."""
-    cases = cases_of(phantom_root)
+    cases, outputs = cases_of(phantom_root), tmp_path_factory.mktemp("seven")
     rows = []
     for number in range(7):
         arm, seed, fold = "ba"[number % 2], number // 4, number // 2 % 2
         made = MadeUp(f"{number}" * 32, arm, seed, fold, study="attention")
-        make_up(tmp_path, cases, made, [case.id for case in cases.cases[2 * fold : 2 * fold + 2]])
+        make_up(outputs, cases, made, [case.id for case in cases.cases[2 * fold : 2 * fold + 2]])
         rows.append({"run_id": made.run_id, "arm": arm, "seed": float(seed), "fold": fold})
-    return pd.DataFrame(rows[::-1])
+    return outputs, pd.DataFrame(rows[::-1])
+
+
+@pytest.fixture
+def made_up(tmp_path: Path, seven: tuple[Path, pd.DataFrame]) -> pd.DataFrame:
+    """A copy of those seven runs, each test's own."""
+    shutil.copytree(seven[0], tmp_path, dirs_exist_ok=True)
+    return seven[1].copy()
 
 
 def test_of_all_runs_those_of_one_seed_are_shown_an_arm_a_column(made_up: pd.DataFrame, tmp_path: Path) -> None:
@@ -290,15 +297,22 @@ def test_the_effects_of_factors_stand_wherever_the_tables_do(tmp_path: Path, pha
     assert {"compare.html", "effects.csv", "report.html"} <= {path.name for path in files}
 
 
-@pytest.fixture
-def compared(tmp_path: Path, phantom_root: Path) -> tuple[Path, list[Journal]]:
-    """The folder of a study of two arms and two seeds, all finished, and the records of its runs."""
-    cases, records = cases_of(phantom_root), []
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory, phantom_root: Path) -> Path:
+    """The finished runs of a study of two arms and two seeds."""
+    cases, outputs = cases_of(phantom_root), tmp_path_factory.mktemp("four")
     for number in range(4):
         made = MadeUp(f"{number}" * 32, "ab"[number % 2], seed=number // 2, study="attention-1")
-        records.append(Journal(make_up(tmp_path, cases, made, [case.id for case in cases.cases[:5]]).run))
-    asked("attention").write(tmp_path / "sweeps/attention-1")
-    return tmp_path / "sweeps/attention-1", records
+        make_up(outputs, cases, made, [case.id for case in cases.cases[:5]])
+    asked("attention").write(outputs / "sweeps/attention-1")
+    return outputs
+
+
+@pytest.fixture
+def compared(tmp_path: Path, four: Path) -> tuple[Path, list[Journal]]:
+    """A copy of that study's folder, each test's own, and the records of its runs."""
+    shutil.copytree(four, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "sweeps/attention-1", [Journal(tmp_path / f"runs/run_{str(n) * 8}") for n in range(4)]
 
 
 def test_runs_of_other_data_or_splits_are_not_compared(compared: tuple[Path, list[Journal]], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def load(group: str, name: str) -> dict[str, Any]:
 
 
 def small_network(name: str, dims: int, *, in_channels: int = 2, out_channels: int = 3, **changes: Any) -> Any:
-    """The model option with an eighth of its channels."""
+    """The model option with an eighth of its channels, and little attention of its own."""
     node = load("model", name)
     if node.get("strides") == "auto":
         node["strides"] = [1, 2, 2, 2]
@@ -25,6 +25,8 @@ def small_network(name: str, dims: int, *, in_channels: int = 2, out_channels: i
         node["channels"] = [max(4, c // 8) for c in node["channels"]]
     if "width" in node:
         node["width"] = 12 if node["width"] % 12 == 0 else 8
+    if "window_size" in node:  # a shifted window in the first stage only
+        node |= {"depths": [2, 1, 1, 1], "window_size": 3}
     return instantiate(node | changes, in_channels=in_channels, out_channels=out_channels, dims=dims, _convert_="all")
 
 

@@ -1,5 +1,6 @@
 """Every attention option in every model option: all together in the slow tier, each pair in the default one."""
 
+import copy
 import itertools
 
 import pytest
@@ -57,7 +58,7 @@ def test_parts_are_a_partition_and_the_bottleneck_the_coarsest(model, dims):
     assert len({id(place.block) for place in places}) == len(places)
     parts = {}
     for where in PLACES:
-        twin = small_network(model, dims)
+        twin = copy.deepcopy(network)
         insert_attention(twin, lambda channels, dims: torch.nn.Conv1d(channels, 1, 1), where)
         parts[where] = sum(isinstance(m, torch.nn.Conv1d) for m in twin.modules())
     assert parts["all"] == len(places) == parts["encoder"] + parts["decoder"] + parts["bottleneck"]
