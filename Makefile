@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # Tests side by side, one process a processor; ARGS="-n 0 …" runs them in one, for a debugger.
-PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
 
 .PHONY: train test test-slow lint format bench build
 .DEFAULT_GOAL := train
@@ -18,10 +18,10 @@ train: $(VENV)/installed      ## one run on the phantom; ARGS="model=unetpp data
 	$(BIN)/python -m seg.train $(ARGS)
 
 test: $(VENV)/installed       ## the default tier, under four minutes on two cores
-	$(PYTEST) $(ARGS)
+	$(PYTEST) --dist=worksteal $(ARGS)
 
-test-slow: $(VENV)/installed  ## what the default tier leaves out: whole runs, servers, wheels
-	$(PYTEST) -m "slow and not gpu" $(ARGS)
+test-slow: $(VENV)/installed  ## what the default tier leaves out: several processes, servers, browsers, wheels, real scans
+	$(PYTEST) --dist=loadfile -m "slow and not gpu" $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -605,7 +605,6 @@ def test_two_processes_train_as_one(phantom_root: Path, tmp_path: Path, cache: P
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_debug_fast_goes_through_everything(tmp_path: Path) -> None:
     done = command("debug=fast", f"paths.outputs={tmp_path}")
     assert done.returncode == 0, done.stderr

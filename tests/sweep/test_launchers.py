@@ -113,15 +113,14 @@ def test_a_job_that_the_cluster_puts_back_into_the_queue_goes_on_from_where_it_s
 
 
 def test_a_job_outlives_its_sweep_which_then_waits_for_its_result(sweeps: Sweeps, slurm: Slurm) -> None:
-    grid = (*SLURM, "arm=sleep_15,well")
-    dies(sweeps, *grid, when=lambda: started(sweeps, "sleep_15"))
-    (job,) = {act["job"] for act in sweeps.acts if act["arm"] == "sleep_15"}
-    slurm.ask("scontrol", "suspend", job)  # it cannot end before the next sweep has found it
+    grid = (*SLURM, "arm=wait,well")
+    dies(sweeps, *grid, when=lambda: started(sweeps, "wait"))
+    (job,) = {act["job"] for act in sweeps.acts if act["arm"] == "wait"}
     again = sweeps.start(*grid)
     until(lambda: f'"pid":{again.pid},' in (sweeps.folder / "journal.log").read_text())
-    slurm.ask("scontrol", "resume", job)
+    (sweeps.outputs / "go").touch()  # the job could not end before the next sweep had found it
     ended(again)
-    assert [act["job"] for act in sweeps.acts if act["arm"] == "sleep_15"] == [job]
+    assert [act["job"] for act in sweeps.acts if act["arm"] == "wait"] == [job]
     assert list(sweeps.trials["state"]) == ["finished"] * 2
 
 
@@ -141,15 +140,14 @@ def test_a_job_that_waits_when_its_sweep_dies_is_not_run_twice(sweeps: Sweeps, s
 
 
 def test_a_stopped_sweep_leaves_its_jobs_to_the_cluster(sweeps: Sweeps, slurm: Slurm) -> None:
-    grid = (*SLURM, "hydra.sweeper.n_jobs=1", "arm=sleep_15")
+    grid = (*SLURM, "hydra.sweeper.n_jobs=1", "arm=wait")
     process = sweeps.start(*grid)
-    until(lambda: started(sweeps, "sleep_15"))
+    until(lambda: started(sweeps, "wait"))
     job = sweeps.acts[0]["job"]
-    slurm.ask("scontrol", "suspend", job)
     process.terminate()
     assert "the jobs of the cluster go on" in ended(process, code=1)
-    assert slurm.jobs("SUSPENDED") == [job]
-    slurm.ask("scontrol", "resume", job)
+    assert slurm.jobs("RUNNING") == [job]
+    (sweeps.outputs / "go").touch()
     sweeps.run_alone(*grid)
     assert [act["job"] for act in sweeps.acts] == [job]
     assert list(sweeps.trials["state"]) == ["finished"]
