@@ -1,11 +1,12 @@
 """What the tests share: small data sets on disk, composed configurations, one finished run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from composing import quick
+from killed import forking
 
 # Tiny networks gain nothing from a second thread and lose much where the machine is busy. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,6 +39,13 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("mlflow")
     Mlflow(None, outputs, create=True)
     return outputs / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Callable[..., tuple[int, str]]]:
+    """Runs code in a process of its own that may be killed; gives its exit code and what it printed."""
+    with forking() as run:
+        yield run
 
 
 @pytest.fixture(scope="session")

@@ -215,10 +215,11 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.parametrize("kind", ["mlflow", "none"])
-def test_a_run_whose_process_is_gone_is_not_shown_as_running(outputs: Path, tmp_path: Path, kind: str) -> None:
+def test_a_run_whose_process_is_gone_is_not_shown_as_running(
+    outputs: Path, tmp_path: Path, forked: Any, kind: str
+) -> None:
     place = outputs if kind == "mlflow" else tmp_path
-    done = subprocess.run([sys.executable, "-c", OPEN_AND_DIE, place, kind], check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert forked(OPEN_AND_DIE, place, kind) == (-signal.SIGKILL, "")
     assert list(runs(place, study="dead")["status"]) == ["KILLED"]
     assert runs(place, study="dead", status="running").empty
 

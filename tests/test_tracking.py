@@ -316,11 +316,11 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_a_killed_run_is_marked_so_by_the_next_one(begin: Any, client: Any, outputs: Path) -> None:
+def test_a_killed_run_is_marked_so_by_the_next_one(begin: Any, client: Any, outputs: Path, forked: Any) -> None:
     living, _ = begin()
-    done = subprocess.run([sys.executable, "-c", OPEN_AND_DIE, outputs], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL
-    dead = done.stdout.split()[0]
+    code, printed = forked(OPEN_AND_DIE, outputs)
+    assert code == -signal.SIGKILL
+    dead = printed.split()[0]
     assert client.get_run(dead).info.status == "RUNNING"
     process = {"host": "elsewhere", "pid": 1, "started": 0.0}
     elsewhere = client.create_run("0", tags={"seg.process": json.dumps(process)})
@@ -346,15 +346,20 @@ os.kill(os.getpid(), 9)
 """
 
 
-def killed_midway(kind: str, outputs: Path) -> RunFolders:
-    command = [sys.executable, "-c", KILLED_MIDWAY, kind, outputs]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    return find(outputs, done.stdout.strip())
+@pytest.fixture
+def killed_midway(forked: Any) -> Callable[[str, Path], RunFolders]:
+    def killed_midway(kind: str, outputs: Path) -> RunFolders:
+        code, printed = forked(KILLED_MIDWAY, kind, outputs)
+        assert code == -signal.SIGKILL
+        return find(outputs, printed.strip())
+
+    return killed_midway
 
 
 @pytest.mark.parametrize("buried", [False, True])
-def test_a_run_that_was_killed_is_marked_failed(begin: Any, client: Any, outputs: Path, buried: bool) -> None:
+def test_a_run_that_was_killed_is_marked_failed(
+    begin: Any, client: Any, outputs: Path, buried: bool, killed_midway: Any
+) -> None:
     folders = killed_midway("mlflow", outputs)
     if buried:
         begin()
@@ -369,7 +374,7 @@ def test_a_run_that_was_killed_is_marked_failed(begin: Any, client: Any, outputs
     assert client.get_run(folders.run_id).info.status == "FAILED"
 
 
-def test_a_local_run_that_was_killed_is_marked_failed(tmp_path: Path) -> None:
+def test_a_local_run_that_was_killed_is_marked_failed(tmp_path: Path, killed_midway: Any) -> None:
     folders = killed_midway("none", tmp_path)
     assert read_state(folders.run).true_status == "KILLED"
     add_to_record(folders.run, status="FAILED", error="out of memory")
@@ -385,7 +390,12 @@ def test_a_run_that_never_began_cannot_be_marked(tmp_path: Path) -> None:
 
 
 def test_what_mlflow_does_not_hear_of_a_failed_run_is_sent_later(
-    begin: Any, client: Any, outputs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    begin: Any,
+    client: Any,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    killed_midway: Any,
 ) -> None:
     folders = killed_midway("mlflow", outputs)
 
@@ -401,7 +411,9 @@ def test_what_mlflow_does_not_hear_of_a_failed_run_is_sent_later(
     assert client.get_run(folders.run_id).info.status == "FAILED"
 
 
-def test_a_failed_run_that_is_resumed_has_no_error_any_more(begin: Any, client: Any, outputs: Path) -> None:
+def test_a_failed_run_that_is_resumed_has_no_error_any_more(
+    begin: Any, client: Any, outputs: Path, killed_midway: Any
+) -> None:
     folders = killed_midway("mlflow", outputs)
     add_to_record(folders.run, status="FAILED", error="out of memory")
     tracker, _ = begin(run_id=folders.run_id)
