@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from composing import quick
@@ -29,6 +30,48 @@ def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "phantom"
     phantom(root, cases=12, seed=0)
     return root
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared cases, shared by all trainings."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny(phantom_root: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Trains, and draws no curves: those of one run are enough."""
+    from training import TINY, arguments, composed
+
+    from seg.train import train
+
+    monkeypatch.setattr("seg.record.curves", lambda *_: [])
+
+    def run(*overrides: str, name: str = "tiny", outputs: Path = tmp_path) -> Any:
+        result = train(composed(*TINY, *arguments(phantom_root, outputs, cache), *overrides), name)
+        assert result is not None
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def whole(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, Any]:
+    """The outputs and the result of one run of two epochs with everything on, MLflow too.
+
+    It is the one that resumed runs must end as. Its files are everybody's, to read.
+    """
+    from training import TINY, WHOLE, arguments, composed
+
+    from seg.train import train
+
+    outputs = tmp_path_factory.mktemp("outputs")
+    overrides = [*TINY, *arguments(phantom_root, outputs, cache), *WHOLE]
+    result = train(
+        composed(*overrides, "tracking=mlflow", "+tracking.tags.scanner=3T"), "unet-f0-s0", options={"model": "unet"}
+    )
+    assert result is not None
+    return outputs, result
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,204 @@
+"""Runs that stop in every way, and go on as if they never had."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training import TINY, WHOLE, Runner, arguments, command, composed, history, same, series, weights, where
+
+from seg.errors import ConfigError, DataError, InterruptedRunError
+from seg.run import Result
+from seg.train import resumed, train
+
+
+class StopError(Exception):
+    """The power went off."""
+
+
+def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    from seg.engine import loop
+
+    gradients, done = loop._gradients, [0]
+
+    def counted(*args: Any) -> tuple[float, str | None]:
+        if done[0] == steps:
+            raise StopError
+        done[0] += 1
+        return gradients(*args)
+
+    monkeypatch.setattr(loop, "_gradients", counted)
+
+
+def resume(outputs: Path, cache: Path) -> Result:
+    """Goes on with the only run there."""
+    (folder,) = (outputs / "runs").iterdir()
+    cfg = composed(f"resume={folder.name.removeprefix('run_')}", *where(outputs, cache))
+    again = train(resumed(cfg, []), "as this command would name one")
+    assert again is not None
+    assert again.predictions.name == folder.name
+    assert json.loads((folder / "state.json").read_text())["name"] == "tiny"
+    return again
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
+    more: bool, whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (outputs, unbroken), epochs, settings = whole, 2, WHOLE
+    if more:
+        epochs, outputs = 3, tmp_path / "unbroken"
+        settings += ("trainer.max_epochs=3", "model.dropout=0.2", "scheduler=adaptive", "trainer.accumulate=2")
+        unbroken = tiny(*settings, outputs=outputs)
+    elsewhere = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 6)  # in the second epoch of four steps
+        with pytest.raises(StopError):
+            tiny(*settings, outputs=elsewhere)
+    again = resume(elsewhere, cache)
+    assert same(weights(outputs, unbroken.run_id), weights(elsewhere, again.run_id))
+    assert history(outputs, unbroken)["val_dice"].tolist() == history(elsewhere, again)["val_dice"].tolist()
+    points = series(outputs, unbroken, "train_loss")
+    assert [step for step, _ in points] == [3, 4, 6, 8, 9, 12][: 2 * epochs]
+    assert series(elsewhere, again, "train_loss") == points, "none doubled, none lost"
+    assert series(elsewhere, again, "epoch") == [(4, 1), (8, 2), (12, 3)][:epochs]
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_a_run_interrupted_at_the_end_of_an_epoch_loses_nothing_of_it(
+    steps: int, whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seg.engine import loop
+
+    outputs, unbroken = whole  # two epochs of four steps
+    update = loop._update
+
+    def interrupting(training: Any, *args: Any) -> None:
+        if training.progress.step + 2 == steps:
+            os.kill(os.getpid(), signal.SIGTERM)  # the step under way is finished, and the next one ends the epoch
+        update(training, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_update", interrupting)
+        with pytest.raises(InterruptedRunError, match=f"step {steps}"):
+            tiny(*WHOLE)
+    again = resume(tmp_path, cache)
+    assert same(weights(outputs, unbroken.run_id), weights(tmp_path, again.run_id))
+    for column in ("epoch", "step", "train_loss", "val_dice"):
+        assert history(outputs, unbroken)[column].tolist() == history(tmp_path, again)[column].tolist()
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_again_as_the_same_run(
+    whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs, unbroken = whole
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 2)
+        with pytest.raises(StopError):
+            tiny(*WHOLE)
+    again = resume(tmp_path, cache)
+    assert same(weights(outputs, unbroken.run_id), weights(tmp_path, again.run_id))
+
+
+def test_a_run_does_not_go_on_with_other_data(
+    phantom_root: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(phantom_root, root)
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 5)
+        with pytest.raises(StopError):
+            train(composed(*TINY, *arguments(root, tmp_path, cache)), "tiny")
+    (folder,) = (tmp_path / "runs").iterdir()
+    content = json.loads((root / "dataset.json").read_text())
+    content["training"] = content["training"][1:]
+    (root / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="12 cases then, 11 now"):
+        train(resumed(composed(f"resume={folder.name[4:]}", *where(tmp_path, cache)), []), "tiny")
+
+
+def test_a_full_disk_is_told_as_one_and_leaves_no_half_written_checkpoint(
+    tiny: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    from seg.engine import checkpoint
+
+    save = checkpoint.save
+
+    def on_a_small_disk(path: Path, training: Any) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        try:
+            save(path, training)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+
+    monkeypatch.setattr(checkpoint, "save", on_a_small_disk)
+    with pytest.raises(OSError, match="File too large"):
+        tiny()
+    assert not list((tmp_path / "runs").rglob("checkpoints/*"))
+
+
+def test_an_unreadable_checkpoint_is_said_so(tmp_path: Path) -> None:
+    from seg.engine.checkpoint import read
+
+    (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(DataError, match=r"last\.pt"):
+        read(tmp_path / "last.pt")
+
+
+def started(root: Path, outputs: Path, cache: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "seg.train", *TINY, *arguments(root, outputs, cache), *overrides]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_a_stopped_process_is_marked_and_resumes_to_the_same_end(
+    name: str, phantom_root: Path, tmp_path: Path, cache: Path, tiny: Runner
+) -> None:
+    from mlflow import MlflowClient
+
+    length = ("tracking=mlflow", "trainer.max_epochs=30", "trainer.steps_per_epoch=4")
+    whole = tiny(*length, "tracking=none", outputs=tmp_path / "whole")
+    stopped = tmp_path / "stopped"
+    process = started(phantom_root, stopped, cache, *length)
+    until(lambda: bool(list(stopped.glob("runs/*/checkpoints/last.pt"))))
+    time.sleep(0.5)
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=60)
+    (folder,) = (stopped / "runs").iterdir()
+    client = MlflowClient(f"sqlite:///{stopped / 'mlflow.db'}")
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    if name == "SIGKILL":
+        assert run.info.status == "RUNNING"
+    else:
+        assert process.returncode == 1
+        assert run.info.status == "KILLED"
+        assert re.search(rf"seg\.train resume={run.info.run_id[:8]}", said)
+    done = command(f"resume={folder.name.removeprefix('run_')}", f"paths.outputs={stopped}", f"paths.cache={cache}")
+    assert done.returncode == 0, done.stderr
+    assert same(weights(tmp_path / "whole", whole.run_id), weights(stopped, run.info.run_id))
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"
+    assert len(list((stopped / "predictions").iterdir())) == 1
+    finished = command(f"resume={folder.name.removeprefix('run_')}", f"paths.outputs={stopped}")
+    assert finished.returncode == 2
+    assert "finished" in finished.stderr
