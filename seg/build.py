@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from seg.config import build
 from seg.data.augmentation import Augmentation
@@ -190,9 +189,6 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
 def build_training(cfg: DictConfig, network: nn.Module, budget: Budget, precision: Precision) -> Training:
     """Network on its device, optimizer, scheduler, scaler and weight average."""
     laid_out(network, precision)
-    for module in network.modules():
-        if isinstance(module, _ConvTransposeNd):
-            setattr(module.weight, "out_axis", 1)  # noqa: B010  as (in, out, *size); Muon asks for it
     try:
         optimizer = build(cfg.optimizer)(network.parameters())
         scheduler = build(cfg.scheduler)(optimizer, budget.schedule_steps)

@@ -2,8 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,14 @@ class Muon(AdamW):
     """Orthogonalised momentum for matrices and kernels (as out × rest matrices); AdamW for biases and normalisations.
 
     A step is scaled to the size of AdamW's, so one learning rate and one weight decay serve both kinds. PyTorch's own
-    Muon takes matrices only.
+    Muon takes matrices only. Large matrices are orthogonalised in blocks of rows, which costs a third and was no worse
+    (benchmarks/RESULTS.md).
 
-    Source: Jordan et al., Muon, 2024; Liu et al., Muon is scalable for LLM training, arXiv 2502.16982, eq. 4 (scale).
+    Source: Jordan et al., Muon, 2024; Liu et al., Muon is scalable for LLM training, arXiv 2502.16982, eq. 4 (scale);
+    Khaled et al., MuonBP, arXiv 2510.16981 (blocks).
+
+    Raises:
+        ValueError: ``iterations`` or ``rows`` is less than 1.
     """
 
     def __init__(
@@ -29,51 +33,64 @@ class Muon(AdamW):
         *,
         weight_decay: float = 0.01,  # decoupled
         momentum: float = 0.95,  # of the matrices, Nesterov's
-        iterations: int = 5,  # of Newton–Schulz, at least 1
+        iterations: int = 5,  # of Newton–Schulz
+        rows: int = 64,  # that a block has at most; of a matrix that is taller than wide, columns
     ) -> None:
-        if iterations < 1:
-            raise ValueError(f"iterations is {iterations}; Muon needs at least 1")
+        if min(iterations, rows) < 1:
+            raise ValueError(f"iterations is {iterations} and rows is {rows}; Muon needs at least 1 of both")
         super().__init__(params, lr=lr, weight_decay=weight_decay)
-        self.momentum, self.iterations = momentum, iterations
+        self.momentum, self.iterations, self.rows = momentum, iterations, rows
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of every parameter that has a gradient."""
         gradients: dict[nn.Parameter, Tensor] = {}
         for group in self.param_groups:
-            alike: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.ndim > 1 and weight.grad is not None:
                     gradients[weight], weight.grad = weight.grad, None
-                    alike[_out_first(weight, weight).flatten(1).shape].append(weight)
-            for weights in alike.values():
-                self._step_kernels(weights, [gradients[weight] for weight in weights], group)
+                    update = _blocks(self._nesterov(weight, gradients[weight]), weight, self.rows)
+                    alike[update.shape[1:]].append((_blocks(weight, weight, self.rows), update))
+            for pairs in alike.values():
+                self._step_blocks(pairs, group["lr"], group["weight_decay"])
         result: float | None = super().step(closure)  # AdamW passes over what has no gradient
         for weight, gradient in gradients.items():
             weight.grad = gradient
         return result
 
-    def _step_kernels(
-        self, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor], group: Mapping[str, Any]
-    ) -> None:
-        """One step of kernels that are matrices (M, N) of one shape."""
-        steps = []
-        for weight, gradient in zip(weights, gradients, strict=True):
-            state = self.state[weight]
-            if not state:
-                # AdamW looks for "step" in every state that it loads.
-                state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))
-            momentum: Tensor = state["momentum"]
-            momentum.lerp_(gradient, 1 - self.momentum)
-            steps.append(_out_first(gradient.lerp(momentum, self.momentum), weight).flatten(1))
-        rows, columns = steps[0].shape
-        grams = torch.stack([step @ step.T if rows <= columns else step.T @ step for step in steps])
-        roots = inverse_roots(grams, self.iterations)
-        keep, rate = 1 - group["lr"] * group["weight_decay"], -group["lr"] * 0.2 * math.sqrt(max(rows, columns))
-        for weight, step, root in zip(weights, steps, roots, strict=True):
-            kernel = _out_first(weight, weight)
-            direction = root @ step if rows <= columns else step @ root
-            kernel.mul_(keep).add_(direction.view(kernel.shape), alpha=rate)
+    def _nesterov(self, weight: nn.Parameter, gradient: Tensor) -> Tensor:
+        state = self.state[weight]
+        if not state:
+            # AdamW looks for "step" in every state that it loads.
+            state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))
+        momentum: Tensor = state["momentum"]
+        momentum.lerp_(gradient, 1 - self.momentum)
+        nesterov: Tensor = gradient.lerp(momentum, self.momentum)
+        return nesterov
+
+    def _step_blocks(self, pairs: Sequence[tuple[Tensor, Tensor]], lr: float, weight_decay: float) -> None:
+        """One step of weights in the direction of their updates, each pair some blocks (B, M, N) with M ≤ N."""
+        grams = torch.cat([update @ update.mT for _, update in pairs])
+        roots = torch.split(inverse_roots(grams, self.iterations), [len(update) for _, update in pairs])
+        for (weight, update), root in zip(pairs, roots, strict=True):
+            size = -lr * 0.2 * math.sqrt(update.shape[2])
+            weight.mul_(1 - lr * weight_decay).add_(root @ update, alpha=size)
+
+
+def _blocks(kernel: Tensor, weight: nn.Parameter, rows: int) -> Tensor:
+    """A view of ``kernel``, which has the shape of ``weight``, as blocks (B, M, N) with M ≤ N.
+
+    M is the largest divisor of the number of rows from ``rows`` down to half of it; where there is none, one block.
+    The columns follow the weight's memory, so that a channels-last kernel need not be copied: their order is free.
+    """
+    rest = sorted(range(1, weight.ndim), key=weight.stride, reverse=True)
+    ordered = kernel.permute(0, *rest)
+    matrix = ordered.view(len(weight), -1) if kernel is weight else ordered.reshape(len(weight), -1)
+    matrix = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+    divisors = (size for size in range(rows, rows // 2, -1) if len(matrix) % size == 0)
+    size = len(matrix) if len(matrix) <= rows else next(divisors, len(matrix))
+    return torch.unflatten(matrix, 0, (-1, size))
 
 
 def inverse_roots(grams: Tensor, iterations: int) -> Tensor:
@@ -85,22 +102,12 @@ def inverse_roots(grams: Tensor, iterations: int) -> Tensor:
     """
     norm = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-14)  # ‖X‖²
     grams = grams / norm
-    root = norm.rsqrt() * torch.eye(grams.shape[1], device=grams.device)
+    roots: Tensor | None = None
     for left in reversed(range(iterations)):
         step = torch.baddbmm(grams, grams, grams, beta=_B, alpha=_C)
         step.diagonal(dim1=1, dim2=2).add_(_A)
-        root = step @ root
+        roots = step * norm.rsqrt() if roots is None else step @ roots
         if left:
             grams = step @ (step @ grams)  # polynomials of one matrix commute
-    return root
-
-
-def _out_first(kernel: Tensor, weight: nn.Parameter) -> Tensor:
-    """A view of ``kernel``, which has the shape of ``weight``, as (out, *rest).
-
-    The rest is in the order of the memory, so that a channels-last kernel need not be copied: Muon's result does not
-    depend on the order of columns. Kernels of transposed convolutions, (in, out, *size), are marked by ``out_axis``.
-    """
-    out: int = getattr(weight, "out_axis", 0)
-    rest = sorted({*range(weight.ndim)} - {out}, key=weight.stride, reverse=True)
-    return kernel.permute(out, *rest)
+    assert roots is not None
+    return roots

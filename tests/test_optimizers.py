@@ -91,6 +91,7 @@ def test_kernels_are_matrices_to_muon_and_those_alike_in_one_product_stay_apart(
     shapes = [(6, 4), (6, 2, 2), (6, 4), (4, 6), (2, 2)]
     together = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
     together.append(torch.nn.Parameter(torch.randn(5, 3, 2, 2).to(memory_format=torch.channels_last)))
+    together.append(torch.nn.Parameter(torch.randn(9, 2, 2, 2).to(memory_format=torch.channels_last)))
     alone = [torch.nn.Parameter(weight.detach().flatten(1)) for weight in together]
     optimizers = [Muon(together, lr=0.01), *(Muon([weight], lr=0.01) for weight in alone)]
     for _ in range(3):
@@ -101,6 +102,22 @@ def test_kernels_are_matrices_to_muon_and_those_alike_in_one_product_stay_apart(
             optimizer.step()
     for weight, matrix in zip(together, alone, strict=True):
         torch.testing.assert_close(weight.flatten(1), matrix)
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks"), [((12, 40), 2), ((40, 12), 2), ((8, 2, 9), 2), ((7, 40), 1), ((4, 40), 1)]
+)
+def test_blocks_of_rows_are_matrices_of_their_own(shape, blocks):
+    whole = torch.nn.Parameter(torch.randn(shape))
+    gradient = torch.randn(shape)
+    axis = 0 if shape != (40, 12) else 1
+    parts = [torch.nn.Parameter(part.clone()) for part in whole.detach().chunk(blocks, axis)]
+    whole.grad = gradient
+    for part, own in zip(parts, gradient.chunk(blocks, axis), strict=True):
+        part.grad = own.clone()
+    Muon([whole], lr=0.01, rows=6).step()
+    Muon(parts, lr=0.01, rows=1024).step()
+    torch.testing.assert_close(whole.detach(), torch.cat([part.detach() for part in parts], axis))
 
 
 def test_muon_is_adamw_for_vectors_and_leaves_gradients_in_place():
