@@ -88,7 +88,7 @@ def test_slurm_runs_each_trial_as_a_job(sweeps: Sweeps, slurm: Slurm) -> None:
 
 def test_a_job_that_the_cluster_ends_is_failed_and_tried_again(sweeps: Sweeps, slurm: Slurm) -> None:
     process = sweeps.start(*SLURM, "arm=hang,well")
-    until(lambda: started(sweeps, "hang"))
+    until((sweeps.outputs / "hung").exists)
     (job,) = {act["job"] for act in sweeps.acts if act["arm"] == "hang"}
     slurm.cancel(job)
     ended(process)
@@ -155,7 +155,7 @@ def test_a_stopped_sweep_leaves_its_jobs_to_the_cluster(sweeps: Sweeps, slurm: S
 
 def test_a_job_that_ends_while_no_sweep_looks_is_found_out(sweeps: Sweeps, slurm: Slurm) -> None:
     grid = (*SLURM, "arm=hang")
-    dies(sweeps, *grid, when=lambda: started(sweeps, "hang"))
+    dies(sweeps, *grid, when=(sweeps.outputs / "hung").exists)
     slurm.cancel(sweeps.acts[0]["job"])
     until(lambda: not slurm.jobs())
     os.utime(sweeps.folder / "trials/0/run.json", (0, 0))  # its last sign of life, long ago
