@@ -57,6 +57,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
     if more:
         epochs, outputs = 3, tmp_path / "unbroken"
         settings += ("trainer.max_epochs=3", "model.dropout=0.2", "scheduler=adaptive", "trainer.accumulate=2")
+        settings += ("trainer.precision=auto", "trainer.layout=auto")
         unbroken = tiny(*settings, outputs=outputs)
     elsewhere = tmp_path / "stopped"
     with monkeypatch.context() as patch:
@@ -170,17 +171,28 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+LONG = ("trainer.max_epochs=30", "trainer.steps_per_epoch=4")  # long enough for a signal to come midway
+
+
+@pytest.fixture(scope="module")
+def long_run(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, Result]:
+    """The outputs and the result of a long run that nobody stops."""
+    outputs = tmp_path_factory.mktemp("long")
+    result = train(composed(*TINY, *LONG, *arguments(phantom_root, outputs, cache)), "long")
+    assert result is not None
+    return outputs, result
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_stopped_process_is_marked_and_resumes_to_the_same_end(
-    name: str, phantom_root: Path, tmp_path: Path, cache: Path, tiny: Runner
+    name: str, phantom_root: Path, tmp_path: Path, cache: Path, long_run: tuple[Path, Result]
 ) -> None:
     from mlflow import MlflowClient
 
-    length = ("tracking=mlflow", "trainer.max_epochs=30", "trainer.steps_per_epoch=4")
-    whole = tiny(*length, "tracking=none", outputs=tmp_path / "whole")
+    outputs, unbroken = long_run
     stopped = tmp_path / "stopped"
-    process = started(phantom_root, stopped, cache, *length)
+    process = started(phantom_root, stopped, cache, *LONG, "tracking=mlflow")
     until(lambda: bool(list(stopped.glob("runs/*/checkpoints/last.pt"))))
     time.sleep(0.5)
     process.send_signal(getattr(signal, name))
@@ -196,7 +208,7 @@ def test_a_stopped_process_is_marked_and_resumes_to_the_same_end(
         assert re.search(rf"seg\.train resume={run.info.run_id[:8]}", said)
     done = command(f"resume={folder.name.removeprefix('run_')}", f"paths.outputs={stopped}", f"paths.cache={cache}")
     assert done.returncode == 0, done.stderr
-    assert same(weights(tmp_path / "whole", whole.run_id), weights(stopped, run.info.run_id))
+    assert same(weights(outputs, unbroken.run_id), weights(stopped, run.info.run_id))
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
     assert len(list((stopped / "predictions").iterdir())) == 1
     finished = command(f"resume={folder.name.removeprefix('run_')}", f"paths.outputs={stopped}")

@@ -16,19 +16,17 @@ from seg.cli import quoted
 from seg.run import Result
 
 Runner = Callable[..., Result]
-
-
 TINY = (
     "debug=fast",
     "tracking=none",
     "model.channels=[8,16,32]",
     "model.strides=[2,2]",
     "trainer.workers=0",
+    "trainer.precision=fp32",  # auto measures for a second or two, and is another on another processor
+    "trainer.layout=contiguous",
     "data.folds=3",
     "predictions.dpi=72",
 )
-
-
 WHOLE = ("trainer.ema=0.9", "tracking.every_steps=3")
 
 
