@@ -175,6 +175,7 @@ def test_lines_of_a_long_first_epoch_come_soon_and_then_each_minute(
 
 def test_early_stopping_waits_for_validations(tiny: Runner, tmp_path: Path) -> None:
     wait = ("trainer.max_epochs=9", "trainer.validate_every=2", "trainer.early_stopping=2", "optimizer.lr=0.0")
+    wait += ("trainer.steps_per_epoch=1",)
     result = tiny(*wait)  # nothing is learnt: the second validation is no better than the first
     assert history(tmp_path, result)["epoch"].iloc[-1] == 4
 
