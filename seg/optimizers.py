@@ -75,7 +75,7 @@ class Muon(AdamW):
         roots = torch.split(inverse_roots(grams, self.iterations), [len(update) for _, update in pairs])
         for (weight, update), root in zip(pairs, roots, strict=True):
             size = -lr * 0.2 * math.sqrt(update.shape[2])
-            weight.mul_(1 - lr * weight_decay).add_(root @ update, alpha=size)
+            weight.baddbmm_(root, update, beta=1 - lr * weight_decay, alpha=size)
 
 
 def _blocks(kernel: Tensor, weight: nn.Parameter, rows: int) -> Tensor:
