@@ -12,7 +12,7 @@ from seg.data import nifti
 from seg.data.cases import CaseSet, folder
 from seg.errors import DataError
 
-FORMAT = 1  # raised when the same settings make other volumes
+FORMAT = 2  # raised when the same settings make other volumes
 CLASSES = ("background", "lobe", "tail")
 SHAPE = np.array([44, 58, 42])
 SPACING_MM = np.array([1.0, 1.0, 1.5])
@@ -81,8 +81,8 @@ def _structure(
     ellipsoids = [(centre_mm + size * rng.uniform(-5, 5, 3), size * rng.uniform(7, 11, 3)) for _ in range(3)]
     depth = np.maximum.reduce([1 - _distance2(axes_mm, centre, radii) for centre, radii in ellipsoids])
     along, aside = _direction(rng), rng.uniform(2, 5) * _direction(rng)
-    path = [(t, centre_mm + 25 * t * along + np.sin(np.pi * t) * aside) for t in np.linspace(0, 1, 20)]
-    tube = np.logical_or.reduce([_distance2(axes_mm, point, 4 - 1.4 * t) < 1 for t, point in path])
+    path = [(t, centre_mm + size * (25 * t * along + np.sin(np.pi * t) * aside)) for t in np.linspace(0, 1, 20)]
+    tube = np.logical_or.reduce([_distance2(axes_mm, point, size * (4 - 1.4 * t)) < 1 for t, point in path])
     return depth + 0.2 * rough > 0, tube
 
 
