@@ -155,6 +155,17 @@ def test_a_loss_that_is_not_finite_names_step_and_cases(tiny: Runner, monkeypatc
         tiny()
 
 
+def test_a_processor_without_bf16_trains_in_fp32(tiny: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seg.engine.device._has_bf16", lambda _: False)
+    result = tiny("trainer.precision=auto", "trainer.max_epochs=1")
+    record = tmp_path / f"runs/run_{result.run_id[:8]}/record.jsonl"
+    params = {
+        key: v for line in record.read_text().splitlines() for key, v in json.loads(line).get("params", {}).items()
+    }
+    assert params["resolved.precision"] == "fp32"
+    assert np.isfinite(result.metrics["val_loss"])
+
+
 def test_lines_of_a_long_first_epoch_come_soon_and_then_each_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
