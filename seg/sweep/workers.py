@@ -212,7 +212,7 @@ class Workers:
         except KeyboardInterrupt:  # it reached a trial in this process before the trial could hear signals itself
             self.stopped = True
         except Exception as failure:  # of the launcher: a job that was killed, a queue that refused it
-            error = f"{error} ({type(failure).__name__}: {' '.join(str(failure).split())[:200]})"
+            error = f"{error} ({type(failure).__name__}: {' '.join(str(failure).split())[:400]})"
         return self._outcome(watch, error)
 
     def _outcome(self, watch: Watch, error: str) -> dict[str, Any]:
