@@ -30,7 +30,7 @@ def phantom(
 ) -> CaseSet:
     """The set in ``root``, made there first if nothing is there: ``cases`` volumes of about 44×58×42 voxels.
 
-    A lobed body and a thin tail growing out of it lie among unlabelled bodies and tubes of the same brightness, at a
+    A lobed body and a thin tail growing out of it lie among smaller, unlabelled copies of the same brightness, at a
     contrast near the noise, under a bias field; brightness, size and spacing differ from case to case, and every
     other case is stored in LPS+ order. So noise, context, scale and geometry must all be dealt with.
 
@@ -76,7 +76,10 @@ def volume(seed: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _structure(
     rng: np.random.Generator, axes_mm: Axes, rough: np.ndarray, centre_mm: np.ndarray, size: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (X, Y, Z) of a body, three merged ellipsoids with a rough surface, and of a bent tube out of it."""
+    """Masks (X, Y, Z) of a body, three merged ellipsoids with a rough surface, and of a bent tube out of it.
+
+    ``size`` scales both.
+    """
     centre_mm = centre_mm + rng.normal(0, 3, 3)
     ellipsoids = [(centre_mm + size * rng.uniform(-5, 5, 3), size * rng.uniform(7, 11, 3)) for _ in range(3)]
     depth = np.maximum.reduce([1 - _distance2(axes_mm, centre, radii) for centre, radii in ellipsoids])
