@@ -1,6 +1,7 @@
 """How every ``python -m seg.<verb>`` starts and ends: composed by Hydra, one message for an error, exit codes."""
 
 import errno
+import gc
 import os
 import posixpath
 import re
@@ -52,6 +53,7 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
         _compose_once()
+        gc.freeze()  # what imports made stays, and need not be searched for garbage
         try:
             hydra.main(config_path=str(CONF), config_name=root, version_base="1.3")(task)()
         except (HydraException, OmegaConfBaseException, YAMLError) as error:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from seg.checks import check
 from seg.cli import chosen_study, entry, known_keys
 from seg.config import OPTIONS, PLACES
-from seg.engine.allocator import keep_freed_memory
+from seg.engine.allocator import imports, keep_freed_memory
 from seg.errors import ConfigError
 from seg.rundir import RunFolders, find
 from seg.trial import Trial, current_trial
@@ -111,11 +111,12 @@ def train(
     Raises:
         SegError: of the kinds in seg.errors.
     """
-    from seg.console import log_of
-    from seg.engine.device import choose_device, choose_precision
-    from seg.engine.distributed import connect, disconnect, in_turn, join
-    from seg.material import describe, prepare_cases, read_material
-    from seg.seeding import seed_everything
+    with imports():
+        from seg.console import log_of
+        from seg.engine.device import choose_device, choose_precision
+        from seg.engine.distributed import connect, disconnect, in_turn, join
+        from seg.material import describe, prepare_cases, read_material
+        from seg.seeding import seed_everything
 
     world = join()
     log_of(trial, shown=world.leads)
@@ -129,15 +130,17 @@ def train(
             log.info("  device %s", device)
             if not cfg.check:
                 store = prepare_cases(cfg, material)
-        from seg.build import build_setup  # MONAI only now: a fault of the data is told without it
+        with imports():  # MONAI only now: a fault of the data is told without it
+            import torch._dynamo  # noqa: F401  every optimizer imports it, at its first step
+
+            from seg.build import build_setup
+            from seg.run import run
 
         seed_everything(cfg.seed, cfg.trainer.deterministic)
         setup = build_setup(cfg, material, {} if cfg.check else store, world, precision, trial)
         if cfg.check:
             log.info("check: no fault found, in the configuration and in %d cases.", len(material.cases.cases))
             return None
-        from seg.run import run
-
         return run(setup, name, options or {})
     finally:
         disconnect()
