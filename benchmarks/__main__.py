@@ -1,6 +1,7 @@
 """``python -m benchmarks``: every measurement, one after the other; or those named.
 
-``quality`` (trains for 10 and for 25 minutes) and ``compare`` (needs Chromium) run only by name. ``--avx2`` lets a
+``quality`` (trains for 10 and for 25 minutes), ``models`` (half an hour) and ``compare`` (needs Chromium) run only by
+name. ``--avx2`` lets a
 processor with AVX-512 compute as one without it. RESULTS.md keeps what was printed, and on what.
 """
 
@@ -10,7 +11,7 @@ import subprocess
 import sys
 
 QUICK = ("start", "cache", "loop", "memory", "augmentation", "attention", "panels", "statistics", "sweeps")
-BY_NAME = ("quality", "compare")
+BY_NAME = ("quality", "compare", "models")
 # PyTorch's own kernels, oneDNN's and MKL's; seg then takes float32, as on such a processor.
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
