@@ -1,7 +1,7 @@
 """``python -m benchmarks``: every measurement, one after the other; or those named.
 
 ``quality`` (trains for 10 and for 25 minutes), ``models`` (half an hour) and ``compare`` (needs Chromium) run only by
-name. ``--avx2`` lets a processor with AVX-512 compute as one without it. RESULTS.md keeps what was printed, and on what.
+name. ``--avx2`` lets a processor with AVX-512 compute as one without it. RESULTS.md keeps what was printed, and where.
 """
 
 import os
