@@ -15,7 +15,7 @@ from seg.config import CONF
 from seg.engine.allocator import keep_freed_memory
 
 OPTIMIZERS = ("muon", "adamw")
-TURNS, SECONDS = 8, 30  # short turns one after the other: the speed of a shared machine drifts from minute to minute
+TURNS, STEPS = 6, 10  # short turns one after the other: the speed of a shared machine drifts from minute to minute
 
 
 def main() -> None:
@@ -53,32 +53,31 @@ def measure(model: str, optimizer: str, folder: str) -> None:
         setup.loss(logits, label).backward()
 
     def loop() -> None:
-        fit(training, Budget(training.progress.step + 1, None, 10**9), batches, setup.loss, settings, hooks)
+        fit(training, Budget(training.progress.step + STEPS, None, 10**9), batches, setup.loss, settings, hooks)
 
-    works = {"forward and backward": forward_backward, "optimizer": training.optimizer.step, "loop": loop}
-    seconds = in_turns(works)
-    bare, step, whole = (float(np.median(seconds[name])) for name in works)
-    ratio = np.array(seconds["loop"]) / (np.array(seconds["forward and backward"]) + np.array(seconds["optimizer"]))
+    def bare() -> tuple[float, float]:
+        """Processor seconds of forward and backward, and of the optimizer."""
+        spent = [0.0, 0.0]
+        for _ in range(STEPS):
+            for part, work in enumerate((forward_backward, training.optimizer.step)):
+                spent[part] += seconds(work)
+        return spent[0], spent[1]
+
+    bare(), loop()
+    turns = np.array([(*bare(), seconds(loop)) for _ in range(TURNS)]) / STEPS
+    (both, step, whole), ratio = np.median(turns, axis=0), turns[:, 2] / turns[:, :2].sum(axis=1)
     print(f"{model}, {optimizer}, batch {plan.batch_size} of {plan.patch}, {way.name} {way.layout}, {way.device}")
     print(
-        f"  processor seconds a step: forward and backward {bare:.3f}, optimizer {step:.3f}, the run's step {whole:.3f}"
+        f"  processor seconds a step: forward and backward {both:.3f}, optimizer {step:.3f}, the run's step {whole:.3f}"
     )
-    print(f"  optimizer / forward and backward {step / bare:.3f}; run's step / both {np.median(ratio):.3f}", flush=True)
+    print(f"  optimizer / forward and backward {step / both:.3f}")
+    print(f"  run's step / both: median {np.median(ratio):.3f} ({ratio.min():.3f} to {ratio.max():.3f})", flush=True)
 
 
-def in_turns(works: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Processor seconds of each of ``works``, called in turns; the first turn does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    begin = time.perf_counter()
-    for turn in range(10 * TURNS):
-        if turn > TURNS and time.perf_counter() - begin > SECONDS:
-            break
-        for name, work in works.items():
-            start = time.process_time()
-            work()
-            if turn:
-                seconds[name].append(time.process_time() - start)
-    return seconds
+def seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 if __name__ == "__main__":

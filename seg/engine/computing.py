@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def fastest(
         return ways[0], f"{names[0]}: as given"
     holds_for = {"machine": machine(ways[0].device), "batch": list(batch), "ways": names, **about}
     key = hashlib.sha256(json.dumps(holds_for, sort_keys=True).encode()).hexdigest()[:16]
-    known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    known: dict[str, Any] = {}
+    with suppress(OSError, ValueError):  # none yet, or a damaged one: measured again
+        known = json.loads(kept.read_text())
     if key not in known:
         known[key] = holds_for | {"seconds": _measured(ways, network, batch)}
         atomic_write(kept, json.dumps(known, indent=1))

@@ -58,6 +58,9 @@ def test_a_measurement_is_made_once_for_a_machine_a_network_and_a_batch(network,
     monkeypatch.setattr(computing, "machine", lambda _: "another")
     choose()
     assert len(calls) == 4
+    (tmp_path / "kept.json").write_text("damaged")
+    choose()
+    assert len(calls) == 5
 
 
 def test_measuring_leaves_network_and_random_numbers_as_they_were(network, tmp_path):
