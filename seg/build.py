@@ -1,8 +1,10 @@
 """From the configuration to the objects of a run: its network and all that trains it and predicts with it."""
 
 import copy
+import json
 import logging
 import math
+import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +30,7 @@ from seg.evaluate import Predict
 from seg.losses import DeepSupervision
 from seg.material import Material, processes
 from seg.models import Network, insert_attention
-from seg.rundir import one_at_a_time
+from seg.rundir import find, one_at_a_time
 from seg.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -93,17 +95,28 @@ def computing(
 ) -> Precision:
     """The fastest precision and layout of those that the configuration leaves open, the same on every rank.
 
-    The attention block counts for nothing here, so that all arms of a study that differ in it compute alike.
+    A measurement holds for the model with any attention block, so that all arms of a study that differ in it compute
+    alike: the first to be measured decides. A resumed run computes as it began.
     """
     ways = ways_to_compute(precision, cfg.trainer.precision, cfg.trainer.layout)
+    file = find(Path(cfg.paths.outputs), cfg.resume).run / "config" / "computing.json" if cfg.resume else None
+    if file and file.exists():  # as it began, whatever a measurement would say now
+        began = json.loads(file.read_text())
+        ways = [
+            replace(precision, dtype=precision.dtype if began["precision"] != "fp32" else None, layout=began["layout"])
+        ]
     if cfg.check:
         return ways[0]
     best, why = ways[0], ""
     if world.leads:
         batch = (plan.batch_size // world.size, network.in_channels, *plan.patch)
-        with one_at_a_time(cache := Path(cfg.paths.cache)):
-            about = {"model": _plain(cfg.model), "classes": classes}
-            best, why = fastest(ways, network, batch, cache / "computing.json", about)
+        about = {"model": _plain(cfg.model), "classes": classes}
+        cache = Path(cfg.paths.cache)
+        try:
+            with one_at_a_time(cache):
+                best, why = fastest(ways, network, batch, cache / "computing.json", about)
+        except (OSError, sqlite3.Error) as error:  # a cache that may only be read, or a neighbour that measures long
+            why = f"{best.name} {best.layout}: no measurement can be kept in {cache} ({error})"
     number, why = from_leader((ways.index(best), why))
     log.info("  computes in %s", why)
     return ways[number]

@@ -113,12 +113,9 @@ def _note_inputs(run: Run, setup: Setup) -> None:
     """Writes configuration, split, fingerprint, plan and environment into the run's folder and the record."""
     folder, material = run.folders.run, setup.material
     packages = sorted(f"{d.name}=={d.version}" for d in distributions())
-    began = plain(setup.cfg)
-    began["trainer"]["layout"] = setup.precision.layout  # a resumed run computes as it began, and measures nothing
-    if setup.precision.dtype is None:
-        began["trainer"]["precision"] = setup.precision.name
     files = {
-        "config/config.yaml": OmegaConf.to_yaml(OmegaConf.create(began)),
+        "config/config.yaml": OmegaConf.to_yaml(OmegaConf.create(plain(setup.cfg))),
+        "config/computing.json": json.dumps({"precision": setup.precision.name, "layout": setup.precision.layout}),
         "data/split.json": material.split.to_json(),
         "data/fingerprint.json": material.fingerprint.to_json(),
         "data/plan.json": json.dumps(asdict(material.plan), indent=1),

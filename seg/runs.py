@@ -4,6 +4,7 @@ From Python, ``seg.runs.runs(Path("outputs"), study="attention")`` gives the sam
 """
 
 import glob
+import logging
 import re
 import sys
 import time
@@ -25,6 +26,8 @@ from seg.unsent import Journal
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 _FILTERS = ("run", "study", "sweep", "arm", "status", "dataset")
 _USUAL = ("name", "status", "arm", "trial", "seed", "fold", "best_val_dice", "test_dice", "test_hd95_mm", "seconds")
@@ -228,9 +231,15 @@ def _sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolders, State | N
     noted = {state.uri for state in here.values() if state and state.kind == "mlflow"}
     if (outputs / "mlflow.db").exists():
         noted.add(None)
-    if given:
-        noted.add(without_passwords(given))
-    return here, [Mlflow(address, outputs) for address in ([uri] if uri else sorted(noted, key=str))]
+    stores = [Mlflow(address, outputs) for address in ([uri] if uri else sorted(noted, key=str))]
+    if given and not uri and without_passwords(given) not in noted:
+        try:
+            stores.append(Mlflow(without_passwords(given), outputs))
+        except ConfigError as error:  # maybe of another project: no reason to hide the runs that are here
+            if not here:
+                raise
+            log.warning("%s Left out, since runs were found in %s.", error, outputs)
+    return here, stores
 
 
 def _local(folders: RunFolders, state: State) -> dict[str, Any]:

@@ -85,9 +85,17 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
 
 
 def as_begun(cfg: DictConfig, folders: RunFolders, places: Sequence[str]) -> DictConfig:
-    """The configuration that a run began with, to go on with it; ``places`` are where they are now."""
+    """The configuration that a run began with, to go on with it; ``places`` are where they are now.
+
+    Raises:
+        ConfigError: an earlier version began the run.
+    """
     old = OmegaConf.load(folders.run / "config" / "config.yaml")
     assert isinstance(old, DictConfig)
+    if "layout" not in old.trainer:
+        raise ConfigError(
+            f"Run {folders.run_id} was begun by an earlier version, with another budget and optimizer. Start a new run."
+        )
     for key in places:
         OmegaConf.update(old, key, OmegaConf.select(cfg, key))
     old.resume = folders.run_id

@@ -49,6 +49,9 @@ def test_the_budget_and_why(given: list[str], cases: int, steps: int | None, min
 def test_of_steps_and_minutes_the_first_to_end_ends_the_run_and_the_schedule() -> None:
     budget = Budget(steps=100, minutes=2.0, steps_per_epoch=10)
     by_steps, by_time = Progress(step=50, seconds=30.0), Progress(step=10, seconds=90.0)
+    assert (budget.clock_ends_first(by_steps), budget.clock_ends_first(by_time)) == (False, True)
+    assert budget.schedule_step(Progress(step=50, seconds=90.0)) == 0.5 * budget.schedule_steps, "by steps it repeats"
+    by_time.by_clock = True
     assert (budget.done(by_steps), budget.done(by_time)) == (0.5, 0.75)
     assert budget.schedule_step(by_time) == 0.75 * budget.schedule_steps
     assert budget.remaining_seconds(by_steps, speed=2.0) == 25

@@ -378,3 +378,15 @@ def test_the_command(
         verb.run()
     assert ended.value.code == 2
     assert "Did you mean 'test_dice'" in capsys.readouterr().err
+
+
+def test_a_server_of_another_project_that_is_down_does_not_hide_the_runs_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_run(tmp_path, "local", kind="none")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert runs(tmp_path)["name"].tolist() == ["local"]
+    assert "127.0.0.1:1" in caplog.text
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
+        runs(tmp_path / "elsewhere")

@@ -21,6 +21,7 @@ from seg.schedulers import advance
 
 TIMED_STEPS = 10_000  # a schedule over minutes is divided into so many parts
 _MEND = "Lower optimizer.lr, set trainer.clip_norm, or look at the cases with check=true. The last checkpoint is kept."
+_DECIDED = 10  # the step after which it is known whether minutes or steps end a run that has both
 _DICE_EVERY = 10  # steps between two looks at the training Dice, which costs about 2 % of a step
 
 
@@ -35,6 +36,7 @@ class Progress:
     validation_seconds: float = 0.0  # of the last validation: kept free at the end of a budget in minutes
     best: float | None = None  # highest validation Dice
     best_epoch: int | None = None
+    by_clock: bool = False  # the schedule follows the minutes of a budget that has steps, too
     ended: bool = False  # by a hook, before the budget was spent
     loss_sum: float = 0.0  # over the steps of the epoch under way
     loss_steps: int = 0
@@ -77,10 +79,17 @@ class Budget:
         return TIMED_STEPS if self.minutes is not None else self.steps or 0
 
     def schedule_step(self, progress: Progress) -> int:
-        """Where the schedule stands."""
+        """Where the schedule stands: by the clock only where that ends the run, so that another run repeats itself."""
         if self.minutes is None:
             return progress.step
-        return min(TIMED_STEPS, int(TIMED_STEPS * self.done(progress)))
+        by_steps = self.steps is not None and not progress.by_clock
+        done = progress.step / self.steps if by_steps and self.steps else self.done(progress)
+        return min(TIMED_STEPS, int(TIMED_STEPS * done))
+
+    def clock_ends_first(self, progress: Progress) -> bool:
+        """Whether, at the speed so far, the minutes will be over before the steps."""
+        whole = progress.seconds * (self.steps or 0) / progress.step
+        return self.minutes is not None and (self.steps is None or whole > self._seconds(progress))
 
     def spent(self, progress: Progress) -> bool:
         """Whether the run is over."""
@@ -154,6 +163,8 @@ def fit(
         progress.step += 1
         progress.lr = training.optimizer.param_groups[0]["lr"]
         progress.seconds = told[0][0]
+        if progress.step == _DECIDED:
+            progress.by_clock = budget.clock_ends_first(progress)
         advance(training.scheduler, budget.schedule_step(progress))
         hooks.on_step(progress, fmean(value for *_, value in told))
         if progress.step % budget.steps_per_epoch == 0 or budget.spent(progress):

@@ -60,14 +60,14 @@ class SmallMaps(nn.Module):
     out differs from run to run and may be NaN. tests/models/test_contract.py holds every such map against float32.
     """
 
-    def forward(self, input: Tensor, *more: Any) -> Tensor:  # noqa: A002  the name PyTorch gives it
+    def forward(self, input: Tensor, *more: Any, **named: Any) -> Tensor:  # noqa: A002  the name PyTorch gives it
         """As the convolution's own."""
         kernel: tuple[int, ...] = self.kernel_size  # type: ignore[assignment]
         strided = self.stride[-1] > 1  # type: ignore[index]
         small = any(map(operator.lt, input.shape[2:], kernel)) or (strided and input.shape[-1] < 2 * kernel[-1])
         wrong = small and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False) if wrong else nullcontext():
-            result: Tensor = super().forward(input.float() if wrong else input, *more)
+            result: Tensor = super().forward(input.float() if wrong else input, *more, **named)
         return result
 
 
