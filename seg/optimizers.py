@@ -38,7 +38,7 @@ class Muon(AdamW):
     ) -> None:
         if min(iterations, rows) < 1:
             raise ValueError(f"iterations is {iterations} and rows is {rows}; Muon needs at least 1 of both")
-        super().__init__(params, lr=lr, weight_decay=weight_decay)
+        super().__init__(params, lr=lr, weight_decay=weight_decay, foreach=True)
         self.momentum, self.iterations, self.rows = momentum, iterations, rows
 
     @torch.no_grad()

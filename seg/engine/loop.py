@@ -153,6 +153,7 @@ def fit(
     progress = training.progress
     begin = time.perf_counter() - progress.seconds
     epoch_begin, epoch_step = time.perf_counter(), progress.step
+    training.model.train()
     while not (progress.ended or budget.spent(progress)):
         value, fault = _gradients(training, [next(batches) for _ in range(settings.accumulate)], loss, settings)
         # One exchange a step: all processes share rank 0's clock, and stop together.
@@ -180,7 +181,6 @@ def _gradients(
 ) -> tuple[float, str | None]:
     """Gradients of one optimizer step over ``batches``; returns the mean loss of this process, and what is wrong."""
     progress, device, fault = training.progress, settings.precision.device, None
-    training.model.train()
     total = 0.0
     for number, batch in enumerate(batches, 1):
         image = batch["image"].to(device, non_blocking=True)
@@ -203,10 +203,12 @@ def _gradients(
 def _update(training: Training, settings: Settings) -> None:
     """One optimizer step with the gradients at hand."""
     training.scaler.unscale_(training.optimizer)
-    largest = math.inf if settings.clip_norm is None else settings.clip_norm
-    norm = nn.utils.clip_grad_norm_(training.network.parameters(), largest)
+    weights = list(training.network.parameters())
+    norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
     if not training.scaler.is_enabled() and not norm.isfinite():  # the scaler skips such a step by itself
         raise SegError(f"The gradient is not finite at step {training.progress.step + 1}. {_MEND}")
+    if settings.clip_norm is not None and norm > settings.clip_norm:
+        nn.utils.clip_grads_with_norm_(weights, settings.clip_norm, norm)
     training.scaler.step(training.optimizer)
     training.scaler.update()
     training.optimizer.zero_grad(set_to_none=True)
