@@ -103,8 +103,8 @@ def batches(
 
     Step ``s`` holds the samples ``s * batch_size + i``; each training process takes its own run of them.
 
-    ``workers`` loader processes feed a GPU best. 0 loads in this process, which costs half as much (nothing crosses from
-    process to process) and suits training on the CPU: in a thread where the network leaves a core to it, otherwise
+    ``workers`` loader processes feed a GPU best. 0 loads in this process, which costs half as much (nothing crosses
+    from process to process) and suits training on the CPU: in a thread where the network leaves a core to it, otherwise
     between two steps. A thread that has to share a core holds up all threads of the network: up to 8 % of a step.
 
     Returns:
