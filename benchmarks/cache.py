@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from benchmarks.data import options
-from seg.config import CONF
+from seg.config.schema import CONF
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", overrides=overrides)
         import seg.data.preprocess  # noqa: F401  its import is not what is measured
-        from seg.material import prepare_cases, read_material
+        from seg.engine.cases import prepare_cases, read_material
 
         start = time.perf_counter()
         material = read_material(cfg)

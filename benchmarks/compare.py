@@ -23,14 +23,14 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import ndimage
 
-from seg.atomic import atomic_write
 from seg.data.cases import CaseSet, class_indices
 from seg.data.fingerprint import fingerprint
 from seg.data.nifti import read_header, read_label, write_label
 from seg.data.phantom import phantom
+from seg.files import atomic_write
 from seg.metrics import score_case
-from seg.rundir import Process, RunFolders, State, claim, write_state
-from seg.unsent import Journal
+from seg.records.folder import Process, RunFolders, State, claim, write_state
+from seg.records.pending import Journal
 
 CASES, RUNS, LOADS = 60, 12, 7
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from seg.config import CONF
+from seg.config.schema import CONF
 from seg.engine.allocator import keep_freed_memory
 
 OPTIMIZERS = ("muon", "adamw")
@@ -27,11 +27,11 @@ def main() -> None:
 
 
 def measure(model: str, optimizer: str, folder: str) -> None:
-    from seg.build import build_setup, training_batches
+    from seg.engine.build import build_setup, training_batches
+    from seg.engine.cases import prepare_cases, read_material
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World
     from seg.engine.loop import Budget, Hooks, Settings, fit
-    from seg.material import prepare_cases, read_material
 
     chosen = [f"model={model}", f"optimizer={optimizer}", f"paths.outputs={folder}", "tracking=none", "data.fold=all"]
     with initialize_config_dir(str(CONF), version_base="1.3"):

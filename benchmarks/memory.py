@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from hydra import compose, initialize_config_dir
 
-from seg.config import CONF
+from seg.config.schema import CONF
 from seg.engine.allocator import keep_freed_memory
 
 SIDE, CLASSES, STEPS = 256, 8, 6
@@ -65,12 +65,12 @@ def write_cases(root: Path) -> None:
 
 def main() -> None:
     keep_freed_memory()
-    from seg.build import build_setup, training_batches
     from seg.data.preprocess import restore
+    from seg.engine.build import build_setup, training_batches
+    from seg.engine.cases import prepare_cases, read_material
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World
     from seg.engine.loop import Budget, Hooks, Settings, fit
-    from seg.material import prepare_cases, read_material
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "boxes"

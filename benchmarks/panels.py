@@ -1,4 +1,4 @@
-"""Four-panel pictures by seg.report against matplotlib's savefig of the same picture at the same size in pixels.
+"""Four-panel pictures by seg.pages against matplotlib's savefig of the same picture at the same size in pixels.
 
 ``python benchmarks/panels.py`` prints the median seconds of each and the ratio. Of matplotlib only savefig is timed,
 not the making of the figure; on our side the whole of ``panel`` counts, the write to disk included.
@@ -19,8 +19,8 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks.timing import median_seconds
-from seg.report.panels import panel
-from seg.report.picture import ERROR_COLORS, HEADINGS, Picture, class_colors, error_codes
+from seg.pages.panels import panel
+from seg.pages.picture import ERROR_COLORS, HEADINGS, Picture, class_colors, error_codes
 
 REPEATS = 15
 

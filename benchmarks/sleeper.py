@@ -9,10 +9,10 @@ import psutil
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from seg.atomic import atomic_write
-from seg.cli import entry
-from seg.rundir import claim
-from seg.trial import current_trial
+from seg.config.command import entry
+from seg.files import atomic_write
+from seg.records.folder import claim
+from seg.sweep.trial import current_trial
 
 
 def main(cfg: DictConfig) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.timing import median_seconds
-from seg.report.figures import write_figures
-from seg.report.statistics import Analysis, analyse
-from seg.report.tables import write_tables
+from seg.study.analysis import Analysis, analyse
+from seg.study.figures import write_figures
+from seg.study.tables import write_tables
 
 REPEATS = 5
 

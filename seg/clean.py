@@ -12,10 +12,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from seg.cli import entry
+from seg.config.command import entry
 from seg.errors import ConfigError
-from seg.mlflow_store import Mlflow
-from seg.rundir import OWNER, RunFolders, State, claimed, empty, find, owner, read_state
+from seg.records.folder import OWNER, RunFolders, State, claimed, empty, find, owner, read_state
+from seg.records.mlflow import Mlflow
 
 
 def main(cfg: DictConfig) -> None:

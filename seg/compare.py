@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from seg.atomic import atomic_write
-from seg.cli import entry
-from seg.config import build
+from seg.config.command import entry
+from seg.config.schema import build
 from seg.errors import ConfigError, DataError, few, together
-from seg.rundir import RunFolders, claimed, find
-from seg.tested import ScoredRun, differences, facts_of, grouped, labels, ui_commands
+from seg.files import atomic_write
+from seg.records.folder import RunFolders, claimed, find
+from seg.records.scored import ScoredRun, differences, facts_of, grouped, labels, ui_commands
 
 if TYPE_CHECKING:
     from seg.data.cases import CaseSet
-    from seg.report.compare import Column, Measure, Page
+    from seg.pages.compare import Column, Measure, Page
 
 
 def main(cfg: DictConfig) -> None:
@@ -77,7 +77,7 @@ def compare(
         ConfigError: the page cannot be made so.
         DataError: something of the runs is missing or was changed, or they are of different data sets.
     """
-    from seg.report.compare import View, compare_page
+    from seg.pages.compare import View, compare_page
 
     runs = [ScoredRun(one) for one in folders]
     together(DataError, [run.fault for run in runs if run.fault])
@@ -169,7 +169,7 @@ def case_set(runs: Sequence[ScoredRun], root: str | None) -> "CaseSet":
 
 def columns(groups: Sequence[Sequence[ScoredRun]]) -> "list[Column]":
     """What the page is told of each group of runs."""
-    from seg.report.compare import Column, Record
+    from seg.pages.compare import Column, Record
 
     return [
         Column(
@@ -185,7 +185,7 @@ def columns(groups: Sequence[Sequence[ScoredRun]]) -> "list[Column]":
 
 def measures(runs: Sequence[ScoredRun]) -> "list[Measure]":
     """Dice, and what else all runs have; NSD only where its tolerance is the same in all."""
-    from seg.report.compare import Measure
+    from seg.pages.compare import Measure
 
     numbers = [row for run in runs for by_class in run.scores.values() for row in by_class.values()]
     tolerances = {row.get("nsd_tolerance_mm") for run in runs for row in run.rows}

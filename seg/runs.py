@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from seg.atomic import atomic_write
-from seg.cli import entry
-from seg.config import nearest, without_passwords
+from seg.config.command import entry
+from seg.config.schema import nearest, without_passwords
 from seg.errors import ConfigError
-from seg.live import PLAIN
-from seg.mlflow_store import PARENT, Mlflow, address_given
-from seg.rundir import RunFolders, State, claimed, read_state
-from seg.unsent import Journal
+from seg.files import atomic_write
+from seg.records.folder import RunFolders, State, claimed, read_state
+from seg.records.live import PLAIN
+from seg.records.mlflow import PARENT, Mlflow, address_given
+from seg.records.pending import Journal
 
 if TYPE_CHECKING:
     import pandas as pd

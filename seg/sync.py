@@ -4,11 +4,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from seg.cli import entry
+from seg.config.command import entry
 from seg.errors import ConfigError
-from seg.mlflow_store import Mlflow
-from seg.rundir import claimed, find, read_state
-from seg.unsent import Journal
+from seg.records.folder import claimed, find, read_state
+from seg.records.mlflow import Mlflow
+from seg.records.pending import Journal
 
 
 def main(cfg: DictConfig) -> None:

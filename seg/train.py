@@ -13,16 +13,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from seg.checks import check
-from seg.cli import chosen_study, entry, known_keys
-from seg.config import OPTIONS, PLACES
+from seg.config.command import chosen_study, entry, known_keys
+from seg.config.rules import check
+from seg.config.schema import OPTIONS, PLACES
 from seg.engine.allocator import imports, keep_freed_memory
 from seg.errors import ConfigError
-from seg.rundir import RunFolders, find
-from seg.trial import Trial, current_trial
+from seg.records.folder import RunFolders, find
+from seg.sweep.trial import Trial, current_trial
 
 if TYPE_CHECKING:
-    from seg.run import Result
+    from seg.engine.run import Result
 
 log = logging.getLogger("seg.train")
 
@@ -120,11 +120,11 @@ def train(
         SegError: of the kinds in seg.errors.
     """
     with imports():
-        from seg.console import log_of
+        from seg.engine.cases import describe, prepare_cases, read_material
+        from seg.engine.console import log_of
         from seg.engine.device import choose_device, choose_precision
         from seg.engine.distributed import connect, disconnect, in_turn, join
-        from seg.material import describe, prepare_cases, read_material
-        from seg.seeding import seed_everything
+        from seg.engine.seeding import seed_everything
 
     world = join()
     log_of(trial, shown=world.leads)
@@ -141,8 +141,8 @@ def train(
         with imports():  # MONAI only now: a fault of the data is told without it
             import torch._dynamo  # noqa: F401  every optimizer imports it, at its first step
 
-            from seg.build import build_setup
-            from seg.run import run
+            from seg.engine.build import build_setup
+            from seg.engine.run import run
 
         seed_everything(cfg.seed, cfg.trainer.deterministic)
         setup = build_setup(cfg, material, {} if cfg.check else store, world, precision, trial)

@@ -45,7 +45,7 @@ def tiny(phantom_root: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
 
     from seg.train import train
 
-    monkeypatch.setattr("seg.record.curves", lambda *_: [])
+    monkeypatch.setattr("seg.engine.results.curves", lambda *_: [])
 
     def run(*overrides: str, name: str = "tiny", outputs: Path = tmp_path) -> Any:
         result = train(composed(*TINY, *arguments(phantom_root, outputs, cache), *overrides), name)
@@ -77,7 +77,7 @@ def whole(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory, cache: P
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new ``mlflow.db``, to be copied into outputs: making one takes MLflow seconds."""
-    from seg.mlflow_store import Mlflow
+    from seg.records.mlflow import Mlflow
 
     outputs = tmp_path_factory.mktemp("mlflow")
     Mlflow(None, outputs, create=True)

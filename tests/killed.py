@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 _FORKING = """
 import json, os, sys
-import seg.mlflow_store
+import seg.records.mlflow
 import mlflow
 for line in sys.stdin:
     code, arguments = json.loads(line)

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg import clean
 from seg.errors import ConfigError
-from seg.rundir import Process, RunFolders, State, claim, write_state
+from seg.records.folder import Process, RunFolders, State, claim, write_state
 
 IDS = [letter * 32 for letter in "abcd"]
 

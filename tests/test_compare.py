@@ -17,9 +17,9 @@ from seg.compare import as_text, main
 from seg.data.cases import CaseSet, folder
 from seg.data.nifti import write_volume
 from seg.errors import ConfigError, DataError
-from seg.rundir import RunFolders
-from seg.tested import ScoredRun, labels, ui_commands
-from seg.unsent import Journal
+from seg.records.folder import RunFolders
+from seg.records.pending import Journal
+from seg.records.scored import ScoredRun, labels, ui_commands
 
 
 def config(outputs: Path, **given: Any) -> DictConfig:
@@ -171,7 +171,7 @@ def test_a_page_that_cannot_fit_is_an_error(
     run: Callable[..., RunFolders], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("a")
-    monkeypatch.setattr("seg.report.compare.pack", lambda *_: None)
+    monkeypatch.setattr("seg.pages.compare.pack", lambda *_: None)
     with pytest.raises(ConfigError, match=r"do not fit into 30 MB.*max_mb"):
         main(config(tmp_path, runs=["a"]))
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from training import TINY, WHOLE, Runner, arguments, command, composed, history, same, series, weights, where
 
+from seg.engine.run import Result
 from seg.errors import ConfigError, DataError, InterruptedRunError
-from seg.run import Result
 from seg.train import resumed, train
 
 

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from seg import mlflow_store
 from seg import runs as verb
 from seg.errors import ConfigError
-from seg.live import filed
-from seg.mlflow_store import Mlflow
+from seg.records import mlflow as mlflow_store
+from seg.records.live import filed
+from seg.records.mlflow import Mlflow
+from seg.records.record import Tracker, open_tracker
 from seg.runs import arranged, runs
-from seg.tracking import Tracker, open_tracker
 
 METRICS = ("dice", "iou", "precision", "recall", "nsd", "hd95_mm", "assd_mm", "volume_difference_ml")
 
@@ -37,7 +37,7 @@ def make_run(
     status: str = "FINISHED",
     parent: str | None = None,
 ) -> Tracker:
-    """A run as seg.record leaves it, without the training."""
+    """A run as seg.engine.results leaves it, without the training."""
     tracker = open_tracker(kind, outputs=outputs, uri=None, experiment=experiment, run_name=name, parent_run_id=parent)
     own = {"run_id": tracker.run_id, "run_id_short": tracker.folders.short, "study": experiment.split("/")[-1]}
     tracker.set_tags(own | {"predictions": tracker.folders.predictions} | (tags or {}))
@@ -205,7 +205,7 @@ def test_more_runs_than_a_page_of_mlflow(outputs: Path, monkeypatch: pytest.Monk
 OPEN_AND_DIE = """
 import os, sys
 from pathlib import Path
-from seg.tracking import open_tracker
+from seg.records.record import open_tracker
 tracker = open_tracker(sys.argv[2], outputs=Path(sys.argv[1]), uri=None, experiment="phantom/dead", run_name="dies")
 tracker.set_tags({"study": "dead"})
 while tracker._courier and tracker._courier.journal.first():

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg import sync
 from seg.errors import ConfigError
-from seg.rundir import Process, RunFolders, State, claim, read_state, write_state
-from seg.unsent import Journal
+from seg.records.folder import Process, RunFolders, State, claim, read_state, write_state
+from seg.records.pending import Journal
 
 
 class FakeMlflow:

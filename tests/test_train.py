@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 from training import TINY, WHOLE, Runner, arguments, command, composed, history, same, weights
 
-from seg.console import Display
+from seg.engine.console import Display
 from seg.engine.loop import Budget, Progress
+from seg.engine.run import Result
 from seg.errors import SegError
-from seg.run import Result
-from seg.tested import choices
+from seg.records.scored import choices
 from seg.train import run_name
 
 
@@ -170,7 +170,7 @@ def test_lines_of_a_long_first_epoch_come_soon_and_then_each_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("seg.console.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("seg.engine.console.time", SimpleNamespace(monotonic=lambda: now[0]))
     caplog.set_level("INFO")
     display, said = Display(Budget(1000, None, 1000)), []
     for step in range(1, 81):  # four seconds each

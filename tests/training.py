@@ -12,8 +12,8 @@ import torch
 from composing import composed as as_hydra_does
 from omegaconf import DictConfig
 
-from seg.cli import quoted
-from seg.run import Result
+from seg.config.command import quoted
+from seg.engine.run import Result
 
 Runner = Callable[..., Result]
 TINY = (

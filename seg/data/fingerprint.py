@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from seg.atomic import atomic_write, sha256
 from seg.data import nifti
 from seg.data.cases import Case, CaseSet
 from seg.errors import DataError, together
+from seg.files import atomic_write, sha256
 
 FORMAT = 2  # raised when CasePrint or the checks change, so that every case is read anew
 QUANTILES = 100

@@ -12,8 +12,8 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from seg.atomic import atomic_write
 from seg.errors import DataError, times
+from seg.files import atomic_write
 
 WHOLE_TOLERANCE = 1e-4  # a label stored as float with a scale factor misses its whole number by rounding
 SUFFIXES = (".nii.gz", ".nii")

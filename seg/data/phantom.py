@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from seg.atomic import atomic_folder
 from seg.data import nifti
 from seg.data.cases import CaseSet, folder
 from seg.errors import DataError
+from seg.files import atomic_folder
 
 FORMAT = 2  # raised when the same settings make other volumes
 CLASSES = ("background", "lobe", "tail")

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from seg.atomic import atomic_folder
 from seg.data.cases import Case, CaseSet, class_indices
 from seg.data.fingerprint import Fingerprint, digest
 from seg.data.nifti import from_ras, read_image, read_label, spacing_mm, to_ras
 from seg.data.plan import ChannelNorm, Plan
+from seg.files import atomic_folder
 
 FORMAT = 1  # of a cache entry: raised whenever the same settings would give other arrays
 ANISOTROPY = 3.0  # largest over smallest spacing above which the coarse axis is resampled apart

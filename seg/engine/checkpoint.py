@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from seg.atomic import atomic
 from seg.engine.loop import Progress, Training
+from seg.engine.seeding import random_state, set_random_state
 from seg.errors import DataError
-from seg.seeding import random_state, set_random_state
+from seg.files import atomic
 
 
 def save(path: Path, training: Training) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seg.atomic import atomic_write
 from seg.engine.device import Precision, machine
+from seg.files import atomic_write
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the dimensions of a kernel
 _TURNS, _SECONDS = 5, 1.5  # a measurement ends with the first of them, after one turn at least

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from seg.config import flat, nearest
+from seg.config.schema import flat, nearest
 
 Overrides = dict[str, Any]
 WHERE = "hydra.sweeper.study"

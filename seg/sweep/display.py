@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from seg.console import clock, terminal
+from seg.engine.console import clock, terminal
 from seg.sweep.ledger import Ledger, Trial
 from seg.sweep.plan import Plan
 from seg.sweep.workers import Workers

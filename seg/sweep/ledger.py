@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from seg.config import without_passwords
-from seg.rundir import SILENT, Process
+from seg.config.schema import without_passwords
+from seg.records.folder import SILENT, Process
 from seg.sweep import plots, rows
 from seg.sweep.entries import Job, entry, grid_points, starts
 from seg.sweep.samplers import PerTrial, Settings, check, choose, make_sampler, quiet

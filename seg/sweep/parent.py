@@ -13,17 +13,17 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from seg.atomic import atomic_write
-from seg.config import without_passwords
-from seg.console import print_lines
+from seg.config.schema import without_passwords
+from seg.engine.console import print_lines
 from seg.errors import ConfigError, InterruptedRunError
-from seg.mlflow_store import NOTE
-from seg.provenance import common_tags
-from seg.rundir import RunFolders, find, read_state
-from seg.studies import Asked, report
+from seg.files import atomic_write
+from seg.records.folder import RunFolders, find, read_state
+from seg.records.mlflow import NOTE
+from seg.records.provenance import common_tags
+from seg.records.record import Tracker, open_tracker
+from seg.report import Asked, report
 from seg.sweep.ledger import Ledger
 from seg.sweep.plan import Plan
-from seg.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)
 _DROPPED = ("paths", "tracking", "check", "resume", "arm")  # of a winner's configuration: not what made it win

@@ -14,11 +14,11 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from seg.checks import check
-from seg.cli import chosen_study, known_keys
-from seg.config import PLACES, config_hash, flat, nearest
+from seg.config.command import chosen_study, known_keys
+from seg.config.rules import check
+from seg.config.schema import PLACES, config_hash, flat, nearest
 from seg.errors import ConfigError, together
-from seg.studies import changes
+from seg.report import changes
 from seg.sweep.entries import Job, starts
 from seg.sweep.space import Space, grid, read_space
 from seg.sweep.study import Study, check_arms, identity, read_study

@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from seg.atomic import atomic, atomic_write
+from seg.files import atomic, atomic_write
 from seg.sweep import rows
 from seg.sweep.samplers import quiet
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from seg.config import without_passwords
+from seg.config.schema import without_passwords
 from seg.errors import ConfigError, SegError, together
 from seg.sweep.samplers import Settings, changes, make_pruner
 from seg.sweep.space import Space

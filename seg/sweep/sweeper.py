@@ -21,18 +21,18 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from seg.atomic import atomic_write
-from seg.console import log_to
+from seg.engine.cases import Material, processes, read_material
+from seg.engine.console import log_to
 from seg.errors import ConfigError, InterruptedRunError, SegError
-from seg.material import Material, processes, read_material
-from seg.rundir import Process, one_at_a_time
+from seg.files import atomic_write
+from seg.records.folder import Process, one_at_a_time
+from seg.records.record import experiment_name
 from seg.sweep.display import Display
 from seg.sweep.ledger import Ledger, Settings, Trial
 from seg.sweep.parent import Parent, open_parent, unfinished
 from seg.sweep.plan import Plan, differences, make_plan
 from seg.sweep.samplers import check
 from seg.sweep.workers import OWNER, Desk, Order, Workers
-from seg.tracking import experiment_name
 
 log = logging.getLogger(__name__)
 _LOCAL = ("basic", "submitit_local", "joblib")  # launchers whose trials run on this machine

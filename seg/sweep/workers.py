@@ -19,9 +19,9 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
+from seg.records.record import add_to_record
 from seg.sweep.ledger import Ledger, Trial
-from seg.tracking import add_to_record
-from seg.trial import TOKEN, Assignment, Watch
+from seg.sweep.trial import TOKEN, Assignment, Watch
 
 log = logging.getLogger(__name__)
 _LOOK, _BEAT, _ORPHANS = 0.02, 60.0, 30.0  # seconds between two looks at the trials, two signs of life, two searches

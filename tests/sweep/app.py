@@ -14,11 +14,11 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from seg.atomic import atomic_write
-from seg.cli import entry
+from seg.config.command import entry
 from seg.errors import ConfigError, InterruptedRunError, SegError
-from seg.rundir import claim
-from seg.trial import current_trial
+from seg.files import atomic_write
+from seg.records.folder import claim
+from seg.sweep.trial import current_trial
 
 
 def stop(*_: object) -> None:

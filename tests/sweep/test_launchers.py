@@ -9,7 +9,7 @@ import pytest
 from slurm import Slurm, cluster, missing
 from test_sweeper import Sweeps, until
 
-from seg.material import processes
+from seg.engine.cases import processes
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from seg.errors import ConfigError
-from seg.rundir import Process
+from seg.records.folder import Process
 from seg.sweep import ledger as module
 from seg.sweep.ledger import Job, Ledger, Settings, Trial
 from seg.sweep.space import Space, read_space

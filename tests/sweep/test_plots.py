@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
-from seg.rundir import Process
+from seg.records.folder import Process
 from seg.sweep import plots
 from seg.sweep.ledger import Job, Ledger, Settings
 from seg.sweep.space import read_space

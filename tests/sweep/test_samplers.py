@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from seg.errors import ConfigError
-from seg.rundir import Process
+from seg.records.folder import Process
 from seg.sweep import samplers
 from seg.sweep.entries import grid_points
 from seg.sweep.ledger import Ledger, Settings, Trial

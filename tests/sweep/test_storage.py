@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from seg.errors import ConfigError, SegError
-from seg.rundir import Process
+from seg.records.folder import Process
 from seg.sweep import storage
 from seg.sweep.ledger import Job, Ledger, Settings
 from seg.sweep.space import Space, read_space

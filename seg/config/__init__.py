@@ -1,0 +1,1 @@
+"""Sections and the rules between them; how every command starts."""

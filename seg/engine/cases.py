@@ -1,0 +1,75 @@
+"""From the configuration to the data of a run; without PyTorch until volumes are prepared, so faults are told soon."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from seg.config.schema import build
+from seg.data.cases import CaseSet
+from seg.data.fingerprint import Fingerprint, fingerprint
+from seg.data.plan import Plan, make_plan
+from seg.data.splits import Split, load_split, make_split
+
+if TYPE_CHECKING:
+    from seg.data.preprocess import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the ``data`` section stands for."""
+
+    cases: CaseSet
+    fingerprint: Fingerprint  # of all cases
+    split: Split
+    plan: Plan
+
+
+def read_material(cfg: DictConfig) -> Material:
+    """Finds the cases, reads and checks every file once, splits them by patient and decides every ``auto``.
+
+    Raises:
+        DataError: with every fault of every file.
+        ConfigError: the split or the plan cannot be made so.
+    """
+    d, cache = cfg.data, Path(cfg.paths.cache)
+    cases: CaseSet = build(d.cases, root=d.root, name=d.name, patient=d.patient)
+    prints = fingerprint(cases, cache, workers=processes())
+    if d.split_file:
+        split = load_split(Path(d.split_file), prints, fold=d.fold)
+    else:
+        split = make_split(prints, fold=d.fold, folds=d.folds, test_fraction=d.test_fraction, seed=d.split_seed)
+    # The plan is made without the test part: no number of it may reach the training.
+    tested = set(split.test)
+    seen = prints.of([case.id for case in cases.cases if case.id not in tested])
+    plain: Any = OmegaConf.to_container(d, resolve=True)
+    options = {key: plain[key] for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")}
+    return Material(cases, prints, split, make_plan(seen, cases.channels, dims=cfg.dims, **options))
+
+
+def prepare_cases(cfg: DictConfig, material: Material) -> "Store":
+    """Every case, prepared once into the cache that all runs share."""
+    from seg.data.preprocess import prepare
+
+    return prepare(material.cases, material.fingerprint, material.plan, Path(cfg.paths.cache), workers=processes())
+
+
+def processes() -> int:
+    """Processors this process may use, at most 8."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, there)
+
+
+def describe(material: Material, extra: Mapping[str, Any] | None = None) -> None:
+    """Logs what a run will work on and what every ``auto`` became; ``extra`` goes with each line."""
+    split, cases = material.split, material.cases
+    sizes = f"{len(split.train)} for training, {len(split.val)} for validation, {len(split.test)} for the test"
+    log.info("%s: %d cases, %s; classes %s", cases.name, len(cases.cases), sizes, ", ".join(cases.names), extra=extra)
+    for line in material.plan.reasons:
+        log.info("  %s", line, extra=extra)

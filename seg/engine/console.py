@@ -1,0 +1,188 @@
+"""What a user sees while a run goes on: a progress bar in a terminal, plain lines elsewhere, a summary at the end."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from seg import metrics
+from seg.engine.loop import Budget
+from seg.engine.loop import Progress as State
+from seg.sweep.trial import Trial
+
+log = logging.getLogger(__name__)
+SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
+_OURS = "seg"  # name of the handlers set here
+_ANNOUNCED_AFTER = 3.0  # seconds from the first step until a run says how long it will take
+_PLAIN_EVERY = (10.0, 60.0)  # seconds between two plain lines within an epoch: at first, and later
+
+
+class Display:
+    """The progress of one run. Silent where ``shown`` is false: on every rank but the first.
+
+    Without ``live`` in lines of the log only, as in a sweep's trial, whose terminal is the sweep's.
+    """
+
+    def __init__(self, budget: Budget, shown: bool = True, live: bool = True) -> None:
+        self.budget = budget
+        self.console = terminal()
+        self.shown = shown
+        self.live = shown and live and self.console.is_terminal
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(None),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("training", total=1.0, numbers="")
+        self.dice: tuple[str, float] | None = None  # of the last epoch: of the validation where there is one
+        self.announced = False  # how long it will take
+        self._first: tuple[float, int] | None = None
+        self._gap, self._due = _PLAIN_EVERY[0], 0.0  # of plain lines: the first comes after the first step
+
+    def __enter__(self) -> "Display":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def step(self, state: State, loss: float) -> None:
+        """After each optimizer step."""
+        if not self.shown:
+            return
+        now = time.monotonic()
+        self._first = self._first or (now, state.step)
+        speed = (state.step - self._first[1]) / max(1e-9, now - self._first[0])
+        left = self.budget.remaining_seconds(state, speed)
+        dice = "" if self.dice is None else f"  {self.dice[0]} dice {self.dice[1]:.4f}"
+        pace = f"  {speed:.2f} steps/s  {clock(left)} left" if speed else ""
+        numbers = f"step {state.step}  loss {loss:.3f}{dice}{pace}"
+        if not self.announced and speed and now - self._first[0] > _ANNOUNCED_AFTER:
+            self.announced = True
+            log.info("  %s", announcement(self.budget, state, speed))
+        if self.live:
+            self.bar.update(self.task, completed=min(1.0, self.budget.done(state)), numbers=numbers)
+        elif now >= self._due:
+            self._due, self._gap = now + self._gap, min(2 * self._gap, _PLAIN_EVERY[1])
+            log.info("  %s", numbers)
+
+    def epoch(self, numbers: dict[str, float]) -> None:
+        """After each epoch."""
+        self._due = time.monotonic() + self._gap
+        part = "val" if "val_dice" in numbers else "train"
+        if self.dice is None or part == "val" or self.dice[0] == "train":
+            self.dice = (part, numbers[f"{part}_dice"]) if f"{part}_dice" in numbers else self.dice
+        names = (
+            ("train_loss", "loss"),
+            ("train_dice", "train dice"),
+            ("val_loss", "val loss"),
+            ("val_dice", "val dice"),
+        )
+        parts = [f"{label} {numbers[key]:.4f}" for key, label in names if key in numbers]
+        if self.shown:
+            log.info(
+                "epoch %3d  %s  lr %.2g  %.1f s",
+                numbers["epoch"],
+                "  ".join(parts),
+                numbers["lr"],
+                numbers["epoch_seconds"],
+            )
+
+
+def announcement(budget: Budget, state: State, speed: float) -> str:
+    """How long the run will take at ``speed`` steps a second, and how to choose otherwise."""
+    left = budget.remaining_seconds(state, speed)
+    minutes, steps = (state.seconds + left) / 60, state.step + round(left * speed)
+    validations = "and the" if budget.steps == steps else "less the time of"
+    other = 30 if 5 < minutes < 20 else 10
+    return (
+        f"about {minutes:.{0 if minutes > 9 else 1}f} min for {steps} steps of {1 / speed:.2g} s, {validations} "
+        f"validations; trainer.max_minutes={other} makes it {other}"
+    )
+
+
+@cache
+def terminal() -> Console:
+    """The one console of bars, live tables and log lines: a line of another one would be drawn over."""
+    return Console(stderr=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``; ``--:--`` while unknown."""
+    if seconds == float("inf"):
+        return "--:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def log_to(*paths: Path, level: int = logging.INFO) -> None:
+    """Sends log lines of at least ``level`` to the terminal, and all of them to the files ``paths``.
+
+    Replaces what an earlier call set up; handlers of others are left alone.
+    """
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for handler in [handler for handler in root.handlers if handler.name == _OURS]:
+        root.removeHandler(handler)
+        handler.close()
+    screen: logging.Handler = logging.StreamHandler(sys.stderr)
+    if sys.stderr.isatty():
+        screen = RichHandler(console=terminal(), show_time=False, show_path=False, show_level=False)
+    screen.setLevel(level)
+    screen.addFilter(lambda line: not getattr(line, "file_only", False))
+    files = [logging.FileHandler(path) for path in paths]
+    for file in files:
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for handler in (screen, *files):
+        handler.name = _OURS
+        root.addHandler(handler)
+    for noisy in ("mlflow", "alembic", "urllib3", "matplotlib", "PIL", "hydra", "hydra_plugins"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def log_of(trial: Trial | None, *paths: Path, shown: bool = True) -> None:
+    """Sends a run's log lines to ``paths``; those of a sweep's trial to its folder too, and not to the terminal."""
+    if trial:
+        log_to(trial.folder / "log.txt", *paths, level=logging.CRITICAL)
+    else:
+        log_to(*paths, level=logging.INFO if shown else logging.WARNING)
+
+
+def print_summary(cases: pd.DataFrame, lines: Mapping[str, Any]) -> None:
+    """Prints the test scores with their spread over the cases, then ``lines`` as name and value."""
+    console = Console()
+    if not cases.empty:
+        scores = metrics.summary(cases)
+        title = f"Test scores of {cases['case'].nunique()} cases, mean ± SD"
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table.add_column("class", no_wrap=True)
+        for name in (*SHOWN.values(), "missed", "false"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name, row in scores.iterrows():
+            spread = {key: "" if math.isnan(row[f"{key}_sd"]) else f" ± {row[f'{key}_sd']:.3f}" for key in SHOWN}
+            cells = [f"{row[f'{key}_mean']:.3f}{spread[key]}" for key in SHOWN]
+            table.add_row(str(name), *cells, f"{row['missed']:.0f}", f"{row['false']:.0f}")
+        console.print(table)
+    print_lines(lines)
+
+
+def print_lines(lines: Mapping[str, Any]) -> None:
+    """Prints ``lines`` as name and value; none is broken, for they hold commands and addresses."""
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {value}")

@@ -1,0 +1,108 @@
+"""What a network reaches: quick numbers on the validation part, full scores and pictures on the test part."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seg.data.cases import CaseSet, class_indices
+from seg.data.nifti import read_image, read_label, spacing_mm, to_ras, write_label
+from seg.data.preprocess import Prepared, restore
+from seg.engine.distributed import World, gathered
+from seg.metrics import dice, score_case
+from seg.pages.panels import case_panels
+
+Predict = Callable[[nn.Module, np.ndarray], Tensor]
+"""(network, image (C,X,Y,Z) float32) → logits (K,X,Y,Z) on the same grid."""
+
+
+def validate(
+    network: nn.Module,
+    store: Mapping[str, Prepared],
+    ids: Sequence[str],
+    predict: Predict,
+    loss: nn.Module,
+    names: Sequence[str],
+    world: World,
+) -> dict[str, float]:
+    """Whole validation volumes ``ids`` on the prepared grid, shared out over the world.
+
+    Dice is taken per case and class and averaged over the cases; a case without the class and without a prediction
+    of it counts 1, as in seg.metrics. ``names`` are those of the foreground classes.
+
+    Returns:
+        val_dice (mean over classes), val_loss (the training loss of whole volumes), val_dice_<class>.
+    """
+    rows = []
+    for case in ids[world.rank :: world.size]:
+        prepared = store[case]
+        logits = predict(network, np.asarray(prepared.image))
+        label, pred = np.array(prepared.label), logits.max(0).indices.numpy()
+        value = float(loss(logits[None], torch.from_numpy(label)[None].long()))
+        rows.append([value, *(dice(pred == k, label == k, (1, 1, 1)) for k in range(1, len(names) + 1))])
+    table = np.array([row for part in gathered(rows) for row in part])
+    loss_value, *by_class = table.mean(0).tolist()
+    classes = {f"val_dice_{name}": value for name, value in zip(names, by_class, strict=True)}
+    return {"val_dice": float(np.mean(by_class)), "val_loss": loss_value} | classes
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where and how the test cases are written, scored and drawn."""
+
+    folder: Path  # the run's own: <case>.nii.gz and <case>_Slice_<nnn>.png
+    run: str  # beginning of the run id, for titles and tables
+    nsd_tolerance_mm: float
+    slices: str | int  # see seg.pages.panels.choose_slices
+    slice_axis: int  # of the RAS volume, across which the pictures cut
+    dpi: int
+
+
+def test(
+    network: nn.Module,
+    cases: CaseSet,
+    ids: Sequence[str],
+    store: Mapping[str, Prepared],
+    predict: Predict,
+    report: Report,
+    interrupted: Callable[[], None],
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """Predicts, scores and draws every test case ``ids``, each on the grid of its own input file.
+
+    ``interrupted`` is called before each and raises where the user asked to stop.
+
+    Returns:
+        One row per case and class, as in ``cases.csv``, and the pictures.
+    """
+    by_id = {case.id: case for case in cases.cases}
+    rows: list[dict[str, Any]] = []
+    pictures: list[Path] = []
+    for case in (by_id[name] for name in ids):
+        interrupted()
+        assert case.label is not None
+        prepared = store[case.id]
+        pred = restore(predict(network, np.asarray(prepared.image)), prepared.geometry)
+        write_label(report.folder / f"{case.id}.nii.gz", np.asarray(cases.values)[pred], like=case.images[0])
+        image, affine = read_image(case.images)
+        label = class_indices(read_label(case.label), cases.values)
+        scores = score_case(pred, label, cases.names, spacing_mm(affine), report.nsd_tolerance_mm)
+        about = {"run_id": report.run, "case": case.id, "patient": case.patient}
+        rows += [about | score | {"nsd_tolerance_mm": report.nsd_tolerance_mm} for score in scores]
+        turned = [to_ras(volume, affine) for volume in (image[0], label, pred)]
+        pictures += case_panels(
+            *(volume for volume, _ in turned),
+            case=case.id,
+            run=report.run,
+            dice_of_case=float(np.mean([score["dice"] for score in scores])),
+            class_names=cases.names,
+            spacing_mm=spacing_mm(turned[0][1]),
+            axis=report.slice_axis,
+            folder=report.folder,
+            slices=report.slices,
+            dpi=report.dpi,
+        )
+    return rows, pictures

@@ -1,0 +1,71 @@
+"""Curves of a training run: loss, dice and learning rate over the epochs."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from seg.files import atomic_write
+
+TRAIN, VAL, FAINT = "#0072B2", "#D55E00", "#888888"
+
+
+def curves(history: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
+    """Writes ``loss_dice.png`` and ``learning_rate.png`` into ``folder``, 150 dpi; nothing for an empty history.
+
+    matplotlib's objects without pyplot, so that nothing global changes and no window system is needed.
+
+    ``history`` has one mapping an epoch with ``epoch`` and any of ``train_loss``, ``val_loss``, ``train_dice``,
+    ``val_dice``, ``val_dice_<class>``, ``lr``; a value may be missing or NaN where an epoch did not validate.
+    """
+    if not history:
+        return []
+    both, rate = (Figure(figsize=(inches, 3.6), dpi=150, layout="constrained") for inches in (10, 5))
+    loss, dice = both.subplots(1, 2)
+    classes = dict.fromkeys(key for row in history for key in row if key.startswith("val_dice_"))
+    styles = zip(classes, cycle(("-", "--", ":", "-.")), strict=False)
+    of_classes = {key: (key.removeprefix("val_dice_"), FAINT, style) for key, style in styles}
+    _draw(loss, history, "loss", {"train_loss": ("training", TRAIN, "-"), "val_loss": ("validation", VAL, "-")})
+    lines = of_classes | {"train_dice": ("training", TRAIN, "-"), "val_dice": ("validation", VAL, "-")}
+    _draw(dice, history, "dice", lines)
+    dice.set_ylim(0, 1)
+    if points := _points(history, "val_dice"):
+        epoch, best = max(points, key=lambda point: (point[1], -point[0]))
+        dice.axvline(epoch, color=VAL, lw=0.8, ls=":")
+        dice.set_title(f"best validation dice {best:.3f} in epoch {epoch:g}", fontsize=9)
+    _draw(rate.subplots(), history, "learning rate", {"lr": ("learning rate", TRAIN, "-")})
+    return [_write(both, folder / "loss_dice.png"), _write(rate, folder / "learning_rate.png")]
+
+
+def _draw(
+    axes: Axes, history: Sequence[Mapping[str, float]], name: str, lines: Mapping[str, tuple[str, str, str]]
+) -> None:
+    """One line for each key that has a value, with dots where points are few; ``lines`` give text, colour, style."""
+    drawn = {key: points for key in lines if (points := _points(history, key))}
+    for key, points in drawn.items():
+        text, color, style = lines[key]
+        width, marker = 0.9 if color == FAINT else 1.5, "." if len(points) < 20 else ""
+        axes.plot(*zip(*points, strict=True), label=text, color=color, lw=width, ls=style, marker=marker)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(drawn) > 1:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _points(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
+    return [(row["epoch"], row[key]) for row in history if np.isfinite(row.get(key, np.nan))]
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    content = BytesIO()
+    figure.savefig(content, format="png")
+    atomic_write(path, content.getvalue())
+    return path

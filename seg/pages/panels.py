@@ -1,0 +1,150 @@
+"""Pictures of predictions: image, reference, prediction and error map side by side, drawn by Pillow.
+
+Pillow rather than matplotlib, because a run draws hundreds of them and a figure canvas costs several times as much.
+
+What a reader must know to read one, and what the picture itself says:
+
+- Volumes come in RAS+ order and are shown in the radiological convention: the patient's right on the left of the
+  picture, anterior or superior at the top; a sagittal slice has anterior on the left. The letters on the image say so.
+- Pixels keep their true proportions in mm. The image is interpolated, masks are not: each step is one voxel.
+- Where the structures fill a small part of the slice, the three mask panels show the framed part of the image, larger.
+- Colours are told apart by colour-blind readers too (Okabe and Ito 2008), and stay the same for a class in every slice.
+"""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from seg.errors import ConfigError
+from seg.files import atomic_write
+from seg.metrics import dice
+from seg.pages.picture import Picture, draw, stack
+
+PLANES = ("sagittal", "coronal", "axial")
+OPPOSITE = {"R": "L", "A": "P", "S": "I"}
+
+
+def panel(picture: Picture, path: Path, *, dpi: int = 300) -> Path:
+    """Draws one picture and writes it as a PNG, whole or not at all; text and lines keep their size in print."""
+    return _write(draw(picture, dpi), path, dpi)
+
+
+def case_panels(
+    image: npt.NDArray[Any],
+    label: npt.NDArray[np.integer],
+    pred: npt.NDArray[np.integer],
+    *,
+    case: str,
+    run: str,  # short run id
+    dice_of_case: float,  # mean over the classes of the whole case
+    class_names: Sequence[str],  # background first
+    spacing_mm: Sequence[float],  # along X, Y, Z
+    axis: int,  # that the slices cut: 0 sagittal, 1 coronal, 2 axial
+    folder: Path,
+    slices: str | int = "best",  # as in ``choose_slices``
+    dpi: int = 300,
+) -> list[Path]:
+    """Writes ``<case>_Slice_<nnn>.png`` for the chosen slices of one case, ``nnn`` being the index from 0.
+
+    Volumes are (X, Y, Z) in RAS+ order, ``label`` and ``pred`` class indices. The image is shown from its 0.5th to its
+    99.5th percentile, its lowest value left out, which is padding more often than tissue.
+    """
+    window = _window(image)
+    columns, rows = (other for other in range(3) if other != axis)
+    left, top = "RAS"[columns], "RAS"[rows]
+    paths: list[Path] = []
+    for index in choose_slices(label, pred, axis, slices):
+        flat, flat_label, flat_pred = (_plane(array, axis, index) for array in (image, label, pred))
+        where = f"{PLANES[axis]} slice {index} of 0–{image.shape[axis] - 1}"
+        picture = Picture(
+            image=flat,
+            label=flat_label,
+            pred=flat_pred,
+            spacing_mm=(spacing_mm[rows], spacing_mm[columns]),
+            window=window,
+            title=case,
+            subtitle=f"{where}  ·  case dice {dice_of_case:.3f}  ·  run {run}",
+            classes=_class_texts(flat_label, flat_pred, class_names),
+            edges=(left, top, OPPOSITE[left], OPPOSITE[top]),
+        )
+        paths.append(panel(picture, folder / f"{case}_Slice_{index:03d}.png", dpi=dpi))
+    return paths
+
+
+def choose_slices(
+    label: npt.NDArray[np.integer], pred: npt.NDArray[np.integer], axis: int, slices: str | int
+) -> list[int]:
+    """Indices along ``axis``, rising, of volumes (X, Y, Z) of class indices.
+
+    ``slices`` is "best": the one with most foreground in the reference, or in the prediction where the reference has
+    none; "foreground": all with some in either; "all"; or a number: as many of the foreground slices, evenly spread, or
+    all of them where there are fewer. Where nothing is foreground, the middle slice.
+
+    Raises:
+        ConfigError: ``slices`` is none of these.
+    """
+    others = tuple(other for other in range(3) if other != axis)
+    in_label, in_pred = (np.count_nonzero(mask, axis=others) for mask in (label, pred))
+    filled = np.flatnonzero(in_label + in_pred)
+    middle = len(in_label) // 2
+    if slices == "all":
+        return list(range(len(in_label)))
+    if slices == "best":
+        counts = in_label if in_label.any() else in_pred
+        return [int(counts.argmax()) if counts.any() else middle]
+    if slices == "foreground":
+        return filled.tolist() or [middle]
+    if isinstance(slices, int) and not isinstance(slices, bool) and slices > 0:
+        places = (np.arange(slices) + 0.5) * len(filled) / slices
+        return np.unique(filled[places.astype(int)]).tolist() if len(filled) else [middle]
+    raise ConfigError(f"predictions.slices is {slices!r}; give best, foreground, all or a number of slices above 0")
+
+
+def contact_sheet(panels: Mapping[str, Path], path: Path, *, width: int = 2000) -> Path:
+    """Puts PNG files, by caption, one below the other onto a sheet of ``width`` pixels, itself a PNG."""
+    pictures = {caption: Image.open(file).convert("RGB") for caption, file in panels.items()}
+    return _write(stack(pictures, width), path, dpi=150)
+
+
+def extremes(dice_by_case: Mapping[str, float]) -> dict[str, str]:
+    """The cases of best, median and worst dice, by caption; fewer where there are fewer cases."""
+    ranked = sorted(dice_by_case, key=lambda case: (-dice_by_case[case], case))
+    names = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"} if ranked else {}
+    return {
+        f"{names[place]} of {len(ranked)}: dice {dice_by_case[ranked[place]]:.3f}": ranked[place]
+        for place in sorted(names)
+    }
+
+
+def _write(sheet: Image.Image, path: Path, dpi: int) -> Path:
+    content = BytesIO()
+    sheet.save(content, "png", dpi=(dpi, dpi), compress_level=3)
+    atomic_write(path, content.getvalue())
+    return path
+
+
+def _plane(volume: npt.NDArray[Any], axis: int, index: int) -> npt.NDArray[Any]:
+    """(rows, columns) of a slice of an RAS+ volume: rows from superior or anterior, columns from right or anterior."""
+    plane: npt.NDArray[Any] = np.take(volume, index, axis)[::-1, ::-1].T
+    return plane
+
+
+def _window(volume: npt.NDArray[Any]) -> tuple[float, float]:
+    step = max(1, round((volume.size / 2e6) ** (1 / 3)))  # some two million voxels tell enough, and soon
+    sample = volume[::step, ::step, ::step]
+    inside = sample[sample > sample.min()]
+    low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0, 1)
+    return float(low), float(high)
+
+
+def _class_texts(
+    label: npt.NDArray[np.integer], pred: npt.NDArray[np.integer], class_names: Sequence[str]
+) -> dict[int, str]:
+    """Legend of the classes in this slice: name and dice within the slice, by class index."""
+    present = sorted({*np.unique(label).tolist(), *np.unique(pred).tolist()} - {0})
+    return {k: f"{class_names[k]} {dice(pred == k, label == k, (1.0, 1.0)):.2f}" for k in present}

@@ -1,0 +1,70 @@
+"""What the record shows of a training while it goes on: loss and learning rate point by point, each epoch's numbers.
+
+All of them stand on one axis, the optimizer step.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seg.engine.loop import Progress
+    from seg.records.record import Tracker
+
+_COSTS = (
+    *("epoch_seconds", "samples_per_second", "memory_mib", "total_training_seconds", "gflops_a_patch"),
+    *("peak_memory_mib", "inference_seconds_a_case", "energy_kwh", "best_epoch"),
+)
+# MLflow draws what is named system/… apart and last, but a section cost/… before losses and scores.
+_NAMES = {name: f"system/{name}" for name in _COSTS}
+PLAIN = {filed: name for name, filed in _NAMES.items()}
+"""What is called otherwise in the record: costs and bookkeeping, and their names everywhere else."""
+
+_SECONDS = 10.0  # between two points where every_steps is auto
+
+
+class Live:
+    """Sends a training's numbers as they come.
+
+    A point of ``train_loss`` is the mean over the steps since the point before. A resumed run repeats the steps since
+    its last checkpoint; what the record has of them already is not sent again.
+
+    Args:
+        tracker: of the run.
+        every: steps between two points; ``auto``: about ten seconds of training, the first after the first step.
+    """
+
+    def __init__(self, tracker: "Tracker", every: int | str) -> None:
+        self._tracker, self._every = tracker, every
+        self._loss_until, self._epochs_until = (tracker.reached(name) for name in ("train_loss", "epoch"))
+        self._losses: list[float] = []  # of the steps since the last point
+        self._due = 0.0
+
+    def step(self, progress: "Progress", loss: float) -> None:
+        """After each optimizer step."""
+        if progress.step <= self._loss_until:
+            return
+        self._losses.append(loss)
+        now = time.monotonic()
+        if now >= self._due if self._every == "auto" else progress.step % int(self._every) == 0:
+            self._due = now + _SECONDS
+            self.point(progress)
+
+    def point(self, progress: "Progress") -> None:
+        """A point of the steps that have none yet."""
+        if self._losses:
+            mean = sum(self._losses) / len(self._losses)
+            self._losses = []
+            self._tracker.log_metrics({"train_loss": mean, "lr": progress.lr}, step=progress.step)
+
+    def epoch(self, progress: "Progress", numbers: Mapping[str, float]) -> None:
+        """At an epoch's end; its loss and learning rate are a point of their series like any other."""
+        self.point(progress)
+        if progress.step > self._epochs_until:
+            others = {name: value for name, value in numbers.items() if name not in ("step", "train_loss", "lr")}
+            self._tracker.log_metrics(filed(others), step=progress.step)
+
+
+def filed(numbers: Mapping[str, float]) -> dict[str, float]:
+    """``numbers`` by their names in the record."""
+    return {_NAMES.get(name, name): value for name, value in numbers.items()}

@@ -1,0 +1,331 @@
+"""The MLflow that holds the record: a database or a server. Only this file imports mlflow, and only when it is asked.
+
+It takes reports as seg.records.pending delivers them and gives runs back as plain data; what it raises names no
+password.
+"""
+
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from seg.config.schema import UI, is_server, without_passwords
+from seg.errors import ConfigError
+from seg.records.folder import Process, RunFolders, State, one_at_a_time
+from seg.records.pending import Journal, Report, UnreachableError, status_report
+from seg.records.provenance import common_tags
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Param, Run, RunTag
+
+log = logging.getLogger(__name__)
+
+_SETTINGS = {  # an address that does not answer is given up in seconds, not in MLflow's ten minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "PGCONNECT_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
+_REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not take however often it is sent
+_LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"  # tags of MLflow's own: the parent, and the description
+_PROCESS, _ERROR = "seg.process", "error"  # ours
+
+
+def address_given() -> str | None:
+    """The address in MLflow's own variable: where a new run is recorded whose configuration names none."""
+    return os.environ.get(ADDRESS) or None
+
+
+class Mlflow:
+    """An MLflow database or server that has answered once; where it does not, a ConfigError without its password.
+
+    Only a run that begins may ``create`` a database: in an empty one every older run would seem lost.
+    Several first starts on a fresh database would each create its tables, and all but one die of it: here one at a
+    time asks the first question. ``uri`` None is ``mlflow.db`` under ``outputs``, where a database's artifacts lie too;
+    one without its password is completed from MLFLOW_TRACKING_URI where it is the same.
+    """
+
+    def __init__(self, uri: str | None, outputs: Path, *, create: bool = False) -> None:
+        given = address_given()
+        if given and uri == without_passwords(given):
+            uri = given
+        self.uri = uri or f"sqlite:///{(outputs / 'mlflow.db').resolve()}"
+        self._set_by = ADDRESS if self.uri == given else "tracking.uri"
+        self.name = f"MLflow at {without_passwords(self.uri, self.uri)}"
+        self._outputs, self._artifacts = outputs, (outputs / "mlartifacts").resolve().as_uri()
+        self._is_server = is_server(self.uri)
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        if "***" in self.uri:
+            raise ConfigError(f"The password of {uri} is never written down. Give the whole address: tracking.uri=….")
+        file = re.match(r"sqlite[^:]*:///([^?]+)", self.uri)
+        new = file is not None and not Path(file[1]).exists()
+        if file and new and not create:
+            raise ConfigError(f"There is no database {file[1]}. Say where the run was recorded: tracking.uri=….")
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one warning of ours says it
+        if not self._is_server:
+            from mlflow.store.db import utils
+
+            utils.MAX_RETRY_COUNT = 1  # it would try for two minutes
+        alone = nullcontext() if self._is_server else one_at_a_time(outputs)
+        with self.explained(), alone, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The ``noload`` loader")  # MLflow's own use of SQLAlchemy
+            if new:
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+                # The client would make its experiment Default keep files in ./mlruns of the working folder.
+                SqlAlchemyStore(self.uri, self._artifacts)
+            self._client = MlflowClient(tracking_uri=self.uri)
+            self._client.search_experiments(max_results=1)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns whatever MLflow raises into one message without passwords."""
+        try:
+            yield
+        except ConfigError:
+            raise
+        except Exception as error:  # of MLflow, SQLAlchemy, requests, and of whichever driver the address names
+            said = f"{self._set_by}: {self.name} does not answer: {self._said(error)}"
+            raise ConfigError(f"{said}. Start it, fix the address, or choose tracking=none.") from None
+
+    def open_run(self, state: State, run_id: str | None, parent: str | None) -> tuple[str, dict[str, str]]:
+        """Creates a run, or goes on with ``run_id`` in a new process; first buries those whose process died.
+
+        Returns:
+            Its id, and how to look at it: what holds it, its charts, and the table of all runs beside it.
+
+        Raises:
+            ConfigError: there is no such run, or no answer.
+        """
+        with self.explained():
+            self._bury_dead_runs()
+            run = self._reopen(run_id, state) if run_id else self._begin(state, parent)
+        return run.info.run_id, self._look(run)
+
+    def _look(self, run: "Run") -> dict[str, str]:
+        record, address = f"python -m mlflow ui --backend-store-uri {shlex.quote(without_passwords(self.uri))}", UI
+        if self._is_server:
+            record = address = re.sub("//[^/]*@", "//", self.uri).rstrip("/")
+        # Without the last part MLflow opens its view of language models, where a training looks empty.
+        runs, view = f"{address}/#/experiments/{run.info.experiment_id}/runs", "?workflowType=machine_learning"
+        return {
+            "record": record,
+            "its charts": f"{runs}/{run.info.run_id}/model-metrics{view}",
+            "all runs": f"{runs}{view}",
+        }
+
+    def _reopen(self, run_id: str, state: State) -> "Run":
+        if self.stage(run_id) != "active":
+            raise ConfigError(f"{self.name} has no run {run_id}, or deleted it. Restore it, or start a new run.")
+        self._client.set_tag(run_id, _PROCESS, json.dumps(asdict(state.process)))
+        self._set_status(run_id, status_report("RUNNING"))
+        return self._client.get_run(run_id)
+
+    def _begin(self, state: State, parent: str | None) -> "Run":
+        """A new run. Its parent is a tag: ``mlflow.start_run`` forgets it where MLFLOW_RUN_ID is set."""
+        ours = common_tags()
+        tags = {"mlflow.user": ours["developer"], "mlflow.source.git.commit": ours["git_commit"]}
+        tags |= {
+            "mlflow.source.name": Path(sys.argv[0]).name,
+            "mlflow.source.type": "LOCAL",
+            _PROCESS: json.dumps(asdict(state.process)),
+        }
+        tags |= {PARENT: parent} if parent else {}
+        return self._client.create_run(self._experiment(state.experiment), tags=tags, run_name=state.name)
+
+    def _experiment(self, name: str) -> str:
+        """The id of the experiment ``name``, made where missing; a server decides itself where its artifacts lie."""
+        from mlflow.exceptions import MlflowException
+
+        place = None if self._is_server else self._artifacts
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location=place))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self._client.get_experiment_by_name(name)  # another process was first
+        if found.lifecycle_stage == "deleted":
+            raise ConfigError(f"The experiment {name} was deleted in MLflow. Restore it there, or set another study=….")
+        return str(found.experiment_id)
+
+    def _bury_dead_runs(self) -> None:
+        """Marks KILLED the runs of this machine that say RUNNING and whose process has gone: it could not say so."""
+        for run in filter(_dead, list(self._runs("attributes.status = 'RUNNING'"))):
+            self._set_status(run.info.run_id, _killed())
+
+    def catch_up(self, folders: RunFolders) -> int:
+        """Sends what a run that has ended could not, KILLED where it did not even say so; returns how many went."""
+        journal = Journal(folders.run)
+        with self.explained():
+            sent = journal.deliver(partial(self.send, folders.run_id))
+            last = [report for report in journal.read() if "status" in report][-1:]
+            if not last or last[0]["status"] == "RUNNING":
+                last = [_killed()]
+            with one_at_a_time(self._outputs):  # not while another run that begins takes this one for killed
+                self.send(folders.run_id, last)
+        return sent
+
+    def stage(self, run_id: str) -> str:
+        """``active``, ``deleted``, or ``unknown`` where MLflow never had the run or has no trace of it any more."""
+        with self.explained():
+            found = list(self._runs(f"attributes.run_id = '{run_id}'", deleted_too=True))
+        return str(found[0].info.lifecycle_stage) if found else "unknown"
+
+    def search(self, run: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Every run whose id begins with ``run`` and that has ``tags``, as plain data, newest first; see seg.runs."""
+        conditions = {"attributes.run_id LIKE": f"{run}%"} | {f"tags.`{key}` =": value for key, value in tags.items()}
+        # MLflow cannot take a quote in a value: such a condition is left to seg.runs, which looks at all of them again.
+        where = " and ".join(f"{what} '{value}'" for what, value in conditions.items() if "'" not in value)
+        with self.explained():
+            experiments = {found.experiment_id: found.name for found in _pages(self._client.search_experiments)}
+            return [_plain(run, experiments[run.info.experiment_id]) for run in self._runs(where)]
+
+    def read_artifact(self, run_id: str, path: str) -> str | None:
+        """The text of a run's artifact; None where it has none of that name."""
+        with self.explained(), TemporaryDirectory() as place:
+            if path not in [file.path for file in self._client.list_artifacts(run_id, str(Path(path).parent))]:
+                return None
+            return Path(self._client.download_artifacts(run_id, path, place)).read_text()
+
+    def instruments(self, run_id: str) -> Iterator[dict[str, float]]:
+        """Readings of the machine's load, named as MLflow names them."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        # Its own loop would send past our queue, and log the address. Only its instruments are used.
+        instruments = SystemMetricsMonitor(run_id, tracking_uri=self.uri).monitors
+        while True:
+            values: dict[str, float] = {}
+            for instrument in instruments:
+                instrument.collect_metrics()
+                values |= {f"system/{name}": value for name, value in instrument.aggregate_metrics().items()}
+                instrument.clear_metrics()
+            yield values
+
+    def _runs(self, where: str, deleted_too: bool = False) -> "Iterator[Run]":
+        from mlflow.entities import ViewType
+
+        view = ViewType.ALL if deleted_too else ViewType.ACTIVE_ONLY
+        experiments = _pages(partial(self._client.search_experiments, view_type=view))
+        ids = [experiment.experiment_id for experiment in experiments]
+        return _pages(partial(self._client.search_runs, ids, where, view))
+
+    def send(self, run_id: str, reports: Sequence[Report]) -> None:
+        """Gives ``reports`` to a run in few calls, or raises UnreachableError. One that comes twice changes nothing."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        try:
+            items: list[Metric | Param | RunTag] = []
+            for report in reports:
+                params, tags, metrics = (report.get(kind, {}).items() for kind in ("params", "tags", "metrics"))
+                items += [Param(key, value[:_LONGEST_PARAM]) for key, value in params]
+                items += [RunTag(key, value) for key, value in tags]
+                items += [Metric(key, value, report["time"], report["step"]) for key, value in metrics]
+            self._log(run_id, items)
+            for report in reports:
+                self._single(run_id, report)
+        except Exception as error:  # whatever it is, it may not reach the training, nor show the password
+            raise UnreachableError(self._said(error)) from None
+
+    def _log(self, run_id: str, items: "Sequence[Metric | Param | RunTag]") -> None:
+        """Logs ``items``; where MLflow refuses, halves them until the one that it refuses stands alone."""
+        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.exceptions import MlflowException
+
+        metrics, params, tags = ([item for item in items if isinstance(item, kind)] for kind in (Metric, Param, RunTag))
+        try:
+            self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+        except MlflowException as error:
+            if error.error_code not in _REFUSED:
+                raise
+            if len(items) == 1:
+                log.warning("%s does not take %s: %s", self.name, items[0].key, self._said(error))
+                return
+            self._log(run_id, items[: len(items) // 2])
+            self._log(run_id, items[len(items) // 2 :])
+
+    def _single(self, run_id: str, report: Report) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if "path" in report and not Path(report["path"]).exists():
+            log.warning("%s was gone before it could be sent to MLflow.", report["path"])
+        elif "path" in report:
+            self._client.log_artifact(run_id, report["path"], report["folder"] or None)
+        elif "dataset" in report:
+            seen = report["dataset"]
+            dataset = Dataset(seen["name"], seen["digest"], "local", json.dumps({"uri": seen["source"]}))
+            self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        elif "status" in report:
+            self._set_status(run_id, report)
+
+    def _set_status(self, run_id: str, report: Report) -> None:
+        """The last word counts: it takes the place of what was said before, and of the reason given for it."""
+        if report["status"] == "RUNNING":
+            self._client.update_run(run_id, "RUNNING")
+        else:
+            self._client.set_terminated(run_id, report["status"], report["time"])
+        if report["error"]:
+            self._client.set_tag(run_id, _ERROR, report["error"])
+        elif _ERROR in self._client.get_run(run_id).data.tags:
+            self._client.delete_tag(run_id, _ERROR)
+
+    def _said(self, error: Exception) -> str:
+        """The reason within an error that names every layer it went through; without the password."""
+        text = without_passwords(str(error), self.uri)
+        reason = re.search(r"\[Errno -?\d+\] [^'\")]+", text)
+        return reason[0] if reason else text[:300].rstrip(".")
+
+
+def _plain(run: "Run", experiment: str) -> dict[str, Any]:
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    status = "KILLED" if _dead(run) else run.info.status
+    return {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "status": status,
+        "experiment": experiment,
+        "dataset": inputs[0].dataset.name if inputs else None,
+        "started": run.info.start_time,
+        "ended": None if status == "RUNNING" else run.info.end_time,
+        "tags": run.data.tags,
+        "metrics": run.data.metrics,
+        "params": run.data.params,
+    }
+
+
+def _dead(run: "Run") -> bool:
+    """Whether the run says RUNNING and its process, of this machine, has gone."""
+    process = run.data.tags.get(_PROCESS)
+    return run.info.status == "RUNNING" and process is not None and Process(**json.loads(process)).gone
+
+
+def _killed() -> Report:
+    return status_report("KILLED", "its process has gone")
+
+
+def _pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """All that ``search`` finds; MLflow gives a thousand at a time."""
+    page = search()
+    yield from page
+    while page.token:
+        page = search(page_token=page.token)
+        yield from page

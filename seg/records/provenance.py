@@ -1,0 +1,49 @@
+"""Who ran which code where."""
+
+import getpass
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_CODE = Path(__file__).parents[1]
+
+
+def common_tags() -> dict[str, str]:
+    """Tags of every run: git commit and dirty flag of the code, developer, environment."""
+    commit = git("rev-parse", "HEAD").strip()
+    try:
+        account = getpass.getuser()
+    except (KeyError, OSError):  # a container without users
+        account = "unknown"
+    packages = ", ".join(f"{name} {_version(name)}" for name in ("seg", "torch", "monai"))
+    return {
+        "git_commit": commit or "none",
+        "git_dirty": str(bool(git("status", "--porcelain"))).lower() if commit else "none",
+        "developer": git("config", "user.name").strip() or account,
+        "environment": f"{platform.node()}, {platform.platform()}, Python {platform.python_version()}, {packages}",
+    }
+
+
+def git(*arguments: str) -> str:
+    """What git prints in the repository of this package, or where it lies in none, in that of the working folder.
+
+    Nothing where there is no git, no repository, or no answer. What is not UTF-8 is replaced by ``�``.
+    """
+    return _printed(_CODE if _printed(_CODE, "rev-parse", "--git-dir") else Path(), *arguments)
+
+
+def _printed(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "from a checkout"

@@ -1,0 +1,151 @@
+"""Runs that were tested, as their own folders tell: scores by case, which data, which belong together, links."""
+
+import copy
+import csv
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from seg.config.schema import UI, config_hash, is_server, without_passwords
+from seg.errors import few
+from seg.records.folder import RunFolders, read_state
+
+Scores = dict[str, dict[str, dict[str, float]]]  # case id → class name → key of the measure → value
+MEASURES = ("dice", "nsd", "hd95_mm")
+
+
+class ScoredRun:
+    """One run; what is in its files is read when it is asked for."""
+
+    def __init__(self, folders: RunFolders) -> None:
+        self.folders = folders
+        self.state = read_state(folders.run)
+        self.name = self.state.name if self.state else folders.short
+
+    @property
+    def fault(self) -> str | None:
+        """Why the run cannot be shown, if it cannot."""
+        who = f"Run {self.folders.short} ({self.name}, {self.state.true_status if self.state else 'state unknown'})"
+        for file in ("config/config.yaml", "data/fingerprint.json", "data/cases.csv"):
+            path = self.folders.run / file
+            if not path.exists():
+                return f"{who}: {path} is missing. Wait until the run is finished, or leave it out."
+        return None if self.scores else f"{who} tested no case: its split has no test part. Leave it out."
+
+    @cached_property
+    def cfg(self) -> DictConfig:
+        """The run's resolved configuration."""
+        cfg = OmegaConf.load(self.folders.run / "config/config.yaml")
+        assert isinstance(cfg, DictConfig)
+        return cfg
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Of the run's fingerprint of its data: classes, channels, and the hash of each case by its id."""
+        content = json.loads((self.folders.run / "data/fingerprint.json").read_text())
+        hashes = {case["id"]: case["sha256"] for case in content["cases"]}
+        return {"classes": content["classes"], "channels": content["channels"], "cases": hashes}
+
+    @cached_property
+    def rows(self) -> list[dict[str, str]]:
+        """Of ``cases.csv``, as text: a case may be named 007."""
+        with (self.folders.run / "data/cases.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Of the test cases; an empty cell is left out."""
+        table: Scores = {}
+        for row in self.rows:
+            numbers = {key: float(row[key]) for key in MEASURES if row.get(key)}
+            table.setdefault(row["case"], {})[row["class"]] = numbers
+        return table
+
+    @property
+    def arm(self) -> str:
+        """What the run tries: the arm of its study, or else its name without fold, seed and trial."""
+        return str(self.cfg.arm or choices(self.name))
+
+    @property
+    def address(self) -> str | None:
+        """Of its page in MLflow, on its server or on the one that ``ui_commands`` start; None without MLflow."""
+        if self.state is None or self.state.kind != "mlflow":
+            return None
+        uri = without_passwords(self.state.uri or "")
+        base = re.sub("//[^/]*@", "//", uri).rstrip("/") if is_server(uri) else UI
+        return f"{base}/#/runs/{self.folders.run_id}"
+
+
+def choices(name: str) -> str:
+    """The choices in a run's name: without fold, seed, arm and trial."""
+    return re.sub(r"-f\w+-s\d+(-t\d+)?$", "", name.rpartition(" · ")[2])  # -t7: names of older sweeps
+
+
+def differences(runs: Sequence[ScoredRun]) -> list[str]:
+    """Faults: runs whose data are not those of the runs before, as far as they were tested on the same cases."""
+    first, faults = runs[0], []
+    seen: dict[str, ScoredRun] = {}
+    rule = "Runs on one page must be of one data set: compare them apart."
+    for run in runs:
+        for key in ("classes", "channels"):
+            if run.data[key] != first.data[key]:
+                faults.append(
+                    f"Run {run.folders.short} has the {key} {run.data[key]}, run {first.folders.short} has "
+                    f"{first.data[key]}. {rule}"
+                )
+        common = run.scores.keys() & seen.keys()
+        if other := [case for case in common if run.data["cases"].get(case) != seen[case].data["cases"].get(case)]:
+            faults.append(
+                f"Run {run.folders.short} was tested on other files than run {seen[min(other)].folders.short}, in the "
+                f"cases {few(other)}. {rule}"
+            )
+        seen = dict.fromkeys(run.scores, run) | seen
+    return faults
+
+
+def grouped(runs: Sequence[ScoredRun]) -> list[list[ScoredRun]]:
+    """Runs that differ in nothing but their fold and share no test case, together; every other run by itself."""
+    groups: dict[str, list[ScoredRun]] = {}
+    for run in runs:
+        same = copy.deepcopy(run.cfg)
+        same.data.fold = 0
+        groups.setdefault(f"{run.arm} {config_hash(same)}", []).append(run)
+    found: list[list[ScoredRun]] = []
+    for group in groups.values():
+        tests = Counter(case for run in group for case in run.scores)
+        found += [group] if max(tests.values()) == 1 else [[run] for run in group]
+    return found
+
+
+def facts_of(group: Sequence[ScoredRun]) -> dict[str, str]:
+    """Name, arm, fold and seed of one run, or of the runs of one group."""
+    first, folds = group[0], ", ".join(dict.fromkeys(str(run.cfg.data.fold) for run in group))
+    name = first.name if len(group) == 1 else f"{len(group)} runs, a fold each"
+    return {"name": name, "arm": first.arm, "fold": folds, "seed": str(first.cfg.seed)}
+
+
+def labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
+    """The few words that tell each group from the others: of arm, fold and seed those that differ."""
+    facts = [facts_of(group) for group in groups]
+    vary = [key for key in ("arm", "fold", "seed") if len({fact[key] for fact in facts}) > 1] or ["arm"]
+    words = [" · ".join(fact[key] if key == "arm" else f"{key} {fact[key]}" for key in vary) for fact in facts]
+    count = Counter(words)
+    return [
+        f"{label} · {group[0].folders.short}" if count[label] > 1 else label
+        for label, group in zip(words, groups, strict=True)
+    ]
+
+
+def ui_commands(runs: Sequence[ScoredRun], outputs: Path) -> list[str]:
+    """What starts MLflow's pages for the runs that are recorded in a database; a password in it is masked."""
+    default = f"sqlite:///{(outputs / 'mlflow.db').resolve()}"
+    uris = [run.state.uri or default for run in runs if run.state and run.state.kind == "mlflow"]
+    databases = dict.fromkeys(without_passwords(uri) for uri in uris if not is_server(uri))
+    return [f"python -m mlflow ui --backend-store-uri {shlex.quote(uri)}" for uri in databases]

@@ -1,0 +1,1 @@
+"""Statistics of studies, from scores to tables and sentences."""

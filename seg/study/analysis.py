@@ -1,0 +1,278 @@
+"""Which arm of a study is better, by how much, how surely: from a table of scores to three tables and plain words.
+
+Usable alone, on any table of cases, in a notebook::
+
+    from seg.study.analysis import analyse, read_scores
+
+    analysis = analyse(read_scores("scores.csv"), baseline="baseline", margin=0.01)
+    analysis.comparisons
+    print("\\n".join(analysis.sentences()))
+
+What is computed and why is in docs/statistics.md; how a patient's value comes about in seg.study.scores; the
+mathematics in seg.study.contrasts; designs of crossed factors in seg.study.factorial.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite, nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from seg.errors import ConfigError, DataError, few, together
+from seg.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from seg.study.contrasts import Spread, contrast_table, interval, resample, spread
+from seg.study.scores import Incomplete, Numbers, Values, higher_is_better, patient_values, read_scores
+
+__all__ = ["Analysis", "Meta", "analyse", "read_scores"]
+
+DIRECTED = HIGHER_IS_BETTER + LOWER_IS_BETTER
+AGAINST = ("baseline", "previous")
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What an analysis rests on; everything a reader must know to repeat or doubt it."""
+
+    arms: tuple[str, ...]  # baseline first
+    metrics: tuple[str, ...]
+    primary: str
+    patients: int
+    cases: int
+    folds: int
+    seeds: dict[str, int]  # by arm
+    family: int  # comparisons judged together, for each metric by itself
+    margins: dict[str, float]  # by metric, where one was stated
+    draws: int
+    seed: int
+    alpha: float
+    left_out: tuple[str, ...]  # what an unfinished study lacks, in words
+    study: str = ""  # its name
+    part: str = ""  # which cases were scored, in words: "of the test part"
+    notice: str = ""  # what must stand above everything: the study is half done
+    remarks: tuple[str, ...] = ()  # sentences about its runs
+
+    @property
+    def drawn(self) -> str:
+        """Over what intervals, p-values and ranks are taken."""
+        return "patients and seeds" if max(self.seeds.values()) > 1 else "patients (one seed an arm)"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The result of ``analyse``; columns are explained in docs/statistics.md."""
+
+    arms: pd.DataFrame  # one row per metric and arm
+    comparisons: pd.DataFrame  # one row per metric, arm and the arm it is held against
+    ranks: pd.DataFrame  # one row per metric and arm: probability of each rank
+    patients: pd.DataFrame  # metric, arm, patient, value: averaged over seeds, classes and cases
+    meta: Meta
+
+    @property
+    def baseline(self) -> str:
+        """The arm that others are held against."""
+        return self.meta.arms[0]
+
+    def sentences(self) -> list[str]:
+        """The findings in plain words, the design first."""
+        from seg.study.sentences import sentences  # which reads this class
+
+        return sentences(self)
+
+
+def analyse(
+    scores: pd.DataFrame,
+    *,
+    baseline: str,
+    margin: float | Mapping[str, float] | None = None,
+    arms: Sequence[str] | None = None,
+    against: Sequence[str] = AGAINST,
+    metrics: Sequence[str] = ("dice", "hd95_mm"),
+    primary: str = "dice",
+    draws: int = 10_000,
+    seed: int = 0,
+    alpha: float = 0.05,
+    incomplete: Incomplete = "refuse",
+) -> Analysis:
+    """Compares the arms of a study.
+
+    Args:
+        scores: one row per arm, seed, case and class, with the columns arm, seed, fold, case, patient, class, the
+            metrics and, if they are to be counted, missed and false.
+        baseline: the arm that others are held against; it comes first in every table.
+        margin: differences within ± margin count as none, so that arms can be called equivalent; a number is that of
+            the primary metric, in its unit. None: no arm is ever called equivalent.
+        arms: which, in order; None: all, as they appear.
+        against: "baseline", "previous" (each arm against the one before it), or both.
+        metrics: of seg.metrics.METRICS; each a family of its own, all but the primary one secondary. One without a
+            better direction (volume_difference_ml) is summarised but not compared.
+        primary: the metric that the study is judged by, chosen beforehand.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+        alpha: two-sided level of tests; intervals cover 1 - alpha.
+        incomplete: see seg.study.scores.patient_values.
+
+    Raises:
+        ConfigError: an option that does not exist or does not fit.
+        DataError: scores that cannot be compared; see seg.study.scores.patient_values.
+    """
+    metrics = tuple(dict.fromkeys([primary, *metrics]))
+    margins = margins_of(margin, primary)
+    check_options(metrics, primary, margins, against, draws, alpha)
+    order = _order(scores, arms, baseline)
+    values = patient_values(scores, arms=order, metrics=metrics, incomplete=incomplete)
+    if baseline not in values.arms:
+        raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to hold the arms against")
+    asked = _pairs(order, against)  # what was asked is the family, also while an arm is missing
+    places = {arm: place for place, arm in enumerate(values.arms)}
+    pairs = {(places[a], places[b]): kind for (a, b), kind in asked.items() if a in places and b in places}
+    options = {"primary": primary, "margins": margins, "draws": draws, "seed": seed, "alpha": alpha}
+    return _analysis(values, pairs, _meta(values, family=len(asked), **options))
+
+
+def _meta(values: Values, **options: Any) -> Meta:
+    return Meta(
+        arms=values.arms,
+        metrics=tuple(values.by_metric),
+        patients=len(values.patients),
+        cases=values.cases,
+        folds=values.folds,
+        seeds=values.seeds,
+        left_out=values.left_out,
+        **options,
+    )
+
+
+def _analysis(values: Values, pairs: Mapping[tuple[int, int], str], meta: Meta) -> Analysis:
+    parts = {metric: spread(arrays) for metric, arrays in values.by_metric.items()}
+    drawn = dict(zip(parts, resample(list(parts.values()), meta.draws, meta.seed), strict=True))
+    directed = [metric for metric in parts if metric in DIRECTED]
+    lines = [_arm_lines(metric, parts[metric], drawn[metric], meta) for metric in parts]
+    compared = [_compared(metric, parts[metric], drawn[metric], pairs, meta) for metric in directed]
+    ranked = [_ranked(metric, parts[metric], drawn[metric], meta) for metric in directed]
+    return Analysis(
+        arms=pd.concat(lines, ignore_index=True).join(values.failures, on="arm"),
+        comparisons=pd.concat(compared, ignore_index=True),
+        ranks=pd.concat(ranked, ignore_index=True),
+        patients=_long(values, parts),
+        meta=meta,
+    )
+
+
+def check_options(
+    metrics: Sequence[str],
+    primary: str,
+    margins: Mapping[str, float],
+    against: Sequence[str],
+    draws: int,
+    alpha: float,
+) -> None:
+    faults = []
+    if primary not in DIRECTED:
+        faults.append(f"primary metric {primary!r} has no better direction; take one of {', '.join(DIRECTED)}")
+    if unknown := set(margins) - set(metrics):
+        faults.append(f"margins for {few(unknown)}, which are not analysed; name them in metrics too")
+    faults += [
+        f"margin of {metric} is {margin}; give a number above 0, in the unit of {metric}"
+        for metric, margin in margins.items()
+        if not (isfinite(margin) and margin > 0)
+    ]
+    if not against or set(against) - set(AGAINST):
+        faults.append(f"against is {list(against)}; give baseline, previous, or both")
+    if not 0 < alpha < 0.5:
+        faults.append(f"alpha is {alpha}; give a level between 0 and 0.5, such as 0.05")
+    elif draws < 20 / alpha:
+        faults.append(f"draws is {draws}; intervals of {1 - alpha:.0%} need {20 / alpha:.0f} or more, better 10000")
+    together(ConfigError, faults)
+
+
+def margins_of(margin: float | Mapping[str, float] | None, primary: str) -> dict[str, float]:
+    if margin is None:
+        return {}
+    return dict(margin) if isinstance(margin, Mapping) else {primary: float(margin)}
+
+
+def _order(scores: pd.DataFrame, arms: Sequence[str] | None, baseline: str) -> list[str]:
+    """The arms, baseline first."""
+    if "arm" not in scores:
+        raise DataError("scores have no column arm; it names the arm of each row")
+    chosen = list(dict.fromkeys(scores["arm"].astype(str))) if arms is None else [str(arm) for arm in arms]
+    if baseline not in chosen:
+        raise ConfigError(f"baseline {baseline!r} is not among the arms: {few(chosen)}")
+    return [baseline, *(arm for arm in chosen if arm != baseline)]
+
+
+def _pairs(arms: Sequence[str], against: Sequence[str]) -> dict[tuple[str, str], str]:
+    """(arm, the other) and what the other is; the second arm's previous is the baseline, and counts once."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for kind in AGAINST:
+        for place in range(1, len(arms)):
+            if kind in against:
+                kinds.setdefault((arms[place], arms[0 if kind == "baseline" else place - 1]), []).append(kind)
+    return {pair: ", ".join(kind) for pair, kind in kinds.items()}
+
+
+def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.DataFrame:
+    mean = parts.means.mean(1)
+    low, high = interval(drawn, 1 - meta.alpha)
+    least, most = _range(metric)
+    return pd.DataFrame(
+        {
+            "metric": metric,
+            "arm": meta.arms,
+            "patients": parts.means.shape[1],
+            "mean": mean,
+            "ci_low": np.maximum(mean + low, least),
+            "ci_high": np.minimum(mean + high, most),
+            "median": np.median(parts.means, axis=1),
+            "sd": parts.means.std(1, ddof=1),
+            "seed_sd": parts.seed_sd,
+            "apart": parts.apart,
+            "by_seed": [tuple(means.tolist()) for means in parts.by_seed],
+        }
+    )
+
+
+def _range(metric: str) -> tuple[float, float]:
+    """What a metric can be at all: shares, distances, signed volumes."""
+    if metric.endswith("_ml"):
+        return -inf, inf
+    return 0.0, inf if metric.endswith("_mm") else 1.0
+
+
+def _compared(
+    metric: str, parts: Spread, drawn: Numbers, pairs: Mapping[tuple[int, int], str], meta: Meta
+) -> pd.DataFrame:
+    unit, higher = np.eye(len(meta.arms)), higher_is_better(metric)
+    weights = np.array([unit[a] - unit[b] for a, b in pairs]).reshape(-1, len(unit))
+    limit = meta.margins.get(metric, nan)
+    table = contrast_table(parts, drawn, weights, higher=higher, margin=limit, alpha=meta.alpha, family=meta.family)
+    least, most = _range(metric)
+    table["ci_low"], table["ci_high"] = (
+        table["ci_low"].clip(lower=least - most),
+        table["ci_high"].clip(upper=most - least),
+    )
+    table.loc[table["smallest"] > most - least, "smallest"] = inf
+    names = [(metric, metric == meta.primary, meta.arms[a], meta.arms[b], kind) for (a, b), kind in pairs.items()]
+    heads = pd.DataFrame(names, columns=["metric", "primary", "arm", "against", "kind"]).astype({"primary": bool})
+    return pd.concat([heads, table], axis=1)
+
+
+def _ranked(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.DataFrame:
+    """Probability of each rank; arms that tie share the better one.
+
+    Source: bootstrap of rankings, Wiesenfarth et al. 2021, doi:10.1038/s41598-021-82017-6; here with seeds drawn too.
+    """
+    means = parts.means.mean(1) + drawn
+    ranks = stats.rankdata(-means if higher_is_better(metric) else means, method="min", axis=1)
+    table = pd.DataFrame({"metric": metric, "arm": meta.arms, "mean_rank": ranks.mean(0)})
+    return table.assign(**{f"rank_{rank}": (ranks == rank).mean(0) for rank in range(1, len(meta.arms) + 1)})
+
+
+def _long(values: Values, parts: Mapping[str, Spread]) -> pd.DataFrame:
+    """One row per metric, arm and patient."""
+    index = pd.MultiIndex.from_product([parts, values.arms, values.patients], names=["metric", "arm", "patient"])
+    numbers = np.concatenate([part.means.ravel() for part in parts.values()])
+    return pd.DataFrame({"value": numbers}, index=index).reset_index()

@@ -1,0 +1,304 @@
+"""Differences of arms, and how sure they are: plain arrays in, plain arrays out.
+
+A score y[arm, seed, patient] is taken as the arm's mean, plus what this patient does in this arm, plus what this
+training (seed) does to every patient, plus a rest. Patients are the same in all arms, seeds are not: seed 0 of one
+network starts nothing alike in another. So a mean difference is uncertain for two reasons that must be added:
+
+    V = V_patients + V_seeds,   V_patients = var(differences of the seed-averaged patients) / patients
+                                V_seeds    = sum over both arms of (s² - e²) / seeds, not below 0
+
+s² is the variance over seeds of the arm's mean, e² the part of it that comes from the rest and that V_patients counts
+already. It is the analysis of variance by which radiology compares devices over readers and cases (Dorfman, Berbaum and
+Metz 1992, doi:10.1097/00004424-199209000-00015; Hillis 2007, doi:10.1002/sim.2532), with seeds for readers. With three
+seeds s² of one arm is hardly known, so each arm gets the larger of its own and of the pooled s² of all arms. Arms whose
+seeds went apart beyond chance are left out of the pool, that one failed training may not blur what the other arms have
+to say; then every s² counts with its own few degrees of freedom, for the pool is no longer to be trusted.
+docs/statistics.md has the simulations behind each choice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from seg.study.scores import Numbers
+
+POWER = 0.8
+APART = 0.03  # nominal level, for all arms together, at which the spread of an arm's seeds is taken for another one
+CHUNK = 2_000_000  # resampling weights held at a time
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One metric: what the patients reach in each arm, and what the seeds add to the variance of an arm's mean."""
+
+    means: Numbers  # (arms, patients), averaged over seeds
+    seed_sd: Numbers  # (arms,) SD over seeds of the arm's mean, NaN for one seed
+    seed_gross: Numbers  # (arms,) s² / seeds
+    seed_net: Numbers  # (arms,) (s² - e²) / seeds, not below 0
+    seed_df: int  # degrees of freedom of the pooled s²; 0: one seed everywhere, nothing is known of seeds
+    apart: npt.NDArray[np.bool_]  # (arms,) whether an arm's seeds went apart, and it keeps its own s²
+    by_seed: tuple[Numbers, ...]  # for each arm its mean in each seed
+    own_df: Numbers  # (arms,) degrees of freedom of each s² by itself, for where some went apart
+
+
+def spread(values: Sequence[Numbers]) -> Spread:
+    """Splits the variance of each arm's mean over seeds into the seeds' own and the rest.
+
+    Args:
+        values: for each arm (seeds, patients); the number of seeds may differ.
+
+    Source: two-way analysis of variance, one value a cell; e² = mean square of the rest / patients, as in Hillis 2007.
+    """
+    seeds = np.array([len(arm) for arm in values])
+    own = np.array([arm.mean(1).var(ddof=1) if len(arm) > 1 else np.nan for arm in values])
+    rest = np.array([_rest(arm) / arm.shape[1] if len(arm) > 1 else np.nan for arm in values])
+    own[own <= (1e-9 * max(np.abs(arm).max() for arm in values)) ** 2] = 0  # rounding of means is no spread
+    apart = _apart(own, seeds - 1)
+    still = (own == 0) & (np.nanmax(own, initial=0) > 0)  # failed alike in every seed: no word on how seeds spread
+    freedom = np.where(apart | still, 0, seeds - 1)
+    total = int(freedom.sum())
+    pooled, pooled_rest = (float(np.nansum(part * freedom)) / max(total, 1) for part in (own, rest))
+    larger = np.fmax(own, pooled)
+    return Spread(
+        means=np.stack([arm.mean(0) for arm in values]),
+        seed_sd=np.sqrt(own),
+        seed_gross=larger / seeds,
+        seed_net=np.maximum(larger - np.where(np.isnan(rest), pooled_rest, rest), 0) / seeds,
+        seed_df=total,
+        apart=apart,
+        by_seed=tuple(arm.mean(1) for arm in values),
+        own_df=np.where((seeds > 1) & ~still, seeds - 1, max(total, 1)).astype(float),
+    )
+
+
+def _apart(own: Numbers, freedom: Numbers) -> npt.NDArray[np.bool_]:
+    """(arms,) whether the spread of an arm's seeds is larger than that of all calmer arms, beyond chance.
+
+    From the calmest arm on, each is held against those before it by an F test; where one is beyond it, so are the rest.
+    Arms with one seed, or with seeds that are all alike, tell nothing.
+    """
+    order = [arm for arm in np.argsort(own) if own[arm] > 0]
+    apart = np.zeros(len(own), bool)
+    for place, arm in enumerate(order[1:], 1):
+        calmer = order[:place]
+        pooled = np.average(own[calmer], weights=freedom[calmer])
+        if own[arm] > pooled * stats.f.isf(APART / (len(order) - 1), freedom[arm], freedom[calmer].sum()):
+            apart[order[place:]] = True
+            break
+    return apart
+
+
+def _rest(arm: Numbers) -> float:
+    """Mean square of what neither seed nor patient explains."""
+    left = arm - arm.mean(0) - arm.mean(1, keepdims=True) + arm.mean()
+    return float((left**2).sum() / ((len(left) - 1) * (len(left[0]) - 1)))
+
+
+def resample(spreads: Sequence[Spread], draws: int, seed: int) -> list[Numbers]:
+    """Bootstrap over patients and seeds: how far the arms' means might lie off, for each metric (draws, arms).
+
+    Patients are resampled with replacement, the same ones for all arms and metrics. Seeds are drawn from a normal
+    distribution of variance ``seed_net``, for each arm by itself, as three seeds cannot be resampled: no quantile of
+    such draws lies beyond the luckiest seed, which covers 75 % at most. Each draw is widened by chi-square variates
+    of the patients' and the seeds' degrees of freedom, which gives it the tails of Student's t.
+
+    Source: Efron 1979, doi:10.1214/aos/1176344552 (patients); Efron and Tibshirani 1993, chapter 6 (the parametric
+    bootstrap, for seeds); Hesterberg 2015, doi:10.1080/00031305.2015.1089789 (why a percentile interval is widened so).
+    """
+    rng = np.random.default_rng(seed)
+    count, arms = spreads[0].means.shape[1], len(spreads[0].means)
+    centred = np.concatenate([one.means - one.means.mean(1, keepdims=True) for one in spreads]).T
+    step = max(1, CHUNK // count)
+    even = np.full(count, 1 / count)
+    patients = np.concatenate(
+        [
+            rng.multinomial(count, even, size=min(step, draws - start)).astype(float) @ centred / count
+            for start in range(0, draws, step)
+        ]
+    )
+    patients *= np.sqrt(count / (count - 1)) * _student(rng, count - 1, draws)
+    normal = rng.normal(size=(draws, arms))
+    pooled = _student(rng, spreads[0].seed_df, draws)
+    parts = np.split(patients, len(spreads), axis=1)
+    tails = [_student(rng, one.own_df, draws) if one.apart.any() else pooled for one in spreads]
+    return [part + normal * tail * np.sqrt(one.seed_net) for part, tail, one in zip(parts, tails, spreads, strict=True)]
+
+
+def _student(rng: np.random.Generator, freedom: int | Numbers, draws: int) -> Numbers:
+    """(draws, degrees of freedom) factors that turn a normal into Student's t."""
+    known = np.atleast_1d(freedom)
+    factors: Numbers = np.sqrt(known / rng.chisquare(np.maximum(known, 1), size=(draws, len(known))))
+    return factors
+
+
+def interval(deviations: Numbers, level: float) -> tuple[Numbers, Numbers]:
+    """Ends of the central ``level`` of the draws, as distances from the estimate (percentile method)."""
+    low, high = np.quantile(deviations, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def holm(p: Numbers, family: int | None = None) -> Numbers:
+    """p-values adjusted so that the chance of one false claim or more in the family stays below the level.
+
+    Args:
+        p: of the comparisons that were made.
+        family: of how many that were asked, where some cannot be made yet; None: of these.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6:65–70.
+    """
+    order = np.argsort(p, kind="stable")
+    adjusted = np.maximum.accumulate(p[order] * ((family or len(p)) - np.arange(len(p))))
+    back = np.empty_like(adjusted)
+    back[order] = np.minimum(adjusted, 1)
+    return back
+
+
+def contrast_table(
+    parts: Spread,
+    deviations: Numbers,
+    weights: Numbers,
+    *,
+    higher: bool,
+    margin: float,
+    alpha: float,
+    family: int | None = None,
+) -> pd.DataFrame:
+    """Everything said about differences of arms (or any contrast), one line each, as one family.
+
+    Args:
+        parts: of ``spread``.
+        deviations: of ``resample`` for the same metric.
+        weights: (lines, arms), each line summing to 0, such as 1 for an arm and -1 for the one it is held against.
+        higher: whether larger values are better.
+        margin: differences within ± margin count as none; NaN: no such margin was stated.
+        alpha: two-sided level.
+        family: as in ``holm``.
+
+    Returns:
+        The columns listed in docs/statistics.md, from ``difference`` to ``verdict``.
+    """
+    paired = weights @ parts.means
+    paired[np.abs(paired) <= 1e-9 * np.abs(parts.means).max()] = 0  # rounding of means is no difference
+    table = pd.DataFrame({"difference": paired.mean(1)})
+    draws = deviations @ weights.T
+    for name, level in (("ci", 1 - alpha), ("tost", 1 - 2 * alpha)):
+        low, high = interval(draws, level)
+        table[f"{name}_low"], table[f"{name}_high"] = table["difference"] + low, table["difference"] + high
+    table = table.assign(**_tests(paired, parts, weights, margin, alpha))
+    family = family or len(table)
+    table["smallest"] = _smallest(table, paired.shape[1], alpha / max(family, 1)) if parts.seed_df else np.inf
+    return _judged(table, paired, parts, higher, alpha, family)
+
+
+def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float, alpha: float) -> dict[str, Numbers]:
+    """Student's tests of the mean difference: that it is not 0, and that it lies within the margin.
+
+    The degrees of freedom are Satterthwaite's (1946, doi:10.2307/3002019) for the sum of the two variances; with one
+    seed, or seeds that add nothing, the test is the paired t test. Equivalence: the larger p of two one-sided tests
+    (Schuirmann 1987, doi:10.1007/BF01068419).
+    """
+    lines, count = paired.shape
+    patients, net, gross = paired.var(1, ddof=1) / count, weights**2 @ parts.seed_net, weights**2 * parts.seed_gross
+    alike = gross.sum(1) ** 2 / max(parts.seed_df, 1)
+    seeds = gross**2 @ (1 / parts.own_df) if parts.apart.any() else alike
+    variance, mean = patients + net, paired.mean(1)
+    error = np.sqrt(variance)
+    with np.errstate(divide="ignore", invalid="ignore"):  # arms without any spread: t is ± infinite, or 0 / 0
+        freedom = variance**2 / (patients**2 / (count - 1) + seeds)
+        freedom = np.where(variance > 0, freedom, count - 1)
+        t, above, below = (
+            np.nan_to_num(shift / error, nan=0.0, posinf=np.inf, neginf=-np.inf)
+            for shift in (mean, mean + margin, margin - mean)
+        )
+        share = np.nan_to_num(net / variance)
+    tost = stats.t.sf(np.minimum(above, below), freedom)
+    return {
+        "standard_error": error,
+        "freedom": freedom,
+        "seed_share": share,
+        "p_mean": 2 * stats.t.sf(np.abs(t), freedom),
+        "p_tost": tost if np.isfinite(margin) else np.full(lines, np.nan),
+    }
+
+
+def _smallest(table: pd.DataFrame, count: int, level: float) -> Numbers:
+    """The true difference that a study like this one would find in 80 of 100 repetitions.
+
+    What must be exceeded to be found, plus (t of the power) × standard error. To be exceeded are (t of the level,
+    Bonferroni's in the family, where Holm starts) × standard error, and half the interval. Infinite where the patients
+    are too few for Wilcoxon's test ever to reach that level, which is 2 ^ (1 - patients) at best; and with one seed,
+    by which nothing is ever found.
+
+    Source: minimum detectable effect, Bloom 1995, doi:10.1177/0193841X9501900504.
+    """
+    error, freedom = table["standard_error"].to_numpy(), table["freedom"].to_numpy()
+    needed = np.maximum(stats.t.isf(level / 2, freedom) * error, (table["ci_high"] - table["ci_low"]) / 2)
+    found: Numbers = needed + stats.t.ppf(POWER, freedom) * error
+    return found if 2.0 ** (1 - count) <= level else np.full(len(table), np.inf)
+
+
+def _judged(
+    table: pd.DataFrame, paired: Numbers, parts: Spread, higher: bool, alpha: float, family: int
+) -> pd.DataFrame:
+    """Adds the rank test, sizes, counts, adjusted p-values and the verdict."""
+    gains = paired if higher else -paired
+    p, effect = np.array([signed_rank(line) for line in gains]).reshape(-1, 2).T
+    deviation = gains.std(1, ddof=1)
+    table = table.assign(
+        p_wilcoxon=p,
+        rank_biserial=effect,
+        dz=np.divide(gains.mean(1), deviation, out=np.full(len(gains), np.nan), where=deviation > 0),
+        wins=(gains > 0).sum(1),
+        ties=(gains == 0).sum(1),
+        losses=(gains < 0).sum(1),
+    )
+    for name in ("p_wilcoxon", "p_mean", "p_tost"):
+        table[f"{name}_holm"] = holm(table[name].to_numpy(), family)
+    table["verdict"] = _verdicts(table, higher, parts.seed_df, alpha)
+    return table
+
+
+def signed_rank(gains: Numbers) -> tuple[float, float]:
+    """Wilcoxon's signed-rank test, two-sided, and its matched-pairs rank-biserial correlation.
+
+    Zeros are ranked and then set aside (Pratt 1959, doi:10.1080/01621459.1959.10501526), so that ties weaken a claim;
+    equal sizes share their mean rank. scipy takes the exact distribution up to 50 patients without ties or zeros, or
+    up to 13 with them, else the normal one with its correction for ties.
+
+    Returns:
+        p, and (sum of ranks for - sum of ranks against) / (their sum), in [-1, 1]; 1 and 0 where all gains are 0.
+
+    Source: Wilcoxon 1945, doi:10.2307/3001968; Kerby 2014, doi:10.2466/11.IT.3.1, for the correlation.
+    """
+    if not gains.any():
+        return 1.0, 0.0
+    ranks = stats.rankdata(np.abs(gains))
+    gained, lost = float(ranks[gains > 0].sum()), float(ranks[gains < 0].sum())
+    p = stats.wilcoxon(gains, zero_method="pratt").pvalue
+    return float(p), (gained - lost) / (gained + lost)
+
+
+def _verdicts(table: pd.DataFrame, higher: bool, seed_df: int, alpha: float) -> list[str]:
+    """better, worse, equivalent or inconclusive.
+
+    A difference is claimed only where both tests hold after Holm's adjustment (the mean's, which counts seeds, and
+    Wilcoxon's, which no outlier carries), the interval leaves 0 out and both tests point the same way.
+    """
+    if seed_df == 0:  # what another training would give is unknown
+        return ["inconclusive"] * len(table)
+    gain = np.sign(table["difference"].to_numpy()) * (1 if higher else -1)
+    found = (
+        (table["p_mean_holm"] <= alpha)
+        & (table["p_wilcoxon_holm"] <= alpha)
+        & (table["ci_low"] * table["ci_high"] >= 0)
+        & (gain == np.sign(table["rank_biserial"]))
+    ).to_numpy()
+    same = (table["p_tost_holm"] <= alpha).to_numpy()
+    chosen = np.select(
+        [found & (gain > 0), found & (gain < 0), same], ["better", "worse", "equivalent"], "inconclusive"
+    )
+    return [str(verdict) for verdict in chosen]

@@ -1,0 +1,112 @@
+"""Full factorial designs: what each factor does, and what two of them do together."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
+from math import nan
+
+import numpy as np
+import pandas as pd
+
+from seg.errors import ConfigError, DataError
+from seg.study.analysis import check_options, margins_of
+from seg.study.contrasts import contrast_table, resample, spread
+from seg.study.scores import Incomplete, Numbers, higher_is_better, patient_values
+
+
+def effects(
+    scores: pd.DataFrame,
+    factors: Sequence[str],
+    *,
+    metric: str = "dice",
+    margin: float | None = None,
+    references: Mapping[str, str] | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
+    alpha: float = 0.05,
+    incomplete: Incomplete = "refuse",
+) -> pd.DataFrame:
+    """Main effects and interactions of a full factorial design, as contrasts of its arms.
+
+    The main effect of a level is its mean over all settings of the other factors minus that of the reference level. An
+    interaction says how much more a level brings where another is on: (both - only one) - (only the other - neither),
+    averaged over the remaining factors. All effects together are one family.
+
+    Args:
+        scores: as in ``analyse``, with a column for each factor that is the same in all rows of an arm.
+        factors: names of these columns.
+        metric: one with a better direction; "better" of an interaction means that the levels help each other.
+        margin: as in ``analyse``.
+        references: the reference level of a factor; by default the first to appear.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+        alpha: two-sided level.
+        incomplete: see seg.study.scores.patient_values.
+
+    Returns:
+        One row an effect: ``effect`` in words, ``order`` (1 main effect, 2 interaction of two, …), then the columns of
+        comparisons from ``difference`` on.
+
+    Raises:
+        ConfigError: an option that does not exist or does not fit.
+        DataError: scores that cannot be compared, or arms that are not every combination of levels just once.
+
+    Source: Montgomery, Design and Analysis of Experiments, chapters 5 and 6; interactions not halved.
+    """
+    margins = margins_of(margin, metric)
+    check_options([metric], metric, margins, ["baseline"], draws, alpha)
+    cells = _cells(scores, factors)
+    names, weights = _weights(_levels(cells, factors, references or {}), list(cells.values()))
+    values = patient_values(scores, arms=list(cells), metrics=[metric], incomplete=incomplete)
+    parts = spread(values.by_metric[metric])
+    (drawn,) = resample([parts], draws, seed)
+    higher, limit = higher_is_better(metric), margins.get(metric, nan)
+    table = contrast_table(parts, drawn, weights, higher=higher, margin=limit, alpha=alpha)
+    table.insert(0, "effect", names)
+    table.insert(1, "order", [name.count(" × ") + 1 for name in names])
+    return table
+
+
+def _cells(scores: pd.DataFrame, factors: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Level of each factor by arm."""
+    if missing := [column for column in ("arm", *factors) if column not in scores]:
+        raise DataError(
+            f"scores have no column {', '.join(missing)}; each factor needs one, with its level in each row"
+        )
+    lines = scores[["arm", *factors]].astype(str).drop_duplicates()
+    expected = int(np.prod([lines[factor].nunique() for factor in factors]))
+    if lines["arm"].duplicated().any() or lines.duplicated(list(factors)).any() or len(lines) != expected:
+        raise DataError(
+            f"{lines['arm'].nunique()} arms with {len(lines)} combinations of {', '.join(factors)} are no full "
+            f"factorial, which has each of the {expected} combinations in one arm of its own; compare arms by analyse()"
+        )
+    return {str(line["arm"]): {factor: str(line[factor]) for factor in factors} for _, line in lines.iterrows()}
+
+
+def _levels(
+    cells: Mapping[str, Mapping[str, str]], factors: Sequence[str], references: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Levels of each factor, the reference first."""
+    levels = {factor: list(dict.fromkeys(cell[factor] for cell in cells.values())) for factor in factors}
+    for factor, level in references.items():
+        if str(level) not in levels.get(factor, []):
+            raise ConfigError(f"reference {factor}={level} is no level of the design, which has {levels}")
+        levels[factor] = [str(level), *(other for other in levels[factor] if other != str(level))]
+    return levels
+
+
+def _weights(levels: Mapping[str, Sequence[str]], cells: Sequence[Mapping[str, str]]) -> tuple[list[str], Numbers]:
+    """Names and weights (effects, arms) of all main effects, then interactions of rising order."""
+    names, lines = [], []
+    for order in range(1, len(levels) + 1):
+        for chosen in combinations(levels, order):
+            for setting in product(*(levels[factor][1:] for factor in chosen)):
+                line = np.ones(len(cells))
+                for factor, values in levels.items():
+                    at = np.array([cell[factor] for cell in cells])
+                    if factor in chosen:
+                        line *= (at == setting[chosen.index(factor)]).astype(float) - (at == values[0])
+                    else:
+                        line /= len(values)
+                names.append(" × ".join(f"{factor}={level}" for factor, level in zip(chosen, setting, strict=True)))
+                lines.append(line)
+    return names, np.array(lines)

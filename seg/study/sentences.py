@@ -1,0 +1,218 @@
+"""The findings of a study in plain words, and how numbers are spelled in them."""
+
+from math import ceil, inf, isfinite
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from scipy import stats
+
+from seg.errors import few
+from seg.study.contrasts import POWER
+
+if TYPE_CHECKING:
+    from seg.study.analysis import Analysis, Meta
+
+NAMES = {
+    "dice": "Dice", "iou": "IoU", "precision": "Precision", "recall": "Recall", "nsd": "NSD",
+    "hd95_mm": "HD95", "assd_mm": "ASSD", "volume_difference_ml": "Volume difference",
+}  # fmt: skip
+
+
+def unit(metric: str) -> str:
+    """mm, ml or nothing."""
+    last = metric.rpartition("_")[2]
+    return last if last in ("mm", "ml") else ""
+
+
+def spelled(value: float, metric: str) -> str:
+    """A mean: shares with three decimals, others with two."""
+    return f"{value:.{_decimals(metric)}f}".replace("-", "−")
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference, with its sign and one decimal more than a mean."""
+    return f"{value:+.{_decimals(metric) + 1}f}".replace("-", "−")
+
+
+def size(value: float, metric: str) -> str:
+    """The size of a difference, without a sign."""
+    return f"{value:.{_decimals(metric) + 1}f}"
+
+
+def percent(share: float) -> str:
+    """95 %, with the space that belongs there."""
+    return f"{share:.0%}".replace("%", " %")
+
+
+def spelled_p(p: float) -> str:
+    """A p-value: three decimals, or "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def sentences(analysis: "Analysis") -> list[str]:
+    """The design, what is missing, each comparison by the primary metric, the other metrics in short, the ranks."""
+    meta, table = analysis.meta, analysis.comparisons
+    primary = table[table["primary"]]
+    apart = set(analysis.arms[(analysis.arms["metric"] == meta.primary) & analysis.arms["apart"]]["arm"])
+    return [
+        _design(meta),
+        *meta.remarks,
+        *(f"Left out as unfinished: {'; '.join(meta.left_out)}." for _ in meta.left_out[:1]),
+        *(_one_seed() for _ in range(max(meta.seeds.values()) == 1)),
+        *_apart(analysis),
+        *(_comparison(line, meta, apart) for _, line in primary.iterrows()),
+        *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
+        *_first(analysis),
+    ]
+
+
+def takes(line: "pd.Series[Any]", target: float, patients: int, seeds: int, level: float) -> str:
+    """What a study would need for its smallest visible difference to fall to ``target``, in words.
+
+    The standard error shrinks with the root of the patients and, in its other part, of the seeds, and the degrees of
+    freedom grow with them.
+
+    Args:
+        line: of the comparisons.
+        target: a size of difference.
+        patients: that there are.
+        seeds: an arm.
+        level: at which a comparison is found, two-sided.
+    """
+    if not isfinite(line["smallest"]):
+        return "more patients, or more seeds: so small a study would find no difference at all"
+    freedom, share = float(line["freedom"]), float(line["seed_share"])
+    factor = goal = (target / line["smallest"]) ** 2
+    for _ in range(20):  # more of both lowers the quantiles, too
+        factor = goal * (_quantiles(level, freedom) / _quantiles(level, freedom / factor)) ** 2
+    more_seeds = share / (factor - (1 - share)) if factor > 1 - share else inf
+    more_patients = (1 - share) / (factor - share) if factor > share else inf
+    ways = {
+        f"{ceil(seeds * more_seeds)} seeds an arm with these patients" if 0 < more_seeds < inf else "": more_seeds,
+        f"{ceil(patients * more_patients)} patients with these seeds" if more_patients < inf else "": more_patients,
+    }
+    # One of the two alone is advice only where it does not take many times what both together take.
+    alone = [f"about {way}" for way, times in ways.items() if way and times <= 4 / factor]
+    return ", or ".join(alone) or f"about {ceil(patients / factor)} patients and {ceil(seeds / factor)} seeds an arm"
+
+
+def _quantiles(level: float, freedom: float) -> float:
+    """Standard errors between no difference and one that is found with the power of ``POWER``."""
+    return float(stats.t.isf(level / 2, freedom) + stats.t.ppf(POWER, freedom))
+
+
+def _decimals(metric: str) -> int:
+    return 2 if unit(metric) else 3
+
+
+def _with_unit(text: str, metric: str) -> str:
+    return f"{text} {unit(metric)}".rstrip()
+
+
+def _design(meta: "Meta") -> str:
+    counts = sorted(set(meta.seeds.values()))
+    seeds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
+    family = f"{_counted(meta.family, 'comparison')} as one family at {percent(meta.alpha)} (Holm)"
+    folds = f" in {meta.folds} folds" if meta.folds > 1 else ""
+    return (
+        f"{_counted(len(meta.arms), 'arm')} with {seeds} {_plural('seed', counts[-1])} each, {meta.patients} patients "
+        f"({_counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''}){folds}; judged by "
+        f"{NAMES[meta.primary]}, {family if meta.family else 'with nothing to compare yet'}."
+    )
+
+
+def _one_seed() -> str:
+    return (
+        "Every arm was trained with one seed, so nothing is known of what another training of the same arm would give: "
+        "intervals and p-values hold for these networks only, and every verdict is inconclusive. Train two more seeds."
+    )
+
+
+def _apart(analysis: "Analysis") -> list[str]:
+    lines = analysis.arms[analysis.arms["metric"] == analysis.meta.primary]
+    wild, calm = lines[lines["apart"]], lines[~lines["apart"]]
+    if wild.empty:
+        return []
+    metric = analysis.meta.primary
+    told = "; ".join(
+        f"{line['arm']} ({', '.join(spelled(mean, metric) for mean in line['by_seed'])})" for _, line in wild.iterrows()
+    )
+    usual = size(float((calm["seed_sd"] ** 2).mean() ** 0.5), metric)
+    return [
+        f"The seeds went apart in {told}, while the other arms' means have an SD of {usual} from seed to seed. Look at "
+        "each of these trainings: one may have failed. The other arms' intervals suffer little from it."
+    ]
+
+
+def _comparison(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
+    who, metric = f"{line['arm']} against {line['against']}", meta.primary
+    difference = (
+        f"{NAMES[metric]} {_with_unit(signed(line['difference'], metric), metric)} "
+        f"({percent(1 - meta.alpha)} interval {signed(line['ci_low'], metric)} to {signed(line['ci_high'], metric)})"
+    )
+    tests = (
+        f"p {spelled_p(line['p_mean_holm'])} for the mean, {spelled_p(line['p_wilcoxon_holm'])} by ranks, after Holm"
+    )
+    if line["verdict"] == "inconclusive":
+        return f"{who}: inconclusive. {difference}; {tests}. {_why(line, meta, apart)}"
+    counts = f"{line['wins']} patients better, {line['losses']} worse, {line['ties']} equal"
+    if line["verdict"] == "equivalent":
+        margin = _with_unit(f"{meta.margins[metric]:g}", metric)
+        inside = f"p {spelled_p(line['p_tost_holm'])} for lying outside, after Holm"
+        return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
+    small = line["p_tost_holm"] <= meta.alpha
+    note = f" Real but small: within ±{_with_unit(f'{meta.margins[metric]:g}', metric)}." if small else ""
+    return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}"
+
+
+def _why(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
+    """Why nothing could be said, and what it would take."""
+    if max(meta.seeds.values()) == 1:
+        return "One seed an arm."
+    if line["arm"] in apart or line["against"] in apart:
+        return "Seeds went apart: nothing can be said before it is known why."
+    mean, ranks = (line[name] <= meta.alpha for name in ("p_mean_holm", "p_wilcoxon_holm"))
+    if mean and not ranks:
+        return "The mean moved, but not the usual patient: a few patients carry it; look at them."
+    if mean and ranks:
+        return "The mean and the usual patient moved in opposite ways, or only just; look at the patients' differences."
+    start = "Most patients lean one way, but other seeds might undo it. " if ranks else ""
+    target = meta.margins.get(meta.primary, abs(line["difference"]))
+    seeds = min(meta.seeds[line["arm"]], meta.seeds[line["against"]])
+    smallest = line["smallest"]
+    seen = f"A true difference of {_with_unit(size(smallest, meta.primary), meta.primary)} would have been found in "
+    start += f"{seen}{percent(POWER)} of such studies. " if isfinite(smallest) else ""
+    if target <= 0 or smallest <= target:
+        return start.rstrip()
+    return f"{start}To see {_with_unit(size(target, meta.primary), meta.primary)} it takes " + (
+        f"{takes(line, target, meta.patients, seeds, meta.alpha / meta.family)}."
+    )
+
+
+def _secondary(metric: str, part: pd.DataFrame) -> str:
+    groups = {
+        verdict: [f"{line['arm']} against {line['against']}" for _, line in part[part["verdict"] == verdict].iterrows()]
+        for verdict in ("better", "worse", "equivalent")
+    }
+    said = [f"{verdict}: {few(names)}" for verdict, names in groups.items() if names]
+    rest = int((part["verdict"] == "inconclusive").sum())
+    return f"{NAMES[metric]} (secondary): {'; '.join([*said, f'inconclusive: {rest} of {len(part)}'])}."
+
+
+def _first(analysis: "Analysis") -> list[str]:
+    ranks = analysis.ranks[analysis.ranks["metric"] == analysis.meta.primary].sort_values("mean_rank")
+    if len(ranks) < 2:
+        return []
+    best = ranks.loc[ranks["rank_1"].idxmax()]
+    return [
+        f"By {NAMES[analysis.meta.primary]}, {best['arm']} comes first in {percent(best['rank_1'])} of the studies "
+        f"resampled over {analysis.meta.drawn} (mean rank {best['mean_rank']:.1f} of {len(ranks)})."
+    ]
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {_plural(word, count)}"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"

@@ -1,0 +1,266 @@
+"""Tables of a study: Markdown to read, LaTeX to print, CSV to compute with."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import floor, isfinite, log10
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from seg.files import atomic_write
+from seg.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from seg.study import typeset
+from seg.study.analysis import Analysis
+from seg.study.sentences import NAMES, percent, signed, size, spelled, spelled_p, unit
+from seg.study.typeset import Cell, Table
+
+COST = {
+    "params": ("Parameters (M)", 1e-6),
+    "gflops": ("GFLOPs a patch", 1.0),
+    "training_seconds": ("Training (s)", 1.0),
+    "memory_mib": ("Peak memory (MiB)", 1.0),
+    "inference_seconds_a_case": ("Inference (s a case)", 1.0),
+    "energy_kwh": ("Energy (kWh)", 1.0),
+}
+MARKS = {"better": "▲", "worse": "▼", "equivalent": "≈"}
+
+
+def write_tables(
+    analysis: Analysis, folder: Path, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()
+) -> list[Path]:
+    """Writes ``table.md``, ``table.tex`` and ``table.csv`` into ``folder``.
+
+    Args:
+        analysis: of seg.study.analysis.
+        folder: where the files go.
+        cost: indexed by arm, any of the columns of ``COST``; what is missing is left out.
+        more: tables that stand behind the analysis' own in Markdown and LaTeX.
+
+    Returns:
+        The files written.
+    """
+    contents = {
+        "table.md": markdown(analysis, cost, more),
+        "table.tex": latex(analysis, cost, more),
+        "table.csv": wide(analysis, cost).to_csv(index=False),
+    }
+    for name, content in contents.items():
+        atomic_write(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def markdown(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> str:
+    """The findings in words, then every table, in GitHub's Markdown."""
+    words = "\n".join(f"- {typeset.markdown_text(sentence)}" for sentence in analysis.sentences())
+    notice = [f"**{typeset.markdown_text(analysis.meta.notice)}**"] * bool(analysis.meta.notice)
+    return "\n\n".join([*notice, words, *map(typeset.markdown, tables(analysis, cost, more))]) + "\n"
+
+
+def latex(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> str:
+    """Every table as a LaTeX float; the document loads booktabs and graphicx."""
+    head = r"% \usepackage{booktabs,graphicx}; wide tables shrink to the width of the line" + "\n"
+    return head + "\n".join(typeset.latex(table, analysis.meta.study) for table in tables(analysis, cost, more))
+
+
+def wide(analysis: Analysis, cost: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row an arm, in full precision, in SI or the metric's units.
+
+    Columns: ``seeds``, ``<metric>_<statistic>``, counts, ``<metric>_<baseline or previous>_<statistic>``, cost.
+    """
+    meta, table = analysis.meta, analysis.comparisons
+    counts = analysis.arms.drop_duplicates("arm").set_index("arm")
+    parts = [
+        pd.Series(meta.seeds, name="seeds"),
+        *(
+            part.set_index("arm").loc[:, "mean":"seed_sd"].add_prefix(f"{metric}_")
+            for metric, part in analysis.arms.groupby("metric", sort=False)
+        ),
+        counts[[name for name in ("missed", "false", "structures") if name in counts]],
+        *(
+            part.set_index("arm").drop(columns=["metric", "primary", "kind"]).add_prefix(f"{metric}_{kind}_")
+            for kind in ("baseline", "previous")
+            for metric, part in table[table["kind"].str.contains(kind)].groupby("metric", sort=False)
+        ),
+        _cost(analysis, cost),
+    ]
+    return pd.concat(parts, axis=1).reindex(meta.arms).rename_axis("arm").reset_index().convert_dtypes()
+
+
+def tables(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> list[Table]:
+    """Result and cost of each arm; its spread; the comparisons, where there are any; the ranks; ``more`` behind them.
+
+    Of a study that is half done each of them says so.
+    """
+    found = [_results(analysis, cost), _spreads(analysis)]
+    found += [_comparisons(analysis), _ranks(analysis)] * bool(len(analysis.comparisons))
+    return [replace(one, note=f"{analysis.meta.notice} {one.note}".lstrip()) for one in [*found, *more]]
+
+
+def _cost(analysis: Analysis, cost: pd.DataFrame | None) -> pd.DataFrame:
+    """Rows as the arms, the known columns that hold any number."""
+    if cost is None:
+        return pd.DataFrame(index=list(analysis.meta.arms))
+    known = cost.set_axis(cost.index.astype(str)).reindex(index=analysis.meta.arms)
+    return known[[column for column in COST if column in known]].apply(pd.to_numeric).dropna(axis=1, how="all")
+
+
+def _title(metric: str) -> str:
+    arrow = {**dict.fromkeys(HIGHER_IS_BETTER, " ↑"), **dict.fromkeys(LOWER_IS_BETTER, " ↓")}.get(metric, "")
+    return f"{NAMES[metric]}{f' ({unit(metric)})' if unit(metric) else ''}{arrow}"
+
+
+def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
+    """One row an arm: means with intervals, best in bold, verdict against the baseline marked; failures; cost."""
+    meta = analysis.meta
+    columns = {_title(metric): _means(analysis, metric) for metric in meta.metrics}
+    first = analysis.arms.drop_duplicates("arm").set_index("arm")
+    for count in ("missed", "false"):
+        if count in first:
+            texts = [Cell(f"{int(line[count])} of {int(line['structures'])}") for _, line in first.iterrows()]
+            columns[count.capitalize()] = texts
+    for name, values in _cost(analysis, cost).items():
+        head, factor = COST[str(name)]
+        columns[head] = [Cell(three_digits(float(value) * factor)) for value in values]
+    rows = [[Cell(arm), *(cells[place] for cells in columns.values())] for place, arm in enumerate(meta.arms)]
+    level = percent(1 - meta.alpha)
+    note = (
+        f"Mean [{level} interval] over {meta.patients} patients, seeds averaged; bold: the best, whatever its verdict."
+    )
+    if analysis.comparisons["kind"].str.contains("baseline").any():
+        note += (
+            f" Verdict against {analysis.baseline}, by both tests after Holm over {meta.family}: ▲ better, ▼ worse, "
+            "≈ equivalent within the margin; no mark: inconclusive."
+        )
+    return Table("Results", ["Arm", *columns], {"": rows}, note)
+
+
+def _means(analysis: Analysis, metric: str) -> list[Cell]:
+    lines = analysis.arms[analysis.arms["metric"] == metric]
+    table = analysis.comparisons
+    chosen = table[(table["metric"] == metric) & table["kind"].str.contains("baseline")]
+    marks = {line["arm"]: MARKS.get(line["verdict"], "") for _, line in chosen.iterrows()}
+    texts = [spelled(value, metric) for value in lines["mean"]]
+    best = _best(lines["mean"].tolist(), texts, metric)
+    return [
+        Cell(
+            f"{text} [{spelled(line['ci_low'], metric)}, {spelled(line['ci_high'], metric)}]",
+            bold=text == best,
+            mark=marks.get(line["arm"], ""),
+        )
+        for text, (_, line) in zip(texts, lines.iterrows(), strict=True)
+    ]
+
+
+def _best(means: Sequence[float], texts: Sequence[str], metric: str) -> str | None:
+    """How the best mean is spelled, so that arms that read alike are all in bold."""
+    if metric not in HIGHER_IS_BETTER + LOWER_IS_BETTER:
+        return None
+    choose = max if metric in HIGHER_IS_BETTER else min
+    return texts[means.index(choose(means))]
+
+
+def _spreads(analysis: Analysis) -> Table:
+    blocks = {
+        _title(str(metric)): [
+            [
+                Cell(line["arm"]),
+                *(Cell(spelled(line[name], str(metric))) for name in ("mean", "median", "sd")),
+                Cell(size(line["seed_sd"], str(metric)) if isfinite(line["seed_sd"]) else "–"),
+            ]
+            for _, line in part.iterrows()
+        ]
+        for metric, part in analysis.arms.groupby("metric", sort=False)
+    }
+    heads = ["Arm", "Mean", "Median", "SD of patients", "SD of seeds"]
+    note = "SD of patients: of their values averaged over seeds. SD of seeds: of the arm's mean from seed to seed."
+    return Table("Spread", heads, blocks, note)
+
+
+def _comparisons(analysis: Analysis) -> Table:
+    meta = analysis.meta
+    blocks = {
+        f"{_title(str(metric))}{'' if metric == meta.primary else ', secondary'}": [
+            _compared(line, str(metric)) for _, line in part.iterrows()
+        ]
+        for metric, part in analysis.comparisons.groupby("metric", sort=False)
+    }
+    heads = _heads("Comparison", percent(1 - meta.alpha))
+    margins = "; ".join(
+        f"{NAMES[metric]} ±{margin:g} {unit(metric)}".rstrip() for metric, margin in meta.margins.items()
+    )
+    note = (
+        f"Difference: arm minus the other; interval by {meta.draws} bootstrap draws over {meta.drawn}, each by itself. "
+        f"p mean (Student, over {meta.drawn}) and p ranks (Wilcoxon, over patients): both after Holm, each metric a "
+        f"family of {meta.family}. Effect: matched-pairs rank-biserial correlation, above 0: the arm is better. W/T/L: "
+        "patients better, equal, worse. Visible: the smallest true difference found with 80 % power; –: none would be. "
+        "Margin of equivalence: "
+        f"{margins or 'none stated'}."
+    )
+    return Table("Comparisons", heads, blocks, note)
+
+
+def effects_table(effects: pd.DataFrame, metric: str = "dice") -> Table:
+    """Main effects and interactions of a factorial design.
+
+    Args:
+        effects: of ``seg.study.factorial.effects``, at its own level.
+        metric: that they are of.
+    """
+    blocks = {
+        "Main effects" if order == 1 else f"Interactions of {order} factors": [
+            [Cell(line["effect"]), *_contrast(line, metric)] for _, line in part.iterrows()
+        ]
+        for order, part in effects.groupby("order")
+    }
+    note = (
+        f"{NAMES[metric]}. A main effect: the level minus the factor's first one, over all settings of the others. An "
+        'interaction: how much more a level brings where the other is on; "better": they help each other. All effects '
+        f"are one family of {len(effects)} (Holm); the columns are those of the comparisons."
+    )
+    return Table("Effects", _heads("Effect of", percent(0.95)), blocks, note)
+
+
+def _heads(first: str, level: str) -> list[str]:
+    shown = ("Difference", f"{level} interval", "p mean", "p ranks", "Effect", "W/T/L", "Visible", "Verdict")
+    return [first, *shown]
+
+
+def _compared(line: "pd.Series[Any]", metric: str) -> list[Cell]:
+    return [Cell(f"{line['arm']} – {line['against']}"), *_contrast(line, metric)]
+
+
+def _contrast(line: "pd.Series[Any]", metric: str) -> list[Cell]:
+    """Difference, interval, tests, sizes and verdict of a contrast of arms."""
+    ends = f"[{signed(line['ci_low'], metric)}, {signed(line['ci_high'], metric)}]"
+    visible = size(line["smallest"], metric) if isfinite(line["smallest"]) else "–"
+    return [
+        Cell(signed(line["difference"], metric)),
+        Cell(ends),
+        Cell(spelled_p(line["p_mean_holm"])),
+        Cell(spelled_p(line["p_wilcoxon_holm"])),
+        Cell(f"{line['rank_biserial']:+.2f}".replace("-", "−")),
+        Cell(f"{line['wins']}/{line['ties']}/{line['losses']}"),
+        Cell(visible),
+        Cell(line["verdict"], bold=line["verdict"] in ("better", "worse")),
+    ]
+
+
+def _ranks(analysis: Analysis) -> Table:
+    lines = analysis.ranks[analysis.ranks["metric"] == analysis.meta.primary]
+    columns = [f"rank_{rank}" for rank in range(1, len(lines) + 1)]
+    rows = [
+        [Cell(line["arm"]), Cell(f"{line['mean_rank']:.1f}"), *(Cell(f"{line[column]:.2f}") for column in columns)]
+        for _, line in lines.iterrows()
+    ]
+    heads = ["Arm", "Mean rank", *(str(rank) for rank in range(1, len(lines) + 1))]
+    note = f"Probability of each rank by {NAMES[analysis.meta.primary]}, resampled over {analysis.meta.drawn}."
+    return Table("Ranks", heads, {"": rows}, note)
+
+
+def three_digits(value: float) -> str:
+    """A cost with three significant digits, or all before the point; a dash where there is none."""
+    if not isfinite(value):
+        return "–"
+    digits = 2 - floor(log10(abs(value))) if value else 0
+    return f"{value:.{max(digits, 0)}f}"

@@ -1,0 +1,211 @@
+"""Every option composes and passes the checks; every wrong one is refused with the word that mends it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from composing import composed
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from seg.config.command import known_keys
+from seg.config.rules import check
+from seg.config.schema import CONF, config_hash, flat, nearest, plain, without_passwords
+from seg.errors import ConfigError
+
+GROUPS = ("data", "model", "attention", "loss", "optimizer", "scheduler", "augmentation", "trainer", "inference",
+          "predictions", "tracking", "paths", "debug")  # fmt: skip
+OPTIONS = {
+    group: [path.stem for path in sorted((CONF / group).glob("*.yaml")) if (group, path.stem) != ("data", "base")]
+    for group in GROUPS
+}
+EACH = pytest.mark.parametrize(("group", "option"), [(group, name) for group in GROUPS for name in OPTIONS[group]])
+
+
+def test_what_is_kept_of_a_composition_is_nobodys_to_change() -> None:
+    first = composed("model=unetpp", "seed=5")
+    OmegaConf.set_struct(first, False)
+    first.model.clear()
+    second, third = composed("model=unetpp", "seed=6"), composed("model=unetpp", "+tracking.tags.a=1")
+    assert (second.seed, third.seed, third.tracking.tags.a) == (6, 0, 1)
+    assert second.model == third.model != {}
+    assert OmegaConf.is_struct(second)
+    assert "a" not in composed("model=unetpp").tracking.tags
+
+
+def faults(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(composed(*overrides))
+    return str(caught.value)
+
+
+def keys(cfg: DictConfig) -> dict[str, Any]:
+    return flat(OmegaConf.to_container(cfg, resolve=False))
+
+
+@EACH
+def test_every_option_composes_and_passes_the_checks(group: str, option: str) -> None:
+    row = OPTIONS[group].index(option)  # with those of the other groups that stand as far down, for fewer compositions
+    company = {other: names[row % len(names)] for other, names in OPTIONS.items()}
+    assert company[group] == option
+    check(composed(*(f"{other}={name}" for other, name in company.items()), "data.root=somewhere"))
+
+
+@EACH
+def test_first_line_says_what_the_option_is(group: str, option: str) -> None:
+    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
+    first = next(line for line in lines if "@package" not in line)
+    assert first.startswith("# ")
+    assert len(first) > 10
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_composes_and_passes_the_checks(path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=[f"experiments={path.stem}", "data.root=somewhere"], return_hydra_config=True)
+        known = known_keys(cfg.hydra.runtime.choices, cfg.hydra.runtime.config_sources, "train")
+    del cfg.hydra
+    check(cfg, known, path.name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["trainer.max_epochs=3", "trainer.max_minutes=1"], ["one budget", "max_epochs", "max_minutes"]),
+        (["trainer.max_steps=0"], ["trainer.max_steps is 0", "from 1"]),
+        (["data.fold=7"], ["data.fold is 7", "0 to 4"]),
+        (["data.fold=most"], ["'most'", "or all"]),
+        (["dims=4"], ["dims is 4", "2, 3"]),
+        (["dims=2", "data.patch=[32,32,32]"], ["data.patch", "2 whole numbers"]),
+        (["attention=se", "attention.where=middle"], ["attention.where", "bottleneck"]),
+        (["inference.mirror=true", "augmentation=light"], ["mirror_axes", "inference.mirror=false"]),
+        (["trainer.precision=fp16", "trainer.device=cpu"], ["CUDA"]),
+        (["data.fold=all", "trainer.early_stopping=3"], ["early_stopping", "validation part"]),
+        (["data.fold=all", "scheduler=adaptive"], ["adaptive", "validation part"]),
+        (["tracking=none", "tracking.uri=http://x"], ["tracking.uri would be ignored"]),
+        (["data=folder"], ["data.root has no value"]),
+        (["predictions.slices=most"], ["predictions.slices"]),
+        (["trainer.ema=1.5"], ["trainer.ema"]),
+        (["trainer.workers=-1"], ["trainer.workers"]),
+        (["seed=-1"], ["seed is -1"]),
+        (["data.patch=64"], ["data.patch is 64", "3 whole numbers"]),
+        (["data.patch=[a,b,c]"], ["data.patch"]),
+        (["data.fold=true"], ["data.fold is True"]),
+        (["predictions.slices=true"], ["predictions.slices is True"]),
+        (["predictions.dpi=0"], ["predictions.dpi is 0"]),
+        (["trainer.clip_norm=0"], ["trainer.clip_norm"]),
+        (["trainer.max_epochs=0.5"], ["trainer.max_epochs is 0.5", "whole"]),
+        (["augmentation.mirror_axes=[-1]"], ["mirror_axes", "0, 1 or 2"]),
+        (["dims=2", "augmentation.mirror_axes=[2]", "inference.mirror=true"], ["names no axis of the patch"]),
+        (["trainer.early_stopping=2", "trainer.validate_every=5"], ["validate_every"]),
+        (["+tracking.tags.seed=7"], ["tracking.tags sets seed"]),
+        (["tracking=none", "tracking.parent=abc"], ["tracking.parent would be ignored"]),
+    ],
+)
+def test_a_wrong_value_or_combination_is_refused_with_its_mending(overrides: list[str], words: list[str]) -> None:
+    message = faults(*overrides)
+    assert all(word in message for word in words), message
+
+
+def test_all_faults_are_told_at_once() -> None:
+    message = faults("data.fold=9", "dims=5", "trainer.max_steps=-1")
+    assert message.startswith("3 faults")
+
+
+def test_an_unknown_key_of_a_study_file_names_file_key_and_nearest_right_key() -> None:
+    cfg, known = composed(), keys(composed())
+    OmegaConf.set_struct(cfg, False)
+    cfg.optimizer.learning_rat = 1
+    cfg.model.chanels = [1]
+    with pytest.raises(ConfigError, match=r"(?s)study\.yaml sets 'model\.chanels'.*'model\.channels'.*learning_rat"):
+        check(cfg, known, "study.yaml")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("optimizer.lr=abc", "optimizer.lr is 'abc'"),
+        ("model.channels=8", "model.channels is 8"),
+        ("loss.batch=3", "loss.batch"),
+    ],
+)
+def test_a_value_of_another_type_than_its_option_has_is_refused(wrong: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check(composed(wrong), keys(composed()), "here")
+
+
+def test_the_keys_that_exist_are_those_of_the_chosen_options_and_of_a_users_own(tmp_path: Path) -> None:
+    for path, text in {
+        "model/mine": "defaults: [unet, own@body]\nwidth: 8\n",
+        "model/own": "depth: 2\n",
+        "neck/wide": "# @package model.neck\nblocks: 3\n",
+        "local/default": "# @package _global_\noptimizer: {lrr: 1}\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{path}.yaml").write_text(text)
+    mine = ["model=mine", "+neck=wide", "data=hippocampus", "optimizer=adamw", f"hydra.searchpath=[file://{tmp_path}]"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=mine, return_hydra_config=True)
+    known = known_keys(cfg.hydra.runtime.choices, cfg.hydra.runtime.config_sources, "train")
+    with open_dict(cfg):
+        del cfg["hydra"], cfg["optimizer"]["lrr"], cfg["attention"]
+    assert known == keys(cfg)
+    assert {"model.width", "model.body.depth", "model.channels", "model.neck.blocks", "data.cases._target_"} <= {*known}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("trainer.max_epoch=3", "'trainer.max_epochs'"),  # refused by Hydra
+        ("+optimizer.lrr=3", "'optimizer.lr'"),  # refused by us
+        ("optimizer=adamw optimizer.beta=3", "'optimizer.betas'"),
+    ],
+)
+def test_a_wrong_key_is_refused_after_one_composition(wrong: str, right: str) -> None:
+    code = (
+        "from hydra._internal.config_loader_impl import ConfigLoaderImpl as Loader\n"
+        "compose = Loader._load_configuration_impl\n"
+        "def counted(*args, **options):\n    print('composed')\n    return compose(*args, **options)\n"
+        "Loader._load_configuration_impl = counted\n"
+        "from seg.train import run\nrun()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *wrong.split()], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (2, ["composed"])
+    assert right in done.stderr
+
+
+def test_tags_are_free() -> None:
+    cfg, known = composed("+tracking.tags.scanner=3T"), keys(composed())
+    check(cfg, known, "here")
+
+
+def test_the_hash_ignores_where_and_sees_what() -> None:
+    base = config_hash(composed())
+    assert config_hash(composed("paths.outputs=elsewhere", "tracking=none")) == base
+    assert config_hash(composed("seed=1")) != base
+
+
+@pytest.mark.parametrize(
+    ("address", "safe"),
+    [
+        ("http://ann:secret@host/x", "http://ann:***@host/x"),
+        ("postgresql://ann:s:e@c@host/db", "postgresql://ann:***@host/db"),
+        ("postgresql://host/db?user=x&password=y", "postgresql://host/db?user=x&password=***"),
+        ("http://host/x", "http://host/x"),
+        ("sqlite:///a@b.db", "sqlite:///a@b.db"),
+    ],
+)
+def test_passwords_leave_addresses(address: str, safe: str) -> None:
+    assert without_passwords(address) == safe
+    cfg = composed(f"tracking.uri='{address}'")
+    assert plain(cfg)["tracking"]["uri"] == safe
+
+
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [("trainer.max_epoch", "trainer.max_epochs"), ("trainer.epochs", "trainer.max_epochs"), ("sede", "seed")],
+)
+def test_nearest_right_key(word: str, right: str) -> None:
+    assert f"'{right}'" in nearest(word, list(flat(plain(composed()))))

@@ -1,0 +1,61 @@
+"""What is refused when the objects of a run are built, and the budget they get."""
+
+from pathlib import Path
+
+import pytest
+from composing import composed
+
+from seg.engine.build import budget_of, build_setup
+from seg.engine.cases import read_material
+from seg.engine.device import choose_device, choose_precision
+from seg.engine.distributed import World
+from seg.engine.loop import Budget, Progress
+from seg.errors import ConfigError
+
+
+@pytest.mark.parametrize(("batch_size", "larger"), [(4, 6), (1, 3)])
+def test_a_batch_that_cannot_be_shared_is_refused(
+    phantom_root: Path, tmp_path: Path, batch_size: int, larger: int
+) -> None:
+    given = {"data": "folder", "data.root": phantom_root, "paths.outputs": tmp_path, "data.batch_size": batch_size}
+    cfg = composed(*(f"{key}={value}" for key, value in given.items()))
+    precision = choose_precision("fp32", choose_device("cpu"))
+    with pytest.raises(ConfigError, match=rf"data\.batch_size is {batch_size}.*3 processes.*batch_size={larger}"):
+        build_setup(cfg, read_material(cfg), {}, World(size=3), precision)
+
+
+@pytest.mark.parametrize(
+    ("given", "cases", "steps", "minutes", "words"),
+    [
+        ([], 4, 1000, None, "1000 steps: 40 epochs of 25, each case once in 2, at least 25"),
+        ([], 128, 2560, None, "2560 steps: 40 epochs of 64, each case once in 64"),
+        (["trainer.max_epochs=3"], 4, 75, None, "75 steps: 3 epochs of 25, each case once in 2, at least 25"),
+        (["trainer.steps_per_epoch=7"], 4, 280, None, "280 steps: 40 epochs of 7"),
+        (["trainer.accumulate=2"], 128, 1280, None, "1280 steps: 40 epochs of 32, each case once in 32"),
+        (["trainer.max_steps=9"], 4, 9, None, "9 steps: trainer.max_steps"),
+        (["trainer.max_minutes=1.5"], 4, None, 1.5, "1.5 min: trainer.max_minutes"),
+        (["data.max_steps=300", "data.max_minutes=4.5"], 4, 300, 4.5, "300 steps, at most 4.5 min: mine's own"),
+        (["data.max_minutes=4"], 4, None, 4, "4 min: mine's own"),
+        (["data.max_steps=300", "trainer.max_epochs=2"], 4, 50, None, "50 steps: 2 epochs of 25"),
+    ],
+)
+def test_the_budget_and_why(given: list[str], cases: int, steps: int | None, minutes: float | None, words: str) -> None:
+    cfg = composed("data=folder", "data.root=here", "data.name=mine", *given)
+    budget, why = budget_of(cfg, cases, batch_size=2)
+    assert (budget.steps, budget.minutes) == (steps, minutes)
+    assert why.startswith(words)
+
+
+def test_of_steps_and_minutes_the_first_to_end_ends_the_run_and_the_schedule() -> None:
+    budget = Budget(steps=100, minutes=2.0, steps_per_epoch=10)
+    by_steps, by_time = Progress(step=50, seconds=30.0), Progress(step=10, seconds=90.0)
+    assert (budget.clock_ends_first(by_steps), budget.clock_ends_first(by_time)) == (False, True)
+    assert budget.schedule_step(Progress(step=50, seconds=90.0)) == 0.5 * budget.schedule_steps, "by steps it repeats"
+    by_time.by_clock = True
+    assert (budget.done(by_steps), budget.done(by_time)) == (0.5, 0.75)
+    assert budget.schedule_step(by_time) == 0.75 * budget.schedule_steps
+    assert budget.remaining_seconds(by_steps, speed=2.0) == 25
+    assert budget.remaining_seconds(by_time, speed=2.0) == 30
+    assert budget.spent(Progress(step=100, seconds=1.0))
+    assert budget.spent(Progress(step=1, seconds=120.0))
+    assert not budget.spent(Progress(step=99, seconds=119.0))

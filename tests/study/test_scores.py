@@ -1,0 +1,152 @@
+"""What a table of scores must hold, and how it becomes one value a patient."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.statistics import study
+from seg.errors import ConfigError, DataError
+from seg.study.scores import patient_values, read_scores
+
+GOOD = study({"base": 0.0, "se": 0.01}, patients=6, seeds=2, folds=2, classes=("a", "b"))
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def values(scores: pd.DataFrame, **options: object) -> object:
+    return patient_values(scores, **({"arms": None, "metrics": ["dice", "hd95_mm"]} | options))
+
+
+def without(scores: pd.DataFrame, arm: str, seed: int, fold: int | None = None) -> pd.DataFrame:
+    gone = (scores["arm"] == arm) & (scores["seed"] == seed)
+    return scores[~(gone & (scores["fold"] == fold) if fold is not None else gone)]
+
+
+def test_classes_are_averaged_in_a_case_then_cases_in_a_patient() -> None:
+    rows = [  # patient p has two cases, q one
+        ("p", "1", "a", 0.2), ("p", "1", "b", 0.4), ("p", "2", "a", 0.8), ("p", "2", "b", 1.0),
+        ("q", "3", "a", 0.5), ("q", "3", "b", 0.7),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["patient", "case", "class", "dice"])
+    scores = pd.concat([table.assign(arm=arm, seed=seed, fold=0) for arm in "xy" for seed in (0, 1)])
+    found = values(scores, metrics=["dice"])
+    assert found.patients == ("p", "q")
+    assert found.by_metric["dice"][0] == pytest.approx(np.array([[0.6, 0.6], [0.6, 0.6]]))
+    lopsided = scores.assign(dice=scores["dice"].where(scores["case"] != "3", 0.1))
+    assert values(lopsided, metrics=["dice"]).by_metric["dice"][1][0] == pytest.approx([0.6, 0.1])
+    assert (found.cases, found.folds, found.seeds) == (3, 1, {"x": 2, "y": 2})
+
+
+def test_patients_stand_in_one_order_whatever_the_order_of_rows() -> None:
+    shuffled = GOOD.sample(frac=1, random_state=0)
+    for before, after in zip(
+        values(GOOD).by_metric["dice"], values(shuffled, arms=["base", "se"]).by_metric["dice"], strict=True
+    ):
+        assert after == pytest.approx(before)
+
+
+def test_a_csv_gives_the_same_values_and_keeps_names(tmp_path: Path) -> None:
+    odd = GOOD.replace({"arm": {"base": "none", "se": "007"}, "case": {"case_000": "NA"}})
+    odd.assign(run_id="8086e572").to_csv(tmp_path / "scores.csv", index=False)
+    read = read_scores(tmp_path / "scores.csv")
+    assert set(read["arm"]) == {"none", "007"}
+    assert "NA" in set(read["case"])
+    assert set(read["run_id"]) == {"8086e572"}
+    assert values(read).by_metric["dice"][1] == pytest.approx(values(GOOD).by_metric["dice"][1])
+
+
+@pytest.mark.parametrize("content", [None, "", 'a,b\n"1'])
+def test_a_file_that_is_no_csv_is_named(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "scores.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=r"scores\.csv is not a readable CSV"):
+        read_scores(path)
+
+
+def at(row: int, **change: object) -> Change:
+    """Changes cells of one row."""
+
+    def changed(scores: pd.DataFrame) -> pd.DataFrame:
+        scores = scores.astype({name: object for name in change if scores[name].dtype.kind == "i"})
+        for name, value in change.items():
+            scores.loc[scores.index[row], name] = value
+        return scores
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.drop(columns=["patient", "dice"]), "no column patient, dice"),
+        (lambda s: s.iloc[:0], "no rows"),
+        (at(3, case=None), "column case is empty in 1 rows"),
+        (at(3, patient=""), "column patient is empty in 1 rows"),
+        (at(3, hd95_mm=np.nan), "hd95_mm is not a finite number in 1 rows, first in arm base, case case_001, class b"),
+        (at(3, dice=np.inf), "dice is not a finite number"),
+        (lambda s: s.assign(dice="high"), "dice is not a finite number in 48 rows"),
+        (lambda s: pd.concat([s, s.iloc[[4]]]), "case case_002 .fold 0.; within a seed each case is tested once"),
+        (lambda s: pd.concat([s, s.iloc[[4]].assign(fold=1)]), "fold 0, 1"),
+        (lambda s: s.assign(patient=["p"] * 3 + list(s["patient"][3:])), "cases of more than one patient"),
+        (lambda s: s.assign(fold=np.where(s["arm"] == "se", 1 - s["fold"], s["fold"])), "different folds in different"),
+        (lambda s: s.assign(patient="p"), "share 1 patient"),
+        (lambda s: without(s, "se", 1, 0), "arm se, seed 1: 3 cases missing .case_000, case_002, case_004.*common"),
+        (lambda s: s.drop(index=s.index[5]), "arm base, seed 0: 1 cases missing .case_002"),  # one class of it
+    ],
+)
+def test_scores_that_cannot_be_compared_are_refused(change: Change, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        values(change(GOOD.copy()))
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(DataError, match=r"2 faults:(?s:.*)is not a finite number(?s:.*)more than one patient"):
+        values(at(9, patient="p000")(at(3, dice=np.nan)(GOOD.copy())))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arms": ["base", "cbam"]}, "no scores of arms cbam; there are base, se"),
+        ({"arms": ["base", "se", "se"]}, "name each arm once"),
+        ({"metrics": ["dice", "dise"]}, "unknown metrics: dise"),
+        ({"incomplete": "drop"}, "give refuse or common"),
+    ],
+)
+def test_unknown_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        values(GOOD, **options)
+
+
+def test_half_a_study_is_compared_on_what_all_arms_share_and_says_so() -> None:
+    unfinished_seed = values(without(GOOD, "se", 1, 0), incomplete="common")
+    assert unfinished_seed.seeds == {"base": 2, "se": 1}
+    assert len(unfinished_seed.patients) == 6
+    assert unfinished_seed.left_out == ("arm se, seed 1 (unfinished)",)
+
+    first_fold_only = values(without(without(GOOD, "se", 1), "se", 0, 1), incomplete="common")
+    assert first_fold_only.seeds == {"base": 2, "se": 1}
+    assert first_fold_only.patients == ("p000", "p002", "p004")
+    assert first_fold_only.left_out == ("3 of 6 cases, which not every arm has scored yet",)
+
+    assert values(GOOD, incomplete="common").left_out == ()
+
+
+def test_half_a_study_without_a_shared_case_is_refused() -> None:
+    apart = GOOD[(GOOD["arm"] == "base") == (GOOD["fold"] == 0)]
+    with pytest.raises(DataError, match="finish a fold in every arm"):
+        values(apart, incomplete="common")
+
+
+def test_failures_are_counted_over_the_rows_that_count() -> None:
+    counted = GOOD.assign(missed=(GOOD["class"] == "a").astype(int))
+    found = values(counted, arms=["se", "base"]).failures
+    assert found.index.tolist() == ["se", "base"]
+    assert found["missed"].tolist() == [12, 12]
+    assert found["structures"].tolist() == [24, 24]
+    half = values(without(without(counted, "se", 1), "se", 0, 1), incomplete="common").failures
+    assert half["missed"].tolist() == [6, 3]
+    assert "false" not in values(GOOD.drop(columns="false")).failures
