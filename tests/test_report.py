@@ -16,8 +16,10 @@ from benchmarks.compare import MadeUp, make_up
 from benchmarks.statistics import study
 from seg.data.cases import folder as cases_of
 from seg.errors import ConfigError, DataError
+from seg.pages.study import costs, factor_effects, report, side_by_side
 from seg.records.pending import Journal
-from seg.report import Asked, changes, costs, factor_effects, find_sweep, main, report, run, side_by_side
+from seg.report import find_sweep, main, run
+from seg.study.question import Asked, changes
 
 FILE = """# @package hydra.sweeper.study
 question: Does <SE> help?

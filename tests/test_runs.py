@@ -19,7 +19,7 @@ from seg.records import mlflow as mlflow_store
 from seg.records.live import filed
 from seg.records.mlflow import Mlflow
 from seg.records.record import Tracker, open_tracker
-from seg.runs import arranged, runs
+from seg.records.table import arranged, runs
 
 METRICS = ("dice", "iou", "precision", "recall", "nsd", "hd95_mm", "assd_mm", "volume_difference_ml")
 

@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
         DataError: scores that are doubled or no numbers.
     """
     from seg.pages.progress import png, progress_page
-    from seg.runs import runs, scores_of
+    from seg.records.table import runs, scores_of
     from seg.study.progress import lines, sentence
 
     outputs, uri, name = Path(cfg.paths.outputs), cfg.tracking.uri, str(cfg.dataset)
@@ -161,7 +161,7 @@ def _show(line: "Line") -> None:
     """Prints the records of a line."""
     import pandas as pd
 
-    from seg.runs import show
+    from seg.records.table import show
     from seg.study.progress import gained, moment, with_interval
 
     rows = []

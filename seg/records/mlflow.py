@@ -192,9 +192,9 @@ class Mlflow:
         return str(found[0].info.lifecycle_stage) if found else "unknown"
 
     def search(self, run: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Every run whose id begins with ``run`` and that has ``tags``, as plain data, newest first; see seg.runs."""
+        """Every run whose id begins with ``run`` and that has ``tags``, as plain data, newest first; see ``_plain``."""
         conditions = {"attributes.run_id LIKE": f"{run}%"} | {f"tags.`{key}` =": value for key, value in tags.items()}
-        # MLflow cannot take a quote in a value: such a condition is left to seg.runs, which looks at all of them again.
+        # MLflow cannot take a quote in a value: such a condition is left to the caller, who looks at all of them again.
         where = " and ".join(f"{what} '{value}'" for what, value in conditions.items() if "'" not in value)
         with self.explained():
             experiments = {found.experiment_id: found.name for found in _pages(self._client.search_experiments)}

@@ -17,11 +17,12 @@ from seg.config.schema import without_passwords
 from seg.engine.console import print_lines
 from seg.errors import ConfigError, InterruptedRunError
 from seg.files import atomic_write
+from seg.pages.study import report
 from seg.records.folder import RunFolders, find, read_state
 from seg.records.mlflow import NOTE
 from seg.records.provenance import common_tags
 from seg.records.record import Tracker, open_tracker
-from seg.report import Asked, report
+from seg.study.question import Asked
 from seg.sweep.ledger import Ledger
 from seg.sweep.plan import Plan
 

@@ -18,7 +18,7 @@ from seg.config.command import chosen_study, known_keys
 from seg.config.rules import check
 from seg.config.schema import PLACES, config_hash, flat, nearest
 from seg.errors import ConfigError, together
-from seg.report import changes
+from seg.study.question import changes
 from seg.sweep.entries import Job, starts
 from seg.sweep.space import Space, grid, read_space
 from seg.sweep.study import Study, check_arms, identity, read_study

@@ -16,7 +16,7 @@ BEGIN = pd.Timestamp("2026-03-01 08:00", tz="UTC")
 
 
 def rows(*runs: dict[str, Any]) -> pd.DataFrame:
-    """Runs as ``seg.runs.runs`` gives them, finished one a day, unless something else is said of them."""
+    """Runs as ``seg.records.table.runs`` gives them, finished one a day, unless something else is said of them."""
     usual = {"status": "FINISHED", "seconds": 3600.0, "parent": None, "study": "s", "arm": "se", "seed": 0.0, "fold": 0}
     usual |= {"test_dice": 0.8, "dataset_version": "v", "params.seed": 0.0, "params.arm": "se", "sweep": "s-1"}
     table = []

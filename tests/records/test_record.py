@@ -28,7 +28,7 @@ from seg.records.live import Live
 from seg.records.mlflow import Mlflow
 from seg.records.pending import Journal
 from seg.records.record import Tracker, add_to_record, experiment_name, open_tracker
-from seg.runs import runs
+from seg.records.table import runs
 
 ADDRESS = "http://user:secret@127.0.0.1:1/"
 

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def runs(folder: Path) -> pd.DataFrame:
     """The sweep's runs as MLflow holds them, by trial."""
-    from seg.runs import runs
+    from seg.records.table import runs
 
     table = runs(folder.parents[1], sweep=folder.name)
     return table[table["trial"].notna()].assign(trial=lambda t: t["trial"].astype(int)).set_index("trial")

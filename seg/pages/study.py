@@ -1,0 +1,217 @@
+"""What a study found: its tables, its figures and its page."""
+
+import html
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seg.errors import DataError, SegError, few, together
+from seg.files import atomic_write
+from seg.study.question import FILE, Asked, changes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from seg.study.analysis import Analysis
+    from seg.study.scores import Incomplete
+    from seg.study.typeset import Table
+
+
+log = logging.getLogger(__name__)
+
+
+_COSTS = {  # in a run's record → in the table
+    "params.parameters": "params",
+    "gflops_a_patch": "gflops",
+    "total_training_seconds": "training_seconds",
+    "peak_memory_mib": "memory_mib",
+    "inference_seconds_a_case": "inference_seconds_a_case",
+    "energy_kwh": "energy_kwh",
+}
+
+
+_FIGURES = {
+    "forest": "Mean paired differences with their intervals; the numbers are in the table of comparisons.",
+    "differences": "Paired differences of every patient, as boxes and points.",
+}
+
+
+def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path]]:
+    """Writes tables, figures and page of the study in the sweep's ``folder`` from what the record holds.
+
+    Args:
+        folder: of the sweep; the files go there.
+        outputs: holds the runs.
+        uri: of MLflow; None: as the runs were recorded.
+
+    Returns:
+        The findings as Markdown, for the terminal, and the files written.
+
+    Raises:
+        DataError: runs that saw different data or splits; scores that do not fit together.
+    """
+    from seg.records.table import runs, scores_of
+    from seg.study.analysis import analyse
+    from seg.study.figures import write_figures
+    from seg.study.tables import effects_table, markdown, tables, write_tables
+
+    asked = Asked.read(folder)
+    table = runs(outputs, uri, sweep=asked.sweep, status="finished")
+    table = table[table["arm"].isin(asked.arms)] if "arm" in table else table
+    head = f"# {asked.name}\n\n{asked.question}\n"
+    notice = f"Not the result yet: {len(table)} of {asked.runs} runs are finished." * (len(table) < asked.runs)
+    there = set(table["arm"]) if len(table) else set()
+    if len(there) < 2 or asked.arms[0] not in there:
+        nothing = "There is nothing to compare so far: the baseline and another arm must have finished."
+        return f"{head}\n**{notice}** {nothing}\n", []
+    if not any(key.startswith("data.") for changed in asked.different.values() for key in changed):  # by `allow`
+        _check_alike(table)
+    whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
+    scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
+    rule: Incomplete = "refuse" if len(table) >= asked.runs else "common"
+    analysis = analyse(
+        scores, baseline=asked.arms[0], arms=asked.arms, against=asked.against, margin=asked.margin, incomplete=rule
+    )
+    said = replace(analysis.meta, study=asked.name, part=_part(table), notice=notice, remarks=_remarks(table))
+    analysis = replace(analysis, meta=said)
+    cost, effects = costs(table), factor_effects(asked, scores, rule)
+    more = [effects_table(effects)] if effects is not None else []
+    scores.to_csv(folder / "scores.csv", index=False)
+    written = [
+        folder / FILE,
+        folder / "scores.csv",
+        *write_tables(analysis, folder, cost, more),
+        *write_figures(analysis, folder),
+    ]
+    if effects is not None:
+        atomic_write(folder / "effects.csv", effects.to_csv(index=False))
+        written.append(folder / "effects.csv")
+    compared = side_by_side(asked, table, folder, outputs)
+    atomic_write(folder / "report.html", _page(asked, analysis, tables(analysis, cost, more), compared, folder))
+    written += [folder / "compare.html"] * bool(compared) + [folder / "report.html"]
+    return f"{head}\n{markdown(analysis, cost, more)}", written
+
+
+def _check_alike(table: "pd.DataFrame") -> None:
+    """Refuses runs of which some saw other data, or other splits, than the rest.
+
+    Raises:
+        DataError: with the runs that differ.
+    """
+    columns = ["run_id_short", "seed", "fold", "dataset_version", "split_hash"]
+    rows = table.reindex(columns=columns).convert_dtypes()
+    faults = _differing(rows, "dataset_version", "all runs")
+    for (seed, fold), own in rows.groupby(["seed", "fold"], dropna=False):
+        faults += _differing(own, "split_hash", f"seed {seed}, fold {fold}")
+    together(DataError, faults)
+
+
+def _differing(rows: "pd.DataFrame", what: str, where: str) -> list[str]:
+    versions = rows.groupby(what)["run_id_short"].agg(list)
+    if len(versions) < 2:
+        return []
+    told = "; ".join(f"{str(version)[:8]} in {few(ids)}" for version, ids in versions.items())
+    return [
+        f"{what} differs within {where}: {told}. Arms can be compared on the same data and splits only. Put the data "
+        "back as they were and take the other runs away (python -m seg.clean), or run the study anew: "
+        "hydra.sweeper.name=…"
+    ]
+
+
+def _part(table: "pd.DataFrame") -> str:
+    """Which cases were scored."""
+    known = {"oof_dice": "out of fold", "test_dice": "of the test part"}
+    return next((words for name, words in known.items() if name in table and table[name].notna().all()), "")
+
+
+def _remarks(table: "pd.DataFrame") -> tuple[str, ...]:
+    """What a reader must know of runs that were not all made alike, though no arm says so."""
+    commits = sorted(set(table["git_commit"].dropna())) if "git_commit" in table else []
+    known = few([commit[:8] for commit in commits])
+    return (f"Its runs are of {len(commits)} versions of the code: {known}.",) if len(commits) > 1 else ()
+
+
+def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Path) -> str:
+    """Writes ``compare.html``: the same slices from every arm, of one seed, each arm's folds in one column.
+
+    Args:
+        asked: the study's question.
+        table: its finished runs.
+        folder: of the study.
+        outputs: holds the runs.
+
+    Returns:
+        What the page shows, in words; "" where it cannot be made, and then a line of the log says why.
+    """
+    from seg.pages.columns import compare, counted, here
+
+    seed = table.groupby("seed")["run_id"].count().idxmax()  # the first one, once the study is whole
+    runs = table[table["seed"] == seed].assign(place=table["arm"].map(asked.arms.index)).sort_values(["place", "fold"])
+    name = f"seed {int(seed)}"
+    try:
+        chosen, away = here(list(runs["run_id"]), outputs)
+        if not chosen:
+            raise DataError(f"{outputs} has no run of {name}.")
+        page = compare(chosen, outputs, name=f"Study {asked.name}, {name}", pooled=True)
+        if not page.shared:
+            raise DataError(f"No case of {name} has masks of two arms in {outputs}.")
+    except (SegError, OSError, ValueError) as error:  # files that someone changed, too
+        log.warning(
+            "No page of slices in %s: %s Another way: python -m seg.compare study=%s", folder, error, asked.name
+        )
+        return ""
+    atomic_write(folder / "compare.html", page.text)
+    lost = {"run": len(away), "mask": len(page.missing)}
+    words = [counted(len(page.how), "case"), name, *(f"{counted(n, what)} not found" for what, n in lost.items() if n)]
+    return ", ".join(words)
+
+
+def costs(table: "pd.DataFrame") -> "pd.DataFrame":
+    """What each arm took, by the names of seg.study.tables: means over its runs, for memory the largest."""
+    known = {name: short for name, short in _COSTS.items() if name in table}
+    ways = {name: "max" if name == "peak_memory_mib" else "mean" for name in known}
+    return table.groupby("arm").agg(ways).rename(columns=known)
+
+
+def factor_effects(asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete") -> "pd.DataFrame | None":
+    """Main effects and interactions of a factorial design; None for another one, or while an arm is missing.
+
+    What is done about missing runs, ``incomplete``, is as in the study's other tables.
+    """
+    from seg.study.factorial import effects
+
+    if not asked.factors or set(scores["arm"]) != set(asked.arms):
+        return None
+    levels = {factor: scores["arm"].map(by_arm) for factor, by_arm in asked.factors.items()}
+    return effects(scores.assign(**levels), list(asked.factors), margin=asked.margin, incomplete=incomplete)
+
+
+def _page(asked: Asked, analysis: "Analysis", shown: "Sequence[Table]", compared: str, folder: Path) -> str:
+    """One file that needs no network: question, findings, figures, tables, what the arms are."""
+    from seg.pages.html import list_html, page, svg, table_html
+
+    notice = analysis.meta.notice
+    parts = [f"<p class=notice role=status>{html.escape(notice)}</p>"] if notice else []
+    parts.append(list_html(analysis.sentences()))
+    if compared:
+        link = "<a href=compare.html>The same slices from every arm, side by side</a>"
+        parts.append(f"<p>{link} ({html.escape(compared)}).</p>")
+    parts += [
+        f"<figure role=img aria-label='{alt}'>{svg(folder / f'{name}.svg')}<figcaption>{alt}</figcaption></figure>"
+        for name, alt in _FIGURES.items()
+        if (folder / f"{name}.svg").exists()
+    ]
+    parts += map(table_html, shown)
+    arms = "".join(
+        f"<tr><th scope=row>{html.escape(arm)}</th><td>{_code(changes(asked.different.get(arm, {})))}</td></tr>"
+        for arm in asked.arms
+    )
+    table = f"<table class=arms><tbody>{arms}</tbody></table>"
+    parts.append(f"<h2>What each arm changes</h2><div class=wide>{table}</div>")
+    return page(asked.name, asked.question, "\n".join(parts))
+
+
+def _code(lines: Sequence[str]) -> str:
+    return "<br>".join(f"<code>{html.escape(line)}</code>" for line in lines)

@@ -1,0 +1,52 @@
+"""What a study asked, kept in its sweep's folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seg.files import atomic_write
+
+FILE = "study.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a study asked, kept in its sweep's folder."""
+
+    name: str
+    sweep: str
+    question: str
+    arms: tuple[str, ...]  # the baseline first
+    different: dict[str, dict[str, list[Any]]]  # what each arm changes, resolved: [the baseline's value, the arm's]
+    factors: dict[str, dict[str, str]]  # of a factorial design: for each factor the level of each arm
+    against: tuple[str, ...]
+    margin: float  # Dice
+    runs: int  # that make it whole
+
+    def write(self, folder: Path) -> None:
+        """Keeps it in ``folder``."""
+        atomic_write(folder / FILE, json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Asked":
+        """What ``write`` kept."""
+        content = json.loads((folder / FILE).read_text())
+        return cls(**content | {key: tuple(content[key]) for key in ("arms", "against")})
+
+
+def changes(different: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What an arm changes, a line a key; the keys that went with another option are told by its name.
+
+    Args:
+        different: ``{key: [the baseline's value, the arm's]}``, None where one has no such key.
+    """
+    options = tuple(key.removesuffix("_target_") for key in different if key.endswith("._target_"))
+    return [
+        f"{key}: {'–' if before is None else before} → {'–' if after is None else after}"
+        for key, (before, after) in different.items()
+        if (None if before == {} else before) != (None if after == {} else after)  # what an option none leaves
+        and not key.endswith("._partial_")
+        and not (after is None and key.startswith(options) and not key.endswith("._target_"))
+    ] or ["the baseline"]
