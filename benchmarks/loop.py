@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def measure(model: str, optimizer: str, folder: str) -> None:
-    from seg.engine.build import build_setup, training_batches
+    from seg.engine.build import build_run, training_batches
     from seg.engine.cases import prepare_cases, read_material
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World
@@ -38,9 +38,9 @@ def measure(model: str, optimizer: str, folder: str) -> None:
         cfg = compose("train", overrides=chosen)
     material = read_material(cfg)
     store = prepare_cases(cfg, material)
-    setup = build_setup(cfg, material, store, World(), choose_precision("auto", choose_device("auto")))
-    training, plan, way = setup.training, setup.material.plan, setup.precision
-    batches = training_batches(setup)
+    built = build_run(cfg, material, World(), choose_precision("auto", choose_device("auto")))
+    training, plan, way = built.training, built.material.plan, built.precision
+    batches = training_batches(cfg, built, store, World())
     hooks = Hooks(None, lambda *_: None, lambda _: False, lambda _: None, lambda: False)
     settings = Settings(way, plan.batch_size, 1, cfg.trainer.clip_norm, 1, 1)
     batch = next(batches)
@@ -50,10 +50,10 @@ def measure(model: str, optimizer: str, folder: str) -> None:
         training.optimizer.zero_grad(set_to_none=True)
         with way.autocast():
             logits = training.network(image)
-        setup.loss(logits, label).backward()
+        built.loss(logits, label).backward()
 
     def loop() -> None:
-        fit(training, Budget(training.progress.step + STEPS, None, 10**9), batches, setup.loss, settings, hooks)
+        fit(training, Budget(training.progress.step + STEPS, None, 10**9), batches, built.loss, settings, hooks)
 
     def bare() -> tuple[float, float]:
         """Processor seconds of forward and backward, and of the optimizer."""

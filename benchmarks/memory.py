@@ -66,7 +66,7 @@ def write_cases(root: Path) -> None:
 def main() -> None:
     keep_freed_memory()
     from seg.data.preprocess import restore
-    from seg.engine.build import build_setup, training_batches
+    from seg.engine.build import build_run, training_batches
     from seg.engine.cases import prepare_cases, read_material
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World
@@ -82,15 +82,22 @@ def main() -> None:
             material = read_material(cfg)
             store = prepare_cases(cfg, material)
         precision = choose_precision("auto", choose_device("auto"))
-        setup = build_setup(cfg, material, store, World(), precision)
+        built = build_run(cfg, material, World(), precision)
         hooks = Hooks(None, lambda *_: None, lambda _: False, lambda _: None, lambda: False)
         settings = Settings(precision, material.plan.batch_size, 1, 12.0, 1, 1)
         print(f"patch {material.plan.patch}, batch {material.plan.batch_size}, {precision.name}")
         with peak(f"{STEPS} training steps"):
-            fit(setup.training, Budget(STEPS, None, STEPS), training_batches(setup), setup.loss, settings, hooks)
+            fit(
+                built.training,
+                Budget(STEPS, None, STEPS),
+                training_batches(cfg, built, store, World()),
+                built.loss,
+                settings,
+                hooks,
+            )
         prepared = store[material.split.test[0]]
         with peak("prediction of one volume"):
-            restore(setup.predict(setup.training.network, np.asarray(prepared.image)), prepared.geometry)
+            restore(built.predict(built.training.network, np.asarray(prepared.image)), prepared.geometry)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from seg.records.folder import RunFolders, find
 from seg.sweep.trial import Trial, current_trial
 
 if TYPE_CHECKING:
-    from seg.engine.run import Result
+    from seg.engine.run import Reporter, Result
 
 log = logging.getLogger("seg.train")
 
@@ -44,6 +44,8 @@ def main(cfg: DictConfig) -> float | None:
             cfg = resumed(cfg, list(hydra_cfg.overrides.task))
         elif trial and trial.begun:  # by a job before this one, which was stopped or died
             cfg = as_begun(cfg, find(Path(cfg.paths.outputs), trial.begun), PLACES)
+        if trial:
+            OmegaConf.update(cfg, "tracking", trial.tracking, force_add=True)
         keep_freed_memory()
         chosen = {} if cfg.resume else {group: str(choices[group]) for group in OPTIONS if choices.get(group)}
         if result := train(cfg, run_name(cfg, choices, trial), trial, chosen):
@@ -103,14 +105,14 @@ def as_begun(cfg: DictConfig, folders: RunFolders, places: Sequence[str]) -> Dic
 
 
 def train(
-    cfg: DictConfig, name: str, trial: Trial | None = None, options: Mapping[str, str] | None = None
+    cfg: DictConfig, name: str, reporter: "Reporter | None" = None, options: Mapping[str, str] | None = None
 ) -> "Result | None":
     """Runs one training from files to scores.
 
     Args:
         cfg: a checked configuration.
         name: of the run.
-        trial: the sweep's trial that this run is.
+        reporter: hears of the run; it then shows nothing itself.
         options: the names of the options chosen, by group; the record holds them as parameters.
 
     Returns:
@@ -121,13 +123,16 @@ def train(
     """
     with imports():
         from seg.engine.cases import describe, prepare_cases, read_material
-        from seg.engine.console import log_of
+        from seg.engine.console import log_to
         from seg.engine.device import choose_device, choose_precision
         from seg.engine.distributed import connect, disconnect, in_turn, join
         from seg.engine.seeding import seed_everything
 
     world = join()
-    log_of(trial, shown=world.leads)
+    if reporter:
+        log_to(reporter.log, level=logging.CRITICAL)
+    else:
+        log_to(level=logging.INFO if world.leads else logging.WARNING)
     device = choose_device(cfg.trainer.device, world.local_rank)
     precision = choose_precision(cfg.trainer.precision, device)
     connect(world, device)
@@ -141,15 +146,15 @@ def train(
         with imports():  # MONAI only now: a fault of the data is told without it
             import torch._dynamo  # noqa: F401  every optimizer imports it, at its first step
 
-            from seg.engine.build import build_setup
-            from seg.engine.run import run
+            from seg.engine.build import build_run
+            from seg.engine.run import Job, run
 
         seed_everything(cfg.seed, cfg.trainer.deterministic)
-        setup = build_setup(cfg, material, {} if cfg.check else store, world, precision, trial)
+        built = build_run(cfg, material, world, precision)
         if cfg.check:
             log.info("check: no fault found, in the configuration and in %d cases.", len(material.cases.cases))
             return None
-        return run(setup, name, options or {})
+        return run(Job(cfg, built, store, world, reporter), name, options or {})
     finally:
         disconnect()
 

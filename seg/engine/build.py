@@ -31,36 +31,24 @@ from seg.errors import ConfigError, times
 from seg.losses import DeepSupervision
 from seg.models import Network, insert_attention
 from seg.records.folder import find, one_at_a_time
-from seg.sweep.trial import Trial
 
 log = logging.getLogger(__name__)
 DEFAULT_EPOCHS, LEAST_STEPS = 40, 25  # 1000 steps at least: fewer taught no network much (benchmarks/RESULTS.md)
 
 
 @dataclass(frozen=True)
-class Setup:
-    """Everything a run works with."""
+class Built:
+    """What a configuration gives for its cases, ready to train."""
 
-    cfg: DictConfig
-    world: World
+    material: Material  # its plan suits the network
     precision: Precision
-    material: Material
-    store: Mapping[str, Prepared]
     training: Training
     budget: Budget
     loss: nn.Module
     predict: Predict
-    trial: Trial | None  # of a sweep
 
 
-def build_setup(
-    cfg: DictConfig,
-    material: Material,
-    store: Mapping[str, Prepared],
-    world: World,
-    precision: Precision,
-    trial: Trial | None = None,
-) -> Setup:
+def build_run(cfg: DictConfig, material: Material, world: World, precision: Precision) -> Built:
     """Network, optimizer, schedule and loss, built for this material and tried once on shapes.
 
     Raises:
@@ -85,9 +73,8 @@ def build_setup(
     log.info("  budget %s", why)
     training = build_training(cfg, network, budget, precision)
     loss = DeepSupervision(build(cfg.loss)).to(precision.device)
-    material = replace(material, plan=plan)
     predict = predictor(cfg, plan, precision)
-    return Setup(cfg, world, precision, material, store, training, budget, loss, predict, trial)
+    return Built(replace(material, plan=plan), precision, training, budget, loss, predict)
 
 
 def computing(
@@ -122,12 +109,14 @@ def computing(
     return ways[number]
 
 
-def training_batches(setup: Setup) -> Iterator[dict[str, Any]]:
+def training_batches(
+    cfg: DictConfig, built: Built, store: Mapping[str, Prepared], world: World
+) -> Iterator[dict[str, Any]]:
     """Endless batches from the step where the training stands."""
-    cfg, plan, world = setup.cfg, setup.material.plan, setup.world
+    plan, device = built.material.plan, built.precision.device
     dataset = Patches(
-        setup.store,
-        setup.material.split.train,
+        store,
+        built.material.split.train,
         patch=plan.patch,
         dims=cfg.dims,
         slice_axis=plan.slice_axis,
@@ -138,13 +127,13 @@ def training_batches(setup: Setup) -> Iterator[dict[str, Any]]:
     )
     return batches(
         dataset,
-        start_step=setup.training.progress.step * cfg.trainer.accumulate,
+        start_step=built.training.progress.step * cfg.trainer.accumulate,
         steps=None,
         batch_size=plan.batch_size,
         rank=world.rank,
         world=world.size,
-        workers=loader_workers(cfg, world, setup.precision.device),
-        pin_memory=setup.precision.device.type == "cuda",
+        workers=loader_workers(cfg, world, device),
+        pin_memory=device.type == "cuda",
     )
 
 
@@ -254,12 +243,12 @@ def predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
     return predict
 
 
-def test_predictor(setup: Setup) -> Predict:
+def test_predictor(cfg: DictConfig, built: Built) -> Predict:
     """As the validation predicts, and over shifts where ``inference.shifts`` asks for it."""
-    if not setup.cfg.inference.shifts:
-        return setup.predict
-    axes = [axis for axis in range(3) if setup.cfg.dims == 3 or axis != setup.material.plan.slice_axis]
-    return lambda network, image: over_shifts(lambda moved: setup.predict(network, moved), image, axes)
+    if not cfg.inference.shifts:
+        return built.predict
+    axes = [axis for axis in range(3) if cfg.dims == 3 or axis != built.material.plan.slice_axis]
+    return lambda network, image: over_shifts(lambda moved: built.predict(network, moved), image, axes)
 
 
 def _plain(node: Any) -> Any:

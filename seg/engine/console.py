@@ -18,7 +18,6 @@ from rich.table import Table
 from seg import metrics
 from seg.engine.loop import Budget
 from seg.engine.loop import Progress as State
-from seg.sweep.trial import Trial
 
 log = logging.getLogger(__name__)
 SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
@@ -30,7 +29,7 @@ _PLAIN_EVERY = (10.0, 60.0)  # seconds between two plain lines within an epoch: 
 class Display:
     """The progress of one run. Silent where ``shown`` is false: on every rank but the first.
 
-    Without ``live`` in lines of the log only, as in a sweep's trial, whose terminal is the sweep's.
+    Without ``live`` in lines of the log only, as where the terminal is that of a sweep.
     """
 
     def __init__(self, budget: Budget, shown: bool = True, live: bool = True) -> None:
@@ -145,22 +144,20 @@ def log_to(*paths: Path, level: int = logging.INFO) -> None:
         screen = RichHandler(console=terminal(), show_time=False, show_path=False, show_level=False)
     screen.setLevel(level)
     screen.addFilter(lambda line: not getattr(line, "file_only", False))
-    files = [logging.FileHandler(path) for path in paths]
-    for file in files:
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for handler in (screen, *files):
-        handler.name = _OURS
-        root.addHandler(handler)
+    screen.name = _OURS
+    root.addHandler(screen)
+    for path in paths:
+        also_log_to(path)
     for noisy in ("mlflow", "alembic", "urllib3", "matplotlib", "PIL", "hydra", "hydra_plugins"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def log_of(trial: Trial | None, *paths: Path, shown: bool = True) -> None:
-    """Sends a run's log lines to ``paths``; those of a sweep's trial to its folder too, and not to the terminal."""
-    if trial:
-        log_to(trial.folder / "log.txt", *paths, level=logging.CRITICAL)
-    else:
-        log_to(*paths, level=logging.INFO if shown else logging.WARNING)
+def also_log_to(path: Path) -> None:
+    """Sends all log lines to the file ``path`` too, until ``log_to`` sets up others."""
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.name = _OURS
+    logging.getLogger().addHandler(file)
 
 
 def print_summary(cases: pd.DataFrame, lines: Mapping[str, Any]) -> None:

@@ -38,6 +38,7 @@ class Progress:
     best_epoch: int | None = None
     by_clock: bool = False  # the schedule follows the minutes of a budget that has steps, too
     ended: bool = False  # by a hook, before the budget was spent
+    pruned: bool = False  # ended because the other trials of a sweep were better by then
     loss_sum: float = 0.0  # over the steps of the epoch under way
     loss_steps: int = 0
     counts: list[int] = field(default_factory=list)  # of the epoch: 2|pred ∩ label| by class, then |pred| + |label|

@@ -12,12 +12,13 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from seg.config.schema import config_hash, flat, plain
-from seg.engine.build import Setup
-from seg.engine.cases import describe
-from seg.engine.console import SHOWN, clock, log_of, log_to, print_summary
+from seg.engine.build import Built
+from seg.engine.cases import Material, describe
+from seg.engine.console import SHOWN, also_log_to, clock, log_to, print_summary
+from seg.engine.loop import Progress
 from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.files import atomic_write, sha256
 from seg.metrics import MEAN_OF_CLASSES, METRICS, summary
@@ -43,64 +44,54 @@ class Run:
     folders: RunFolders
 
 
-def open_run(setup: Setup, name: str) -> Run:
+def open_run(cfg: DictConfig, dataset: str, name: str) -> Run:
     """Opens the record and the folders; a resumed run gets its own back."""
-    cfg, t, trial = setup.cfg, setup.cfg.tracking, setup.trial
-    outputs = Path(cfg.paths.outputs)
-    if trial:
-        trial.check()
-    experiment = experiment_name(t.experiment, f"{setup.material.cases.name}/{cfg.study}")
+    t = cfg.tracking
     tracker = open_tracker(
         t.kind,
-        outputs=outputs,
+        outputs=Path(cfg.paths.outputs),
         uri=t.uri,
-        experiment=trial.assignment.experiment if trial else experiment,
+        experiment=experiment_name(t.experiment, f"{dataset}/{cfg.study}"),
         run_name=name,
         run_id=cfg.resume,
-        parent_run_id=trial.assignment.parent if trial else t.parent,
+        parent_run_id=t.parent,
         system_metrics=t.system_metrics,
     )
-    if trial:
-        try:
-            trial.begin(tracker.folders)
-        except InterruptedRunError:
-            tracker.finish("KILLED")
-            raise
     return Run(tracker, tracker.folders)
 
 
-def note_start(run: Run, setup: Setup, options: Mapping[str, str]) -> None:
+def note_start(run: Run, cfg: DictConfig, built: Built, processes: int, options: Mapping[str, str]) -> None:
     """Notes everything that is known before training; ``options`` are the names of those chosen, by group."""
-    log_of(setup.trial, run.folders.run / "log.txt")
+    also_log_to(run.folders.run / "log.txt")
     log.info("run %s (%s): %s", run.folders.run_id, run.tracker.name, run.folders.run)
     log.info("  recorded in %s", run.tracker.place)
-    describe(setup.material, extra={"file_only": True})
-    if setup.cfg.resume:
-        _refuse_other_data(run, setup)
-    _note_inputs(run, setup)
-    run.tracker.set_tags(_tags(run, setup) | {NOTE: _description(setup)})
-    plan = setup.material.plan
+    describe(built.material, extra={"file_only": True})
+    if cfg.resume:
+        _refuse_other_data(run, built.material)
+    _note_inputs(run, cfg, built)
+    run.tracker.set_tags(_tags(run, cfg, built) | {NOTE: _description(cfg, built)})
+    plan = built.material.plan
     resolved = {
-        "parameters": parameter_count(setup.training.network),
-        "resolved.device": setup.precision.device,
-        "resolved.precision": setup.precision.name,
-        "resolved.layout": setup.precision.layout,
-        "resolved.processes": setup.world.size,
+        "parameters": parameter_count(built.training.network),
+        "resolved.device": built.precision.device,
+        "resolved.precision": built.precision.name,
+        "resolved.layout": built.precision.layout,
+        "resolved.processes": processes,
         "resolved.spacing_mm": list(plan.spacing_mm),
         "resolved.patch": list(plan.patch),
         "resolved.batch_size": plan.batch_size,
-        "resolved.steps_per_epoch": setup.budget.steps_per_epoch,
+        "resolved.steps_per_epoch": built.budget.steps_per_epoch,
     }
-    run.tracker.log_params(flat(plain(setup.cfg)) | resolved | dict(options))
+    run.tracker.log_params(flat(plain(cfg)) | resolved | dict(options))
 
 
-def _refuse_other_data(run: Run, setup: Setup) -> None:
+def _refuse_other_data(run: Run, material: Material) -> None:
     """A run goes on only with the data and the split it began with: else a training case could become a test case.
 
     Raises:
         ConfigError: they changed.
     """
-    folder, material = run.folders.run / "data", setup.material
+    folder = run.folders.run / "data"
     split, prints = (json.loads((folder / f"{name}.json").read_text()) for name in ("split", "fingerprint"))
     if (split["hash"], prints["hash"]) != (material.split.hash, material.fingerprint.hash):
         raise ConfigError(
@@ -109,13 +100,13 @@ def _refuse_other_data(run: Run, setup: Setup) -> None:
         )
 
 
-def _note_inputs(run: Run, setup: Setup) -> None:
+def _note_inputs(run: Run, cfg: DictConfig, built: Built) -> None:
     """Writes configuration, split, fingerprint, plan and environment into the run's folder and the record."""
-    folder, material = run.folders.run, setup.material
+    folder, material = run.folders.run, built.material
     packages = sorted(f"{d.name}=={d.version}" for d in distributions())
     files = {
-        "config/config.yaml": OmegaConf.to_yaml(OmegaConf.create(plain(setup.cfg))),
-        "config/computing.json": json.dumps({"precision": setup.precision.name, "layout": setup.precision.layout}),
+        "config/config.yaml": OmegaConf.to_yaml(OmegaConf.create(plain(cfg))),
+        "config/computing.json": json.dumps({"precision": built.precision.name, "layout": built.precision.layout}),
         "data/split.json": material.split.to_json(),
         "data/fingerprint.json": material.fingerprint.to_json(),
         "data/plan.json": json.dumps(asdict(material.plan), indent=1),
@@ -125,11 +116,11 @@ def _note_inputs(run: Run, setup: Setup) -> None:
     for name, content in files.items():
         atomic_write(folder / name, content)
         run.tracker.log_artifact(folder / name, name.split("/")[0])
-    run.tracker.log_dataset(material.cases.name, material.fingerprint.hash, source=str(setup.cfg.data.root))
+    run.tracker.log_dataset(material.cases.name, material.fingerprint.hash, source=str(cfg.data.root))
 
 
-def _tags(run: Run, setup: Setup) -> dict[str, str]:
-    cfg, material = setup.cfg, setup.material
+def _tags(run: Run, cfg: DictConfig, built: Built) -> dict[str, str]:
+    material = built.material
     own = {
         "run_id": run.folders.run_id,
         "run_id_short": run.folders.short,
@@ -143,29 +134,28 @@ def _tags(run: Run, setup: Setup) -> dict[str, str]:
         "fold": cfg.data.fold,
         "predictions": str(run.folders.predictions),
     }
-    swept = setup.trial.tags if setup.trial else {}
-    return {key: str(value) for key, value in (common_tags() | own | swept | dict(cfg.tracking.tags)).items()}
+    return {key: str(value) for key, value in (common_tags() | own | dict(cfg.tracking.tags)).items()}
 
 
-def _description(setup: Setup, result: str = "") -> str:
+def _description(cfg: DictConfig, built: Built, result: str = "") -> str:
     """What is trained, on what, and with what result, in Markdown: MLflow shows it on the run's page."""
-    cfg, material = setup.cfg, setup.material
+    material = built.material
     parts = [str(cfg[part].get("_target_", "")) for part in ("model", "attention", "loss", "optimizer", "scheduler")]
     model, *others = [target.rpartition(".")[2] for target in parts if target]
     counts = {"train": material.split.train, "validate": material.split.val, "test": material.split.test}
     cases = ", ".join(f"{len(ids)} to {purpose}" for purpose, ids in counts.items())
-    what = f"**{model}** with {', '.join(others)}; {parameter_count(setup.training.network) / 1e6:.2f} M parameters"
+    what = f"**{model}** with {', '.join(others)}; {parameter_count(built.training.network) / 1e6:.2f} M parameters"
     place = f"study {cfg.study}, " + (f"arm {cfg.arm}, " if cfg.arm else "") + f"fold {cfg.data.fold}, seed {cfg.seed}"
     return "\n".join(
         f"- {line}" for line in (what, f"on **{material.cases.name}**: cases {cases}; {place}", result) if line
     )
 
 
-def _result(setup: Setup, metrics: Mapping[str, float]) -> str:
+def _result(progress: Progress, metrics: Mapping[str, float]) -> str:
     """What came out, in a line of Markdown."""
-    progress, part = setup.training.progress, "test" if "test_dice" in metrics else "oof"
+    part = "test" if "test_dice" in metrics else "oof"
     took = f"{progress.step} steps in {clock(progress.seconds)}"
-    if setup.trial and setup.trial.pruned:
+    if progress.pruned:
         return f"pruned after epoch {progress.epoch}, {took}"
     said = [] if progress.best is None else [f"best validation Dice {progress.best:.4f} (epoch {progress.best_epoch})"]
     if f"{part}_dice" in metrics:
@@ -210,9 +200,11 @@ def chosen_checkpoint(run: Run, wanted: str) -> Path:
 
 def record_results(
     run: Run,
-    setup: Setup,
+    cfg: DictConfig,
+    built: Built,
     rows: list[dict[str, Any]],
     pictures: list[Path],
+    *,
     checkpoint: Path,
     costs: dict[str, float],
 ) -> dict[str, float]:
@@ -221,66 +213,67 @@ def record_results(
     Returns:
         The final metrics.
     """
-    folder, progress = run.folders.run, setup.training.progress
+    folder, progress = run.folders.run, built.training.progress
     cases = pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
     atomic_write(folder / "data/cases.csv", cases.to_csv(index=False))
     atomic_write(folder / "history.csv", pd.DataFrame(progress.history).to_csv(index=False))
     plots = curves(progress.history, folder / "plots")
-    metrics = final_metrics(cases, setup) | costs
+    metrics = final_metrics(cases, cfg, progress) | costs
     run.tracker.log_metrics(filed(metrics), step=progress.step)
-    run.tracker.set_tags({NOTE: _description(setup, _result(setup, metrics))})
+    run.tracker.set_tags({NOTE: _description(cfg, built, _result(progress, metrics))})
     for path, place in [
         (folder / "data/cases.csv", "data"),
         (checkpoint, "models"),
         *((path, "plots") for path in plots),
     ]:
         run.tracker.log_artifact(path, place)
-    for path in _pictures_to_send(run, setup, cases, pictures):
+    for path in _pictures_to_send(run, cfg, cases, pictures):
         run.tracker.log_artifact(path, "predictions")
-    write_manifest(run.folders, config_hash=config_hash(setup.cfg), checkpoint_hash=sha256(checkpoint))
-    pruned = setup.trial is not None and setup.trial.pruned
-    metrics |= kept_epoch(setup)
-    ended = {"run_id": run.folders.run_id, "status": "pruned" if pruned else "finished", "metrics": metrics}
+    write_manifest(run.folders, config_hash=config_hash(cfg), checkpoint_hash=sha256(checkpoint))
+    metrics |= kept_epoch(cfg, built)
+    ended = {"run_id": run.folders.run_id, "status": "pruned" if progress.pruned else "finished", "metrics": metrics}
     atomic_write(folder / "summary.json", json.dumps(ended, indent=1))
+    if progress.pruned:
+        run.tracker.set_tags({"status": "pruned"})
+    return metrics
+
+
+def print_results(run: Run, cases: pd.DataFrame, progress: Progress) -> None:
+    """Prints the scores, and where all of it is."""
     lines = {
         "training": f"{progress.seconds:.0f} s, {progress.step} steps",
         "run": run.folders.run_id,
         "predictions": run.folders.predictions,
     }
-    if setup.trial is None:
-        print_summary(cases, lines | run.tracker.look)
-    elif pruned:
-        run.tracker.set_tags({"status": "pruned"})
-    return metrics
+    print_summary(cases, lines | run.tracker.look)
 
 
-def costs(setup: Setup, inference_seconds: Sequence[float], energy_kwh: float | None) -> dict[str, float]:
+def costs(built: Built, inference_seconds: Sequence[float], energy_kwh: float | None) -> dict[str, float]:
     """What the run took, beside its training's seconds: what is not known is left out."""
-    network, plan = setup.training.network, setup.material.plan
+    network, plan = built.training.network, built.material.plan
     known = {
-        "gflops_a_patch": gflops(network, len(setup.material.cases.channels), plan.patch),
-        "peak_memory_mib": max((numbers["memory_mib"] for numbers in setup.training.progress.history), default=None),
+        "gflops_a_patch": gflops(network, len(built.material.cases.channels), plan.patch),
+        "peak_memory_mib": max((numbers["memory_mib"] for numbers in built.training.progress.history), default=None),
         "inference_seconds_a_case": fmean(inference_seconds) if inference_seconds else None,
         "energy_kwh": energy_kwh,
     }
     return {name: value for name, value in known.items() if value is not None}
 
 
-def kept_epoch(setup: Setup) -> dict[str, float]:
+def kept_epoch(cfg: DictConfig, built: Built) -> dict[str, float]:
     """What a search may ask for: the numbers of the epoch whose weights were kept, parameters and seconds."""
-    progress, best = setup.training.progress, setup.cfg.inference.checkpoint == "best"
+    progress, best = built.training.progress, cfg.inference.checkpoint == "best"
     epoch = progress.best_epoch if best and progress.best_epoch else progress.epoch
     numbers = next((numbers for numbers in progress.history if numbers["epoch"] == epoch), {})
-    cost = {"params": parameter_count(setup.training.network), "seconds": progress.seconds}
+    cost = {"params": parameter_count(built.training.network), "seconds": progress.seconds}
     return {key: value for key, value in numbers.items() if key not in ("epoch", "step", "lr")} | cost
 
 
-def final_metrics(cases: pd.DataFrame, setup: Setup) -> dict[str, float]:
+def final_metrics(cases: pd.DataFrame, cfg: DictConfig, progress: Progress) -> dict[str, float]:
     """test_<metric>, its mean over classes and cases, test_dice_<class>, and what the training reached.
 
     Scores of the validation part (``inference.part=val``) are called oof_…, out of fold: val_dice is the loop's own.
     """
-    progress = setup.training.progress
     metrics: dict[str, float] = {"total_training_seconds": progress.seconds}
     if progress.best is not None and progress.best_epoch is not None:
         metrics |= {"best_val_dice": progress.best, "best_epoch": progress.best_epoch}
@@ -288,13 +281,13 @@ def final_metrics(cases: pd.DataFrame, setup: Setup) -> dict[str, float]:
         return metrics
     table = summary(cases)
     mean = table.loc[MEAN_OF_CLASSES]
-    part = "test" if setup.cfg.inference.part == "test" else "oof"
+    part = "test" if cfg.inference.part == "test" else "oof"
     metrics |= {f"{part}_{metric}": float(mean[f"{metric}_mean"]) for metric in METRICS}
     metrics |= {f"{part}_{count}": int(mean[count]) for count in ("missed", "false")}
     return metrics | {f"{part}_dice_{name}": float(row["dice_mean"]) for name, row in table.iloc[:-1].iterrows()}
 
 
-def _pictures_to_send(run: Run, setup: Setup, cases: pd.DataFrame, pictures: list[Path]) -> list[Path]:
+def _pictures_to_send(run: Run, cfg: DictConfig, cases: pd.DataFrame, pictures: list[Path]) -> list[Path]:
     if not pictures:
         return []
     ranked = extremes(cases.groupby("case")["dice"].mean().to_dict())
@@ -303,4 +296,4 @@ def _pictures_to_send(run: Run, setup: Setup, cases: pd.DataFrame, pictures: lis
         for caption, case in ranked.items()
     }
     sheet = contact_sheet(first, run.folders.predictions / "contact_sheet.png")
-    return [sheet, *pictures] if setup.cfg.predictions.upload == "all" else [sheet]
+    return [sheet, *pictures] if cfg.predictions.upload == "all" else [sheet]

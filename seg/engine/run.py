@@ -7,23 +7,35 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from seg.data.preprocess import Prepared
 from seg.engine import checkpoint
-from seg.engine.build import Setup, test_predictor, training_batches
+from seg.engine.build import Built, test_predictor, training_batches
 from seg.engine.console import Display
-from seg.engine.distributed import parallel
+from seg.engine.distributed import World, parallel
 from seg.engine.energy import joules, kwh
 from seg.engine.loop import Hooks, Progress, Settings, fit
-from seg.engine.results import Run, chosen_checkpoint, costs, note_start, open_run, record_results, recorded
+from seg.engine.results import (
+    Run,
+    chosen_checkpoint,
+    costs,
+    note_start,
+    open_run,
+    print_results,
+    record_results,
+    recorded,
+)
 from seg.engine.seeding import seed_everything
 from seg.engine.testing import Report, test, validate
 from seg.errors import InterruptedRunError
-from seg.records.folder import begin_predictions, find
+from seg.records.folder import RunFolders, begin_predictions, find
 from seg.records.live import Live
-from seg.sweep.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -37,49 +49,102 @@ class Result:
     metrics: dict[str, float]
 
 
-def run(setup: Setup, name: str, options: Mapping[str, str]) -> Result | None:
-    """Trains and tests within an open record; None on ranks that do not lead."""
-    record = open_run(setup, name) if setup.world.leads else None
-    with interruptible(setup.trial) as interrupted, recorded(record):
+class Reporter(Protocol):
+    """Who asked for a run and hears of it, a sweep's trial, say. The run then shows nothing itself."""
+
+    @property
+    def log(self) -> Path:
+        """A file for the run's log lines, besides the run's own."""
+
+    def begin(self, run: RunFolders | None) -> None:
+        """Before the record is opened (None), and as soon as the run has its folders.
+
+        Raises:
+            InterruptedRunError: the run should not begin.
+        """
+
+    def epoch(self, numbers: Mapping[str, float]) -> bool:
+        """After each epoch; whether the run should end here, pruned."""
+
+    def interrupted(self) -> bool:
+        """After each step: whether the run should save and stop."""
+
+    def stop(self) -> None:
+        """A signal asks the run to stop."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is fixed while a run goes on."""
+
+    cfg: DictConfig
+    built: Built
+    store: Mapping[str, Prepared]
+    world: World
+    reporter: Reporter | None
+
+
+def run(job: Job, name: str, options: Mapping[str, str]) -> Result | None:
+    """Trains and tests within an open record; None on ranks that do not lead.
+
+    Args:
+        job: what to train, and on what.
+        name: of a new run.
+        options: the names of the options chosen, by group.
+    """
+    record = _open(job, name) if job.world.leads else None
+    with interruptible(job.reporter) as interrupted, recorded(record):
         if record:
-            note_start(record, setup, options)
-        before = joules(setup.precision.device)
-        _fit(setup, record, interrupted)
-        energy = None if setup.cfg.resume else kwh(before, joules(setup.precision.device))
-        return _test(setup, record, interrupted, energy) if record else None
+            note_start(record, job.cfg, job.built, job.world.size, options)
+        before = joules(job.built.precision.device)
+        _fit(job, record, interrupted)
+        energy = None if job.cfg.resume else kwh(before, joules(job.built.precision.device))
+        return _test(job, record, interrupted, energy) if record else None
 
 
-def _fit(setup: Setup, record: Run | None, interrupted: Callable[[], bool]) -> None:
+def _open(job: Job, name: str) -> Run:
+    if job.reporter:
+        job.reporter.begin(None)
+    record = open_run(job.cfg, job.built.material.cases.name, name)
+    if job.reporter:
+        try:
+            job.reporter.begin(record.folders)
+        except InterruptedRunError:
+            record.tracker.finish("KILLED")
+            raise
+    return record
+
+
+def _fit(job: Job, record: Run | None, interrupted: Callable[[], bool]) -> None:
     """Trains; where the run is a resumed one, from its last checkpoint."""
-    training, t = setup.training, setup.cfg.trainer
-    if setup.cfg.resume:
-        last = find(Path(setup.cfg.paths.outputs), setup.cfg.resume).run / "checkpoints" / "last.pt"
+    cfg, built, world = job.cfg, job.built, job.world
+    training, t, device = built.training, cfg.trainer, built.precision.device
+    if cfg.resume:
+        last = find(Path(cfg.paths.outputs), cfg.resume).run / "checkpoints" / "last.pt"
         if last.exists():
             checkpoint.load(last, training)
         log.info("resumed after step %d, epoch %d", training.progress.step, training.progress.epoch)
-    if not setup.world.leads:  # dropout of its own; rank 0 keeps the stream that a checkpoint restores
-        seed_everything(setup.cfg.seed + 1_000_003 * setup.world.rank + training.progress.step)
-    training.model = parallel(training.network, setup.world, setup.precision.device)
-    samples = setup.material.plan.batch_size * t.accumulate
-    settings = Settings(setup.precision, samples, t.accumulate, t.clip_norm, t.validate_every, t.save_every)
-    live = Live(record.tracker, setup.cfg.tracking.get("every_steps", "auto")) if record else None
-    with Display(setup.budget, setup.world.leads, live=setup.trial is None) as display:
-        hooks = _hooks(setup, record, display, live, interrupted)
+    if not world.leads:  # dropout of its own; rank 0 keeps the stream that a checkpoint restores
+        seed_everything(cfg.seed + 1_000_003 * world.rank + training.progress.step)
+    training.model = parallel(training.network, world, device)
+    samples = built.material.plan.batch_size * t.accumulate
+    settings = Settings(built.precision, samples, t.accumulate, t.clip_norm, t.validate_every, t.save_every)
+    live = Live(record.tracker, cfg.tracking.get("every_steps", "auto")) if record else None
+    with Display(built.budget, world.leads, live=job.reporter is None) as display:
+        hooks = _hooks(job, record, display, live, interrupted)
         try:
-            fit(training, setup.budget, training_batches(setup), setup.loss, settings, hooks)
+            fit(training, built.budget, training_batches(cfg, built, job.store, world), built.loss, settings, hooks)
         finally:
             if live:
                 live.point(training.progress)
 
 
-def _hooks(
-    setup: Setup, record: Run | None, display: Display, live: Live | None, interrupted: Callable[[], bool]
-) -> Hooks:
-    progress, patience = setup.training.progress, setup.cfg.trainer.early_stopping
-    val, names = setup.material.split.val, setup.material.cases.names[1:]
+def _hooks(job: Job, record: Run | None, display: Display, live: Live | None, interrupted: Callable[[], bool]) -> Hooks:
+    built, patience = job.built, job.cfg.trainer.early_stopping
+    progress, val, names = built.training.progress, built.material.split.val, built.material.cases.names[1:]
 
     def on_validate(network: nn.Module) -> dict[str, float]:
-        return validate(network, setup.store, val, setup.predict, setup.loss, names, setup.world)
+        return validate(network, job.store, val, built.predict, built.loss, names, job.world)
 
     def on_step(progress: Progress, loss: float) -> None:
         display.step(progress, loss)
@@ -90,8 +155,9 @@ def _hooks(
         display.epoch(numbers)
         if live:
             live.epoch(progress, numbers)
-        if setup.trial and setup.trial.report(numbers):
+        if job.reporter and job.reporter.epoch(numbers):
             log.info("pruned after epoch %d: the sweep's other trials were better by then", progress.epoch)
+            progress.pruned = True
             return True
         return (
             patience is not None and "val_dice" in numbers and progress.epoch - (progress.best_epoch or 0) >= patience
@@ -99,18 +165,18 @@ def _hooks(
 
     def save(name: str) -> None:
         if record:
-            checkpoint.save(record.folders.run / "checkpoints" / f"{name}.pt", setup.training)
+            checkpoint.save(record.folders.run / "checkpoints" / f"{name}.pt", built.training)
 
     return Hooks(on_validate if val else None, on_step, on_epoch, save, interrupted)
 
 
-def _test(setup: Setup, record: Run, interrupted: Callable[[], bool], energy_kwh: float | None) -> Result:
-    """Scores and draws the part's cases with the chosen checkpoint, and closes the record; a pruned trial has none."""
-    cfg, material = setup.cfg, setup.material
-    pruned = setup.trial is not None and setup.trial.pruned
-    ids = () if pruned else material.split.test if cfg.inference.part == "test" else material.split.val
+def _test(job: Job, record: Run, interrupted: Callable[[], bool], energy_kwh: float | None) -> Result:
+    """Scores and draws the part's cases with the chosen checkpoint, and closes the record; a pruned run has none."""
+    cfg, built = job.cfg, job.built
+    material, training = built.material, built.training
+    part = material.split.test if cfg.inference.part == "test" else material.split.val
     path = chosen_checkpoint(record, cfg.inference.checkpoint)
-    checkpoint.load_weights(path, setup.training.network)
+    checkpoint.load_weights(path, training.network)
     if removed := begin_predictions(record.folders):
         log.info("removed %d older files of this run from %s", removed, record.folders.predictions)
 
@@ -126,7 +192,7 @@ def _test(setup: Setup, record: Run, interrupted: Callable[[], bool], energy_kwh
         material.plan.slice_axis,
         cfg.predictions.dpi,
     )
-    network, predict, seconds = setup.training.network, test_predictor(setup), list[float]()
+    predict, seconds = test_predictor(cfg, built), list[float]()
 
     def timed(network: nn.Module, image: np.ndarray) -> Tensor:
         begin = time.perf_counter()
@@ -134,16 +200,20 @@ def _test(setup: Setup, record: Run, interrupted: Callable[[], bool], energy_kwh
         seconds.append(time.perf_counter() - begin)
         return logits
 
-    rows, pictures = test(network, material.cases, ids, setup.store, timed, report, stop_if_interrupted)
-    metrics = record_results(record, setup, rows, pictures, path, costs(setup, seconds, energy_kwh))
+    ids = () if training.progress.pruned else part
+    rows, pictures = test(training.network, material.cases, ids, job.store, timed, report, stop_if_interrupted)
+    spent = costs(built, seconds, energy_kwh)
+    metrics = record_results(record, cfg, built, rows, pictures, checkpoint=path, costs=spent)
+    if job.reporter is None:
+        print_results(record, pd.DataFrame(rows), training.progress)
     return Result(record.folders.run_id, record.folders.predictions, metrics)
 
 
 @contextmanager
-def interruptible(trial: Trial | None = None) -> Iterator[Callable[[], bool]]:
+def interruptible(reporter: Reporter | None = None) -> Iterator[Callable[[], bool]]:
     """Turns SIGINT and SIGTERM into a question the loop asks after each step; a second SIGINT ends at once.
 
-    A ``trial`` also stops where its sweep says so.
+    A ``reporter`` may stop the run, too, and hears of the signal.
     """
     received: list[int] = []
 
@@ -151,13 +221,13 @@ def interruptible(trial: Trial | None = None) -> Iterator[Callable[[], bool]]:
         if number == signal.SIGINT and received:
             raise KeyboardInterrupt
         received.append(number)
-        if trial:
-            trial.stop()
+        if reporter:
+            reporter.stop()
         log.warning("%s: finishing this step, then saving …", signal.Signals(number).name)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(received) or (trial is not None and trial.told_to_stop)
+        yield lambda: bool(received) or (reporter is not None and reporter.interrupted())
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

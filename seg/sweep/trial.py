@@ -59,8 +59,7 @@ class Trial:
         token = _read(self.folder / "trial.json").get("token", "")
         return bool(token == self.assignment.token == os.environ.get(TOKEN, ""))
 
-    @property
-    def told_to_stop(self) -> bool:
+    def interrupted(self) -> bool:
         """Whether the sweep has been stopped; a signal is not heard by a trial that still prepares its data."""
         return (self.folder / "stop").exists()
 
@@ -75,28 +74,28 @@ class Trial:
         return run["run_id"] if run and (Path(run["run"]) / "checkpoints" / "last.pt").exists() else None
 
     @property
-    def tags(self) -> dict[str, str]:
-        """Of its run in MLflow."""
-        return {"sweep": self.assignment.sweep, "trial": str(self.assignment.number)}
+    def tracking(self) -> dict[str, Any]:
+        """Where its run is recorded and with which tags, as the configuration says it."""
+        tags = {"sweep": self.assignment.sweep, "trial": str(self.assignment.number)}
+        return {"experiment": self.assignment.experiment, "parent": self.assignment.parent, "tags": tags}
 
-    def check(self) -> None:
-        """Whether the trial should still begin.
+    @property
+    def log(self) -> Path:
+        """The trial's own log; a job that is tried again writes on."""
+        return self.folder / "log.txt"
+
+    def begin(self, run: RunFolders | None) -> None:
+        """Says which run this trial is, and in which process, which from then on shows that it lives.
 
         Raises:
             InterruptedRunError: another job does this trial by now, or the sweep has been stopped.
         """
         if not self.wanted:
             raise InterruptedRunError(_TAKEN)
-        if self.told_to_stop:
+        if self.interrupted():
             raise InterruptedRunError("the sweep was stopped before this trial began to train")
-
-    def begin(self, run: RunFolders) -> None:
-        """Says which run this trial is, and in which process, which from then on shows that it lives.
-
-        Raises:
-            InterruptedRunError: as ``check``.
-        """
-        self.check()
+        if run is None:
+            return
         content = {"run_id": run.run_id, "run": str(run.run.absolute()), "predictions": str(run.predictions)}
         atomic_write(self.folder / "run.json", json.dumps(content | {"process": asdict(Process.this())}))
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
@@ -106,7 +105,7 @@ class Trial:
             with suppress(OSError):
                 os.utime(self.folder / "run.json")
 
-    def report(self, numbers: Mapping[str, float]) -> bool:
+    def epoch(self, numbers: Mapping[str, float]) -> bool:
         """Tells the sweep an epoch's numbers; whether it answers that the trial should stop here.
 
         A sweep that does not answer in time is not waited for again, until it has answered once more.

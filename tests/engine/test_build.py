@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from composing import composed
 
-from seg.engine.build import budget_of, build_setup
+from seg.engine.build import budget_of, build_run
 from seg.engine.cases import read_material
 from seg.engine.device import choose_device, choose_precision
 from seg.engine.distributed import World
@@ -21,7 +21,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(
     cfg = composed(*(f"{key}={value}" for key, value in given.items()))
     precision = choose_precision("fp32", choose_device("cpu"))
     with pytest.raises(ConfigError, match=rf"data\.batch_size is {batch_size}.*3 processes.*batch_size={larger}"):
-        build_setup(cfg, read_material(cfg), {}, World(size=3), precision)
+        build_run(cfg, read_material(cfg), World(size=3), precision)
 
 
 @pytest.mark.parametrize(

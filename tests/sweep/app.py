@@ -76,7 +76,7 @@ def main(cfg: DictConfig) -> float:
             value = float("nan")
         for epoch in range(1, 11):
             metrics |= {"val_dice": value + epoch / 1000, "params": 1000.0 - cfg.seed, "seconds": 1.0}
-            if trial.report({"epoch": epoch, **metrics}):
+            if trial.epoch({"epoch": epoch, **metrics}):
                 break
     return value
 

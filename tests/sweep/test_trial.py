@@ -45,7 +45,7 @@ def test_the_sweep_learns_which_run_it_is(tmp_path: Path) -> None:
         assert watch.result == {}
     assert watch.result == {"status": "finished", "metrics": {"val_dice": 0.5}, "error": None, "hopeless": False}
     assert not watch.alive
-    assert trial.tags == {"sweep": "tune", "trial": "7"}
+    assert trial.tracking["tags"] == {"sweep": "tune", "trial": "7"}
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_how_a_trial_ended_is_told(
 
 def test_each_epoch_is_read_once(tmp_path: Path) -> None:
     watch, trial = assigned(tmp_path, prunes=False)
-    trial.report({"epoch": 1, "val_dice": 0.1})
-    trial.report({"epoch": 2, "train_loss": 3.0})
+    trial.epoch({"epoch": 1, "val_dice": 0.1})
+    trial.epoch({"epoch": 2, "train_loss": 3.0})
     assert [(report["epoch"], report["value"]) for report in watch.epochs()] == [(1, 0.1), (2, None)]
     assert watch.epochs() == []
     with (tmp_path / "epochs.jsonl").open("a") as file:
         file.write('{"epoch": 3, "val')  # half a line of a process that is just writing
     assert watch.epochs() == []
-    trial.report({"epoch": 3, "val_dice": 0.3})
+    trial.epoch({"epoch": 3, "val_dice": 0.3})
     assert [report["epoch"] for report in watch.epochs()] == [3]
 
 
@@ -93,7 +93,7 @@ def test_the_trial_waits_for_the_verdict_on_its_epoch(tmp_path: Path) -> None:
 
     sweep = threading.Thread(target=answers)
     sweep.start()
-    assert [trial.report({"epoch": epoch, "val_dice": 0.1}) for epoch in (1, 2)] == [False, True]
+    assert [trial.epoch({"epoch": epoch, "val_dice": 0.1}) for epoch in (1, 2)] == [False, True]
     sweep.join()
     with trial.reported({}):
         pass
@@ -103,10 +103,10 @@ def test_the_trial_waits_for_the_verdict_on_its_epoch(tmp_path: Path) -> None:
 def test_a_sweep_that_does_not_answer_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.05)
     watch, trial = assigned(tmp_path)
-    assert [trial.report({"epoch": epoch, "val_dice": 0.1}) for epoch in range(1, 5)] == [False] * 4
+    assert [trial.epoch({"epoch": epoch, "val_dice": 0.1}) for epoch in range(1, 5)] == [False] * 4
     assert trial._patience == 0, "it waited for one epoch only"
     watch.answer({"epoch": 5, "token": ""}, prune=True)
-    assert trial.report({"epoch": 5, "val_dice": 0.1}), "a sweep that is back is heard"
+    assert trial.epoch({"epoch": 5, "val_dice": 0.1}), "a sweep that is back is heard"
 
 
 def test_a_verdict_on_an_earlier_job_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,18 +114,18 @@ def test_a_verdict_on_an_earlier_job_is_not_heard(tmp_path: Path, monkeypatch: p
     watch, _ = assigned(tmp_path, token="first")
     watch.answer({"epoch": 9, "token": "first"}, prune=True)
     _, trial = assigned(tmp_path, token="second")
-    assert not trial.report({"epoch": 3, "val_dice": 0.1})
+    assert not trial.epoch({"epoch": 3, "val_dice": 0.1})
 
 
 def test_a_trial_that_prepares_its_data_stops_where_its_sweep_was_stopped(tmp_path: Path) -> None:
     watch, trial = assigned(tmp_path / "7")
-    assert not trial.told_to_stop
+    assert not trial.interrupted()
     watch.stop()
-    assert trial.told_to_stop
+    assert trial.interrupted()
     with pytest.raises(InterruptedRunError, match="stopped"):
         trial.begin(claim(tmp_path, "b" * 32))
     _, trial = assigned(tmp_path / "7")
-    assert not trial.told_to_stop, "a stop holds for one job only"
+    assert not trial.interrupted(), "a stop holds for one job only"
 
 
 def test_a_trial_that_trains_is_told_to_stop_by_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_jobs_that_die_at_the_same_epoch_are_counted(tmp_path: Path) -> None:
     assigned(tmp_path)
     assigned(tmp_path)
     assert deaths() == 2
-    trial.report({"epoch": 1, "val_dice": 0.1})
+    trial.epoch({"epoch": 1, "val_dice": 0.1})
     assigned(tmp_path)
     assert deaths() == 1, "it got on"
     with pytest.raises(InterruptedRunError), trial.reported({}):
