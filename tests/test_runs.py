@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from seg import runs as verb
 from seg.errors import ConfigError
 from seg.records import mlflow as mlflow_store
+from seg.records import table
 from seg.records.live import filed
 from seg.records.mlflow import Mlflow
 from seg.records.record import Tracker, open_tracker
@@ -361,7 +362,7 @@ def test_places_without_runs(tmp_path: Path) -> None:
     ],
 )
 def test_texts(values: list[Any], texts: list[str]) -> None:
-    assert verb._texts(pd.Series(values)) == texts
+    assert table._texts(pd.Series(values)) == texts
 
 
 def test_the_command(
