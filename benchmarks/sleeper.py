@@ -9,7 +9,7 @@ import psutil
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.command import entry
+from seg.config.compose import entry
 from seg.files import atomic_write
 from seg.records.folder import claim
 from seg.sweep.trial import current_trial

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from seg.config.command import entry
+from seg.config.command import verb
+from seg.config.content import number
 from seg.errors import ConfigError
 from seg.records.folder import OWNER, RunFolders, State, claimed, empty, find, owner, read_state
 from seg.records.mlflow import Mlflow
@@ -49,10 +50,11 @@ def selected(cfg: DictConfig, outputs: Path) -> list[Path]:
         return [folders.predictions for folders in predictions if folders.run_id == meant]
     if cfg.orphans:
         return orphans(runs, predictions, cfg.tracking.uri, outputs)
-    if not isinstance(cfg.keep, int) or cfg.keep < 0:
+    keep = number(cfg.keep)
+    if not isinstance(keep, int) or keep < 0:
         raise ConfigError(f"keep is {cfg.keep!r}; it must be a whole number, 0 or more.")
     newest = sorted((run.predictions for run in predictions), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path for path in newest if going(path)] + [path for path in newest if not going(path)][cfg.keep :]
+    return [path for path in newest if going(path)] + [path for path in newest if not going(path)][keep:]
 
 
 def _listed(outputs: Path, kind: str) -> list[RunFolders]:
@@ -110,7 +112,7 @@ def size_mb(folder: Path) -> float:
     return sum(path.lstat().st_size for path in folder.rglob("*")) / 1e6
 
 
-run = entry("clean", main)
+run = verb("clean", main)
 
 if __name__ == "__main__":
     run()

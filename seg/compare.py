@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.command import entry
+from seg.config.command import verb
+from seg.config.content import number
 from seg.errors import ConfigError, few, together
 from seg.files import atomic_write
 from seg.pages.columns import compare, counted, here
@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
 def check(cfg: DictConfig) -> None:
     """Holds the rules of ``conf/compare.yaml``; ConfigError with every fault."""
     given = [key for key in ("runs", "study", "sweep") if cfg[key] is not None]
-    window, faults = cfg.window, []
+    window, faults = [*map(number, cfg.window)] if OmegaConf.is_list(cfg.window) else cfg.window, []
     if len(given) != 1 or (cfg.runs is not None and not cfg.runs):
         options = "runs=[a1b2c3d4,e5f6a7b8], study=attention or sweep=tune_unetpp"
         faults.append(f"Say which runs to compare by one of {options}; given: {', '.join(given) or 'none'}.")
@@ -58,7 +58,7 @@ def check(cfg: DictConfig) -> None:
         faults.append(f"max_mb is {cfg.max_mb!r}; it must be a number, 1 or more.")
     if not isinstance(cfg.channel, int) or isinstance(cfg.channel, bool) or cfg.channel < 0:
         faults.append(f"channel is {cfg.channel!r}; it must be a whole number, 0 or more.")
-    pair = OmegaConf.is_list(window) and len(window) == 2 and all(map(_is_number, window)) and window[0] < window[1]
+    pair = isinstance(window, list) and len(window) == 2 and all(map(_is_number, window)) and window[0] < window[1]
     if window != "auto" and not pair:
         faults.append(f"window is {window}; it must be auto or two image values, the lower one first: [-160,240].")
     together(ConfigError, faults)
@@ -121,24 +121,7 @@ def told(page: "Page", path: Path) -> list[str]:
     return lines
 
 
-def as_text(argument: str) -> str:
-    """``runs=[12e45678,a1]`` with each id in quotes, and other texts too: Hydra would take such an id for a number."""
-    key, _, value = argument.partition("=")
-    if key not in ("runs", "study", "sweep", "file") or not value or value == "null" or "${" in value:
-        return argument
-    parts = value.removeprefix("[").removesuffix("]").split(",") if key == "runs" else [value]
-    quoted = ["'" + part.strip().strip("\"'").replace("'", r"\'") + "'" for part in parts]
-    return f"runs=[{','.join(quoted)}]" if key == "runs" else f"{key}={quoted[0]}"
-
-
-_command = entry("compare", main)
-
-
-def run() -> None:
-    """The command."""
-    sys.argv[1:] = [as_text(argument) for argument in sys.argv[1:]]
-    _command()
-
+run = verb("compare", main)
 
 if __name__ == "__main__":
     run()

@@ -1,12 +1,11 @@
 """What a study found: its runs gathered from the record, its tables, its figures and its page."""
 
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from seg.config.command import verb
 from seg.errors import ConfigError
 from seg.pages.columns import here
 from seg.pages.study import report
@@ -23,6 +22,7 @@ def main(cfg: DictConfig) -> None:
         DataError: its scores do not fit together.
     """
     study = cfg.study or cfg.experiments
+    cfg.dataset = cfg.dataset or cfg.data
     if bool(study) == bool(cfg.dataset):
         raise ConfigError(
             f"Say {'only one of them' if study else 'what to report'}: experiments=attention, a study, for its tables "
@@ -67,14 +67,7 @@ def _record(folder: Path, files: Sequence[Path], outputs: Path, uri: str | None)
             add_to_record(parent.run, artifacts=files, uri=uri)
 
 
-def run() -> None:
-    """``python -m seg.report``."""
-    from seg.config.command import entry
-
-    # conf/data is a group, so Hydra would take data=… for one of its options.
-    sys.argv[1:] = [re.sub("^data=", "dataset=", argument) for argument in sys.argv[1:]]
-    entry("report", main)()
-
+run = verb("report", main)
 
 if __name__ == "__main__":
     run()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from seg.config.command import entry
+from seg.config.command import verb
+from seg.config.content import number
 from seg.config.schema import nearest
 from seg.errors import ConfigError
 from seg.files import atomic_write
@@ -33,9 +34,10 @@ def main(cfg: DictConfig) -> None:
     table = arranged(table, cfg.sort or ("case_dice" if "case" in wanted else "started"), cfg.reverse)
     given = [cfg.columns] if isinstance(cfg.columns, str) else list(cfg.columns or ())
     check_columns(given, table)
-    if cfg.top is not None and not (isinstance(cfg.top, int) and cfg.top > 0):
+    first = number(cfg.top)
+    if first is not None and not (isinstance(first, int) and first > 0):
         raise ConfigError(f"top is {cfg.top!r}; it must be a whole number, 1 or more.")
-    top = table.head(cfg.top or len(table))
+    top = table.head(first or len(table))
     usual = [*(_OF_A_CASE if "case" in wanted else _USUAL), cfg.sort]
     telling = [name for name in usual if name in top and (name == cfg.sort or top[name].notna().any())]
     show(top, given or [name for name in telling if name != "arm" or not top["arm"].equals(top["name"])])
@@ -68,7 +70,7 @@ def _none_found(outputs: Path, uri: str | None, wanted: Mapping[str, str]) -> st
     return f"None of {len(known)} runs in {places} has {asked}.{hints}"
 
 
-run = entry("runs", main)
+run = verb("runs", main)
 
 if __name__ == "__main__":
     run()

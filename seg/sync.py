@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from seg.config.command import entry
+from seg.config.command import verb
 from seg.errors import ConfigError
 from seg.records.folder import claimed, find, read_state
 from seg.records.mlflow import Mlflow
@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
         print(f"Nothing is waiting to be sent under {outputs / 'runs'}.")
 
 
-run = entry("sync", main)
+run = verb("sync", main)
 
 if __name__ == "__main__":
     run()

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.command import chosen_study, entry, known_keys
+from seg.config.compose import chosen_study, entry, known_keys
 from seg.config.rules import check
 from seg.config.schema import OPTIONS, PLACES
 from seg.engine.allocator import imports, keep_freed_memory

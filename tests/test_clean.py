@@ -42,7 +42,14 @@ def left(runs: list[RunFolders]) -> str:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({"keep": 3}, "bcd"), ({"keep": 1}, "d"), ({"keep": 0}, ""), ({"keep": 9}, "abcd"), ({"run": "bbb"}, "acd")],
+    [
+        ({"keep": 3}, "bcd"),
+        ({"keep": "3"}, "bcd"),
+        ({"keep": 1}, "d"),
+        ({"keep": 0}, ""),
+        ({"keep": 9}, "abcd"),
+        ({"run": "bbb"}, "acd"),
+    ],
 )
 def test_what_goes_and_what_stays(runs: list[RunFolders], tmp_path: Path, given: Any, expected: str) -> None:
     clean.main(config(tmp_path, **given))
@@ -69,6 +76,7 @@ def test_it_lists_what_it_would_remove(runs: list[RunFolders], tmp_path: Path, c
         ({"keep": 0, "run": "a"}, "given: .*keep.*run"),
         ({"keep": -1}, "keep is -1"),
         ({"keep": "x"}, "keep is 'x'"),
+        ({"keep": "1.5"}, "keep is '1.5'"),
         ({"run": "zz"}, "no run zz"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.compare import MadeUp, make_up
-from seg.compare import as_text, main
+from seg.compare import main
 from seg.data.cases import CaseSet, folder
 from seg.data.nifti import write_volume
 from seg.errors import ConfigError, DataError
@@ -281,24 +281,6 @@ def test_nsd_needs_one_tolerance(run: Callable[..., RunFolders], tmp_path: Path)
     path.write_text("\n".join([lines[0], *(line.removesuffix("1.0") + "2.0" for line in lines[1:])]))
     main(config(tmp_path, runs=["a", "b"]))
     assert [measure["name"] for measure in head(page)["measures"]] == ["Dice", "HD95"]
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("runs=[12e45678,0012]", "runs=['12e45678','0012']"),
-        ("runs=12e45678", "runs=['12e45678']"),
-        ("runs=['a1', \"b2\"]", "runs=['a1','b2']"),
-        ("runs=[outputs/runs/run_a1,b2]", "runs=['outputs/runs/run_a1','b2']"),
-        ("study=2026", "study='2026'"),
-        ("file=my page (1).html", "file='my page (1).html'"),
-        ("runs=null", "runs=null"),
-        ("max_mb=10", "max_mb=10"),
-        ("--help", "--help"),
-    ],
-)
-def test_ids_reach_us_as_text(given: str, expected: str) -> None:
-    assert as_text(given) == expected
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """The configuration: its types, the rules between its groups, and the one place that builds what it names.
 
-Only hydra, omegaconf and the standard library are imported here, so that ``--help``, ``--cfg job`` and a
+Only omegaconf and the standard library are imported here, so that ``--help``, ``--cfg job`` and a
 configuration error answer at once.
 """
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from seg.errors import ConfigError, SegError
@@ -135,9 +134,6 @@ class Train:
     arm: str | None = MISSING
     check: bool = MISSING
     resume: str | None = MISSING
-
-
-ConfigStore.instance().store(name="train_schema", node=Train)
 
 
 def build(node: Any, **arguments: Any) -> Any:

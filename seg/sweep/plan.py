@@ -14,7 +14,7 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from seg.config.command import chosen_study, known_keys
+from seg.config.compose import chosen_study, known_keys
 from seg.config.rules import check
 from seg.config.schema import PLACES, config_hash, flat, nearest
 from seg.errors import ConfigError, together

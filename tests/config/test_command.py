@@ -1,133 +1,158 @@
-"""``python -m seg.train`` from outside: what is refused, what is checked, what is printed."""
+"""How the verbs other than train read what a user types, and how they end."""
 
-import shutil
+import errno
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
-import numpy as np
-import pandas as pd
 import pytest
-from training import arguments, command, composed
+from omegaconf import DictConfig, OmegaConf
 
-from seg import train as verb
+from seg.config.command import exits, read, verb
+from seg.config.content import number
 from seg.config.schema import CONF
-from seg.errors import ConfigError
-from seg.train import train
+from seg.errors import ConfigError, SegError
 
-
-def said_here(capfd: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
-    """Exit code and standard error of the command, run in this process, which has imported everything already."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["seg.train", *overrides])
-        with pytest.raises(SystemExit) as ended:
-            verb.run()
-    return int(str(ended.value.code)), capfd.readouterr().err
-
-
-def test_wrong_input_ends_a_process_with_2_and_the_mending(tmp_path: Path) -> None:
-    done = command("trainer.max_epoch=3", f"paths.outputs={tmp_path}")
-    assert done.returncode == 2
-    assert done.stderr.startswith("\nerror: ")
-    assert "trainer.max_epochs" in done.stderr
-    assert len(done.stderr.splitlines()) == 2
+KEYS = """
+run: null       # a comment
+columns: null
+folds: auto
+top: 3
+reverse: false
+data: {root: null}
+paths: {outputs: outputs, cache: "${paths.outputs}/cache"}
+"""
+VERBS = ("runs", "compare", "report", "clean", "sync")
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("argument", "expected"),
     [
-        (["trainer.max_epoch=3"], "trainer.max_epochs"),
-        (["model=unetp"], "unetpp"),
-        (["trainer.accumulate=many"], "trainer.accumulate"),
-        (["modle=unet"], "model"),
-        (["data.fold=9"], "0 to 4"),
-        (["data=folder"], "data.root"),
-        (["data=hippocampus", "data.root=/nowhere"], "medicaldecathlon"),
-        (["resume=ffffffff"], "ffffffff"),
-        (["experiments=mine"], "mine"),
-        (["trainer.max_epochs=0.5"], "whole number"),
-        (["model=unet", "+model.chanels=3"], "model.channels"),
+        ("run=12e45678", "12e45678"),
+        ("run=00012345", "00012345"),
+        ("run=1_000", "1_000"),
+        ("run=true", "true"),
+        ("run=my run (1), [last]", "my run (1), [last]"),
+        ("run=[half", "[half"),
+        ("run=a=b", "a=b"),
+        ("run='a [quoted] text'", "a [quoted] text"),
+        ("run='s", "'s"),
+        ("run=", ""),
+        ("run=null", None),
+        ("run=${paths.cache}/x", "outputs/cache/x"),
+        ("columns=[12e45678,00012345, params.lr]", ["12e45678", "00012345", "params.lr"]),
+        ("columns=['a,b',\"c d\"]", ["a,b", "c d"]),
+        ("columns=name", "name"),
+        ("folds=5", "5"),
+        ("top=10", 10),
+        ("top=2.5", 2.5),
+        ("reverse=true", True),
+        ("reverse=False", False),
+        ("data.root=/my scans/[1]", "/my scans/[1]"),
+        ("paths.outputs=/a/b", "/a/b"),
     ],
 )
-def test_wrong_input_ends_with_2_and_the_mending(
-    overrides: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_a_value_is_what_was_typed(argument: str, expected: Any) -> None:
+    cfg = read(KEYS, [argument])
+    assert OmegaConf.to_container(cfg, resolve=True) == changed(argument.partition("=")[0], expected)
+
+
+def changed(key: str, value: Any) -> Any:
+    """The defaults, but for one key."""
+    cfg = OmegaConf.create(KEYS)
+    OmegaConf.update(cfg, key, value)
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def test_every_fault_is_listed_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(KEYS, ["topp=3", "top=many", "reverse=maybe", "--cfg", "data.rot=x", "paths.outputs=here"])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "5 faults:"
+    words = (
+        "'topp'.*'top'",
+        "top is many.*a number",
+        "reverse is maybe.*true or false",
+        "--cfg.*--help",
+        "'data.root'",
+    )
+    for line, expected in zip(lines[1:], words, strict=True):
+        assert all(word in line for word in expected.split(".*")), line
+
+
+def test_a_key_that_does_not_exist_cannot_be_read() -> None:
+    with pytest.raises(Exception, match="nothing"):
+        _ = read(KEYS, []).nothing
+
+
+@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("-2.5", -2.5), ("x", "x"), (7, 7), (None, None)])
+def test_the_number_that_a_text_is(value: Any, expected: Any) -> None:
+    assert number(value) == expected
+    assert type(number(value)) is type(expected)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_prints_every_key_with_its_meaning(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = said_here(capfd, *overrides, f"paths.outputs={tmp_path}")
-    assert code == 2, said
-    assert words in said
-    assert "Traceback" not in said
-    assert said.count("error:") == 1
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    verb(name, lambda _: pytest.fail("it only prints"))()
+    printed = capsys.readouterr().out
+    assert printed.startswith((CONF / f"{name}.yaml").read_text())
+    assert OmegaConf.create(printed) == given(name, monkeypatch)
+
+
+def given(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> DictConfig:
+    """What the verb's function is given."""
+    got: list[DictConfig] = []
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    verb(name, got.append)()
+    return got[0]
+
+
+def test_a_verb_is_given_its_keys_and_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = given("clean", monkeypatch, "keep=3", "yes=true", "paths.outputs=/my outputs")
+    assert (cfg.keep, cfg.yes, cfg.paths.cache) == ("3", True, "/my outputs/cache")
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("error", "code", "words"),
     [
-        ("# @package _global_\nmodel: {chanels: [8]}", "experiments=mine sets 'model.chanels'"),
-        ("# @package _global_\ntrainer: {accumulate: lots}", "could not be converted to Integer"),
-        ("# @package _global_\ntrainer: {accumulate: 2", "mine.yaml"),
-        ("trainer: {accumulate: 2}", "# @package _global_"),
+        (ConfigError("key is wrong"), 2, "error: key is wrong"),
+        (SegError("went wrong at http://me:secret@host"), 1, "http://me:***@host"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "/a/b. Make room"),
+        (KeyboardInterrupt(), 1, "stopped"),
     ],
 )
-def test_a_wrong_study_file_is_named(
-    text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_an_error_is_one_message_and_an_exit_code(
+    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments/mine.yaml").write_text(text)
-    monkeypatch.chdir(tmp_path)
-    code, said = said_here(capfd, "experiments=mine")
-    assert code == 2, said
-    assert words in said
-    assert "Traceback" not in said
+    with pytest.raises(SystemExit) as ended, exits():
+        raise error
+    assert ended.value.code == code
+    assert words in capsys.readouterr().err
 
 
-def test_check_lists_every_fault_of_the_data(
-    phantom_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "broken"
-    shutil.copytree(phantom_root, root)
-    images = sorted((root / "imagesTr").glob("*.nii.gz"))
-    images[0].write_bytes(b"")
-    images[1].unlink()
-    bad = nib.load(images[2])
-    data = np.asarray(bad.dataobj).astype(np.float32)
-    data[3, 3, 3] = np.nan
-    nib.save(nib.Nifti1Image(data, bad.affine), images[2])
-    code, said = said_here(capfd, "data=folder", f"data.root={root}", f"paths.outputs={tmp_path / 'out'}", "check=true")
-    assert code == 2, said
-    for image in images[:3]:
-        assert image.name in said
-    assert not (tmp_path / "out" / "runs").exists()
+def test_a_value_that_names_what_is_not_there_is_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, exits():
+        _ = read(KEYS, ["run=${oc.env:SEG_NO_SUCH_VARIABLE}"]).run
+    assert ended.value.code == 2
+    assert "SEG_NO_SUCH_VARIABLE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("model", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
-def test_every_model_takes_the_automatic_patch(
-    model: str, dims: int, phantom_root: Path, tmp_path: Path, cache: Path
-) -> None:
-    chosen = [f"model={model}", f"dims={dims}", *arguments(phantom_root, tmp_path, cache)]
-    assert train(composed(*chosen, "check=true"), model) is None
+def test_another_error_is_a_fault_of_ours_and_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), exits():
+        raise ZeroDivisionError
 
 
-def test_check_finds_what_cannot_be_built(phantom_root: Path, tmp_path: Path) -> None:
-    chosen = ["data=folder", f"data.root={phantom_root}", f"paths.outputs={tmp_path}", "check=true"]
-    with pytest.raises(ConfigError, match=r"33×33×33.*data\.patch=\[40, 40, 40\]"):
-        train(composed(*chosen, "data.patch=[33,33,33]"), "x")
-    with pytest.raises(ConfigError, match="cannot take a patch"):
-        train(composed(*chosen, "attention=cbam", "attention.kernel_size=6"), "x")
-
-
-@pytest.mark.slow
-def test_debug_fast_goes_through_everything(tmp_path: Path) -> None:
-    done = command("debug=fast", f"paths.outputs={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert "mean of classes" in done.stdout
-    assert "mlflow" in done.stdout
-
-
-@pytest.mark.slow
-def test_real_scans_are_learnt(hippocampus_root: Path, tmp_path: Path) -> None:
-    where = ("data=hippocampus", f"data.root={hippocampus_root}", f"paths.outputs={tmp_path}", "tracking=none")
-    done = command(*where, "trainer.max_steps=60", "trainer.validate_every=2", "predictions.dpi=100")
-    assert done.returncode == 0, done.stderr
-    (table,) = tmp_path.glob("runs/*/data/cases.csv")
-    assert pd.read_csv(table)["dice"].mean() > 0.6
+def test_a_verb_starts_without_hydra(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.argv = ['x', 'paths.outputs={tmp_path}']\n"
+        f"for name in {VERBS}:\n"
+        "    try: __import__(f'seg.{name}', fromlist=['x']).run()\n"
+        "    except SystemExit as ended: pass\n"
+        "print(sorted({'hydra', 'torch', 'monai'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr

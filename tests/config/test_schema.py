@@ -10,7 +10,7 @@ from composing import composed
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from seg.config.command import known_keys
+from seg.config.compose import known_keys
 from seg.config.rules import check
 from seg.config.schema import CONF, config_hash, flat, nearest, plain, without_passwords
 from seg.errors import ConfigError

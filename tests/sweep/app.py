@@ -14,7 +14,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.command import entry
+from seg.config.compose import entry
 from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.files import atomic_write
 from seg.records.folder import claim

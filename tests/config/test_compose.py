@@ -1,0 +1,133 @@
+"""``python -m seg.train`` from outside: what is refused, what is checked, what is printed."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from training import arguments, command, composed
+
+from seg import train as verb
+from seg.config.schema import CONF
+from seg.errors import ConfigError
+from seg.train import train
+
+
+def said_here(capfd: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
+    """Exit code and standard error of the command, run in this process, which has imported everything already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["seg.train", *overrides])
+        with pytest.raises(SystemExit) as ended:
+            verb.run()
+    return int(str(ended.value.code)), capfd.readouterr().err
+
+
+def test_wrong_input_ends_a_process_with_2_and_the_mending(tmp_path: Path) -> None:
+    done = command("trainer.max_epoch=3", f"paths.outputs={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("\nerror: ")
+    assert "trainer.max_epochs" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["trainer.max_epoch=3"], "trainer.max_epochs"),
+        (["model=unetp"], "unetpp"),
+        (["trainer.accumulate=many"], "trainer.accumulate"),
+        (["modle=unet"], "model"),
+        (["data.fold=9"], "0 to 4"),
+        (["data=folder"], "data.root"),
+        (["data=hippocampus", "data.root=/nowhere"], "medicaldecathlon"),
+        (["resume=ffffffff"], "ffffffff"),
+        (["experiments=mine"], "mine"),
+        (["trainer.max_epochs=0.5"], "whole number"),
+        (["model=unet", "+model.chanels=3"], "model.channels"),
+    ],
+)
+def test_wrong_input_ends_with_2_and_the_mending(
+    overrides: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said = said_here(capfd, *overrides, f"paths.outputs={tmp_path}")
+    assert code == 2, said
+    assert words in said
+    assert "Traceback" not in said
+    assert said.count("error:") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# @package _global_\nmodel: {chanels: [8]}", "experiments=mine sets 'model.chanels'"),
+        ("# @package _global_\ntrainer: {accumulate: lots}", "could not be converted to Integer"),
+        ("# @package _global_\ntrainer: {accumulate: 2", "mine.yaml"),
+        ("trainer: {accumulate: 2}", "# @package _global_"),
+    ],
+)
+def test_a_wrong_study_file_is_named(
+    text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/mine.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    code, said = said_here(capfd, "experiments=mine")
+    assert code == 2, said
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_check_lists_every_fault_of_the_data(
+    phantom_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "broken"
+    shutil.copytree(phantom_root, root)
+    images = sorted((root / "imagesTr").glob("*.nii.gz"))
+    images[0].write_bytes(b"")
+    images[1].unlink()
+    bad = nib.load(images[2])
+    data = np.asarray(bad.dataobj).astype(np.float32)
+    data[3, 3, 3] = np.nan
+    nib.save(nib.Nifti1Image(data, bad.affine), images[2])
+    code, said = said_here(capfd, "data=folder", f"data.root={root}", f"paths.outputs={tmp_path / 'out'}", "check=true")
+    assert code == 2, said
+    for image in images[:3]:
+        assert image.name in said
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("model", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+def test_every_model_takes_the_automatic_patch(
+    model: str, dims: int, phantom_root: Path, tmp_path: Path, cache: Path
+) -> None:
+    chosen = [f"model={model}", f"dims={dims}", *arguments(phantom_root, tmp_path, cache)]
+    assert train(composed(*chosen, "check=true"), model) is None
+
+
+def test_check_finds_what_cannot_be_built(phantom_root: Path, tmp_path: Path) -> None:
+    chosen = ["data=folder", f"data.root={phantom_root}", f"paths.outputs={tmp_path}", "check=true"]
+    with pytest.raises(ConfigError, match=r"33×33×33.*data\.patch=\[40, 40, 40\]"):
+        train(composed(*chosen, "data.patch=[33,33,33]"), "x")
+    with pytest.raises(ConfigError, match="cannot take a patch"):
+        train(composed(*chosen, "attention=cbam", "attention.kernel_size=6"), "x")
+
+
+@pytest.mark.slow
+def test_debug_fast_goes_through_everything(tmp_path: Path) -> None:
+    done = command("debug=fast", f"paths.outputs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "mean of classes" in done.stdout
+    assert "mlflow" in done.stdout
+
+
+@pytest.mark.slow
+def test_real_scans_are_learnt(hippocampus_root: Path, tmp_path: Path) -> None:
+    where = ("data=hippocampus", f"data.root={hippocampus_root}", f"paths.outputs={tmp_path}", "tracking=none")
+    done = command(*where, "trainer.max_steps=60", "trainer.validate_every=2", "predictions.dpi=100")
+    assert done.returncode == 0, done.stderr
+    (table,) = tmp_path.glob("runs/*/data/cases.csv")
+    assert pd.read_csv(table)["dice"].mean() > 0.6
