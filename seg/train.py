@@ -13,9 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.compose import chosen_study, entry, known_keys
-from seg.config.rules import check
-from seg.config.schema import OPTIONS, PLACES
+from seg.config.compose import entry, keys_of, known_keys
+from seg.config.schema import OPTIONS, PLACES, check
 from seg.engine.allocator import imports, keep_freed_memory
 from seg.errors import ConfigError
 from seg.records.folder import RunFolders, find
@@ -34,14 +33,14 @@ def main(cfg: DictConfig) -> float | None:
     metrics: dict[str, float] = {}
     with trial.reported(metrics) if trial else nullcontext():
         choices = dict(hydra_cfg.runtime.choices)
-        study = chosen_study(choices, "train")
+        study, typed = choices.get("experiments"), keys_of(hydra_cfg.overrides.task)
         asked = hydra_cfg.sweeper.get("study") or {}
         if hydra_cfg.mode != RunMode.MULTIRUN and (asked.get("arms") or asked.get("factors")):
             raise ConfigError(f"experiments={study} is a study of many runs. Add -m: it is a sweep.")
         known = known_keys(choices, hydra_cfg.runtime.config_sources, "train")
-        check(cfg, known, f"experiments={study}" if study else "the command line")
+        check(cfg, known, f"experiments={study}" if study else "the configuration", typed)
         if cfg.resume is not None:
-            cfg = resumed(cfg, list(hydra_cfg.overrides.task))
+            cfg = resumed(cfg, typed)
         elif trial and trial.begun:  # by a job before this one, which was stopped or died
             cfg = as_begun(cfg, find(Path(cfg.paths.outputs), trial.begun), PLACES)
         if trial:
@@ -66,7 +65,7 @@ def run_name(cfg: DictConfig, choices: dict[str, Any], trial: Trial | None = Non
     return f"{first} {fold} {seed} · {options}" if first else f"{options}-{fold}-{seed}"
 
 
-def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+def resumed(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     """The configuration of the run that ``resume`` names; this call may only say where it lies.
 
     Raises:
@@ -77,7 +76,6 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     folders = find(Path(cfg.paths.outputs), cfg.resume)
     if (folders.run / "summary.json").exists():
         raise ConfigError(f"resume={cfg.resume}: run {folders.run_id} is finished; there is nothing to resume.")
-    given = [override.split("=")[0].lstrip("+") for override in overrides]
     if ignored := sorted(set(given) - set(PLACES) - {"resume"}):
         raise ConfigError(
             f"resume continues run {folders.run_id} as it began; {', '.join(ignored)} would be ignored. "

@@ -13,7 +13,6 @@ from hydra._internal import config_loader_impl as hydras
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from omegaconf import DictConfig
 
-import seg.config.compose  # noqa: F401  makes the schema known to Hydra
 from seg.config.schema import CONF
 
 

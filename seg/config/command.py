@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seg.config.content import number
+from seg.config.content import first_line, number
 from seg.config.schema import CONF, flat, nearest, without_passwords
 from seg.errors import ConfigError, DataError, SegError, together
 
@@ -93,7 +93,7 @@ def exits(after: str = "then run the command again") -> Iterator[None]:
     try:
         yield
     except OmegaConfBaseException as error:
-        _end(ConfigError(f"{str(error).splitlines()[0]}."))
+        _end(ConfigError(f"{first_line(error)}."))
     except OSError as error:
         _end(of_the_disk(error, after))
     except SegError as error:

@@ -7,32 +7,24 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.hydra import Hydra
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.conf import ConfigSourceInfo
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from seg.config.command import exits, of_the_disk
-from seg.config.schema import CONF, Train, flat, nearest
+from seg.config.content import first_line
+from seg.config.schema import CONF, KEYS, flat, nearest
 from seg.errors import ConfigError
-
-ConfigStore.instance().store(name="train_schema", node=Train)
-_TEXT_KEYS = (
-    *("resume", "study", "arm", "data.root", "data.patient", "data.split_file"),
-    *("paths.outputs", "paths.cache", "tracking.uri"),
-)
 
 
 def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[], None]:
@@ -47,43 +39,70 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
                 raise of_the_disk(error, "then resume the run") from error
 
     def run() -> None:
-        # Hydra would print only part of an error and exit with 1; with this it hands the exception on.
-        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-        sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
-        _compose_once()
+        arguments = [quoted(argument) for argument in sys.argv[1:]]
         gc.freeze()  # what imports made stays, and need not be searched for garbage
-        with exits("the same command goes on"), _explained(root):
+        with exits("the same command goes on"), _explained():
+            if not any(argument.startswith("-") for argument in arguments) and _ran_once(root, task, arguments):
+                return
+            # Hydra would print only part of an error and exit with 1; with this it hands the exception on.
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            sys.argv[1:] = arguments
             hydra.main(config_path=str(CONF), config_name=root, version_base="1.3")(task)()
 
     return run
 
 
+def _ran_once(root: str, task: Callable[[DictConfig], float | None], arguments: Sequence[str]) -> bool:
+    """Runs a single job, composed once, where ``hydra.main`` would compose twice.
+
+    Returns:
+        False, and nothing was run, where the configuration asks for what only Hydra's own start does.
+    """
+    with hydra.initialize_config_dir(str(CONF), job_name=root, version_base="1.3"):
+        cfg = hydra.compose(root, [addable(argument) for argument in arguments], return_hydra_config=True)
+        own = cfg.hydra
+        if own.mode or own.verbose or own.callbacks or own.job.env_set:
+            return False
+        own.mode = RunMode.RUN
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        task(cfg)
+    return True
+
+
 def quoted(argument: str) -> str:
-    """Puts a value that is always text in quotes: a run id such as 12e45678 would else reach us as a number,
+    """Puts a value that is always text in quotes: a run id such as 12e45678 would otherwise reach us as a number,
 
     and Hydra would stumble over a blank or a bracket in a folder's name or a pattern.
     """
     key, equals, value = argument.partition("=")
     if key.startswith("tracking.tags."):  # any tag may be given
         return f"++{argument}"
-    if key not in _TEXT_KEYS or not value or value[0] in "\"'" or "${" in value or value == "null" or "," in value:
+    text = key in KEYS and KEYS[key].type is str
+    if not text or not value or value[0] in "\"'" or "${" in value or value == "null" or "," in value:
         return argument
     return f"{key}{equals}'{value}'"
 
 
-def _compose_once() -> None:
-    """Keeps Hydra from composing everything one time more, only to read ``hydra.mode``, where nothing can set it."""
-    asked = Hydra.get_mode
+def addable(argument: str) -> str:
+    """Lets a key that does not exist into the configuration, where it is refused with all other faults.
 
-    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-        might_say = any(override.lstrip("+").startswith(("hydra", "experiments")) for override in overrides)
-        return asked(self, config_name, overrides) if might_say else None
+    Hydra itself would stop at the first. What has no dot may be a group of options.
+    """
+    key = argument.partition("=")[0]
+    ours = key[:1].isalpha() and "." in key and not key.startswith("hydra.") and not {*"/@"} & {*key}
+    return f"++{argument}" if ours and key not in KEYS else argument
 
-    Hydra.get_mode = get_mode
+
+def keys_of(overrides: ListConfig) -> list[str]:
+    """The keys that overrides of the command line set, as Hydra keeps them."""
+    plain: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(override).partition("=")[0].lstrip("+~") for override in plain]
 
 
 def known_keys(choices: Mapping[str, Any], places: Iterable[ConfigSourceInfo], root: str) -> dict[str, Any]:
-    """Every key that exists, with its value: as the files of the root and of the chosen options give it.
+    """Every key that exists, with its value, as the files of the root and of the chosen options give it.
 
     A study's file and this machine's own settings set keys but make none. Composing again would take far longer.
 
@@ -92,112 +111,69 @@ def known_keys(choices: Mapping[str, Any], places: Iterable[ConfigSourceInfo], r
         places: where Hydra looks for options.
         root: of the configuration.
     """
-    kinds = SourcesRegistry.instance()
-    sources = [kinds.resolve(at.schema)(at.provider, f"{at.schema}://{at.path}") for at in places if at.schema]
-    known = _keys_of(root, sources)
+    folders = [
+        Path(at.path) if at.schema == "file" else files(at.path) for at in places if at.schema in ("file", "pkg")
+    ]
+    known = _keys_of(root, folders)
     for group, options in choices.items():
         if options and not group.startswith("hydra/") and group not in ("experiments", "local"):
             folder, _, place = group.partition("@")
             for option in [options] if isinstance(options, str) else options:
-                known |= _keys_of(f"{folder}/{option}", sources, place)
+                known |= _keys_of(f"{folder}/{option}", folders, place)
     return known
 
 
-def _keys_of(path: str, sources: Sequence[ConfigSource], place: str = "") -> dict[str, Any]:
+def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict[str, Any]:
     """The keys that a file gives, those of the files that it builds on included.
 
     Args:
         path: of the file in the configuration, without suffix.
-        sources: of options, the first that has it counts.
-        place: the package after ``@`` where it was chosen; else its first line or its group says where its keys go.
+        folders: of options, the first that has it counts.
+        place: the package after ``@`` where it was chosen; otherwise its first line or its group says it.
     """
-    source = next((source for source in sources if source.is_config(path)), None)
-    if source is None:
+    file = next((file for folder in folders if (file := folder / f"{path}.yaml").is_file()), None)
+    if file is None:
         return {}
-    found, folder = source.load_config(path), posixpath.dirname(path)
-    content: Any = OmegaConf.to_container(found.config, resolve=False)
-    package = place or found.header.get("package") or "_group_"
+    text, folder = file.read_text(), posixpath.dirname(path)
+    content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    header = re.search(r"^# *@package +(\S+)", text, re.MULTILINE)
+    package = place or (header[1] if header else "_group_")
     package = package.replace("_group_", folder.replace("/", ".")).removeprefix("_global_").lstrip(".")
     known: dict[str, Any] = {}
     for base in content.pop("defaults", []):
-        # Any other is a choice of its own, and the root's schema only types what the files give.
-        if isinstance(base, str) and base not in ("_self_", f"{path}_schema"):
-            file, _, at = base.partition("@")
-            known |= _keys_of(posixpath.join("/", folder, file)[1:], sources, f"{package}.{at}" if at else place)
+        if isinstance(base, str) and base != "_self_":  # any other is a choice of its own
+            file_name, _, at = base.partition("@")
+            known |= _keys_of(posixpath.join("/", folder, file_name)[1:], folders, f"{package}.{at}" if at else place)
     content.pop("hydra", None)
     return known | flat(content, f"{package}." if package else "")
 
 
-def chosen_study(choices: dict[str, Any], root: str) -> str | None:
-    """The study file chosen as ``experiments=``; Hydra would pass over one that does not exist.
-
-    Raises:
-        ConfigError: there is no such file.
-    """
-    study = choices.get("experiments")
-    if study is None:
-        return None
-    there = GlobalHydra.instance().config_loader().get_group_options("experiments", config_name=root)
-    if str(study).removesuffix(".yaml") not in there:
-        raise ConfigError(_no_study(str(study), there))
-    return str(study)
-
-
-def _no_study(study: str, there: list[str]) -> str:
-    return (
-        f"There is no experiments/{study}.yaml in {Path.cwd()}.{nearest(study, there)} "
-        f"There are: {', '.join(there) or 'none'}."
-    )
-
-
 @contextmanager
-def _explained(root: str) -> Iterator[None]:
+def _explained() -> Iterator[None]:
+    """Turns what Hydra raises into a ConfigError of one sentence."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(_words(error, root)) from error
+        raise ConfigError(_sentence(error)) from error
 
 
-def _words(error: Exception, root: str) -> str:
+def _sentence(error: Exception) -> str:
     """Hydra's message as one sentence: what was seen, the rule, the nearest right word."""
+    if isinstance(error, YAMLError):
+        return f"A YAML file cannot be read: {' '.join(str(error).split())}."
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        there = list(error.options)
+        return f"There is no {group}={option}.{nearest(option, there)} The options of {group} are {', '.join(there)}."
+    if refused := re.search(r"Could not override '(.+)'\.\nTo append to your config use \+(.*)", str(error)):
+        key, override = refused.groups()
+        if key == "experiments":
+            return f"There is no {override}: {Path.cwd()} has no folder experiments."
+        groups, group = [path.name for path in CONF.iterdir() if path.is_dir()], key.partition(".")[0]
+        options = [OmegaConf.load(file) for file in sorted((CONF / group).glob("*.yaml"))]
+        words = [*KEYS, *(f"{group}.{name}" for option in options for name in map(str, option)), *groups]
+        return f"There is no key '{key}'.{nearest(key, words)} `--cfg job` prints every key."
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return (
-            f"There is no {group}={option}.{nearest(option, list(error.options))} "
-            f"The options of {group} are {', '.join(error.options)}."
-        )
-    text, reason = (_sentence(str(e)) for e in (error, cause))
-    whole = f"{error}\n{cause}"
-    key = re.search(r"Could not override '([^']+)'", whole) or re.search(r"full_key: (\S+)", whole)
-    if isinstance(error, YAMLError):
-        return f"A YAML file cannot be read: {' '.join(str(error).split())}."
-    if key and key[1].startswith("experiments"):
-        study = next((a.partition("=")[2] for a in sys.argv if a.startswith("experiments=")), "")
-        if (Path("experiments") / f"{study.removesuffix('.yaml')}.yaml").exists():
-            return f"experiments/{study}.yaml must begin with the line '# @package _global_'."
-        return _no_study(study, sorted(path.stem for path in Path("experiments").glob("*.yaml")))
-    if key and re.search(r"No match in the defaults list|not in struct|Key '\w+' not in|Key '\w+' is not in", whole):
-        return f"There is no key '{key[1]}'.{nearest(key[1], _known_words(root))} `--cfg job` prints every key."
-    if key and key[1] not in text:
-        return f"{key[1]}: {reason}."
-    return text if cause is error else f"{text}: {reason}."
-
-
-def _sentence(message: str) -> str:
-    """The first line of a message, and the second where the first only announces it."""
-    first, *rest = [" ".join(line.split()).rstrip(".") for line in message.split("\n")] or [""]
-    return f"{first} {rest[0]}" if first.endswith(":") and rest else first
-
-
-def _known_words(root: str) -> list[str]:
-    """Keys and groups of the options that the command line chooses."""
-    defaults = OmegaConf.load(CONF / f"{root}.yaml").defaults
-    choices = {
-        name.split()[-1]: option for entry in defaults if OmegaConf.is_dict(entry) for name, option in entry.items()
-    }
-    choices |= {group: option for group, _, option in (a.partition("=") for a in sys.argv[1:]) if group in choices}
-    places = [ConfigSourceInfo(path=str(place), schema="file", provider="seg") for place in (CONF, Path.cwd())]
-    return [*known_keys(choices, places, root), *choices]
+    return f"{first_line(error)}." if cause is error else f"{first_line(error)}: {first_line(cause)}."

@@ -1,139 +1,298 @@
-"""The configuration: its types, the rules between its groups, and the one place that builds what it names.
+"""Every key of a training, declared once with type, range and unit; the rules between keys; one list of all faults.
 
-Only omegaconf and the standard library are imported here, so that ``--help``, ``--cfg job`` and a
-configuration error answer at once.
+A new key is one line in ``KEYS`` and one line, with its default and its meaning, in a file of ``conf/``. In a section
+that names a ``_target_`` the keys are those of the option's own file.
+
+Only omegaconf and the standard library are imported here, so that a wrong key is refused at once.
 """
 
 import difflib
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from seg.errors import ConfigError, SegError
+from seg.config.content import first_line, number
+from seg.errors import ConfigError, SegError, together
 
 _INSTALLED = Path(__file__).parents[1] / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 OPTIONS = ("model", "attention", "loss", "optimizer", "scheduler", "augmentation", "data")  # groups of seg.train
 PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things lie, not what they are
+_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
-@dataclass
-class Data:
-    """Which cases, and how they are split, prepared and sampled."""
+@dataclass(frozen=True)
+class Kind:
+    """What a key takes: a value of one type within a range, or one of some words."""
 
-    name: str | None = MISSING  # null: the folder's own
-    root: str = MISSING
-    cases: dict[str, Any] = MISSING  # _target_ f(root, name, patient, …) -> CaseSet
-    patient: str | None = MISSING
-    fold: Any = MISSING  # int, or "all"
-    folds: int = MISSING
-    test_fraction: float = MISSING  # of the patients, 0 … 1
-    split_seed: int = MISSING
-    split_file: str | None = MISSING
-    spacing: Any = MISSING  # "auto" or [x, y, z] in mm
-    normalization: str = MISSING
-    patch: Any = MISSING  # "auto" or voxels per axis
-    patch_voxels: int = MISSING
-    batch_size: Any = MISSING  # "auto" or int
-    foreground: float = MISSING  # share of patches, 0 … 1
-    jitter: int = MISSING  # voxels
-    max_steps: int | None = MISSING  # the budget where trainer sets none
-    max_minutes: float | None = MISSING
+    type: type[int] | type[float] | type[bool] | type[str] | None  # None: only the words
+    words: tuple[str | None, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    many: bool = False  # a list of such values
 
+    def read(self, value: Any) -> Any:
+        """The value in the type of its key: a text may hold a number, and a number may stand for a text.
 
-@dataclass
-class Trainer:
-    """Budget, precision and stopping."""
+        Raises:
+            ValueError: the key does not take it.
+        """
+        if (value is None or isinstance(value, str)) and value in self.words:
+            return value
+        if self.many != isinstance(value, list):
+            raise ValueError
+        return [self._one(item) for item in value] if self.many else self._one(value)
 
-    max_epochs: Any = MISSING  # "auto", int or null
-    max_steps: int | None = MISSING  # optimizer steps
-    max_minutes: float | None = MISSING  # wall clock
-    steps_per_epoch: Any = MISSING  # "auto" or int
-    precision: str = MISSING
-    layout: str = MISSING  # auto | contiguous | channels_last
-    device: str = MISSING
-    accumulate: int = MISSING  # batches a step
-    clip_norm: float | None = MISSING
-    ema: float = MISSING  # decay, 0 … 1
-    validate_every: int = MISSING  # epochs
-    early_stopping: int | None = MISSING  # epochs
-    save_every: int = MISSING  # epochs
-    workers: Any = MISSING  # "auto" or int
-    deterministic: bool = MISSING
+    def _one(self, value: Any) -> Any:
+        if self.type is bool and str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            if self.type is str:
+                return str(value)
+            value = number(value)
+            if self.type is int and isinstance(value, int) and self.low <= value <= self.high:
+                return value
+            if self.type is float and not isinstance(value, str) and self.low <= value <= self.high:
+                return float(value)
+        raise ValueError
 
-
-@dataclass
-class Inference:
-    """Sliding-window prediction and scoring."""
-
-    overlap: float = MISSING  # 0 … <1
-    mirror: bool = MISSING
-    shifts: bool = MISSING
-    batch_size: Any = MISSING  # windows: "auto" or int
-    part: str = MISSING  # test | val
-    checkpoint: str = MISSING  # best | last
-    nsd_tolerance_mm: float = MISSING
+    def __str__(self) -> str:
+        words = ["null" if word is None else word for word in self.words]
+        if self.type is None:
+            return f"one of {', '.join(words)}"
+        low = f" from {self.low}" if math.isfinite(self.low) else ""
+        high = f" to {self.high}" if math.isfinite(self.high) else ""
+        one = f"{_NAMES[self.type]}{low}{high}"
+        return ", or ".join([f"a list, each {one}" if self.many else one, *words])
 
 
-@dataclass
-class Predictions:
-    """What the run's own prediction folder holds."""
-
-    slices: Any = MISSING  # best | foreground | all | int
-    dpi: int = MISSING
-    upload: str = MISSING  # sheet | all
+def _whole(low: int, *words: str | None, high: float = math.inf) -> Kind:
+    return Kind(int, words, low, high)
 
 
-@dataclass
-class Tracking:
-    """Where the run is recorded."""
-
-    kind: str = MISSING  # mlflow | none
-    uri: str | None = MISSING
-    experiment: str | None = MISSING
-    every_steps: Any = MISSING  # "auto" or int
-    system_metrics: bool = MISSING
-    parent: str | None = MISSING
-    tags: dict[str, Any] = MISSING
+def _number(low: float, *words: str | None, high: float = math.inf) -> Kind:
+    return Kind(float, words, low, high)
 
 
-@dataclass
-class Paths:
-    """Every folder that is written to."""
-
-    outputs: str = MISSING
-    cache: str = MISSING
+def _choice(*words: str) -> Kind:
+    return Kind(None, words)
 
 
-@dataclass
-class Train:
-    """The root of ``python -m seg.train``. The ``_target_`` sections are checked against their option's file."""
+_TEXT, _TEXT_OR_NULL, _FLAG = Kind(str), Kind(str, (None,)), Kind(bool)
 
-    data: Data = MISSING
-    model: dict[str, Any] = MISSING
-    attention: dict[str, Any] = MISSING
-    loss: dict[str, Any] = MISSING
-    optimizer: dict[str, Any] = MISSING
-    scheduler: dict[str, Any] = MISSING
-    augmentation: dict[str, Any] = MISSING
-    trainer: Trainer = MISSING
-    inference: Inference = MISSING
-    predictions: Predictions = MISSING
-    tracking: Tracking = MISSING
-    paths: Paths = MISSING
-    seed: int = MISSING
-    dims: int = MISSING
-    study: str = MISSING
-    arm: str | None = MISSING
-    check: bool = MISSING
-    resume: str | None = MISSING
+KEYS: dict[str, Kind] = {
+    "seed": _whole(0, high=2**32 - 1),
+    "dims": _whole(2, high=3),
+    "study": _TEXT,
+    "arm": _TEXT_OR_NULL,
+    "check": _FLAG,
+    "resume": _TEXT_OR_NULL,
+    "data.name": _TEXT_OR_NULL,
+    "data.root": _TEXT,
+    "data.patient": _TEXT_OR_NULL,
+    "data.fold": _whole(0, "all"),
+    "data.folds": _whole(2),
+    "data.test_fraction": _number(0, high=0.99),  # of the patients
+    "data.split_seed": _whole(0, high=2**32 - 1),
+    "data.split_file": _TEXT_OR_NULL,
+    "data.spacing": replace(_number(1e-3, "auto"), many=True),  # mm per axis
+    "data.normalization": _choice("auto", "zscore", "ct"),
+    "data.patch": replace(_whole(1, "auto"), many=True),  # voxels per axis
+    "data.patch_voxels": _whole(512),
+    "data.batch_size": _whole(1, "auto"),
+    "data.foreground": _number(0, high=1),  # share of patches
+    "data.jitter": _whole(0),  # voxels
+    "data.max_steps": _whole(1, None),
+    "data.max_minutes": _number(0.001, None),
+    "attention.where": _choice("encoder", "decoder", "bottleneck", "all"),
+    "augmentation.mirror_axes": replace(_whole(0, high=2), many=True),
+    "trainer.max_epochs": _whole(1, "auto", None),
+    "trainer.max_steps": _whole(1, None),  # of the optimizer
+    "trainer.max_minutes": _number(0.001, None),  # wall clock
+    "trainer.steps_per_epoch": _whole(1, "auto"),
+    "trainer.precision": _choice("auto", "fp32", "bf16", "fp16"),
+    "trainer.layout": _choice("auto", "contiguous", "channels_last"),
+    "trainer.device": _choice("auto", "cpu", "cuda", "mps"),
+    "trainer.accumulate": _whole(1),  # batches
+    "trainer.clip_norm": _number(1e-6, None),
+    "trainer.ema": _number(0, high=0.999999),  # decay a step
+    "trainer.validate_every": _whole(1),  # epochs
+    "trainer.early_stopping": _whole(1, None),  # epochs
+    "trainer.save_every": _whole(1),  # epochs
+    "trainer.workers": _whole(0, "auto"),  # processes
+    "trainer.deterministic": _FLAG,
+    "inference.overlap": _number(0, high=0.95),  # share of a window
+    "inference.mirror": _FLAG,
+    "inference.shifts": _FLAG,
+    "inference.batch_size": _whole(1, "auto"),  # windows
+    "inference.part": _choice("test", "val"),
+    "inference.checkpoint": _choice("best", "last"),
+    "inference.nsd_tolerance_mm": _number(0),
+    "predictions.slices": _whole(1, "best", "foreground", "all"),
+    "predictions.dpi": _whole(30, high=1200),
+    "predictions.upload": _choice("sheet", "all"),
+    "tracking.kind": _choice("mlflow", "none"),
+    "tracking.uri": _TEXT_OR_NULL,
+    "tracking.experiment": _TEXT_OR_NULL,
+    "tracking.every_steps": _whole(1, "auto"),
+    "tracking.system_metrics": _FLAG,
+    "tracking.parent": _TEXT_OR_NULL,
+    "paths.outputs": _TEXT,
+    "paths.cache": _TEXT,
+}
+_OPTIONAL = ("attention.where",)  # attention=none has no place
+_BUILT = ("model", "attention", "loss", "optimizer", "scheduler")  # typed by the example of their option's file
+_BUDGETS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_minutes")
+OWN_TAGS = (  # every run sets these itself (seg/engine/results.py)
+    *("run_id", "run_id_short", "experiment_type", "dataset_version", "split_hash", "config_hash", "study", "arm"),
+    *("seed", "fold", "predictions", "git_commit", "git_dirty", "developer", "environment"),
+    *("error", "status", "sweep", "trial"),
+)
+
+
+def check(
+    cfg: DictConfig,
+    known: Mapping[str, Any] | None = None,
+    where: str = "the configuration",
+    typed: Collection[str] = (),
+) -> None:
+    """Refuses a wrong configuration before any data are read, and gives each value the type of its key.
+
+    Args:
+        cfg: the composed configuration.
+        known: the keys of the chosen options, each with a value that shows its type; None: any other key may be set.
+        where: what may have set a key that does not exist, such as ``experiments=attention``.
+        typed: the keys given on the command line.
+
+    Raises:
+        ConfigError: with every fault: unknown keys, missing and wrong values, impossible combinations.
+    """
+    seen = flat(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
+    faults = [] if known is None else [*_unknown(seen, known, where, typed)]
+    bare = {section for section in seen if seen[section] and any(key.startswith(f"{section}.") for key in KEYS)}
+    faults += [f"{section} is {seen[section]!r}; it must be a section of keys." for section in sorted(bare)]
+    values: dict[str, Any] = {}
+    for key in [*KEYS, *(key for key, value in seen.items() if value == "???" and key not in KEYS)]:
+        if key in seen and seen[key] != "???":
+            try:
+                values[key] = _read(cfg, key)
+            except ValueError as error:
+                faults.append(str(error))
+        elif key not in _OPTIONAL and key.partition(".")[0] not in bare:
+            faults.append(f"{key} has no value. Set it: {key}=…")
+    values["scheduler._target_"] = seen.get("scheduler._target_")
+    values["tracking.tags"] = {key.split(".")[2] for key in seen if key.startswith("tracking.tags.")}
+    together(ConfigError, [*faults, *_impossible(values), *_without_validation(values), *_ignored(values)])
+
+
+def _read(cfg: DictConfig, key: str) -> Any:
+    """The value of a key in its type, which it has in ``cfg`` from now on; ValueError says what is wrong with it."""
+    try:
+        value = OmegaConf.select(cfg, key)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{key}: {first_line(error)}.") from error
+    value = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    try:
+        read = KEYS[key].read(value)
+    except ValueError:
+        seen = "null" if value is None else repr(value)
+        raise ValueError(f"{key} is {seen}; it must be {KEYS[key]}.") from None
+    if repr(read) != repr(value):
+        OmegaConf.update(cfg, key, read)
+    return read
+
+
+def _unknown(seen: Mapping[str, Any], known: Mapping[str, Any], where: str, typed: Collection[str]) -> Iterator[str]:
+    """Keys that do not exist, and values of another type than the option's own file has."""
+    right = {*known, *KEYS}
+    branches = {key.rsplit(".", n)[0] for key in right for n in range(1, key.count(".") + 1)}
+    open_ended = {"tracking.tags", *(known.keys() - KEYS.keys())}  # what is below them is for their target to check
+    if any(key.startswith("experiments.") for key in seen):
+        yield f"The file of {where} must begin with the line '# @package _global_'."
+    for key, value in seen.items():
+        section, parent = key.partition(".")[0], key.rpartition(".")[0]
+        if key in right:
+            if section in _BUILT and key not in KEYS and not _alike(value, known[key]):
+                yield f"{key} is {value!r}; it takes a {_kind(known[key]).__name__}, such as {known[key]!r}."
+        elif not (key in branches or value == {} or section == "experiments" or parent in open_ended):
+            source = "the command line" if key in typed else where
+            yield f"{source} sets '{key}', which does not exist.{nearest(key, [*known, *KEYS])}"
+
+
+def _kind(value: Any) -> type:
+    return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
+
+
+def _alike(value: Any, example: Any) -> bool:
+    """Whether ``value`` may stand where ``example`` does; null and ``auto`` may stand for anything."""
+    free = value in (None, "auto") or example in (None, "auto") or "${" in str(value)
+    return free or _kind(value) is _kind(example)
+
+
+# The rules between keys. A key whose own value is wrong is missing among the values: it has its message.
+
+
+def _impossible(v: Mapping[str, Any]) -> Iterator[str]:
+    given = [key for key in _BUDGETS if v.get(key) not in (None, "auto")]
+    fold, folds, dims, axes = map(v.get, ("data.fold", "data.folds", "dims", "augmentation.mirror_axes"))
+    if len(given) > 1:
+        yield f"{' and '.join(given)} are all set; a run has one budget. Set one and leave the others out."
+    if isinstance(fold, int) and folds and fold >= folds and not v.get("data.split_file"):
+        yield f"data.fold is {fold}; it must be all or a whole number from 0 to {folds - 1} (data.folds={folds})."
+    for key, axes_of in (("data.spacing", 3), ("data.patch", dims)):
+        if isinstance(v.get(key), list) and axes_of and len(v[key]) != axes_of:
+            yield f"{key} is {v[key]}; it must be auto or {axes_of} numbers, one per axis."
+    if v.get("inference.mirror") and dims and axes is not None and not any(axis < dims for axis in axes):
+        yield (
+            "inference.mirror is true but augmentation.mirror_axes names no axis of the patch: mirroring along axes "
+            "that training did not mirror ruins a good network. Set inference.mirror=false, or "
+            "augmentation.mirror_axes=[0,1]."
+        )
+    if v.get("trainer.precision") == "fp16" and (device := v.get("trainer.device")) in ("cpu", "mps"):
+        yield f"trainer.precision=fp16 needs CUDA, and trainer.device is {device}. Set trainer.precision=auto."
+
+
+def _without_validation(v: Mapping[str, Any]) -> Iterator[str]:
+    stopping, every = v.get("trainer.early_stopping"), v.get("trainer.validate_every")
+    if v.get("inference.part") == "val" and v.get("inference.checkpoint") == "best":
+        yield (
+            "inference.part=val would score the cases that inference.checkpoint=best was chosen on, too high. "
+            "Set inference.checkpoint=last."
+        )
+    if v.get("data.fold") == "all":
+        needs = {
+            "inference.part=val": v.get("inference.part") == "val",
+            "trainer.early_stopping": stopping is not None,
+            "scheduler=adaptive": str(v.get("scheduler._target_")).endswith(".adaptive"),
+        }
+        for option in filter(needs.get, needs):
+            yield f"{option} needs a validation part, and data.fold=all has none. Choose a fold."
+    if stopping and every and stopping < every:
+        yield (
+            f"trainer.early_stopping is {stopping} epochs, but a validation comes only every {every}. "
+            "Set it to at least trainer.validate_every."
+        )
+
+
+def _ignored(v: Mapping[str, Any]) -> Iterator[str]:
+    """Options that would change nothing."""
+    if v.get("tracking.kind") == "none":
+        for key in ("uri", "parent", "experiment", "system_metrics"):
+            if v.get(f"tracking.{key}"):
+                yield f"tracking.{key} would be ignored under tracking=none. Leave one of the two out."
+    if taken := sorted(v["tracking.tags"] & {*OWN_TAGS}):
+        yield f"tracking.tags sets {', '.join(taken)}, which every run sets itself. Choose another name."
+    if v.get("data.split_file") and v.get("data.fold") == "all":
+        yield "data.fold=all would ignore the parts of data.split_file. Choose the fold's number in that file."
 
 
 def build(node: Any, **arguments: Any) -> Any:

@@ -14,9 +14,8 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from seg.config.compose import chosen_study, known_keys
-from seg.config.rules import check
-from seg.config.schema import PLACES, config_hash, flat, nearest
+from seg.config.compose import known_keys
+from seg.config.schema import PLACES, check, config_hash, flat, nearest
 from seg.errors import ConfigError, together
 from seg.study.question import changes
 from seg.sweep.entries import Job, starts
@@ -199,7 +198,7 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
     for overrides in examples:
         cfg = deepcopy(context.config_loader.load_sweep_config(config, list(overrides)))
         choices, places = dict(cfg.hydra.runtime.choices), cfg.hydra.runtime.config_sources
-        study = chosen_study(choices, "train")
+        study = choices.get("experiments")
         with open_dict(cfg):
             del cfg["hydra"]
         if (key := json.dumps(choices)) not in known:

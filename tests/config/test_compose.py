@@ -1,5 +1,6 @@
 """``python -m seg.train`` from outside: what is refused, what is checked, what is printed."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from training import arguments, command, composed
 
 from seg import train as verb
+from seg.config.compose import entry
 from seg.config.schema import CONF
 from seg.errors import ConfigError
 from seg.train import train
@@ -63,7 +65,7 @@ def test_wrong_input_ends_with_2_and_the_mending(
     ("text", "words"),
     [
         ("# @package _global_\nmodel: {chanels: [8]}", "experiments=mine sets 'model.chanels'"),
-        ("# @package _global_\ntrainer: {accumulate: lots}", "could not be converted to Integer"),
+        ("# @package _global_\ntrainer: {accumulate: lots}", "trainer.accumulate is 'lots'"),
         ("# @package _global_\ntrainer: {accumulate: 2", "mine.yaml"),
         ("trainer: {accumulate: 2}", "# @package _global_"),
     ],
@@ -78,6 +80,18 @@ def test_a_wrong_study_file_is_named(
     assert code == 2, said
     assert words in said
     assert "Traceback" not in said
+
+
+def test_what_only_hydras_own_start_does_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/default.yaml").write_text(
+        "# @package _global_\nseed: 5\nhydra: {job: {env_set: {SEG_PLACE: here}}}"
+    )
+    seen: list[object] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["seg.train", "tracking.tags.scanner=3T", "data.name=12e45678"])
+    entry("train", lambda cfg: seen.extend([os.environ["SEG_PLACE"], cfg.seed, cfg.tracking.tags, cfg.data.name]))()
+    assert seen == ["here", 5, {"scanner": "3T"}, "12e45678"]
 
 
 def test_check_lists_every_fault_of_the_data(

@@ -11,8 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from seg.config.compose import known_keys
-from seg.config.rules import check
-from seg.config.schema import CONF, config_hash, flat, nearest, plain, without_passwords
+from seg.config.schema import CONF, check, config_hash, flat, nearest, plain, without_passwords
 from seg.errors import ConfigError
 
 GROUPS = ("data", "model", "attention", "loss", "optimizer", "scheduler", "augmentation", "trainer", "inference",
@@ -77,8 +76,8 @@ def test_every_study_composes_and_passes_the_checks(path: Path) -> None:
         (["trainer.max_steps=0"], ["trainer.max_steps is 0", "from 1"]),
         (["data.fold=7"], ["data.fold is 7", "0 to 4"]),
         (["data.fold=most"], ["'most'", "or all"]),
-        (["dims=4"], ["dims is 4", "2, 3"]),
-        (["dims=2", "data.patch=[32,32,32]"], ["data.patch", "2 whole numbers"]),
+        (["dims=4"], ["dims is 4", "from 2 to 3"]),
+        (["dims=2", "data.patch=[32,32,32]"], ["data.patch is [32, 32, 32]", "2 numbers"]),
         (["attention=se", "attention.where=middle"], ["attention.where", "bottleneck"]),
         (["inference.mirror=true", "augmentation=light"], ["mirror_axes", "inference.mirror=false"]),
         (["trainer.precision=fp16", "trainer.device=cpu"], ["CUDA"]),
@@ -90,14 +89,24 @@ def test_every_study_composes_and_passes_the_checks(path: Path) -> None:
         (["trainer.ema=1.5"], ["trainer.ema"]),
         (["trainer.workers=-1"], ["trainer.workers"]),
         (["seed=-1"], ["seed is -1"]),
-        (["data.patch=64"], ["data.patch is 64", "3 whole numbers"]),
+        (["data.patch=64"], ["data.patch is 64", "a list, each a whole number from 1, or auto"]),
         (["data.patch=[a,b,c]"], ["data.patch"]),
+        (["data.spacing=[1,1]"], ["data.spacing is [1.0, 1.0]", "3 numbers"]),
+        (["data.spacing=[1,1,0]"], ["data.spacing is [1, 1, 0]", "from 0.001"]),
+        (["trainer.accumulate=many"], ["trainer.accumulate is 'many'", "whole number from 1"]),
+        (["trainer.deterministic=maybe"], ["trainer.deterministic is 'maybe'", "true or false"]),
+        (["trainer.device=gpu"], ["trainer.device is 'gpu'", "one of auto, cpu, cuda, mps"]),
+        (["study=null"], ["study is null", "a text"]),
+        (["study=[a]"], ["study is ['a']", "a text"]),
+        (["data.folds=null"], ["data.folds is null", "whole number from 2"]),
+        (["trainer.max_minutes=${oc.env:SEG_NOTHING}"], ["trainer.max_minutes: ", "SEG_NOTHING"]),
+        (["~data.jitter"], ["data.jitter has no value", "data.jitter=…"]),
         (["data.fold=true"], ["data.fold is True"]),
         (["predictions.slices=true"], ["predictions.slices is True"]),
         (["predictions.dpi=0"], ["predictions.dpi is 0"]),
         (["trainer.clip_norm=0"], ["trainer.clip_norm"]),
         (["trainer.max_epochs=0.5"], ["trainer.max_epochs is 0.5", "whole"]),
-        (["augmentation.mirror_axes=[-1]"], ["mirror_axes", "0, 1 or 2"]),
+        (["augmentation.mirror_axes=[-1]"], ["mirror_axes is [-1]", "from 0 to 2"]),
         (["dims=2", "augmentation.mirror_axes=[2]", "inference.mirror=true"], ["names no axis of the patch"]),
         (["trainer.early_stopping=2", "trainer.validate_every=5"], ["validate_every"]),
         (["+tracking.tags.seed=7"], ["tracking.tags sets seed"]),
@@ -109,9 +118,44 @@ def test_a_wrong_value_or_combination_is_refused_with_its_mending(overrides: lis
     assert all(word in message for word in words), message
 
 
-def test_all_faults_are_told_at_once() -> None:
-    message = faults("data.fold=9", "dims=5", "trainer.max_steps=-1")
-    assert message.startswith("3 faults")
+def test_all_faults_are_listed_at_once() -> None:
+    cfg = composed("data=folder", "data.fold=9", "dims=5", "++trainer.max_step=1", "optimizer.lr=fast", "tracking=none",
+                   "tracking.parent=a", "trainer.max_minutes=${oc.env:SEG_NOTHING}")  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        check(cfg, keys(composed()), "here", ["trainer.max_step"])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "7 faults:"
+    for words in (
+        "the command line sets 'trainer.max_step', which does not exist. Did you mean 'trainer.max_steps'?",
+        "optimizer.lr is 'fast'",
+        "data.root has no value",
+        "dims is 5",
+        "SEG_NOTHING",
+        "data.fold is 9",
+        "tracking.parent would be ignored",
+    ):
+        assert sum(words in line for line in lines) == 1, words
+
+
+def test_a_value_gets_the_type_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEG_STEPS", "30")
+    monkeypatch.setenv("SEG_SLOW", "true")
+    numbers = ("trainer.max_steps=${oc.env:SEG_STEPS}", "trainer.ema=0", "data.spacing=[1,2,3]", "data.fold='1'")
+    cfg = composed(*numbers, "study=2026", "trainer.deterministic=${oc.env:SEG_SLOW}")
+    check(cfg)
+    assert (
+        repr([cfg.trainer.max_steps, cfg.trainer.ema, cfg.data.spacing, cfg.data.fold])
+        == "[30, 0.0, [1.0, 2.0, 3.0], 1]"
+    )
+    assert (cfg.study, cfg.trainer.deterministic) == ("2026", True)
+
+
+def test_a_section_that_is_no_section_is_one_fault() -> None:
+    cfg = composed()
+    OmegaConf.set_struct(cfg, False)
+    cfg.trainer = 5
+    with pytest.raises(ConfigError, match=r"^trainer is 5; it must be a section of keys\.$"):
+        check(cfg, keys(composed()))
 
 
 def test_an_unknown_key_of_a_study_file_names_file_key_and_nearest_right_key() -> None:
