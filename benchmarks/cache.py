@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from benchmarks.data import options
-from seg.config.schema import CONF
+from seg.config.options import CONF
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from seg.config.schema import CONF
+from seg.config.options import CONF
 from seg.engine.allocator import keep_freed_memory
 
 OPTIMIZERS = ("muon", "adamw")

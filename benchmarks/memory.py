@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from hydra import compose, initialize_config_dir
 
-from seg.config.schema import CONF
+from seg.config.options import CONF
 from seg.engine.allocator import keep_freed_memory
 
 SIDE, CLASSES, STEPS = 256, 8, 6

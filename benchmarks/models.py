@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from seg.config.schema import CONF
+from seg.config.options import CONF
 
 
 def main() -> None:

@@ -7,7 +7,10 @@ SegError                exit code 1: the run could not go on
     └── DataError       a file, a folder, or what is in them
 """
 
+import difflib
+import re
 from collections.abc import Iterable
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 
 class SegError(Exception):
@@ -51,3 +54,27 @@ def few(names: Iterable[str]) -> str:
     """The first five of many names, in order."""
     ordered = sorted(names)
     return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the known word nearest to ``word``, or nothing."""
+    known = list(known)
+    match = difflib.get_close_matches(word, known, 1, 0.7)
+    if not match:  # a right key in the wrong place: trainer.epochs for trainer.max_epochs, lr for optimizer.lr
+        last = word.rpartition(".")[2]
+        match = [key for key in known if key.rpartition(".")[2] == last or key.endswith(last)][:1]
+    return f" Did you mean '{match[0]}'?" if match else ""
+
+
+def without_passwords(text: str, address: str = "") -> str:
+    """Replaces the password of every ``scheme://user:password@host`` and ``?password=…`` in ``text`` by ``***``.
+
+    The secrets of ``address`` are found wherever they stand, as it spells them and as a library unquotes them.
+    """
+    parts = urlsplit(address)
+    secrets = {parts.password or "", *(value for key, value in parse_qsl(parts.query) if "pass" in key)}
+    for secret in sorted(filter(None, {*secrets, *map(unquote, secrets)}), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = re.sub(r"(\w+://[^\s:/@\"]*):[^\s\"]*@", r"\1:***@", text)
+    text = re.sub(r"(\w+://)[^\s:/@\"]+@", r"\1***@", text)  # a token in place of a user
+    return re.sub(r"(?i)([?&]\w*(?:password|passwd|pwd|token)=)[^&\s\"']+", r"\1***", text)

@@ -10,8 +10,7 @@ from omegaconf import DictConfig
 
 from seg.config.command import verb
 from seg.config.content import number
-from seg.config.schema import nearest
-from seg.errors import ConfigError
+from seg.errors import ConfigError, nearest
 from seg.files import atomic_write
 from seg.records.table import arranged, check_columns, runs, show, sources
 

@@ -13,8 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.compose import entry, keys_of, known_keys
-from seg.config.schema import OPTIONS, PLACES, check
+from seg.config.compose import entry, keys_of
+from seg.config.content import PLACES
+from seg.config.options import OPTIONS, known_keys
+from seg.config.schema import check
 from seg.engine.allocator import imports, keep_freed_memory
 from seg.errors import ConfigError
 from seg.records.folder import RunFolders, find

@@ -13,7 +13,7 @@ from hydra._internal import config_loader_impl as hydras
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from omegaconf import DictConfig
 
-from seg.config.schema import CONF
+from seg.config.options import CONF
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from seg import losses
-from seg.config.schema import CONF
+from seg.config.options import CONF
 
 LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
 EACH = pytest.mark.parametrize("name", LOSSES)

@@ -5,7 +5,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from seg.config.schema import CONF
+from seg.config.options import CONF
 from seg.optimizers import Muon, inverse_roots
 
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch.optim import lr_scheduler
 
 from seg import schedulers
-from seg.config.schema import CONF
+from seg.config.options import CONF
 from seg.errors import ConfigError
 
 SCHEDULERS = sorted(path.stem for path in (CONF / "scheduler").glob("*.yaml"))

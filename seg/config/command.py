@@ -15,9 +15,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seg.config.content import first_line, number
-from seg.config.schema import CONF, flat, nearest, without_passwords
-from seg.errors import ConfigError, DataError, SegError, together
+from seg.config.content import first_line, flat, number
+from seg.config.options import CONF
+from seg.errors import ConfigError, DataError, SegError, nearest, together, without_passwords
 
 _USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 

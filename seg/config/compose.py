@@ -2,18 +2,14 @@
 
 import gc
 import os
-import posixpath
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.conf import ConfigSourceInfo
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -23,8 +19,9 @@ from yaml import YAMLError
 
 from seg.config.command import exits, of_the_disk
 from seg.config.content import first_line
-from seg.config.schema import CONF, KEYS, flat, nearest
-from seg.errors import ConfigError
+from seg.config.options import CONF
+from seg.config.schema import KEYS
+from seg.errors import ConfigError, nearest
 
 
 def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[], None]:
@@ -99,53 +96,6 @@ def keys_of(overrides: ListConfig) -> list[str]:
     """The keys that overrides of the command line set, as Hydra keeps them."""
     plain: Any = OmegaConf.to_container(overrides, resolve=False)
     return [str(override).partition("=")[0].lstrip("+~") for override in plain]
-
-
-def known_keys(choices: Mapping[str, Any], places: Iterable[ConfigSourceInfo], root: str) -> dict[str, Any]:
-    """Every key that exists, with its value, as the files of the root and of the chosen options give it.
-
-    A study's file and this machine's own settings set keys but make none. Composing again would take far longer.
-
-    Args:
-        choices: the option of each group.
-        places: where Hydra looks for options.
-        root: of the configuration.
-    """
-    folders = [
-        Path(at.path) if at.schema == "file" else files(at.path) for at in places if at.schema in ("file", "pkg")
-    ]
-    known = _keys_of(root, folders)
-    for group, options in choices.items():
-        if options and not group.startswith("hydra/") and group not in ("experiments", "local"):
-            folder, _, place = group.partition("@")
-            for option in [options] if isinstance(options, str) else options:
-                known |= _keys_of(f"{folder}/{option}", folders, place)
-    return known
-
-
-def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict[str, Any]:
-    """The keys that a file gives, those of the files that it builds on included.
-
-    Args:
-        path: of the file in the configuration, without suffix.
-        folders: of options, the first that has it counts.
-        place: the package after ``@`` where it was chosen; otherwise its first line or its group says it.
-    """
-    file = next((file for folder in folders if (file := folder / f"{path}.yaml").is_file()), None)
-    if file is None:
-        return {}
-    text, folder = file.read_text(), posixpath.dirname(path)
-    content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    header = re.search(r"^# *@package +(\S+)", text, re.MULTILINE)
-    package = place or (header[1] if header else "_group_")
-    package = package.replace("_group_", folder.replace("/", ".")).removeprefix("_global_").lstrip(".")
-    known: dict[str, Any] = {}
-    for base in content.pop("defaults", []):
-        if isinstance(base, str) and base != "_self_":  # any other is a choice of its own
-            file_name, _, at = base.partition("@")
-            known |= _keys_of(posixpath.join("/", folder, file_name)[1:], folders, f"{package}.{at}" if at else place)
-    content.pop("hydra", None)
-    return known | flat(content, f"{package}." if package else "")
 
 
 @contextmanager

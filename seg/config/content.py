@@ -1,8 +1,52 @@
-"""Configurations and what users type as plain data."""
+"""Configurations, and what users type, as plain data."""
 
+import hashlib
+import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from seg.errors import without_passwords
+
+PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things lie, not what they are
+_WITHOUT_EFFECT = (
+    "paths.",
+    "tracking.",
+    "check",
+    "resume",
+    "data.root",
+    "trainer.workers",
+    "trainer.layout",
+    "predictions.",
+    "study",
+    "arm",
+)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain containers, with passwords in addresses replaced by ``***``."""
+    content: dict[str, Any] = json.loads(without_passwords(json.dumps(OmegaConf.to_container(cfg, resolve=True))))
+    return content
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Sha256 of what can change a score: all but where files lie and how the run is recorded and drawn."""
+    content = {key: value for key, value in flat(plain(cfg)).items() if not key.startswith(_WITHOUT_EFFECT)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested containers as ``{"a.b": value}``; lists stay whole."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            out.update(flat(value, f"{prefix}{key}."))
+        else:
+            out[prefix + key] = value
+    return out
 
 
 def number(value: Any) -> Any:

@@ -6,27 +6,17 @@ that names a ``_target_`` the keys are those of the option's own file.
 Only omegaconf and the standard library are imported here, so that a wrong key is refused at once.
 """
 
-import difflib
-import hashlib
-import json
 import math
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seg.config.content import first_line, number
-from seg.errors import ConfigError, SegError, together
+from seg.config.content import first_line, flat, number
+from seg.errors import ConfigError, nearest, together
 
-_INSTALLED = Path(__file__).parents[1] / "conf"
-CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
-OPTIONS = ("model", "attention", "loss", "optimizer", "scheduler", "augmentation", "data")  # groups of seg.train
-PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things lie, not what they are
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -293,94 +283,3 @@ def _ignored(v: Mapping[str, Any]) -> Iterator[str]:
         yield f"tracking.tags sets {', '.join(taken)}, which every run sets itself. Choose another name."
     if v.get("data.split_file") and v.get("data.fold") == "all":
         yield "data.fold=all would ignore the parts of data.split_file. Choose the fold's number in that file."
-
-
-def build(node: Any, **arguments: Any) -> Any:
-    """Builds what the section's ``_target_`` names; the only place that instantiates.
-
-    Args:
-        node: a section with ``_target_``.
-        arguments: given to the target beside the section's own values.
-
-    Raises:
-        ConfigError: the target does not exist or refuses an argument.
-    """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    try:
-        return instantiate(node, _convert_="all", **arguments)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, SegError | OSError):
-            raise error.__cause__ from error
-        raise ConfigError(f"{node.get('_target_')} cannot be built from its section: {error}") from error
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain containers, with passwords in addresses replaced by ``***``."""
-    content: dict[str, Any] = json.loads(without_passwords(json.dumps(OmegaConf.to_container(cfg, resolve=True))))
-    return content
-
-
-UI = "http://127.0.0.1:5000"
-"""Where ``mlflow ui`` serves a database."""
-
-
-def is_server(uri: str) -> bool:
-    """Whether an address of MLflow is a server's; else it is a database or a folder."""
-    return uri.startswith(("http://", "https://"))
-
-
-def without_passwords(text: str, address: str = "") -> str:
-    """Replaces the password of every ``scheme://user:password@host`` and ``?password=…`` in ``text`` by ``***``.
-
-    The secrets of ``address`` are found wherever they stand, as it spells them and as a library unquotes them.
-    """
-    parts = urlsplit(address)
-    secrets = {parts.password or "", *(value for key, value in parse_qsl(parts.query) if "pass" in key)}
-    for secret in sorted(filter(None, {*secrets, *map(unquote, secrets)}), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    text = re.sub(r"(\w+://[^\s:/@\"]*):[^\s\"]*@", r"\1:***@", text)
-    text = re.sub(r"(\w+://)[^\s:/@\"]+@", r"\1***@", text)  # a token in place of a user
-    return re.sub(r"(?i)([?&]\w*(?:password|passwd|pwd|token)=)[^&\s\"']+", r"\1***", text)
-
-
-_WITHOUT_EFFECT = (
-    "paths.",
-    "tracking.",
-    "check",
-    "resume",
-    "data.root",
-    "trainer.workers",
-    "trainer.layout",
-    "predictions.",
-    "study",
-    "arm",
-)
-
-
-def config_hash(cfg: DictConfig) -> str:
-    """Sha256 of what can change a score: all but where files lie and how the run is recorded and drawn."""
-    content = {key: value for key, value in flat(plain(cfg)).items() if not key.startswith(_WITHOUT_EFFECT)}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested containers as ``{"a.b": value}``; lists stay whole."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            out.update(flat(value, f"{prefix}{key}."))
-        else:
-            out[prefix + key] = value
-    return out
-
-
-def nearest(word: str, known: Iterator[str] | list[str]) -> str:
-    """`` Did you mean 'x'?`` for the known word nearest to ``word``, or nothing."""
-    known = list(known)
-    match = difflib.get_close_matches(word, known, 1, 0.7)
-    if not match:  # a right key in the wrong place: trainer.epochs for trainer.max_epochs, lr for optimizer.lr
-        last = word.rpartition(".")[2]
-        match = [key for key in known if key.rpartition(".")[2] == last or key.endswith(last)][:1]
-    return f" Did you mean '{match[0]}'?" if match else ""

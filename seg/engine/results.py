@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.schema import config_hash, flat, plain
+from seg.config.content import config_hash, flat, plain
 from seg.engine.build import Built
 from seg.engine.cases import Material, describe
 from seg.engine.console import SHOWN, also_log_to, clock, log_to, print_summary

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg.config.schema import build
+from seg.config.options import build
 from seg.errors import DataError, few, together
 from seg.records.folder import RunFolders, claimed
 from seg.records.scored import ScoredRun, differences, facts_of, grouped, labels, ui_commands

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from seg.config.schema import OPTIONS, nearest
-from seg.errors import ConfigError
+from seg.config.options import OPTIONS
+from seg.errors import ConfigError, nearest
 from seg.files import atomic_write
 from seg.records.scored import choices
 

@@ -19,8 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from seg.config.schema import UI, is_server, without_passwords
-from seg.errors import ConfigError
+from seg.errors import ConfigError, without_passwords
 from seg.records.folder import Process, RunFolders, State, one_at_a_time
 from seg.records.pending import Journal, Report, UnreachableError, status_report
 from seg.records.provenance import common_tags
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run, RunTag
 
 log = logging.getLogger(__name__)
+UI = "http://127.0.0.1:5000"
+"""Where ``mlflow ui`` serves a database."""
 
 _SETTINGS = {  # an address that does not answer is given up in seconds, not in MLflow's ten minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -43,6 +44,11 @@ _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not ta
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"  # tags of MLflow's own: the parent, and the description
 _PROCESS, _ERROR = "seg.process", "error"  # ours
+
+
+def is_server(uri: str) -> bool:
+    """Whether an address of MLflow is a server's; else it is a database or a folder."""
+    return uri.startswith(("http://", "https://"))
 
 
 def address_given() -> str | None:

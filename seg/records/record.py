@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seg.config.schema import without_passwords
-from seg.errors import ConfigError
+from seg.errors import ConfigError, without_passwords
 from seg.records.folder import Process, RunFolders, State, claim, find, one_at_a_time, read_state, write_state
 from seg.records.mlflow import ADDRESS, EXPERIMENT, PARENT, Mlflow, address_given
 from seg.records.pending import Courier, Journal, UnreachableError, now_ms, status_report

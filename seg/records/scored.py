@@ -13,9 +13,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.schema import UI, config_hash, is_server, without_passwords
-from seg.errors import few
+from seg.config.content import config_hash
+from seg.errors import few, without_passwords
 from seg.records.folder import RunFolders, read_state
+from seg.records.mlflow import UI, is_server
 
 Scores = dict[str, dict[str, dict[str, float]]]  # case id → class name → key of the measure → value
 MEASURES = ("dice", "nsd", "hd95_mm")

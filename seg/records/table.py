@@ -13,8 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg.config.schema import nearest, without_passwords
-from seg.errors import ConfigError
+from seg.errors import ConfigError, nearest, without_passwords
 from seg.records.folder import RunFolders, State, claimed, read_state
 from seg.records.live import PLAIN
 from seg.records.mlflow import PARENT, Mlflow, address_given

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from seg.config.schema import flat, nearest
+from seg.config.content import flat
+from seg.errors import nearest
 
 Overrides = dict[str, Any]
 WHERE = "hydra.sweeper.study"

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from seg.config.schema import nearest
-from seg.errors import ConfigError, together
+from seg.errors import ConfigError, nearest, together
 from seg.sweep.space import Parameter, Space
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from seg.config.schema import without_passwords
+from seg.errors import without_passwords
 from seg.records.folder import SILENT, Process
 from seg.sweep import plots, rows
 from seg.sweep.entries import Job, entry, grid_points, starts

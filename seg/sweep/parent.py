@@ -13,9 +13,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from seg.config.schema import without_passwords
 from seg.engine.console import print_lines
-from seg.errors import ConfigError, InterruptedRunError
+from seg.errors import ConfigError, InterruptedRunError, without_passwords
 from seg.files import atomic_write
 from seg.pages.study import report
 from seg.records.folder import RunFolders, find, read_state

@@ -14,9 +14,10 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from seg.config.compose import known_keys
-from seg.config.schema import PLACES, check, config_hash, flat, nearest
-from seg.errors import ConfigError, together
+from seg.config.content import PLACES, config_hash, flat
+from seg.config.options import known_keys
+from seg.config.schema import check
+from seg.errors import ConfigError, nearest, together
 from seg.study.question import changes
 from seg.sweep.entries import Job, starts
 from seg.sweep.space import Space, grid, read_space

@@ -24,8 +24,7 @@ from optuna.distributions import (
 )
 from optuna.exceptions import ExperimentalWarning
 
-from seg.config.schema import nearest
-from seg.errors import ConfigError, together
+from seg.errors import ConfigError, nearest, together
 from seg.sweep.entries import grid_points
 from seg.sweep.space import Parameter, Space
 

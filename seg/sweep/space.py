@@ -12,8 +12,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import FloatRange, Override
 
-from seg.config.schema import nearest
-from seg.errors import ConfigError, together
+from seg.errors import ConfigError, nearest, together
 from seg.sweep.syntax import FORMS, key_of, lines_of, meant, parsed, same_shuffle, texts
 
 

@@ -23,8 +23,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from seg.config.schema import without_passwords
-from seg.errors import ConfigError, SegError, together
+from seg.errors import ConfigError, SegError, together, without_passwords
 from seg.sweep.samplers import Settings, changes, make_pruner
 from seg.sweep.space import Space
 

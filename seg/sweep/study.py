@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from seg.config.schema import flat, plain
+from seg.config.content import flat, plain
 from seg.errors import ConfigError, together
 from seg.sweep.designs import WHERE, Arm, Overrides, arms_of, design_faults, name_faults, shared
 from seg.sweep.syntax import lines_of

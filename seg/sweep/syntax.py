@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, Quote, Quo
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from seg.config.schema import flat
+from seg.config.content import flat
 
 FORMS = (
     "a,b,c · choice(a,b) · range(start,stop,step) · interval(low,high) · tag(log,interval(low,high)) · "

@@ -10,8 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from seg.config.command import exits, read, verb
-from seg.config.content import number
-from seg.config.schema import CONF
+from seg.config.options import CONF
 from seg.errors import ConfigError, SegError
 
 KEYS = """
@@ -84,12 +83,6 @@ def test_every_fault_is_listed_at_once() -> None:
 def test_a_key_that_does_not_exist_cannot_be_read() -> None:
     with pytest.raises(Exception, match="nothing"):
         _ = read(KEYS, []).nothing
-
-
-@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("-2.5", -2.5), ("x", "x"), (7, 7), (None, None)])
-def test_the_number_that_a_text_is(value: Any, expected: Any) -> None:
-    assert number(value) == expected
-    assert type(number(value)) is type(expected)
 
 
 @pytest.mark.parametrize("name", VERBS)

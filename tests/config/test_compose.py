@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from training import arguments, command, composed
 
 from seg import train as verb
 from seg.config.compose import entry
-from seg.config.schema import CONF
+from seg.config.options import CONF
 from seg.errors import ConfigError
 from seg.train import train
 
@@ -92,6 +94,38 @@ def test_what_only_hydras_own_start_does_is_done(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(sys, "argv", ["seg.train", "tracking.tags.scanner=3T", "data.name=12e45678"])
     entry("train", lambda cfg: seen.extend([os.environ["SEG_PLACE"], cfg.seed, cfg.tracking.tags, cfg.data.name]))()
     assert seen == ["here", 5, {"scanner": "3T"}, "12e45678"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("trainer.max_epoch=3", "'trainer.max_epochs'"),  # refused by Hydra
+        ("+optimizer.lrr=3", "'optimizer.lr'"),  # refused by us
+        ("optimizer=adamw optimizer.beta=3", "'optimizer.betas'"),
+    ],
+)
+def test_a_wrong_key_is_refused_after_one_composition(wrong: str, right: str) -> None:
+    code = (
+        "from hydra._internal.config_loader_impl import ConfigLoaderImpl as Loader\n"
+        "compose = Loader._load_configuration_impl\n"
+        "def counted(*args, **options):\n    print('composed')\n    return compose(*args, **options)\n"
+        "Loader._load_configuration_impl = counted\n"
+        "from seg.train import run\nrun()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *wrong.split()], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (2, ["composed"])
+    assert right in done.stderr
+
+
+def test_what_is_kept_of_a_composition_is_nobodys_to_change() -> None:
+    first = composed("model=unetpp", "seed=5")
+    OmegaConf.set_struct(first, False)
+    first.model.clear()
+    second, third = composed("model=unetpp", "seed=6"), composed("model=unetpp", "+tracking.tags.a=1")
+    assert (second.seed, third.seed, third.tracking.tags.a) == (6, 0, 1)
+    assert second.model == third.model != {}
+    assert OmegaConf.is_struct(second)
+    assert "a" not in composed("model=unetpp").tracking.tags
 
 
 def test_check_lists_every_fault_of_the_data(

@@ -5,7 +5,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from seg.config.schema import CONF
+from seg.config.options import CONF
 
 
 def names(group: str) -> list[str]:

@@ -19,9 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from seg.config.schema import without_passwords
 from seg.engine.loop import Progress
-from seg.errors import ConfigError
+from seg.errors import ConfigError, without_passwords
 from seg.records import record as tracking
 from seg.records.folder import Process, RunFolders, find, read_state, write_state
 from seg.records.live import Live

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from seg.config.schema import CONF
+from seg.config.options import CONF
 from seg.errors import ConfigError
 from seg.sweep.space import Parameter, Space, grid, read_space
 

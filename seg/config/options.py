@@ -1,0 +1,89 @@
+"""The options in ``conf/``: where they are, which keys they have, and building what one names."""
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from seg.config.content import flat
+from seg.errors import ConfigError, SegError
+
+if TYPE_CHECKING:
+    from hydra.conf import ConfigSourceInfo
+
+_INSTALLED = Path(__file__).parents[1] / "conf"
+CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
+OPTIONS = ("model", "attention", "loss", "optimizer", "scheduler", "augmentation", "data")  # groups of seg.train
+
+
+def build(node: Any, **arguments: Any) -> Any:
+    """Builds what the section's ``_target_`` names; the only place that instantiates.
+
+    Args:
+        node: a section with ``_target_``.
+        arguments: given to the target beside the section's own values.
+
+    Raises:
+        ConfigError: the target does not exist or refuses an argument.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, SegError | OSError):
+            raise error.__cause__ from error
+        raise ConfigError(f"{node.get('_target_')} cannot be built from its section: {error}") from error
+
+
+def known_keys(choices: Mapping[str, Any], places: "Iterable[ConfigSourceInfo]", root: str) -> dict[str, Any]:
+    """Every key that exists, with its value, as the files of the root and of the chosen options give it.
+
+    A study's file and this machine's own settings set keys but make none. Composing again would take far longer.
+
+    Args:
+        choices: the option of each group.
+        places: where Hydra looks for options.
+        root: of the configuration.
+    """
+    folders = [
+        Path(at.path) if at.schema == "file" else files(at.path) for at in places if at.schema in ("file", "pkg")
+    ]
+    known = _keys_of(root, folders)
+    for group, options in choices.items():
+        if options and not group.startswith("hydra/") and group not in ("experiments", "local"):
+            folder, _, place = group.partition("@")
+            for option in [options] if isinstance(options, str) else options:
+                known |= _keys_of(f"{folder}/{option}", folders, place)
+    return known
+
+
+def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict[str, Any]:
+    """The keys that a file gives, those of the files that it builds on included.
+
+    Args:
+        path: of the file in the configuration, without suffix.
+        folders: of options, the first that has it counts.
+        place: the package after ``@`` where it was chosen; otherwise its first line or its group says it.
+    """
+    file = next((file for folder in folders if (file := folder / f"{path}.yaml").is_file()), None)
+    if file is None:
+        return {}
+    text, folder = file.read_text(), posixpath.dirname(path)
+    content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    header = re.search(r"^# *@package +(\S+)", text, re.MULTILINE)
+    package = place or (header[1] if header else "_group_")
+    package = package.replace("_group_", folder.replace("/", ".")).removeprefix("_global_").lstrip(".")
+    known: dict[str, Any] = {}
+    for base in content.pop("defaults", []):
+        if isinstance(base, str) and base != "_self_":  # any other is a choice of its own
+            file_name, _, at = base.partition("@")
+            known |= _keys_of(posixpath.join("/", folder, file_name)[1:], folders, f"{package}.{at}" if at else place)
+    content.pop("hydra", None)
+    return known | flat(content, f"{package}." if package else "")
