@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from seg.metrics import read_scores
+
 DRAWS = 10_000
 
 
@@ -35,7 +37,7 @@ def main() -> None:
         ]
         subprocess.run(command, check=True)
         (run,) = set(outputs.glob("runs/*")) - before
-        cases = pd.read_csv(run / "data" / "cases.csv")
+        cases = read_scores(run / "data" / "cases.csv")
         dice = cases.groupby("case")["dice"].mean().to_numpy()
         low, high = interval(dice)
         steps = int(pd.read_csv(run / "history.csv")["step"].iloc[-1])

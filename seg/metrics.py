@@ -1,6 +1,8 @@
 """Scores of one structure in one case, and their summary over cases.
 
-Every metric is ``f(pred, label, spacing_mm) -> float`` on two boolean masks of one shape, in 2-D or 3-D.
+``METRICS`` holds every metric; scoring, tables, pages, verdicts and the console read their columns, names, units and
+directions there. To add one, write one decorated function here. Each is called as ``dice(pred, label, spacing_mm)`` on
+two boolean masks of one shape, in 2-D or 3-D.
 
 The empty rule, the same for all of them:
 
@@ -13,9 +15,12 @@ outside. Distances run between voxel centres in mm, so uneven spacing counts as 
 the same (not its area), as in MONAI and in Metrics Reloaded (Maier-Hein et al. 2024, doi:10.1038/s41592-023-02151-z).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
+from math import inf
+from pathlib import Path
+from typing import Literal, TextIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,47 +32,157 @@ from seg.errors import DataError
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
-HIGHER_IS_BETTER = ("dice", "iou", "precision", "recall", "nsd")
-LOWER_IS_BETTER = ("hd95_mm", "assd_mm")
-METRICS = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER, "volume_difference_ml")
 MEAN_OF_CLASSES = "mean of classes"
+COUNTS = ("missed", "false")
 
 
-def dice(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> float:
-    """Overlap 2 TP / (2 TP + FP + FN), in [0, 1], 1 is best; symmetric. Source: Dice 1945."""
-    both, in_pred, in_label = _counts(pred, label, spacing_mm)
-    return _share(2 * both, in_pred + in_label, in_pred + in_label)
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Prediction and reference of one structure; what several metrics need is found once.
 
+    ``pred`` and ``label`` are masks of one shape, in 2-D or 3-D; ``spacing_mm`` one number an axis; ``tolerance_mm``
+    that of the normalised surface dice.
 
-def iou(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> float:
-    """Overlap TP / (TP + FP + FN), in [0, 1], 1 is best; symmetric. Source: Jaccard 1912."""
-    both, in_pred, in_label = _counts(pred, label, spacing_mm)
-    return _share(both, in_pred + in_label - both, in_pred + in_label)
-
-
-def precision(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> float:
-    """Share of the prediction that is right, TP / (TP + FP), in [0, 1], 1 is best."""
-    both, in_pred, in_label = _counts(pred, label, spacing_mm)
-    return _share(both, in_pred, in_pred + in_label)
-
-
-def recall(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> float:
-    """Share of the reference that was found, TP / (TP + FN), in [0, 1], 1 is best."""
-    both, in_pred, in_label = _counts(pred, label, spacing_mm)
-    return _share(both, in_label, in_pred + in_label)
-
-
-def volume_difference_ml(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> float:
-    """Volume of the prediction minus that of the reference, in ml (2-D: in units of 1000 mm²); 0 is best.
-
-    Signed, so that a mean over cases shows a tendency to too much (positive) or too little. It is no score to choose
-    a model by: errors of both signs cancel.
+    Raises:
+        DataError: shapes differ, or the spacing does not fit.
     """
-    _, in_pred, in_label = _counts(pred, label, spacing_mm)
-    return (in_pred - in_label) * float(np.prod(spacing_mm)) / 1000
+
+    pred: Mask
+    label: Mask
+    spacing_mm: Sequence[float]
+    tolerance_mm: float = 1.0
+
+    def __post_init__(self) -> None:
+        shapes, spacing_mm = (self.pred.shape, self.label.shape), tuple(self.spacing_mm)
+        if shapes[0] != shapes[1]:
+            raise DataError(f"prediction of shape {shapes[0]}, reference of shape {shapes[1]}: put both on one grid")
+        if len(spacing_mm) != self.pred.ndim or not all(step > 0 for step in spacing_mm):
+            raise DataError(f"spacing_mm is {spacing_mm}: give one positive number for each of {self.pred.ndim} axes")
+
+    @cached_property
+    def in_both(self) -> int:
+        """Voxels in both masks."""
+        return int(np.count_nonzero(self.pred & self.label))
+
+    @cached_property
+    def in_pred(self) -> int:
+        """Voxels in the prediction."""
+        return int(np.count_nonzero(self.pred))
+
+    @cached_property
+    def in_label(self) -> int:
+        """Voxels in the reference."""
+        return int(np.count_nonzero(self.label))
+
+    def share(self, part: int, whole: int) -> float:
+        """``part / whole`` under the empty rule."""
+        return part / whole if whole else float(not (self.in_pred or self.in_label))
+
+    @property
+    def diagonal_mm(self) -> float:
+        """Of the whole volume."""
+        return float(np.linalg.norm(np.multiply(self.pred.shape, self.spacing_mm)))
+
+    @cached_property
+    def distances_mm(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Of each surface voxel of the prediction to the nearest of the reference, and the other way round.
+
+        Where one mask is empty both arrays hold just the diagonal of the volume; where both are, 0.
+        """
+        if not (self.in_pred and self.in_label):
+            only = np.array([self.diagonal_mm if self.in_pred or self.in_label else 0.0])
+            return only, only
+        (box,) = ndimage.find_objects((self.pred | self.label).astype(np.uint8))
+        pred, label = _surface(self.pred[box]), _surface(self.label[box])
+        return _nearest(pred, label, self.spacing_mm), _nearest(label, pred, self.spacing_mm)
 
 
-def hd95_mm(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> float:
+@dataclass(frozen=True)
+class Metric:
+    """A score of one structure in one case.
+
+    ``name`` is its column in ``cases.csv``, ``label`` what people read, ``better`` 1 where more is better, -1 where
+    less is, 0 where neither is (a signed error, which is no score to choose by); means are written with ``digits``
+    decimals; ``limits`` are the least and the largest value there can be.
+    """
+
+    name: str
+    label: str
+    unit: Literal["", "mm", "ml"]
+    better: Literal[1, 0, -1]
+    digits: int
+    limits: tuple[float, float]
+    function: Callable[[Pair], float]
+
+    def __call__(self, pred: Mask, label: Mask, spacing_mm: Sequence[float], tolerance_mm: float = 1.0) -> float:
+        """The score of two masks of one shape, ``tolerance_mm`` being that of nsd.
+
+        Raises:
+            DataError: shapes differ, or the spacing does not fit.
+        """
+        return self.function(Pair(pred, label, spacing_mm, tolerance_mm))
+
+    def with_unit(self, text: str) -> str:
+        """``0.01`` or ``1.5 mm``."""
+        return f"{text} {self.unit}".rstrip()
+
+    @property
+    def title(self) -> str:
+        """Label and unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+METRICS: dict[str, Metric] = {}  # by name, in the order of the columns of cases.csv
+
+
+def _metric(
+    label: str, unit: Literal["", "mm", "ml"], better: Literal[1, 0, -1], digits: int, limits: tuple[float, float]
+) -> Callable[[Callable[[Pair], float]], Metric]:
+    """Makes a function a metric of its name, and lists it."""
+
+    def listed(function: Callable[[Pair], float]) -> Metric:
+        made = Metric(function.__name__, label, unit, better, digits, limits, function)
+        return METRICS.setdefault(made.name, made)
+
+    return listed
+
+
+@_metric("Dice", "", better=1, digits=3, limits=(0, 1))
+def dice(pair: Pair) -> float:
+    """Overlap 2 TP / (2 TP + FP + FN), in [0, 1], 1 is best; symmetric. Source: Dice 1945."""
+    return pair.share(2 * pair.in_both, pair.in_pred + pair.in_label)
+
+
+@_metric("IoU", "", better=1, digits=3, limits=(0, 1))
+def iou(pair: Pair) -> float:
+    """Overlap TP / (TP + FP + FN), in [0, 1], 1 is best; symmetric. Source: Jaccard 1912."""
+    return pair.share(pair.in_both, pair.in_pred + pair.in_label - pair.in_both)
+
+
+@_metric("Precision", "", better=1, digits=3, limits=(0, 1))
+def precision(pair: Pair) -> float:
+    """Share of the prediction that is right, TP / (TP + FP), in [0, 1], 1 is best."""
+    return pair.share(pair.in_both, pair.in_pred)
+
+
+@_metric("Recall", "", better=1, digits=3, limits=(0, 1))
+def recall(pair: Pair) -> float:
+    """Share of the reference that was found, TP / (TP + FN), in [0, 1], 1 is best."""
+    return pair.share(pair.in_both, pair.in_label)
+
+
+@_metric("NSD", "", better=1, digits=3, limits=(0, 1))
+def nsd(pair: Pair) -> float:
+    """Normalised surface dice: share of both surfaces within ``tolerance_mm`` of the other, in [0, 1]; symmetric.
+
+    Source: Nikolov et al. 2021, doi:10.2196/26151; by counts of surface voxels as in Seidlitz et al. 2022 and MONAI.
+    """
+    distances_mm = np.concatenate(pair.distances_mm)
+    return float(((distances_mm <= pair.tolerance_mm) & (distances_mm < pair.diagonal_mm)).mean())
+
+
+@_metric("HD95", "mm", better=-1, digits=2, limits=(0, inf))
+def hd95_mm(pair: Pair) -> float:
     """95 % Hausdorff distance in mm, 0 is best; symmetric.
 
     The larger of the two directed 95th percentiles (linear interpolation), as MONAI and Metrics Reloaded have it. Tools
@@ -75,23 +190,26 @@ def hd95_mm(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> float:
 
     Source: Huttenlocher et al. 1993, doi:10.1109/34.232073.
     """
-    return _surfaces(pred, label, spacing_mm).hd95_mm()
+    return float(max(np.percentile(directed, 95) for directed in pair.distances_mm))
 
 
-def assd_mm(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> float:
+@_metric("ASSD", "mm", better=-1, digits=2, limits=(0, inf))
+def assd_mm(pair: Pair) -> float:
     """Average symmetric surface distance in mm: the mean over all surface voxels of both masks; 0 is best.
 
     Source: Heimann et al. 2009, doi:10.1109/TMI.2009.2013851.
     """
-    return _surfaces(pred, label, spacing_mm).assd_mm()
+    return float(np.concatenate(pair.distances_mm).mean())
 
 
-def nsd(pred: Mask, label: Mask, spacing_mm: Sequence[float], tolerance_mm: float = 1.0) -> float:
-    """Normalised surface dice: share of both surfaces within ``tolerance_mm`` of the other, in [0, 1]; symmetric.
+@_metric("Volume difference", "ml", better=0, digits=2, limits=(-inf, inf))
+def volume_difference_ml(pair: Pair) -> float:
+    """Volume of the prediction minus that of the reference, in ml (2-D: in units of 1000 mm²); 0 is best.
 
-    Source: Nikolov et al. 2021, doi:10.2196/26151; by counts of surface voxels as in Seidlitz et al. 2022 and MONAI.
+    Signed, so that a mean over cases shows a tendency to too much (positive) or too little. It is no score to choose
+    a model by: errors of both signs cancel.
     """
-    return _surfaces(pred, label, spacing_mm).nsd(tolerance_mm)
+    return (pair.in_pred - pair.in_label) * float(np.prod(pair.spacing_mm)) / 1000
 
 
 def score_case(
@@ -111,17 +229,30 @@ def score_case(
     """
     rows: list[dict[str, float | int | str]] = []
     for index, name in enumerate(class_names[1:], 1):
-        masks = pred == index, label == index
-        surfaces = _surfaces(*masks, spacing_mm)
-        in_pred, in_label = (bool(mask.any()) for mask in masks)
+        pair = Pair(pred == index, label == index, spacing_mm, nsd_tolerance_mm)
         rows.append(
             {"class": name}
-            | {metric.__name__: metric(*masks, spacing_mm) for metric in (dice, iou, precision, recall)}
-            | {"nsd": surfaces.nsd(nsd_tolerance_mm), "hd95_mm": surfaces.hd95_mm(), "assd_mm": surfaces.assd_mm()}
-            | {"volume_difference_ml": volume_difference_ml(*masks, spacing_mm)}
-            | {"missed": int(in_label and not in_pred), "false": int(in_pred and not in_label)}
+            | {metric.name: metric.function(pair) for metric in METRICS.values()}
+            | {"missed": int(pair.in_label and not pair.in_pred), "false": int(pair.in_pred and not pair.in_label)}
         )
     return rows
+
+
+def read_scores(source: str | Path | TextIO) -> pd.DataFrame:
+    """Reads a table of scores such as a run's ``cases.csv``.
+
+    Names stay text, so that a case NA or 007 or an arm "none" is not turned into something else; the columns of
+    ``METRICS``, ``missed`` and ``false`` become numbers, NaN where a cell holds none.
+
+    Raises:
+        DataError: there is no such file, or it is no CSV.
+    """
+    try:
+        scores = pd.read_csv(source, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{source} is not a readable CSV of scores: {error}") from error
+    numbers = [column for column in (*METRICS, *COUNTS) if column in scores]
+    return scores.assign(**{column: pd.to_numeric(scores[column], errors="coerce") for column in numbers})
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -135,73 +266,18 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         ``<metric>_mean``, ``<metric>_sd`` (n - 1; NaN for one case), ``<metric>_median`` for each of ``METRICS``.
     """
     by_case = rows.groupby("case", sort=False)
-    whole = by_case[list(METRICS)].mean().assign(**by_case[["missed", "false"]].sum())
+    whole = by_case[list(METRICS)].mean().assign(**by_case[list(COUNTS)].sum())
     lines = {str(name): _line(part) for name, part in rows.groupby("class", sort=False)}
     return pd.DataFrame.from_dict({**lines, MEAN_OF_CLASSES: _line(whole)}, orient="index")
 
 
 def _line(part: pd.DataFrame) -> dict[str, float]:
     line: dict[str, float] = {"cases": len(part)}
-    line |= {count: int(part[count].sum()) for count in ("missed", "false")}
+    line |= {count: int(part[count].sum()) for count in COUNTS}
     for metric in METRICS:
         values = part[metric]
         line |= {f"{metric}_mean": values.mean(), f"{metric}_sd": values.std(), f"{metric}_median": values.median()}
     return line
-
-
-@dataclass(frozen=True)
-class _Surfaces:
-    """Distance in mm of each surface voxel of one mask to the nearest of the other, both ways, found once.
-
-    Where one mask is empty both arrays hold just ``diagonal_mm``, that of the whole volume; where both are, 0.
-    """
-
-    pred_to_label: npt.NDArray[np.float64]
-    label_to_pred: npt.NDArray[np.float64]
-    diagonal_mm: float
-
-    def hd95_mm(self) -> float:
-        return float(max(np.percentile(self.pred_to_label, 95), np.percentile(self.label_to_pred, 95)))
-
-    def assd_mm(self) -> float:
-        return float(np.concatenate([self.pred_to_label, self.label_to_pred]).mean())
-
-    def nsd(self, tolerance_mm: float) -> float:
-        distances = np.concatenate([self.pred_to_label, self.label_to_pred])
-        return float(((distances <= tolerance_mm) & (distances < self.diagonal_mm)).mean())
-
-
-def _surfaces(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> _Surfaces:
-    _check(pred, label, spacing_mm)
-    diagonal_mm = float(np.linalg.norm(np.multiply(pred.shape, spacing_mm)))
-    if not (pred.any() and label.any()):
-        only = np.array([diagonal_mm if pred.any() or label.any() else 0.0])
-        return _Surfaces(only, only, diagonal_mm)
-    (box,) = ndimage.find_objects((pred | label).astype(np.uint8))
-    pred_surface, label_surface = _surface(pred[box]), _surface(label[box])
-    return _Surfaces(
-        _nearest(pred_surface, label_surface, spacing_mm),
-        _nearest(label_surface, pred_surface, spacing_mm),
-        diagonal_mm,
-    )
-
-
-def _counts(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> tuple[int, int, int]:
-    """Voxels in both masks, in the prediction, in the reference."""
-    _check(pred, label, spacing_mm)
-    return int(np.count_nonzero(pred & label)), int(np.count_nonzero(pred)), int(np.count_nonzero(label))
-
-
-def _share(part: int, whole: int, any_voxels: int) -> float:
-    """``part / whole`` under the empty rule; ``any_voxels`` is 0 where both masks are empty."""
-    return part / whole if whole else float(not any_voxels)
-
-
-def _check(pred: Mask, label: Mask, spacing_mm: Sequence[float]) -> None:
-    if pred.shape != label.shape:
-        raise DataError(f"prediction of shape {pred.shape}, reference of shape {label.shape}: put both on one grid")
-    if len(spacing_mm) != pred.ndim or not all(step > 0 for step in spacing_mm):
-        raise DataError(f"spacing_mm is {tuple(spacing_mm)}: give one positive number for each of {pred.ndim} axes")
 
 
 def _surface(mask: Mask) -> Mask:

@@ -75,7 +75,7 @@ def test_every_metric_agrees_with_a_brute_force(seed: int, spacing_mm: tuple[flo
         metrics.volume_difference_ml: (pred.sum() - label.sum()) * np.prod(spacing_mm) / 1000,
     }
     for metric, value in expected.items():
-        assert metric(pred, label, spacing_mm) == pytest.approx(value, abs=1e-9), metric.__name__
+        assert metric(pred, label, spacing_mm) == pytest.approx(value, abs=1e-9), metric.name
 
 
 @pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges:FutureWarning")
@@ -97,7 +97,7 @@ def test_agrees_with_monai(seed: int, shape: tuple[int, ...]) -> None:
         confusion(a, b)
         monai[metric] = confusion.aggregate()[0]
     for metric, value in monai.items():
-        assert metric(pred, label, spacing_mm) == pytest.approx(value.item(), rel=1e-5), metric.__name__
+        assert metric(pred, label, spacing_mm) == pytest.approx(value.item(), rel=1e-5), metric.name
 
 
 def test_values_known_by_hand_on_uneven_spacing() -> None:

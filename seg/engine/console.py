@@ -20,7 +20,7 @@ from seg.engine.loop import Budget
 from seg.engine.loop import Progress as State
 
 log = logging.getLogger(__name__)
-SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
+SHOWN = {name: metrics.METRICS[name].with_unit(metrics.METRICS[name].label) for name in ("dice", "hd95_mm", "nsd")}
 _OURS = "seg"  # name of the handlers set here
 _ANNOUNCED_AFTER = 3.0  # seconds from the first step until a run says how long it will take
 _PLAIN_EVERY = (10.0, 60.0)  # seconds between two plain lines within an epoch: at first, and later

@@ -1,45 +1,43 @@
 """Curves of a training run: loss, dice and learning rate over the epochs."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seg.files import atomic_write
-
-TRAIN, VAL, FAINT = "#0072B2", "#D55E00", "#888888"
+from seg.study.drawing import BLUE, GREY, ORANGE, new_figure, plain, written
 
 
 def curves(history: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
     """Writes ``loss_dice.png`` and ``learning_rate.png`` into ``folder``, 150 dpi; nothing for an empty history.
-
-    matplotlib's objects without pyplot, so that nothing global changes and no window system is needed.
 
     ``history`` has one mapping an epoch with ``epoch`` and any of ``train_loss``, ``val_loss``, ``train_dice``,
     ``val_dice``, ``val_dice_<class>``, ``lr``; a value may be missing or NaN where an epoch did not validate.
     """
     if not history:
         return []
-    both, rate = (Figure(figsize=(inches, 3.6), dpi=150, layout="constrained") for inches in (10, 5))
+    both, rate = new_figure(10, 3.6), new_figure(5, 3.6)
     loss, dice = both.subplots(1, 2)
     classes = dict.fromkeys(key for row in history for key in row if key.startswith("val_dice_"))
     styles = zip(classes, cycle(("-", "--", ":", "-.")), strict=False)
-    of_classes = {key: (key.removeprefix("val_dice_"), FAINT, style) for key, style in styles}
-    _draw(loss, history, "loss", {"train_loss": ("training", TRAIN, "-"), "val_loss": ("validation", VAL, "-")})
-    lines = of_classes | {"train_dice": ("training", TRAIN, "-"), "val_dice": ("validation", VAL, "-")}
+    of_classes = {key: (key.removeprefix("val_dice_"), GREY, style) for key, style in styles}
+    _draw(loss, history, "loss", {"train_loss": ("training", BLUE, "-"), "val_loss": ("validation", ORANGE, "-")})
+    lines = of_classes | {"train_dice": ("training", BLUE, "-"), "val_dice": ("validation", ORANGE, "-")}
     _draw(dice, history, "dice", lines)
     dice.set_ylim(0, 1)
     if points := _points(history, "val_dice"):
         epoch, best = max(points, key=lambda point: (point[1], -point[0]))
-        dice.axvline(epoch, color=VAL, lw=0.8, ls=":")
+        dice.axvline(epoch, color=ORANGE, lw=0.8, ls=":")
         dice.set_title(f"best validation dice {best:.3f} in epoch {epoch:g}", fontsize=9)
-    _draw(rate.subplots(), history, "learning rate", {"lr": ("learning rate", TRAIN, "-")})
-    return [_write(both, folder / "loss_dice.png"), _write(rate, folder / "learning_rate.png")]
+    _draw(rate.subplots(), history, "learning rate", {"lr": ("learning rate", BLUE, "-")})
+    paths = [folder / "loss_dice.png", folder / "learning_rate.png"]
+    for path, figure in zip(paths, (both, rate), strict=True):
+        atomic_write(path, written(figure, "png"))
+    return paths
 
 
 def _draw(
@@ -49,23 +47,15 @@ def _draw(
     drawn = {key: points for key in lines if (points := _points(history, key))}
     for key, points in drawn.items():
         text, color, style = lines[key]
-        width, marker = 0.9 if color == FAINT else 1.5, "." if len(points) < 20 else ""
+        width, marker = 0.9 if color == GREY else 1.5, "." if len(points) < 20 else ""
         axes.plot(*zip(*points, strict=True), label=text, color=color, lw=width, ls=style, marker=marker)
     axes.set_xlabel("epoch")
     axes.set_ylabel(name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     if len(drawn) > 1:
         axes.legend(frameon=False, fontsize=8)
 
 
 def _points(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
     return [(row["epoch"], row[key]) for row in history if np.isfinite(row.get(key, np.nan))]
-
-
-def _write(figure: Figure, path: Path) -> Path:
-    content = BytesIO()
-    figure.savefig(content, format="png")
-    atomic_write(path, content.getvalue())
-    return path

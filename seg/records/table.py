@@ -97,9 +97,11 @@ def scores_of(table: "pd.DataFrame", outputs: Path, uri: str | None = None) -> "
         uri: as there.
 
     Returns:
-        One row per run, case and class; case and patient are text.
+        One row per run, case and class; all but the scores is text.
     """
     import pandas as pd
+
+    from seg.metrics import read_scores
 
     here, stores = sources(outputs, uri)
     folders = {folders.run_id: folders for folders in here}
@@ -111,7 +113,7 @@ def scores_of(table: "pd.DataFrame", outputs: Path, uri: str | None = None) -> "
     parts = []
     for run_id in table["run_id"]:
         text = StringIO(_scores(run_id, folders.get(run_id), homes.get(run_id)))
-        parts.append(pd.read_csv(text, dtype={"case": str, "patient": str}).assign(run_id=run_id))
+        parts.append(read_scores(text).assign(run_id=run_id))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -121,10 +123,11 @@ def arranged(table: "pd.DataFrame", column: str, reverse: bool = False) -> "pd.D
     Raises:
         ConfigError: there is no such column.
     """
-    from seg.metrics import HIGHER_IS_BETTER
+    from seg.metrics import METRICS
 
     check_columns([column], table)
-    falling = bool({"started", *HIGHER_IS_BETTER} & set(re.split("[_ ]", column)))
+    rising = {name for name, metric in METRICS.items() if metric.better > 0}
+    falling = bool({"started", *rising} & set(re.split("[_ ]", column)))
     return table.sort_values(column, ascending=falling == reverse, kind="stable", ignore_index=True)
 
 
@@ -261,12 +264,12 @@ def _with_case(
     """The runs that tested ``case``, with their scores in it and their picture of it."""
     import pandas as pd
 
-    from seg.metrics import METRICS
+    from seg.metrics import METRICS, read_scores
 
     rows: list[dict[str, Any]] = []
     tested: set[str] = set()
     for run_id, predictions in zip(table["run_id"], table["predictions"], strict=True):
-        scores = pd.read_csv(StringIO(_scores(run_id, folders.get(run_id), homes.get(run_id))), dtype={"case": str})
+        scores = read_scores(StringIO(_scores(run_id, folders.get(run_id), homes.get(run_id))))
         tested |= set(scores["case"])
         mine = scores[scores["case"] == case]
         if len(mine):

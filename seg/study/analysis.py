@@ -2,7 +2,7 @@
 
 Usable alone, on any table of cases, in a notebook::
 
-    from seg.study.analysis import analyse, read_scores
+    from seg.study import analyse, read_scores
 
     analysis = analyse(read_scores("scores.csv"), baseline="baseline", margin=0.01)
     analysis.comparisons
@@ -22,13 +22,10 @@ import pandas as pd
 from scipy import stats
 
 from seg.errors import ConfigError, DataError, few, together
-from seg.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from seg.metrics import METRICS
 from seg.study.contrasts import Spread, contrast_table, interval, resample, spread
-from seg.study.scores import Incomplete, Numbers, Values, higher_is_better, patient_values, read_scores
+from seg.study.scores import DIRECTED, Incomplete, Numbers, Values, higher_is_better, patient_values
 
-__all__ = ["Analysis", "Meta", "analyse", "read_scores"]
-
-DIRECTED = HIGHER_IS_BETTER + LOWER_IS_BETTER
 AGAINST = ("baseline", "previous")
 
 
@@ -169,6 +166,7 @@ def check_options(
     draws: int,
     alpha: float,
 ) -> None:
+    """Holds the rules of ``analyse``'s options; ConfigError with every fault."""
     faults = []
     if primary not in DIRECTED:
         faults.append(f"primary metric {primary!r} has no better direction; take one of {', '.join(DIRECTED)}")
@@ -189,6 +187,7 @@ def check_options(
 
 
 def margins_of(margin: float | Mapping[str, float] | None, primary: str) -> dict[str, float]:
+    """Of each metric that has one."""
     if margin is None:
         return {}
     return dict(margin) if isinstance(margin, Mapping) else {primary: float(margin)}
@@ -217,7 +216,7 @@ def _pairs(arms: Sequence[str], against: Sequence[str]) -> dict[tuple[str, str],
 def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.DataFrame:
     mean = parts.means.mean(1)
     low, high = interval(drawn, 1 - meta.alpha)
-    least, most = _range(metric)
+    least, most = METRICS[metric].limits
     return pd.DataFrame(
         {
             "metric": metric,
@@ -235,13 +234,6 @@ def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.Dat
     )
 
 
-def _range(metric: str) -> tuple[float, float]:
-    """What a metric can be at all: shares, distances, signed volumes."""
-    if metric.endswith("_ml"):
-        return -inf, inf
-    return 0.0, inf if metric.endswith("_mm") else 1.0
-
-
 def _compared(
     metric: str, parts: Spread, drawn: Numbers, pairs: Mapping[tuple[int, int], str], meta: Meta
 ) -> pd.DataFrame:
@@ -249,7 +241,7 @@ def _compared(
     weights = np.array([unit[a] - unit[b] for a, b in pairs]).reshape(-1, len(unit))
     limit = meta.margins.get(metric, nan)
     table = contrast_table(parts, drawn, weights, higher=higher, margin=limit, alpha=meta.alpha, family=meta.family)
-    least, most = _range(metric)
+    least, most = METRICS[metric].limits
     table["ci_low"], table["ci_high"] = (
         table["ci_low"].clip(lower=least - most),
         table["ci_high"].clip(upper=most - least),

@@ -6,29 +6,27 @@ colour and by shape (colours of Okabe and Ito 2008), so that it survives colour 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from seg.files import atomic_write
+from seg.metrics import METRICS
 from seg.study.analysis import Analysis
+from seg.study.drawing import BLUE, GREEN, GREY, INK, ORANGE, SAND, new_figure, plain, written
 from seg.study.scores import Numbers, higher_is_better
-from seg.study.sentences import NAMES, percent, signed, unit
+from seg.study.sentences import percent, signed
 
-COLORS = {"better": "#0072B2", "worse": "#D55E00", "equivalent": "#009E73", "inconclusive": "#666666"}
+COLORS = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "inconclusive": GREY}
 SHAPES = {"better": "o", "worse": "s", "equivalent": "D", "inconclusive": "o"}
-MARGIN, INK = "#EFE7C8", "#222222"
 NAME_LETTERS = 36  # a longer name goes on in the next line
 LINE_INCHES, RESULT_INCHES, LEGEND_INCHES = 0.16, 2.6, 8.4
 
@@ -42,9 +40,12 @@ def write_figures(analysis: Analysis, folder: Path) -> list[Path]:
     if analysis.comparisons.empty:
         return []
     figures = {"forest": forest(analysis), "differences": differences(analysis)}
-    return [
-        _write(figure, folder / f"{name}.{kind}", kind) for name, figure in figures.items() for kind in ("png", "svg")
-    ]
+    contents = {
+        folder / f"{name}.{kind}": written(figure, kind) for name, figure in figures.items() for kind in ("png", "svg")
+    }
+    for path, content in contents.items():
+        atomic_write(path, content)
+    return list(contents)
 
 
 def forest(analysis: Analysis) -> Figure:
@@ -67,7 +68,7 @@ def forest(analysis: Analysis) -> Figure:
             if len(calm) < len(lines):
                 _beyond(panel, place, np.array([line["ci_low"], line["ci_high"]]), frame, COLORS[line["verdict"]])
         secondary = "" if metric == meta.primary else " (secondary)"
-        panel.set_title(f"{NAMES[str(metric)]}{secondary}", fontsize=10, fontweight="bold")
+        panel.set_title(f"{METRICS[str(metric)].label}{secondary}", fontsize=10, fontweight="bold")
     for place, (_, line) in zip(rows.places, rows.lines.iterrows(), strict=True):
         ends = f"[{signed(line['ci_low'], meta.primary)}, {signed(line['ci_high'], meta.primary)}]"
         _beside(panels[0], place, f"{signed(line['difference'], meta.primary)} {ends}  {line['verdict']}")
@@ -98,7 +99,9 @@ def differences(analysis: Analysis) -> Figure:
         panel.plot(line["difference"], place, SHAPES[line["verdict"]], color=INK, ms=6, zorder=5)
         equal = f", {line['ties']} equal" if line["ties"] else ""
         _beside(panel, place, f"{line['wins']} better, {line['losses']} worse{equal}")
-    panel.set_title(f"{NAMES[metric]}: difference in each of {len(paired[0])} patients", fontsize=10, fontweight="bold")
+    panel.set_title(
+        f"{METRICS[metric].label}: difference in each of {len(paired[0])} patients", fontsize=10, fontweight="bold"
+    )
     _legend(figure, analysis, set(lines["verdict"]), "; box: quartiles; whiskers: 5 to 95 %; black: mean and interval")
     return figure
 
@@ -158,8 +161,7 @@ def _figure(rows: _Rows, *, panels: int, beside: float, width: float = 2.9) -> t
     letters = max(len(part) for name in [*rows.names, *rows.titles] for part in name.split("\n"))
     left, bottom, top = 0.3 + 0.078 * letters, 1.15, 0.4
     whole = max(left + panels * width + beside + (panels - 1) * 0.3 + 0.2, LEGEND_INCHES), rows.height + bottom + top
-    figure = Figure(figsize=whole, dpi=150)
-    FigureCanvasAgg(figure)
+    figure = new_figure(*whole, layout=None)
     starts = [left + n * (width + 0.3) + (beside if n else 0) for n in range(panels)]
     axes = [
         figure.add_axes((start / whole[0], bottom / whole[1], width / whole[0], rows.height / whole[1]))
@@ -186,13 +188,13 @@ def _beside(panel: Axes, place: float, text: str, *, left: bool = False) -> None
 
 def _frame(panel: Axes, metric: str, margin: float | None) -> None:
     if margin is not None:
-        panel.axvspan(-margin, margin, color=MARGIN, lw=0, zorder=0)
+        panel.axvspan(-margin, margin, color=SAND, lw=0, zorder=0)
     panel.axvline(0, color=INK, lw=0.8, zorder=1)
-    panel.set_xlabel(f"difference{f' in {unit(metric)}' if unit(metric) else ''}, better →", fontsize=9)
+    unit = f" in {METRICS[metric].unit}" if METRICS[metric].unit else ""
+    panel.set_xlabel(f"difference{unit}, better →", fontsize=9)
     panel.xaxis.set_major_locator(MaxNLocator(5))
     panel.tick_params(axis="x", labelsize=8)
-    panel.grid(axis="x", alpha=0.25)
-    panel.spines[["top", "right", "left"]].set_visible(False)
+    plain(panel, axis="x")
     panel.tick_params(axis="y", length=0, pad=8)
     if not higher_is_better(metric) and not panel.xaxis_inverted():
         panel.invert_xaxis()
@@ -267,7 +269,7 @@ def _legend(figure: Figure, analysis: Analysis, found: set[str], note: str = "")
         for name, color in COLORS.items()
         if name in found
     ]
-    handles += [Patch(color=MARGIN, label="margin of equivalence")] * (meta.primary in meta.margins)
+    handles += [Patch(color=SAND, label="margin of equivalence")] * (meta.primary in meta.margins)
     among = f"among {meta.family} comparisons" if meta.family > 1 else "of one comparison"
     title = f"{percent(1 - meta.alpha)} intervals over {meta.drawn}; verdicts {among} (Holm){note}"
     title = f"{meta.notice}\n{title}".lstrip()
@@ -279,11 +281,3 @@ def _legend(figure: Figure, analysis: Analysis, found: set[str], note: str = "")
 
 def _face(verdict: str) -> str:
     return "white" if verdict == "inconclusive" else COLORS[verdict]
-
-
-def _write(figure: Figure, path: Path, kind: str) -> Path:
-    content = BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "seg", "svg.fonttype": "path"}):
-        figure.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    atomic_write(path, content.getvalue())
-    return path

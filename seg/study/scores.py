@@ -6,7 +6,6 @@ the columns ``arm``, ``seed`` and ``fold`` added. What is missing, doubled or no
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from seg.errors import ConfigError, DataError, few, together
-from seg.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER, METRICS
+from seg.metrics import COUNTS, METRICS
 
 KEYS = ("arm", "seed", "fold", "case", "patient", "class")
-COUNTS = ("missed", "false")
+DIRECTED = tuple(name for name, metric in METRICS.items() if metric.better)
 
 Numbers = npt.NDArray[np.float64]
 Incomplete = Literal["refuse", "common"]
@@ -43,26 +42,12 @@ def higher_is_better(metric: str) -> bool:
     Raises:
         ConfigError: it points nowhere (a signed error) or is unknown.
     """
-    if metric not in HIGHER_IS_BETTER + LOWER_IS_BETTER:
+    if metric not in DIRECTED:
         raise ConfigError(
-            f"metric {metric!r} has no better direction, so arms cannot be compared by it; "
-            f"take one of {', '.join(HIGHER_IS_BETTER + LOWER_IS_BETTER)}"
+            f"metric {metric!r} has no better direction, so arms cannot be compared by it; take one of "
+            f"{', '.join(DIRECTED)}"
         )
-    return metric in HIGHER_IS_BETTER
-
-
-def read_scores(path: str | Path) -> pd.DataFrame:
-    """Reads a CSV of scores; names stay text, so that a case 007 or an arm "none" is not turned into something else.
-
-    Raises:
-        DataError: there is no such file, or it is no CSV.
-    """
-    try:
-        scores = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"{path} is not a readable CSV of scores: {error}") from error
-    numbers = [column for column in (*METRICS, *COUNTS) if column in scores]
-    return scores.assign(**{column: pd.to_numeric(scores[column], errors="coerce") for column in numbers})
+    return METRICS[metric].better > 0
 
 
 def patient_values(

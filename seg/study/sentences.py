@@ -7,36 +7,26 @@ import pandas as pd
 from scipy import stats
 
 from seg.errors import few
+from seg.metrics import METRICS
 from seg.study.contrasts import POWER
 
 if TYPE_CHECKING:
     from seg.study.analysis import Analysis, Meta
 
-NAMES = {
-    "dice": "Dice", "iou": "IoU", "precision": "Precision", "recall": "Recall", "nsd": "NSD",
-    "hd95_mm": "HD95", "assd_mm": "ASSD", "volume_difference_ml": "Volume difference",
-}  # fmt: skip
-
-
-def unit(metric: str) -> str:
-    """mm, ml or nothing."""
-    last = metric.rpartition("_")[2]
-    return last if last in ("mm", "ml") else ""
-
 
 def spelled(value: float, metric: str) -> str:
-    """A mean: shares with three decimals, others with two."""
-    return f"{value:.{_decimals(metric)}f}".replace("-", "−")
+    """A mean, with the metric's own decimals."""
+    return f"{value:.{METRICS[metric].digits}f}".replace("-", "−")
 
 
 def signed(value: float, metric: str) -> str:
     """A difference, with its sign and one decimal more than a mean."""
-    return f"{value:+.{_decimals(metric) + 1}f}".replace("-", "−")
+    return f"{value:+.{METRICS[metric].digits + 1}f}".replace("-", "−")
 
 
 def size(value: float, metric: str) -> str:
     """The size of a difference, without a sign."""
-    return f"{value:.{_decimals(metric) + 1}f}"
+    return f"{value:.{METRICS[metric].digits + 1}f}"
 
 
 def percent(share: float) -> str:
@@ -101,14 +91,6 @@ def _quantiles(level: float, freedom: float) -> float:
     return float(stats.t.isf(level / 2, freedom) + stats.t.ppf(POWER, freedom))
 
 
-def _decimals(metric: str) -> int:
-    return 2 if unit(metric) else 3
-
-
-def _with_unit(text: str, metric: str) -> str:
-    return f"{text} {unit(metric)}".rstrip()
-
-
 def _design(meta: "Meta") -> str:
     counts = sorted(set(meta.seeds.values()))
     seeds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
@@ -117,7 +99,7 @@ def _design(meta: "Meta") -> str:
     return (
         f"{_counted(len(meta.arms), 'arm')} with {seeds} {_plural('seed', counts[-1])} each, {meta.patients} patients "
         f"({_counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''}){folds}; judged by "
-        f"{NAMES[meta.primary]}, {family if meta.family else 'with nothing to compare yet'}."
+        f"{METRICS[meta.primary].label}, {family if meta.family else 'with nothing to compare yet'}."
     )
 
 
@@ -145,9 +127,9 @@ def _apart(analysis: "Analysis") -> list[str]:
 
 
 def _comparison(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
-    who, metric = f"{line['arm']} against {line['against']}", meta.primary
+    who, metric, scale = f"{line['arm']} against {line['against']}", meta.primary, METRICS[meta.primary]
     difference = (
-        f"{NAMES[metric]} {_with_unit(signed(line['difference'], metric), metric)} "
+        f"{scale.label} {scale.with_unit(signed(line['difference'], metric))} "
         f"({percent(1 - meta.alpha)} interval {signed(line['ci_low'], metric)} to {signed(line['ci_high'], metric)})"
     )
     tests = (
@@ -157,11 +139,11 @@ def _comparison(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
         return f"{who}: inconclusive. {difference}; {tests}. {_why(line, meta, apart)}"
     counts = f"{line['wins']} patients better, {line['losses']} worse, {line['ties']} equal"
     if line["verdict"] == "equivalent":
-        margin = _with_unit(f"{meta.margins[metric]:g}", metric)
+        margin = scale.with_unit(f"{meta.margins[metric]:g}")
         inside = f"p {spelled_p(line['p_tost_holm'])} for lying outside, after Holm"
         return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
     small = line["p_tost_holm"] <= meta.alpha
-    note = f" Real but small: within ±{_with_unit(f'{meta.margins[metric]:g}', metric)}." if small else ""
+    note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}')}." if small else ""
     return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}"
 
 
@@ -176,15 +158,16 @@ def _why(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
         return "The mean moved, but not the usual patient: a few patients carry it; look at them."
     if mean and ranks:
         return "The mean and the usual patient moved in opposite ways, or only just; look at the patients' differences."
+    scale = METRICS[meta.primary]
     start = "Most patients lean one way, but other seeds might undo it. " if ranks else ""
     target = meta.margins.get(meta.primary, abs(line["difference"]))
     seeds = min(meta.seeds[line["arm"]], meta.seeds[line["against"]])
     smallest = line["smallest"]
-    seen = f"A true difference of {_with_unit(size(smallest, meta.primary), meta.primary)} would have been found in "
+    seen = f"A true difference of {scale.with_unit(size(smallest, meta.primary))} would have been found in "
     start += f"{seen}{percent(POWER)} of such studies. " if isfinite(smallest) else ""
     if target <= 0 or smallest <= target:
         return start.rstrip()
-    return f"{start}To see {_with_unit(size(target, meta.primary), meta.primary)} it takes " + (
+    return f"{start}To see {scale.with_unit(size(target, meta.primary))} it takes " + (
         f"{takes(line, target, meta.patients, seeds, meta.alpha / meta.family)}."
     )
 
@@ -196,7 +179,7 @@ def _secondary(metric: str, part: pd.DataFrame) -> str:
     }
     said = [f"{verdict}: {few(names)}" for verdict, names in groups.items() if names]
     rest = int((part["verdict"] == "inconclusive").sum())
-    return f"{NAMES[metric]} (secondary): {'; '.join([*said, f'inconclusive: {rest} of {len(part)}'])}."
+    return f"{METRICS[metric].label} (secondary): {'; '.join([*said, f'inconclusive: {rest} of {len(part)}'])}."
 
 
 def _first(analysis: "Analysis") -> list[str]:
@@ -205,8 +188,8 @@ def _first(analysis: "Analysis") -> list[str]:
         return []
     best = ranks.loc[ranks["rank_1"].idxmax()]
     return [
-        f"By {NAMES[analysis.meta.primary]}, {best['arm']} comes first in {percent(best['rank_1'])} of the studies "
-        f"resampled over {analysis.meta.drawn} (mean rank {best['mean_rank']:.1f} of {len(ranks)})."
+        f"By {METRICS[analysis.meta.primary].label}, {best['arm']} comes first in {percent(best['rank_1'])} of the "
+        f"studies resampled over {analysis.meta.drawn} (mean rank {best['mean_rank']:.1f} of {len(ranks)})."
     ]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from seg.files import atomic_write
-from seg.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from seg.metrics import METRICS
 from seg.study import typeset
 from seg.study.analysis import Analysis
-from seg.study.sentences import NAMES, percent, signed, size, spelled, spelled_p, unit
+from seg.study.sentences import percent, signed, size, spelled, spelled_p
 from seg.study.typeset import Cell, Table
 
 COST = {
@@ -106,8 +106,8 @@ def _cost(analysis: Analysis, cost: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _title(metric: str) -> str:
-    arrow = {**dict.fromkeys(HIGHER_IS_BETTER, " ↑"), **dict.fromkeys(LOWER_IS_BETTER, " ↓")}.get(metric, "")
-    return f"{NAMES[metric]}{f' ({unit(metric)})' if unit(metric) else ''}{arrow}"
+    arrow = {1: " ↑", -1: " ↓", 0: ""}[METRICS[metric].better]
+    return f"{METRICS[metric].title}{arrow}"
 
 
 def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
@@ -154,9 +154,9 @@ def _means(analysis: Analysis, metric: str) -> list[Cell]:
 
 def _best(means: Sequence[float], texts: Sequence[str], metric: str) -> str | None:
     """How the best mean is spelled, so that arms that read alike are all in bold."""
-    if metric not in HIGHER_IS_BETTER + LOWER_IS_BETTER:
+    if not METRICS[metric].better:
         return None
-    choose = max if metric in HIGHER_IS_BETTER else min
+    choose = max if METRICS[metric].better > 0 else min
     return texts[means.index(choose(means))]
 
 
@@ -187,7 +187,7 @@ def _comparisons(analysis: Analysis) -> Table:
     }
     heads = _heads("Comparison", percent(1 - meta.alpha))
     margins = "; ".join(
-        f"{NAMES[metric]} ±{margin:g} {unit(metric)}".rstrip() for metric, margin in meta.margins.items()
+        METRICS[metric].with_unit(f"{METRICS[metric].label} ±{margin:g}") for metric, margin in meta.margins.items()
     )
     note = (
         f"Difference: arm minus the other; interval by {meta.draws} bootstrap draws over {meta.drawn}, each by itself. "
@@ -214,9 +214,9 @@ def effects_table(effects: pd.DataFrame, metric: str = "dice") -> Table:
         for order, part in effects.groupby("order")
     }
     note = (
-        f"{NAMES[metric]}. A main effect: the level minus the factor's first one, over all settings of the others. An "
-        'interaction: how much more a level brings where the other is on; "better": they help each other. All effects '
-        f"are one family of {len(effects)} (Holm); the columns are those of the comparisons."
+        f"{METRICS[metric].label}. A main effect: the level minus the factor's first one, over all settings of the "
+        'others. An interaction: how much more a level brings where the other is on; "better": they help each other. '
+        f"All effects are one family of {len(effects)} (Holm); the columns are those of the comparisons."
     )
     return Table("Effects", _heads("Effect of", percent(0.95)), blocks, note)
 
@@ -254,7 +254,7 @@ def _ranks(analysis: Analysis) -> Table:
         for _, line in lines.iterrows()
     ]
     heads = ["Arm", "Mean rank", *(str(rank) for rank in range(1, len(lines) + 1))]
-    note = f"Probability of each rank by {NAMES[analysis.meta.primary]}, resampled over {analysis.meta.drawn}."
+    note = f"Probability of each rank by {METRICS[analysis.meta.primary].label}, resampled over {analysis.meta.drawn}."
     return Table("Ranks", heads, {"": rows}, note)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from seg.study.analysis import analyse, read_scores
+from seg.study import analyse, read_scores
 from seg.study.tables import wide
 
 KEPT = sorted(Path("experiments/results").glob("*/study.json"))

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.statistics import study
 from seg.errors import ConfigError, DataError
-from seg.study.scores import patient_values, read_scores
+from seg.study import read_scores
+from seg.study.scores import patient_values
 
 GOOD = study({"base": 0.0, "se": 0.01}, patients=6, seeds=2, folds=2, classes=("a", "b"))
 Change = Callable[[pd.DataFrame], pd.DataFrame]
