@@ -117,11 +117,11 @@ def loads(path: Path) -> tuple[list[float], list[float], list[float]]:
         options.add_argument(argument)
     drawn = (
         "const done = arguments[arguments.length - 1], look = () => document.getElementById('case-name').textContent"
-        " !== '' && chosen.now ? done(performance.now()) : requestAnimationFrame(look); look()"
+        " !== '' && now ? done(performance.now()) : requestAnimationFrame(look); look()"
     )
     step = (
-        "const done = arguments[arguments.length - 1], from = performance.now(); delete chosen.now; stepCase(1);"
-        "const look = () => chosen.now ? done(performance.now() - from) : requestAnimationFrame(look); look()"
+        "const done = arguments[arguments.length - 1], from = performance.now(); now = null; stepCase(1);"
+        "const look = () => now ? done(performance.now() - from) : requestAnimationFrame(look); look()"
     )
     seconds: tuple[list[float], list[float], list[float]] = ([], [], [])
     for _ in range(LOADS):

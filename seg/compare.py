@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from seg.config.command import verb
 from seg.config.content import number
 from seg.errors import ConfigError, few, together
 from seg.files import atomic_write
-from seg.pages.columns import compare, counted, here
 from seg.records.folder import RunFolders, find
 
 if TYPE_CHECKING:
@@ -27,6 +25,8 @@ def main(cfg: DictConfig) -> None:
         ConfigError: it is not clear which runs are meant, or the page cannot be made so.
         DataError: something of the runs is missing or was changed, or they are of different data sets.
     """
+    from seg.pages.compare import compare
+
     check(cfg)
     outputs = Path(cfg.paths.outputs)
     chosen = selected(cfg, outputs)
@@ -77,6 +77,7 @@ def selected(cfg: DictConfig, outputs: Path) -> list[RunFolders]:
     if cfg.runs is not None:
         named = list(cfg.runs) if OmegaConf.is_list(cfg.runs) else [cfg.runs]
         return list({folders.run_id: folders for folders in (find(outputs, str(run)) for run in named)}.values())
+    from seg.pages.compare import here
     from seg.records.table import runs as recorded
 
     kind, value = ("study", str(cfg.study)) if cfg.study is not None else ("sweep", str(cfg.sweep))
@@ -107,15 +108,11 @@ def file_name(cfg: DictConfig, chosen: Sequence[RunFolders]) -> str:
 
 def told(page: "Page", path: Path) -> list[str]:
     """What the user reads at the end."""
-    many = Counter(page.how.values())
-    size_mb = len(page.text.encode()) / 1e6
-    shown = counted(page.runs, "run") + (f" in {counted(page.columns, 'column')}" if page.columns < page.runs else "")
-    lines = [f"{path.absolute()}: {shown}, {counted(len(page.how), 'case')}, {size_mb:.1f} MB. Open it in a browser."]
-    for how, words in (("cropped", "cropped around the structures"), ("coarser", "cropped and made coarser")):
-        if many[how]:
-            lines.append(
-                f"{counted(many[how], 'case')} {words} to keep the page under its size; max_mb=… changes that."
-            )
+    from seg.pages.compare import counted
+
+    cases, size_mb = counted(len(page.how), "case"), len(page.text.encode()) / 1e6
+    lines = [f"{path.absolute()}: {page.shown}, {cases}, {size_mb:.1f} MB. Open it in a browser."]
+    lines += [f"{words}; max_mb=… changes that." for words in page.packed]
     if page.missing:
         lines.append(f"{counted(len(page.missing), 'mask')} not found: {few(page.missing)}.")
     return lines

@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 
 from seg.config.command import verb
 from seg.errors import ConfigError
-from seg.pages.columns import here
 from seg.pages.study import report
 from seg.records.folder import read_state
 from seg.records.table import runs
@@ -28,16 +27,16 @@ def main(cfg: DictConfig) -> None:
             f"Say {'only one of them' if study else 'what to report'}: experiments=attention, a study, for its tables "
             "and its page; or data=hippocampus, a data set, for all results on it over time."
         )
-    if cfg.dataset:
-        from seg.pages.dataset import main as progress
-
-        return progress(cfg)
     outputs = Path(cfg.paths.outputs)
+    if cfg.dataset:
+        from seg.pages.progress import progress
+
+        print(progress(str(cfg.dataset), outputs, cfg.tracking.uri))
+        return
     folder = find_sweep(outputs, str(study))
     found, files = report(folder, outputs, cfg.tracking.uri)
     print(f"{found}\n{folder / 'report.html' if files else folder}")
     _record(folder, files, outputs, cfg.tracking.uri)
-    return None
 
 
 def find_sweep(outputs: Path, study: str) -> Path:
@@ -59,6 +58,7 @@ def find_sweep(outputs: Path, study: str) -> Path:
 
 def _record(folder: Path, files: Sequence[Path], outputs: Path, uri: str | None) -> None:
     """Puts the files of a report that was made again into the record of its sweep, once that has ended."""
+    from seg.pages.compare import here
     from seg.records.record import add_to_record
 
     table = runs(outputs, uri, sweep=Asked.read(folder).sweep)

@@ -1,10 +1,13 @@
 """``python -m seg.compare``: which runs it takes, what it refuses, and where the page goes."""
 
+import html
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,11 @@ from seg.compare import main
 from seg.data.cases import CaseSet, folder
 from seg.data.nifti import write_volume
 from seg.errors import ConfigError, DataError
+from seg.metrics import read_scores
 from seg.records.folder import RunFolders
 from seg.records.pending import Journal
 from seg.records.scored import ScoredRun, labels, ui_commands
+from seg.records.table import runs, scores_of
 
 
 def config(outputs: Path, **given: Any) -> DictConfig:
@@ -64,6 +69,34 @@ def head(path: Path) -> dict[str, Any]:
     return content
 
 
+class Runs(HTMLParser):
+    """The table of runs of a page: a row of texts each, and the links in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text = path.read_text()
+        self.rows: list[list[str]] = []
+        self.links: list[str] = []
+        self._cell = False
+        self.feed(self.text[self.text.index("aria-label='Table: Runs'") : self.text.index('id="data"')])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+        self._cell = tag != "p" and (self._cell or tag in ("th", "td"))
+        self.links += [value for name, value in attrs if name == "href" and value]
+
+    def handle_data(self, data: str) -> None:
+        if self._cell:
+            self.rows[-1][-1] += data
+
+    def column(self, name: str) -> list[str]:
+        place = self.rows[0].index(name)
+        return [row[place] for row in self.rows[1:]]
+
+
 def test_ids_beginnings_and_folders_are_taken_in_their_order_and_once(
     run: Callable[..., RunFolders], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +105,7 @@ def test_ids_beginnings_and_folders_are_taken_in_their_order_and_once(
     path = tmp_path / "compare/bbbbbbbb-aaaaaaaa.html"
     assert [column["label"] for column in head(path)["runs"]] == ["seed 3", "seed 7"]
     assert head(path)["title"] == "2 runs on tiny"
-    assert re.search(rf"^{re.escape(str(path))}: 2 runs, 2 cases, 0\.1 MB\.", capsys.readouterr().out)
+    assert re.search(rf"^{re.escape(str(path))}: 2 runs, 2 cases, 0\.0 MB\.", capsys.readouterr().out)
     assert [file.name for file in path.parent.iterdir()] == [path.name], "whole, and nothing beside it"
 
 
@@ -194,8 +227,8 @@ def test_folds_are_pooled_for_a_study_and_apart_for_runs(run: Callable[..., RunF
     page = head(tmp_path / "compare/attention.html")
     assert page["title"] == "Study attention on tiny"
     assert sorted(column["label"] for column in page["runs"]) == ["base", "se"]
-    assert {column["facts"]["fold"] for column in page["runs"]} <= {"0, 1", "1, 0"}
-    assert [len(column["records"]) for column in page["runs"]] == [2, 2]
+    assert set(Runs(tmp_path / "compare/attention.html").column("Fold")) <= {"0, 1", "1, 0"}
+    assert [len(text) for text in Runs(tmp_path / "compare/attention.html").column("Record")] == [16, 16]
     assert [len(case["scores"]) for case in page["cases"]] == [2] * 4
     assert all(None not in case["scores"] for case in page["cases"])
     main(config(tmp_path, runs=["a", "b"], file=str(tmp_path / "apart.html")))
@@ -219,8 +252,7 @@ def test_of_a_study_that_was_run_twice_the_latest_is_shown(
     assert "attention was run 2 times: these are the runs of attention-1. Others: sweep=attention-0" in (
         capsys.readouterr().out
     )
-    page = head(tmp_path / "compare/attention.html")
-    assert [column["records"][0]["run_id"][0] for column in page["runs"]] == ["c", "d"]
+    assert Runs(tmp_path / "compare/attention.html").column("Record") == ["cccccccc", "dddddddd"]
 
 
 def test_folds_with_the_same_test_cases_stay_apart(run: Callable[..., RunFolders], tmp_path: Path) -> None:
@@ -241,11 +273,11 @@ def test_many_runs_have_a_name_that_tells_them_apart(run: Callable[..., RunFolde
 
 
 def test_labels_are_what_differs(run: Callable[..., RunFolders]) -> None:
-    runs = [ScoredRun(run(*about[0], **about[1])) for about in (
+    three = [ScoredRun(run(*about[0], **about[1])) for about in (
         (["a", slice(1)], {"arm": "se"}), (["b", slice(1)], {"arm": "cbam"}), (["c", slice(1)], {"arm": "cbam"}),
     )]  # fmt: skip
-    assert labels([[one] for one in runs]) == ["se", "cbam · bbbbbbbb", "cbam · cccccccc"]
-    assert labels([[runs[0]]]) == ["se"]
+    assert labels([[one] for one in three]) == ["se", "cbam · bbbbbbbb", "cbam · cccccccc"]
+    assert labels([[three[0]]]) == ["se"]
 
 
 def test_links_hold_no_password(run: Callable[..., RunFolders], tmp_path: Path) -> None:
@@ -259,16 +291,27 @@ def test_links_hold_no_password(run: Callable[..., RunFolders], tmp_path: Path) 
         run("e", slice(1), kind="mlflow", uri="javascript:alert(1)"),
     ]
     main(config(tmp_path, runs=["a", "b", "c", "d", "e"], file=str(tmp_path / "page.html")))
-    page = head(tmp_path / "page.html")
     local = "http://127.0.0.1:5000/#/runs/"
-    addresses = [column["records"][0]["address"] for column in page["runs"]]
-    own = [local + folders.run_id for folders in (made[1], made[2])]
-    remote = f"https://mlflow.example.org:5000/#/runs/{made[0].run_id}"
-    assert addresses == [remote, *own, None, local + made[4].run_id]
-    assert page["commands"][0] == "python -m mlflow ui --backend-store-uri 'postgresql://user:***@db/runs'"
-    assert f"sqlite:///{tmp_path.resolve()}/mlflow.db" in page["commands"][1]
+    own = [local + made[number].run_id for number in (1, 2, 4)]
+    assert Runs(tmp_path / "page.html").links == [f"https://mlflow.example.org:5000/#/runs/{made[0].run_id}", *own]
+    page = html.unescape((tmp_path / "page.html").read_text())
+    assert "python -m mlflow ui --backend-store-uri 'postgresql://user:***@db/runs'" in page
+    assert f"sqlite:///{tmp_path.resolve()}/mlflow.db" in page
     assert not re.search("hun/?ter2", (tmp_path / "page.html").read_text())
     assert ui_commands([ScoredRun(made[0])], tmp_path) == []
+
+
+def test_a_case_may_be_called_na_or_007(run: Callable[..., RunFolders], tmp_path: Path, cases: CaseSet) -> None:
+    names = {"tiny_0": "NA", "tiny_1": "007"}
+    renamed = [replace(case, id=names[case.id], patient=names[case.id]) for case in cases.cases[:2]]
+    made = make_up(tmp_path, replace(cases, cases=tuple(renamed)), MadeUp("12e45678" * 4), list(names.values()))
+    table = read_scores(made.run / "data/cases.csv")
+    assert set(table["case"]) == set(table["patient"]) == {"NA", "007"}
+    assert set(table["run_id"]) == {"12e45678"}, "an id is no number"
+    assert ScoredRun(made).scores.keys() == {"NA", "007"}
+    known = runs(tmp_path)
+    assert set(scores_of(known, tmp_path)["case"]) == {"NA", "007"}
+    assert len(runs(tmp_path, case="007")) == len(runs(tmp_path, case="NA")) == 1
 
 
 def test_nsd_needs_one_tolerance(run: Callable[..., RunFolders], tmp_path: Path) -> None:

@@ -1,33 +1,29 @@
 "use strict";
-// The page: what is chosen, which case is open, controls and keys. All text is set as text, never as HTML.
+// What is chosen, the tiles, the tables, controls and keys. All text is set as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const { cases, runs, measures, classes } = data;
 const collator = new Intl.Collator("en", { numeric: true });
 const MOST_TILES = 12; // runs shown at first
-const MODES = { fill: "Fill", contour: "Contour", errors: "Errors", off: "Off" };
+const [GAP, CAPTION] = [8, 40]; // pixels between tiles, and above each
 
-// What is chosen. `order` is the cases of the table, as filtered and sorted.
 const chosen = {
   case: -1,
   axis: data.axis,
   slice: 0,
   mode: "fill",
-  before: "fill",
-  measure: 0,
-  column: 0,
-  across: 0,
-  up: 1,
+  before: "fill", // the mode that "off" goes back to
   sort: "mean",
   down: false,
-  order: cases.map((_, number) => number),
   shown: new Set([...runs.keys()].slice(0, MOST_TILES)),
   classes: new Set(classes.map((_, k) => k + 1)),
 };
-let volumes = null,
-  plane = null,
-  tiles = [];
+let order = []; // the cases as the table has them
+let tiles = [];
+let volumes = null;
+let plane = null;
+let now = null; // the slice that is shown, cut out of the volumes
 
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -38,94 +34,71 @@ function make(tag, properties = {}, ...children) {
   element.append(...children);
   return element;
 }
-function draw(tag, attributes, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-const badge = (run) => make("span", { className: "badge" }, String(run + 1));
-const swatch = (color) => {
+
+function swatch(color) {
   const box = make("span", { className: "swatch" });
   box.style.backgroundColor = color;
   return box;
-};
+}
+
+const within = (value, low, high) => Math.min(high, Math.max(low, value));
+const largest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
+const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
 const short = (value) => (Math.abs(value) >= 1e5 ? value.toExponential(2) : String(Number(value.toPrecision(4))));
 const times = (numbers) => numbers.map((number) => Number(number.toFixed(2))).join(" × ");
-const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
-const sorted = (values) => [...values].sort((a, b) => a - b);
-const quantile = (values, share) => sorted(values)[Math.min(values.length - 1, Math.floor(share * values.length))];
-const median = (values) => {
-  const row = sorted(values),
-    half = row.length >> 1;
-  return row.length ? (row[half] + row[row.length - 1 - half]) / 2 : null;
-};
-const largest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
+const shownRuns = () => [...runs.keys()].filter((run) => chosen.shown.has(run));
+const measure = () => measures[$("measure").value];
+const score = (number, run) => cases[number].scores[run]?.[$("measure").value][$("column").value] ?? null;
+const written = (value) => (value === null ? "–" : value.toFixed(measure().digits).replace("-", "−"));
 
 // ---------------------------------------------------------------- the open case
-async function openCase(number, where = {}) {
+async function openCase(number, axis = chosen.axis, slice = null) {
   const about = cases[number];
   chosen.case = number;
   markRow();
-  markPoint();
   let found = null;
   try {
     found = await unpack(about, JSON.parse($(`case-${number}`).textContent));
   } catch (error) {
-    if (chosen.case === number)
-      fail(
-        `The slices of ${about.id} cannot be unpacked (${error.message}). Make the page again, or open it in a newer browser.`,
-      );
+    $("failure").textContent =
+      `The slices of ${about.id} cannot be unpacked (${error.message}). Make the page again, or use a newer browser.`;
+    $("failure").hidden = false;
     return;
   }
   if (chosen.case !== number) return; // another case was opened meanwhile
   volumes = found;
   $("case-name").textContent = about.id;
-  setPlane(where.axis ?? chosen.axis, where.slice);
+  $("case-about").textContent = caseWords(about);
+  setPlane(axis, slice);
 }
 
-function setPlane(axis, slice) {
+function caseWords({ id, patient, shape, spacing, dims, step }) {
+  const parts = [`${times(shape)} voxels of ${times(spacing)} mm`];
+  if (patient !== id) parts.unshift(`patient ${patient}`);
+  if (Math.max(...step) > 1) parts.push(`${times(step)} voxels shown as one`);
+  if (times(dims) !== times(shape)) parts.push("cropped to the structures");
+  return parts.join(" · ");
+}
+
+function setPlane(axis, slice = null) {
   chosen.axis = axis;
   plane = planeOf(volumes, axis);
-  for (const button of $("planes").children) button.setAttribute("aria-pressed", Number(button.value) === axis);
+  press("planes", axis);
   $("slice").max = plane.slices - 1;
-  chosen.slice = Math.round(within(slice ?? fullest(), 0, plane.slices - 1));
-  tellCase();
-  fitTiles();
-  paint();
+  hideUntested();
+  setSlice(slice ?? fullest());
 }
 
 function setSlice(slice) {
   if (!plane) return;
-  chosen.slice = within(slice, 0, plane.slices - 1);
+  chosen.slice = Math.round(within(slice, 0, plane.slices - 1));
   paint();
 }
 
-function stepCase(by) {
-  const { order } = chosen,
-    here = order.indexOf(chosen.case);
-  const next = order[within(here < 0 ? 0 : here + by, 0, order.length - 1)];
-  if (next === undefined || next === chosen.case) return;
-  const inTable = $("table").tBodies[0].contains(document.activeElement);
-  openCase(next);
-  if (inTable) $("table").querySelector(`tr[data-case="${next}"] button`).focus({ preventScroll: true });
-}
-
-function tellCase() {
-  const { patient, id, shape, spacing, dims, step } = cases[chosen.case];
-  const place = chosen.order.indexOf(chosen.case) + 1;
-  const parts = [place ? `${place} of ${chosen.order.length}` : "not in the table now"];
-  if (patient !== id) parts.push(`patient ${patient}`);
-  parts.push(`${times(shape)} voxels of ${times(spacing)} mm`);
-  if (Math.max(...step) > 1) parts.push(`a part of it, ${times(step)} voxels shown as one`);
-  else if (dims.some((size, axis) => size < shape[axis])) parts.push(`shown: ${times(dims)} around the structures`);
-  $("case-about").textContent = parts.join(" · ");
-}
-
-// The slice with the largest structure; without any, that with most errors, or the middle one.
+// The slice with the largest structure; without any, that with most errors.
 function fullest() {
-  const rows = [[...plane.structure], [...mostWrong()]].filter((counts) => Math.max(...counts) > 0);
-  return rows.length ? largest(rows[0]) : plane.slices >> 1;
+  const filled = plane.structure.some(Boolean) ? plane.structure : mostWrong();
+  return filled.some(Boolean) ? largest(filled) : plane.slices >> 1;
 }
 
 function mostWrong() {
@@ -134,121 +107,338 @@ function mostWrong() {
   return sum;
 }
 
-let telling = 0;
-function announce(text) {
-  clearTimeout(telling);
-  telling = setTimeout(() => ($("live").textContent = text), 350);
+function stepCase(by) {
+  const next = order[within(order.indexOf(chosen.case) + by, 0, order.length - 1)];
+  if (next !== chosen.case) openCase(next);
 }
 
-function fail(text) {
-  $("failure").textContent = text;
-  $("failure").hidden = false;
+// ---------------------------------------------------------------- tiles
+function makeTiles() {
+  const tile = (kind, run, name) => {
+    const canvas = make("canvas", { role: "img" });
+    const score = make("span", { className: "score" });
+    const title = make("bdi", { className: "name", title: name }, name);
+    const none = make("p", { className: "none" }, "no prediction");
+    const caption = make("figcaption", {}, title, score);
+    const figure = make("figure", { className: "tile", "data-kind": kind }, caption, canvas, none);
+    if (run !== null) figure.dataset.run = run;
+    return { kind, run, figure, canvas, score };
+  };
+  tiles = [tile("image", null, "Image"), tile("reference", null, "Reference")];
+  for (const run of shownRuns()) tiles.push(tile("run", run, `${run + 1}  ${runs[run].label}`));
+  $("tiles").replaceChildren(...tiles.map(({ figure }) => figure));
+}
+
+// Runs that were not tested on the case, such as those of other folds, take no room.
+function hideUntested() {
+  const untested = shownRuns().filter((run) => !cases[chosen.case].scores[run]);
+  for (const { run, figure } of tiles) figure.hidden = untested.includes(run);
+  const numbers = untested.map((run) => run + 1).join(", ");
+  $("untested").textContent = numbers && `Runs not tested on this case: ${numbers}`;
+  fitTiles();
+}
+
+const boxShown = () => ($("zoom").checked ? plane.closeUp : [0, 0, plane.columns, plane.rows]);
+
+// As many tiles a row as make them largest within the window.
+function fitTiles() {
+  const visible = tiles.filter(({ figure }) => !figure.hidden).length;
+  const [left, top, right, bottom] = boxShown();
+  const [wide, high] = [(right - left) * plane.columnMm, (bottom - top) * plane.rowMm];
+  const room = $("tiles").clientWidth;
+  const tall = Math.max(260, 0.6 * innerHeight);
+  let scale = 0; // pixels a mm
+  for (let columns = 1; columns <= visible; columns++) {
+    const rows = Math.ceil(visible / columns);
+    const across = ((room - GAP * (columns - 1)) / columns - 1) / wide;
+    scale = Math.max(scale, Math.min(across, Math.max(tall / rows - CAPTION, 90) / high));
+  }
+  scale = Math.min((scale * $("size").value) / 100, room / wide);
+  const cell = Math.min(Math.max(scale * wide, 110), room);
+  $("tiles").style.gridTemplateColumns = `repeat(auto-fill, ${cell}px)`;
+  const ratio = devicePixelRatio || 1;
+  for (const { kind, canvas } of tiles) {
+    let [w, h] = [scale * wide, scale * high];
+    if (kind === "image") {
+      // the whole slice, as far as it fits
+      const [wholeWide, wholeHigh] = [plane.columns * plane.columnMm, plane.rows * plane.rowMm];
+      const whole = Math.min(w / wholeWide, h / wholeHigh);
+      [w, h] = [whole * wholeWide, whole * wholeHigh];
+    }
+    [canvas.width, canvas.height] = [Math.max(1, Math.round(w * ratio)), Math.max(1, Math.round(h * ratio))];
+    canvas.style.width = `${canvas.width / ratio}px`;
+  }
+}
+
+function windowShown() {
+  const [low, high] = volumes.about.window;
+  const middle = low + ((high - low) * $("level").value) / 100;
+  const half = ((high - low) * $("width").value) / 200;
+  return [middle - half, middle + half];
+}
+
+let waiting = 0;
+function paint() {
+  cancelAnimationFrame(waiting);
+  if (plane) waiting = requestAnimationFrame(paintNow);
+}
+
+function paintNow() {
+  const image = cut(volumes.image, plane, chosen.slice);
+  now = {
+    image,
+    grey: greyPicture(image, plane, volumes.about.kept, windowShown()),
+    label: cut(volumes.label, plane, chosen.slice),
+    preds: volumes.preds.map((pred, run) => (pred && chosen.shown.has(run) ? cut(pred, plane, chosen.slice) : null)),
+  };
+  for (const tile of tiles) {
+    paintTile(tile);
+    captionTile(tile);
+  }
+  showSlice();
+}
+
+function paintTile({ kind, run, canvas, figure }) {
+  const pred = run === null ? now.label : now.preds[run];
+  figure.classList.toggle("absent", !pred);
+  if (!pred) return;
+  const ratio = devicePixelRatio || 1;
+  const pen = canvas.getContext("2d");
+  const grid = gridOn(canvas, kind === "image" ? [0, 0, plane.columns, plane.rows] : boxShown());
+  const [left, top, right, bottom] = grid.box;
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(now.grey, left, top, right - left, bottom - top, 0, 0, canvas.width, canvas.height);
+  if (kind === "image") return paintFrame(pen, canvas, grid, ratio);
+  if (chosen.mode === "off") return;
+  if (chosen.mode === "errors" && kind === "run") paintErrors(pen, pred, grid, ratio);
+  else paintClasses(pen, pred, grid, 1.4 * ratio);
+  if (kind !== "run" || !$("outline").checked) return;
+  for (const k of chosen.classes) paintOutline(pen, shapeOf((i) => now.label[i] === k, plane, grid), ratio);
+}
+
+// On the whole slice: directions, a scale bar, and what the other tiles show of it.
+function paintFrame(pen, canvas, { x, y }, ratio) {
+  annotate(pen, canvas, plane, ratio);
+  const [left, top, right, bottom] = boxShown();
+  pen.strokeStyle = "#fff";
+  pen.lineWidth = ratio;
+  if (right - left < plane.columns || bottom - top < plane.rows)
+    pen.strokeRect(x(left) + 0.5, y(top) + 0.5, x(right) - x(left) - 1, y(bottom) - y(top) - 1);
+}
+
+function paintClasses(pen, mask, grid, width) {
+  const opacity = chosen.mode === "contour" ? 0 : $("opacity").value / 100;
+  for (const k of chosen.classes)
+    paintShape(pen, shapeOf((i) => mask[i] === k, plane, grid), classes[k - 1].color, opacity, width);
+}
+
+function paintErrors(pen, pred, grid, ratio) {
+  const [a, b] = [now.label, pred].map((mask) => mask.map((k) => (chosen.classes.has(k) ? k : 0)));
+  const tests = [
+    (i) => a[i] && a[i] === b[i],
+    (i) => !a[i] && b[i],
+    (i) => a[i] && !b[i],
+    (i) => a[i] && b[i] && a[i] !== b[i],
+  ];
+  const opacity = Math.min(1, $("opacity").value / 50);
+  data.errors.forEach(({ color }, kind) => {
+    const shape = shapeOf(tests[kind], plane, grid);
+    paintShape(pen, shape, color, kind ? opacity : 0.3 * opacity, kind ? ratio : 0);
+  });
+}
+
+function captionTile({ kind, run, canvas, score: place }) {
+  const where = `${cases[chosen.case].id}, ${AXES[plane.axis]} slice ${plane.number(chosen.slice)}`;
+  if (kind !== "run") {
+    place.textContent = kind === "image" && data.channels > 1 ? data.channel : "";
+    canvas.setAttribute("aria-label", `${kind === "image" ? "Image" : "Reference"}, ${where}`);
+    return;
+  }
+  const column = Number($("column").value);
+  const wanted = column ? [column] : classes.map((_, k) => k + 1);
+  const part = now.preds[run] && sliceDice(now.label, now.preds[run], wanted);
+  const [whole, slice] = [written(score(chosen.case, run)), part === null ? "–" : part.toFixed(2)];
+  place.replaceChildren(make("b", {}, whole), ` slice ${slice}`);
+  const said = now.preds[run] ? `${measure().name} ${whole} in the case, Dice ${slice} in this slice` : "no prediction";
+  canvas.setAttribute("aria-label", `Run ${run + 1}, ${runs[run].label}, ${where}: ${said}`);
+}
+
+function showSlice() {
+  const { id } = cases[chosen.case];
+  const number = plane.number(chosen.slice);
+  const [low, high] = windowShown();
+  const words = `${AXES[plane.axis]} slice ${number} of 0 to ${plane.last}`;
+  $("slice").value = chosen.slice;
+  $("slice").setAttribute("aria-valuetext", words);
+  $("slice-number").textContent = `${number} of 0–${plane.last}`;
+  $("level").nextElementSibling.textContent = short((low + high) / 2);
+  $("width").nextElementSibling.textContent = short(high - low);
+  const address = `#case=${encodeURIComponent(id)}&plane=${AXES[plane.axis]}&slice=${chosen.slice}`;
+  if (location.hash !== address) history.replaceState(null, "", address);
+}
+
+// What is under the pointer: place, image value, and what reference and runs say it is.
+function showVoxel({ target, offsetX, offsetY }) {
+  const tile = tiles.find(({ canvas }) => canvas === target);
+  if (!tile || !now) return;
+  const [left, top, right, bottom] = tile.kind === "image" ? [0, 0, plane.columns, plane.rows] : boxShown();
+  const column = Math.floor(left + (offsetX / target.clientWidth) * (right - left));
+  const row = Math.floor(top + (offsetY / target.clientHeight) * (bottom - top));
+  if (column < 0 || row < 0 || column >= plane.columns || row >= plane.rows) return;
+  const { about } = volumes;
+  const voxel = { [plane.axis]: chosen.slice, [plane.c]: plane.columns - 1 - column, [plane.r]: plane.rows - 1 - row };
+  const place = about.offset.map((from, axis) => from + voxel[axis] * about.step[axis] + (about.step[axis] >> 1));
+  const i = row * plane.columns + column;
+  const [low, high] = about.kept;
+  const value = short(low + ((high - low) * now.image[i]) / 255);
+  const named = (mask) => (mask[i] ? classes[mask[i] - 1].name : "background");
+  const said = now.preds.flatMap((pred, run) => (pred ? [`run ${run + 1}: ${named(pred)}`] : []));
+  const words = [`Voxel ${place.join(", ")}`, `image ${value}`, `reference: ${named(now.label)}`, ...said];
+  $("pointer").textContent = words.join(" · ");
+}
+
+// ---------------------------------------------------------------- tables
+function tableColumns() {
+  const shown = shownRuns();
+  const known = (number) => shown.map((run) => score(number, run)).filter((value) => value !== null);
+  const columns = [{ key: "case", head: "Case", title: "Case", value: (number) => cases[number].id }];
+  for (const run of shown) {
+    const name = `${run + 1} ${runs[run].label}`;
+    const head = shown.length > 4 ? String(run + 1) : name;
+    columns.push({ key: String(run), head, title: `Run ${name}`, value: (number) => score(number, run) });
+  }
+  const more = (key, head, title, least, value) =>
+    columns.push({ key, head, title, value: (number) => (known(number).length < least ? null : value(known(number))) });
+  if (shown.length > 1) more("mean", "Mean", "Mean of the runs shown", 1, mean);
+  if (shown.length === 2) more("difference", `${shown[1] + 1} − ${shown[0] + 1}`, "Difference", 2, ([a, b]) => b - a);
+  if (shown.length > 2)
+    more("range", "Range", "Largest minus smallest", 2, (values) => Math.max(...values) - Math.min(...values));
+  return columns;
+}
+
+// At first the worst comes first.
+const falling = (key) => key === "range" || (key !== "case" && measure().better < 0);
+
+function sortCases({ key, value }) {
+  const turn = chosen.down ? -1 : 1;
+  const byName = (a, b) => collator.compare(cases[a].id, cases[b].id);
+  order = [...cases.keys()].sort((a, b) => {
+    if (key === "case") return turn * byName(a, b);
+    const [x, y] = [value(a), value(b)];
+    return (x === null) - (y === null) || turn * (x - y) || byName(a, b); // what is missing comes last either way
+  });
+}
+
+function drawTable() {
+  const columns = tableColumns();
+  let by = columns.find(({ key }) => key === chosen.sort);
+  if (!by) {
+    by = columns[1] || columns[0];
+    [chosen.sort, chosen.down] = [by.key, falling(by.key)];
+  }
+  sortCases(by);
+  const heads = columns.map(({ key, head, title }) => {
+    const button = make("button", { type: "button", title, "aria-label": title }, head);
+    const cell = make("th", { scope: "col", "data-key": key }, button);
+    if (key === chosen.sort) cell.setAttribute("aria-sort", chosen.down ? "descending" : "ascending");
+    return cell;
+  });
+  const rows = order.map((number) => {
+    const name = make("button", { type: "button" }, make("bdi", {}, cases[number].id));
+    const cells = columns.slice(1).map(({ value }) => make("td", {}, written(value(number))));
+    return make("tr", { "data-case": number }, make("th", { scope: "row" }, name), ...cells);
+  });
+  $("table").tHead.replaceChildren(make("tr", {}, ...heads));
+  $("table").tBodies[0].replaceChildren(...rows);
+  markRow();
+}
+
+function sortBy(key) {
+  chosen.down = key === chosen.sort ? !chosen.down : falling(key);
+  chosen.sort = key;
+  drawTable();
+  $("table").querySelector(`th[data-key="${key}"] button`).focus();
+}
+
+function markRow() {
+  for (const row of $("table").tBodies[0].rows) {
+    const here = Number(row.dataset.case) === chosen.case;
+    row.setAttribute("aria-current", here);
+    if (!here) continue;
+    const around = row.closest(".scroll");
+    const below = row.offsetTop + row.offsetHeight - around.clientHeight;
+    around.scrollTop = within(around.scrollTop, below, row.offsetTop - $("table").tHead.offsetHeight);
+  }
 }
 
 // ---------------------------------------------------------------- controls
+function press(group, value) {
+  for (const button of $(group).children) button.setAttribute("aria-pressed", button.value === String(value));
+}
+
 function setMode(mode) {
-  if (mode === "off" && chosen.mode === "off") mode = chosen.before;
   if (mode !== "off") chosen.before = mode;
   chosen.mode = mode;
-  for (const button of $("modes").children) button.setAttribute("aria-pressed", button.value === mode);
-  const keys =
-    mode === "errors"
-      ? data.errors.map(({ name, color }) => [errorSwatch(name, color), name])
-      : [...chosen.classes].map((k) => [swatch(classes[k - 1].color), classes[k - 1].name]);
-  const parts = keys.map(([box, name]) => make("span", { className: "key" }, box, make("bdi", {}, name)));
-  if (mode !== "off" && $("outline").checked) parts.push(make("span", { className: "key" }, "white line: reference"));
-  $("legend").replaceChildren(...(mode === "off" ? ["No overlay"] : parts));
+  press("modes", mode);
+  $("legend").hidden = mode !== "errors";
   paint();
 }
 
-function errorSwatch(name, color) {
-  const box = make("canvas", { width: 22, height: 22, className: "swatch" }),
-    pen = box.getContext("2d");
-  pen.fillStyle = "#444";
-  pen.fillRect(0, 0, 22, 22);
-  pen.fillStyle = hatched(pen, color, name, 2);
-  pen.fillRect(0, 0, 22, 22);
-  return box;
+function makeControls() {
+  const addBox = (id, value, checked, name, ...before) => {
+    const box = make("input", { type: "checkbox", value, checked });
+    $(id).append(make("label", { title: name }, box, ...before, make("bdi", {}, name)));
+  };
+  classes.forEach(({ name, color }, place) => addBox("classes", place + 1, true, name, swatch(color)));
+  runs.forEach(({ label }, run) => addBox("shown", run, chosen.shown.has(run), `${run + 1} ${label}`));
+  for (const { name, color } of data.errors) $("legend").append(make("span", {}, swatch(color), name));
+  const options = (names) => names.map((name, value) => make("option", { value }, name));
+  $("measure").append(...options(measures.map(({ name, unit }) => (unit ? `${name} (${unit})` : name))));
+  $("column").append(...options([data.mean, ...classes.map(({ name }) => name)]));
 }
 
-function makeControls() {
-  const choice = (value, text) => make("button", { type: "button", value, "aria-pressed": "false" }, text);
-  for (const axis of [2, 1, 0]) $("planes").append(choice(axis, AXES[axis][0].toUpperCase() + AXES[axis].slice(1)));
-  for (const [mode, text] of Object.entries(MODES)) $("modes").append(choice(mode, text));
-  classes.forEach(({ name, color }, place) => {
-    const box = make("input", { type: "checkbox", checked: true });
-    box.addEventListener("change", () => {
-      chosen.classes[box.checked ? "add" : "delete"](place + 1);
-      setMode(chosen.mode === "off" ? chosen.before : chosen.mode);
-    });
-    $("classes").append(make("label", { className: "check", title: name }, box, swatch(color), make("bdi", {}, name)));
-  });
-  const option = (text, value) => make("option", { value }, text);
-  $("measure").append(...measures.map(({ name, unit }, place) => option(unit ? `${name} (${unit})` : name, place)));
-  $("column").append(...[data.mean, ...classes.map(({ name }) => name)].map(option));
-  for (const id of ["across", "up"]) $(id).append(...runs.map(({ label }, run) => option(`${run + 1}  ${label}`, run)));
-  const shared = runs.map((_, run) => cases.filter(({ scores }) => run && scores[0] && scores[run]).length);
-  chosen.up = shared.some(Boolean) ? largest(shared) : Math.min(1, runs.length - 1); // the first with most cases of run 1
-  $("up").value = chosen.up;
-  $("scatter").hidden = runs.length < 2;
-  document.querySelector('nav a[href="#scatter"]').hidden = runs.length < 2;
+function resetContrast() {
+  [$("level").value, $("width").value] = [50, 100];
+  paint();
+}
+
+function refit() {
+  if (plane) fitTiles();
+  paint();
 }
 
 function listen() {
-  const on = (id, kind, act) => $(id).addEventListener(kind, act);
-  on("planes", "click", ({ target }) => target.value && plane && setPlane(Number(target.value)));
-  on("modes", "click", ({ target }) => target.value && setMode(target.value));
-  on("previous", "click", () => stepCase(-1));
-  on("next", "click", () => stepCase(1));
-  on("slice", "input", () => setSlice(Number($("slice").value)));
-  on("largest", "click", () => plane && setSlice(fullest()));
-  on("worst", "click", () => plane && setSlice(largest([...mostWrong()])));
-  for (const id of ["opacity", "level", "width"]) on(id, "input", paint);
-  on("outline", "change", () => setMode(chosen.mode));
-  on("reset", "click", resetContrast);
-  for (const [id, kind] of [
-    ["zoom", "change"],
-    ["size", "input"],
-  ])
-    on(id, kind, () => {
-      fitTiles();
+  const on = (kind, ids, act) => ids.split(" ").forEach((id) => $(id).addEventListener(kind, act));
+  on("click", "planes", ({ target }) => target.value && plane && setPlane(Number(target.value)));
+  on("click", "modes", ({ target }) => target.value && setMode(target.value));
+  on("click", "previous", () => stepCase(-1));
+  on("click", "next", () => stepCase(1));
+  on("click", "largest", () => plane && setSlice(fullest()));
+  on("click", "worst", () => plane && setSlice(largest(mostWrong())));
+  on("click", "reset", resetContrast);
+  on("input", "slice", () => setSlice(Number($("slice").value)));
+  on("input", "opacity level width outline", paint);
+  on("input", "zoom size", refit);
+  on("change", "measure column", () => {
+    drawTable();
+    paint();
+  });
+  for (const id of ["classes", "shown"])
+    on("change", id, ({ target }) => {
+      chosen[id][target.checked ? "add" : "delete"](Number(target.value));
+      if (id === "shown") drawShown();
       paint();
     });
-  for (const id of ["measure", "column"])
-    on(id, "change", () => {
-      chosen[id] = Number($(id).value);
-      drawNumbers();
-    });
-  for (const id of ["across", "up"])
-    on(id, "change", () => {
-      chosen[id] = Number($(id).value);
-      drawTable();
-      drawScatter();
-    });
-  on("swap", "click", () => {
-    [chosen.across, chosen.up] = [chosen.up, chosen.across];
-    [$("across").value, $("up").value] = [chosen.across, chosen.up];
-    drawTable();
-    drawScatter();
+  on("click", "table", ({ target }) => {
+    const [head, row] = [target.closest("thead th"), target.closest("tbody tr")];
+    if (head) sortBy(head.dataset.key);
+    if (row) openCase(Number(row.dataset.case));
   });
-  for (const [id, kind] of [
-    ["filter", "input"],
-    ["shared", "change"],
-  ])
-    on(id, kind, () => {
-      drawTable();
-      if (plane) tellCase();
-    });
-  on("plot", "keydown", onPointKey);
-  on("help-open", "click", () => $("help").showModal());
-  on("help-close", "click", () => $("help").close());
   document.addEventListener("keydown", onKey);
   // After a drag with the mouse the arrows are for slices and cases again.
   document.addEventListener("pointerup", ({ target }) => target.type === "range" && target.blur());
-  addEventListener("resize", () => {
-    fitTiles();
-    paint();
-  });
+  addEventListener("resize", refit);
+  addEventListener("hashchange", openAsked);
   listenToTiles();
 }
 
@@ -261,158 +451,69 @@ function listenToTiles() {
     event.target.setPointerCapture(event.pointerId);
   });
   place.addEventListener("pointermove", (event) => {
-    if (!plane) return;
-    if (!from) return tellPointer(event);
+    if (!from) return showVoxel(event);
     $("width").value = from.width + (event.clientX - from.x) / 2;
     $("level").value = from.level + (event.clientY - from.y) / 2;
     paint();
   });
   for (const kind of ["pointerup", "pointercancel"]) place.addEventListener(kind, () => (from = null));
-  place.addEventListener("pointerleave", () => ($("pointer").textContent = ""));
-  place.addEventListener(
-    "wheel",
-    (event) => {
-      if (document.activeElement !== place || event.ctrlKey) return;
-      event.preventDefault();
-      setSlice(chosen.slice + Math.sign(event.deltaY));
-    },
-    { passive: false },
-  );
+  const wheel = (event) => {
+    if (document.activeElement !== place || event.ctrlKey) return;
+    event.preventDefault();
+    setSlice(chosen.slice + Math.sign(event.deltaY));
+  };
+  place.addEventListener("wheel", wheel, { passive: false });
 }
 
-// What lies under the pointer: place, image value, and what reference and runs say it is.
-function tellPointer({ target, offsetX, offsetY }) {
-  const tile = tiles.find(({ canvas }) => canvas === target);
-  if (!tile || !chosen.now) return;
-  const [left, top, right, bottom] = tile.kind === "image" ? [0, 0, plane.columns, plane.rows] : boxShown();
-  const column = Math.floor(left + (offsetX / target.clientWidth) * (right - left)),
-    row = Math.floor(top + (offsetY / target.clientHeight) * (bottom - top));
-  const i = row * plane.columns + column,
-    { about } = volumes,
-    index = [0, 0, 0];
-  if (column < 0 || row < 0 || column >= plane.columns || row >= plane.rows) return;
-  [index[plane.axis], index[plane.c], index[plane.r]] = [
-    chosen.slice,
-    plane.columns - 1 - column,
-    plane.rows - 1 - row,
-  ];
-  const [low, high] = about.kept,
-    value = low + ((high - low) * chosen.now.image[i]) / 255;
-  const named = (k) => (k ? classes[k - 1].name : "background"),
-    said = new Map();
-  chosen.now.preds.forEach((pred, run) => pred && said.set(pred[i], [...(said.get(pred[i]) || []), run + 1]));
-  const words = [...said].map(
-    ([k, who]) => `${named(k)} in ${who.length > 1 && said.size === 1 ? "all runs" : `run ${who.join(", ")}`}`,
-  );
-  const place = index
-    .map((at, axis) => about.offset[axis] + at * about.step[axis] + (about.step[axis] >> 1))
-    .join(", ");
-  $("pointer").textContent =
-    `Voxel ${place} · image ${short(value)} · reference: ${named(chosen.now.label[i])} · ${words.join(" · ")}`;
-}
-
-function resetContrast() {
-  [$("level").value, $("width").value] = [50, 100];
-  paint();
-}
+const ARROWS = {
+  ArrowLeft: (shift) => setSlice(chosen.slice - (shift ? 5 : 1)),
+  ArrowRight: (shift) => setSlice(chosen.slice + (shift ? 5 : 1)),
+  ArrowUp: () => stepCase(-1),
+  ArrowDown: () => stepCase(1),
+};
+const LETTERS = {
+  p: () => setPlane((plane.axis + 2) % 3),
+  b: () => $("largest").click(),
+  e: () => $("worst").click(),
+  r: resetContrast,
+  l: () => $("outline").click(),
+  z: () => $("zoom").click(),
+  f: () => setMode("fill"),
+  c: () => setMode("contour"),
+  x: () => setMode("errors"),
+  o: () => setMode(chosen.mode === "off" ? chosen.before : "off"),
+  "?": () => ($("help").open = !$("help").open),
+};
 
 function onKey(event) {
-  const { key, target } = event;
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || $("help").open || !plane) return;
-  if (target.matches?.('input:not([type="checkbox"]), select, textarea')) return;
-  const arrows = {
-    ArrowLeft: () => setSlice(chosen.slice - (event.shiftKey ? 5 : 1)),
-    ArrowRight: () => setSlice(chosen.slice + (event.shiftKey ? 5 : 1)),
-  };
-  if (!event.shiftKey) Object.assign(arrows, { ArrowUp: () => stepCase(-1), ArrowDown: () => stepCase(1) });
-  const toggle = (id) => () => $(id).click();
-  const letters = {
-    p: () => setPlane((plane.axis + 2) % 3),
-    b: toggle("largest"),
-    e: toggle("worst"),
-    r: resetContrast,
-    l: toggle("outline"),
-    z: toggle("zoom"),
-    f: () => setMode("fill"),
-    c: () => setMode("contour"),
-    x: () => setMode("errors"),
-    o: () => setMode("off"),
-    "?": () => $("help").showModal(),
-  };
-  const act = arrows[key] && !target.matches?.(".scroll") ? arrows[key] : $("letters").checked ? letters[key] : null;
+  if (event.ctrlKey || event.metaKey || event.altKey || !plane) return;
+  if (event.target.matches?.('input:not([type="checkbox"]), select, .scroll')) return;
+  const act = ARROWS[event.key] || ($("letters").checked && LETTERS[event.key]);
   if (!act) return;
   event.preventDefault();
-  act();
+  act(event.shiftKey);
 }
 
 // ---------------------------------------------------------------- start
-function drawNumbers() {
-  drawTable();
-  drawScatter();
-  drawRuns();
-  if (plane) {
-    tellCase();
-    paint();
-  }
-}
-
-function drawTexts() {
-  const many = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
-  const cropped = cases.filter(({ dims, shape }) => dims.some((size, axis) => size < shape[axis])).length;
-  const coarser = cases.filter(({ step }) => Math.max(...step) > 1).length;
-  $("title").textContent = data.title;
-  const records = runs.flatMap((run) => run.records).length;
-  const pooled =
-    records > runs.length ? ` in ${many(runs.length, "column")}: the folds of an arm and seed together` : "";
-  $("subtitle").textContent =
-    `${many(records, "run")}${pooled} · ${many(cases.length, "case")} · ${data.dataset}${data.channels > 1 ? `, channel ${data.channel}` : ""} · made ${data.made}`;
-  const size =
-    cropped - coarser
-      ? `${cropped - coarser} of ${many(cases.length, "case")} are cropped to the box around reference and predictions, ${data.marginMm} mm wider on each side. `
-      : "";
-  const rough = coarser
-    ? `${coarser} are cropped so and made coarser: several voxels shown as one, the image by their mean, masks by the voxel in the middle; scores are of the full volumes, those of slices are not. `
-    : "";
-  $("footer").textContent =
-    `${size}${rough || ""}${size || rough ? "This keeps the page under its size. " : "All volumes are whole. "}Not a medical device.`;
-  const notes = [
-    "Radiological view: the patient’s right is on the left of the picture, anterior or superior at the top; a sagittal slice has anterior on the left. Pixels keep their proportions in mm.",
-    "The image is interpolated, masks are not: each step is one voxel. Slices and voxels are counted from 0 in the order right, anterior, superior.",
-    "The first tile shows the whole slice, with a frame around what the others show in close-up.",
-    "The large number on a tile is the case’s score from the run’s own table; “slice” is the Dice of the slice shown.",
-    "Above the slider: wide grey bars, the area of the reference in each slice; narrow orange bars, the voxels that the shown runs have wrong. Each is drawn relative to its own largest.",
-    "In the table a tinted number is worse than the median of all numbers shown; the stronger the tint, the worse.",
-    "The image is kept in 256 grey values; contrast beyond them is lost. Contrast is set anew for each case, relative to its own range.",
-    "A mean over other cases is another mean: compare runs on the cases that both have.",
-  ];
-  $("reading").replaceChildren(...notes.map((text) => make("li", {}, text)));
-}
-
-function start() {
-  document.body.className = runs.length > 4 ? "many" : "few";
-  drawTexts();
-  makeControls();
-  drawRecord();
-  listen();
-  if (typeof DecompressionStream === "undefined" || typeof OffscreenCanvas === "undefined")
-    fail("This browser is too old to unpack the slices; the tables below are complete.");
-  drawNumbers();
+function drawShown() {
   makeTiles();
-  setMode("fill");
-  addEventListener("hashchange", openAsked);
-  openAsked();
+  drawTable();
+  if (plane) hideUntested();
 }
 
-// The case, plane and slice that the address asks for, so that a colleague can be sent to one; else the first of the table.
+// The case, plane and slice that the address asks for, as in a link to a colleague; otherwise the first case.
 function openAsked() {
-  const asked = new URLSearchParams(location.hash.slice(1)),
-    axis = AXES.indexOf(asked.get("plane"));
+  const asked = new URLSearchParams(location.hash.slice(1));
   const number = cases.findIndex(({ id }) => id === asked.get("case"));
-  if (number >= 0)
-    openCase(number, {
-      axis: axis < 0 ? undefined : axis,
-      slice: asked.has("slice") ? Number(asked.get("slice")) || 0 : undefined,
-    });
-  else if (chosen.case < 0) openCase(chosen.order[0]);
+  const axis = AXES.indexOf(asked.get("plane"));
+  const slice = asked.has("slice") ? Number(asked.get("slice")) || 0 : null;
+  if (number >= 0) openCase(number, axis < 0 ? chosen.axis : axis, slice);
+  else if (chosen.case < 0) openCase(order[0]);
 }
-start();
+
+makeControls();
+listen();
+chosen.down = falling(chosen.sort);
+drawShown();
+setMode("fill");
+openAsked();

@@ -1,89 +1,46 @@
-"""One HTML file that shows the same case and slice from several runs beside the reference, with tables and a scatter.
+"""The compare page: the same case and slice from several runs beside the reference, and their scores by case.
 
-The file needs nothing else: no server, no network, no other file. What a data set or a run is named can do no harm to
-it: all data are JSON without the character ``<``, the page writes them as text only, and a Content-Security-Policy lets
-nothing run or load but the style and the scripts of this package, by their hashes.
+One HTML file that needs nothing else: no server, no network, no other file. What a data set or a run is named can do no
+harm to it: all data are JSON without the character ``<``, the page writes them as text only, and its
+Content-Security-Policy lets nothing run or load but the style and the scripts of this package, by their hashes.
 
-The volumes of a case stand in a script element of their own, which the page unpacks when the case is opened; so the
-size of the file hardly delays its first picture.
+The volumes of a case are in a script element of their own, which the page unpacks when the case is opened; so the size
+of the file hardly delays its first picture.
 """
 
-import base64
-import hashlib
-import html
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.resources import files
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
+from seg.config.options import build
 from seg.data.cases import Case, CaseSet
 from seg.errors import ConfigError, DataError, few, together
-from seg.metrics import MEAN_OF_CLASSES, dice
+from seg.metrics import MEAN_OF_CLASSES, METRICS, dice
+from seg.pages.html import escaped, page, resource, table_html
 from seg.pages.picture import ERROR_COLORS, Color, class_colors
-from seg.pages.volumes import MARGIN_MM, Volumes, pack, read_volumes
+from seg.pages.volumes import Volumes, pack, read_volumes
+from seg.records.folder import RunFolders, claimed
+from seg.records.scored import ScoredRun, differences, facts_of, grouped, labels, ui_commands
+from seg.study.sentences import spelled
+from seg.study.typeset import Cell, Table
 
-SCRIPTS = ("compare_slices.js", "compare_tiles.js", "compare_tables.js", "compare.js")
+SCRIPTS = ("compare_slices.js", "compare.js")
+MEASURES = ("dice", "nsd", "hd95_mm")
 ROUNDING = 1e-3  # of a dice in a table that was written with few digits
 FIXED = 700  # characters of a case beside its volumes and its scores, more or less
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column of ``cases.csv``: ``better`` is 1 where more is better, -1 where less is."""
-
-    key: str
-    name: str
-    unit: str
-    better: int
-    digits: int
-
-
-@dataclass(frozen=True)
-class Record:
-    """A run's full id and, where it is recorded in MLflow, the address of its page there."""
-
-    run_id: str
-    address: str | None
-
-
-@dataclass(frozen=True)
-class Column:
-    """One run on the page; or, pooled, the runs that differ in their fold only.
-
-    ``label`` tells it from the others in few words, ``facts`` are shown as they are, ``preds`` is the mask by case id,
-    whether or not it exists, ``scores`` the measures by case id and class name.
-    """
-
-    label: str
-    facts: Mapping[str, str]
-    records: Sequence[Record]
-    preds: Mapping[str, Path]
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
-
-
-@dataclass(frozen=True)
-class View:
-    """How the page looks at first, and how large it may be.
-
-    ``axis`` 0 sagittal, 1 coronal, 2 axial; ``channel`` of the image; ``window`` image values shown black and white,
-    None: of each case its own; ``max_bytes`` of the file; ``commands`` that serve the MLflow records without a server.
-    """
-
-    axis: int = 2
-    channel: int = 0
-    window: tuple[float, float] | None = None
-    max_bytes: int = 30_000_000
-    commands: Sequence[str] = ()
-    made: str = ""
+NOTE = "Scores are of the full volumes, mean over cases. A mean over other cases is another mean. Not a medical device."
 
 
 @dataclass
 class Page:
-    """The page and what is worth telling of it: how each case was packed, and which masks were not found.
+    """The page and what is worth knowing of it: how each case was packed, and which masks were not found.
 
     ``shared`` counts the cases that two columns or more have a mask of.
     """
@@ -94,165 +51,255 @@ class Page:
     text: str = ""
     how: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+
+    @property
+    def shown(self) -> str:
+        """How many runs, in how many columns where these are fewer."""
+        columns = f" in {counted(self.columns, 'column')}" if self.columns < self.runs else ""
+        return counted(self.runs, "run") + columns
+
+    @property
+    def packed(self) -> list[str]:
+        """What was left out to keep the page under its size, in words."""
+        many = Counter(self.how.values())
+        return [
+            f"{counted(many[how], 'case')} {words} to keep the page under its size"
+            for how, words in (("cropped", "cropped around the structures"), ("coarser", "cropped and made coarser"))
+            if many[how]
+        ]
 
 
-def compare_page(
-    title: str, caseset: CaseSet, columns: Sequence[Column], measures: Sequence[Measure], view: View
+@dataclass(frozen=True)
+class Column:
+    """One run on the page; or, pooled, the runs that differ only in their fold."""
+
+    label: str  # tells it from the others in few words
+    runs: Sequence[ScoredRun]
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, dict[str, float]]]:
+        """By case, class and metric."""
+        return {case: scores for run in self.runs for case, scores in run.scores.items()}
+
+    def pred(self, case: str) -> Path | None:
+        """The mask of a case, whether or not it exists; None where no run was tested on it."""
+        tested = [run.folders.predictions for run in self.runs if case in run.scores]
+        return tested[-1] / f"{case}.nii.gz" if tested else None
+
+    def values(self, case: str, metric: str, classes: Sequence[str]) -> list[float | None]:
+        """The mean of the classes, then each class; None for what is no number."""
+        values = [self.scores[case].get(name, {}).get(metric, math.nan) for name in classes]
+        means = [sum(values) / max(1, len(values)), *values]
+        return [round(value, 5) if math.isfinite(value) else None for value in means]
+
+
+def compare(
+    folders: Sequence[RunFolders],
+    outputs: Path,
+    *,
+    name: str = "",
+    pooled: bool = False,
+    root: str | None = None,
+    channel: int = 0,
+    window: tuple[float, float] | None = None,
+    max_mb: float = 30,
 ) -> Page:
-    """Makes the page of all cases that any of the columns has scores of.
+    """The page of these runs; ``atomic_write(path, page.text)`` writes it.
 
     Args:
-        title: of the page.
-        caseset: image, reference and meaning of the classes.
-        columns: one at least.
-        measures: those that the scores have; dice among them.
-        view: how it looks at first.
+        folders: of the runs, in the order of the page.
+        outputs: holds them.
+        name: begins the title; "": how many runs there are.
+        pooled: runs that differ only in their fold, and share no test case, in one column.
+        root: of the data set; None: where the runs found it.
+        channel: of the image.
+        window: image values shown black and white at first; None: of each case its own.
+        max_mb: of the page.
 
     Raises:
-        DataError: a case is not in the data set, a file cannot be read or lies on another grid, or a mask does not
-            have the dice that the run's table says.
-        ConfigError: no such channel, or the page would be too large.
+        ConfigError: the page cannot be made so.
+        DataError: something of the runs is missing or was changed, or they are of different data sets.
     """
-    page = Page(sum(len(column.records) for column in columns), len(columns))
-    ids = sorted({case for column in columns for case in column.scores})
-    by_id = {case.id: case for case in caseset.cases if case.label}
-    if unknown := set(ids) - by_id.keys():
-        raise DataError(f"The runs were tested on cases that {caseset.name} does not have now: {few(unknown)}.")
-    scores = {case: _scores(case, caseset.names[1:], columns, measures) for case in ids}
-    template = _template(title)
-    spent = sum(map(len, template.values())) + sum(len(_json(entry)) + FIXED for entry in scores.values())
-    budget = (view.max_bytes - spent) // max(1, len(ids))
-    cases, payloads = [], []
-    for case in ids:
-        about, payload = _packed(by_id[case], caseset, columns, view, budget, page)
-        cases.append({"id": case, "patient": by_id[case].patient, "scores": scores[case]} | about)
-        payloads.append(payload)
-    together(DataError, page.faults)
-    head = _head(title, caseset, columns, measures, view) | {"cases": cases}
-    page.text = _filled(template, head, payloads)
-    return page
+    runs = [ScoredRun(one) for one in folders]
+    together(DataError, [run.fault for run in runs if run.fault])
+    together(DataError, differences(runs))
+    caseset = case_set(runs, root)
+    groups = grouped(runs) if pooled else [[run] for run in runs]
+    columns = [Column(*one) for one in zip(labels(groups), groups, strict=True)]
+    title = f"{name or (counted(len(runs), 'run') if len(runs) > 1 else runs[0].name)} on {caseset.name}"
+    made = Page(len(runs), len(columns))
+    measures = _measures(runs)
+    about = _about(caseset, columns, measures, channel) | {"title": title, "axis": _slice_axis(runs[0])}
+    about["cases"] = [_scores(case, columns, measures, caseset.names[1:]) for case in caseset.cases]
+    scripts, style = [resource(script) for script in SCRIPTS], resource("compare.css")
+    frame = resource("compare.html") + _runs_html(columns, measures, ui_commands(runs, outputs))
+    spent = sum(map(len, [*scripts, style, frame, _json(about)])) + FIXED * (1 + len(caseset.cases))
+    payloads = _volumes(made, about, caseset, columns, channel=channel, window=window, max_mb=max_mb, spent=spent)
+    lead = " · ".join([made.shown, counted(len(made.how), "case"), *made.packed, time.strftime("made %Y-%m-%d %H:%M")])
+    made.text = page(title, lead, frame + _data_html(about, payloads), style=style, scripts=scripts)
+    return made
 
 
-def _packed(
-    case: Case, caseset: CaseSet, columns: Sequence[Column], view: View, budget: int, page: Page
-) -> tuple[dict[str, Any], str]:
-    """What the page must know of the case's volumes, and the volumes; notes in ``page`` what is worth telling."""
-    volumes = read_volumes(case, caseset.values, [column.preds.get(case.id) for column in columns], view.channel)
-    page.faults += _false_scores(case, volumes, caseset, columns)
-    packed = pack(volumes, budget, view.window)
-    if packed is None:
-        raise ConfigError(
-            f"{len(columns)} runs with so many cases do not fit into {view.max_bytes / 1e6:g} MB, though {case.id} was "
-            "cropped and made coarser. Set max_mb higher, or choose fewer runs."
-        )
-    here = [pred is not None for pred in volumes.preds]
-    for column, there in zip(columns, here, strict=True):
-        if case.id in column.scores and not there:
-            page.missing.append(f"{case.id} of {column.label}")
-    page.how[case.id] = packed.how
-    page.shared += sum(here) > 1
-    return packed.about | {"here": here}, packed.payload
+def here(run_ids: Sequence[str], outputs: Path) -> tuple[list[RunFolders], list[str]]:
+    """The folders of the runs that have one in ``outputs``, in their order, and the ids of the others."""
+    known = {folders.run_id: folders for folders in claimed(outputs)}
+    return [known[run_id] for run_id in run_ids if run_id in known], [id_ for id_ in run_ids if id_ not in known]
 
 
-def _scores(
-    case: str, classes: Sequence[str], columns: Sequence[Column], measures: Sequence[Measure]
-) -> list[list[list[float | None]] | None]:
-    """By column, None where it was not tested on the case: by measure: the mean of the classes, then each class."""
-    table: list[list[list[float | None]] | None] = []
-    for column in columns:
-        rows = column.scores.get(case)
-        if rows is None:
-            table.append(None)
-            continue
-        by_measure: list[list[float | None]] = []
-        for measure in measures:
-            values = [rows.get(name, {}).get(measure.key, math.nan) for name in classes]
-            numbers = [sum(values) / max(1, len(values)), *values]
-            by_measure.append([round(value, 5) if math.isfinite(value) else None for value in numbers])
-        table.append(by_measure)
-    return table
+def case_set(runs: Sequence[ScoredRun], root: str | None) -> CaseSet:
+    """The data set of the runs, from where it is now; patients as the runs noted them.
+
+    Raises:
+        DataError: it is not there, or lacks a case.
+    """
+    roots = list(dict.fromkeys(str(root or run.cfg.data.root) for run in runs))
+    there = [root for root in roots if Path(root).is_dir()]
+    if not there:  # asked before it is built: a data set that can make itself would be made anew
+        raise DataError(f"{few(roots)}: no such folder. Say where the data of the runs are now: data.root=…")
+    data = runs[0].cfg.data
+    cases: CaseSet = build(data.cases, root=there[0], name=data.name, patient=None)
+    patients = {case: patient for run in runs for case, patient in run.table[["case", "patient"]].to_numpy()}
+    tested = [replace(case, patient=patients[case.id]) for case in cases.cases if case.label and case.id in patients]
+    if unknown := patients.keys() - {case.id for case in tested}:
+        raise DataError(f"The runs were tested on cases that {cases.name} does not have now: {few(unknown)}.")
+    return replace(cases, cases=tuple(sorted(tested, key=lambda case: case.id)))
 
 
-def _false_scores(case: Case, volumes: Volumes, caseset: CaseSet, columns: Sequence[Column]) -> Iterator[str]:
-    """Faults: masks whose dice is not that of the run's table, so that picture and number would not belong together."""
-    for column, pred in zip(columns, volumes.preds, strict=True):
-        for index, name in enumerate(caseset.names[1:], 1):
-            told = column.scores.get(case.id, {}).get(name, {}).get("dice", math.nan)
-            if pred is None or math.isnan(told):
-                continue
-            found = dice(pred == index, volumes.label == index, volumes.spacing_mm)
-            if abs(found - told) > ROUNDING:
-                yield (
-                    f"{column.preds[case.id]}: {name} has dice {found:.3f}, but the run's cases.csv says {told:.3f}. "
-                    f"The mask or {case.label} changed since the test: put the old file back, or leave the run out."
-                )
+def counted(count: int, word: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _head(
-    title: str, caseset: CaseSet, columns: Sequence[Column], measures: Sequence[Measure], view: View
-) -> dict[str, Any]:
+def _measures(runs: Sequence[ScoredRun]) -> dict[str, str]:
+    """Dice, and what else all runs have, with the name of each; NSD only where its tolerance is the same in all."""
+    numbers = [row for run in runs for by_class in run.scores.values() for row in by_class.values()]
+    tolerances = {tolerance for run in runs for tolerance in run.table.get("nsd_tolerance_mm", [""])}
+    known = {key: METRICS[key].label for key in MEASURES if key == "dice" or all(key in row for row in numbers)}
+    if "nsd" in known and len(tolerances) == 1 and (tolerance := tolerances.pop()):
+        return known | {"nsd": f"NSD at {float(tolerance):g} mm"}
+    return {key: name for key, name in known.items() if key != "nsd"}
+
+
+def _slice_axis(run: ScoredRun) -> int:
+    """Across which the run's own pictures cut, so that the page looks like them at first."""
+    plan = run.folders.run / "data/plan.json"
+    return int(json.loads(plan.read_text())["slice_axis"]) if plan.exists() else 2
+
+
+def _about(caseset: CaseSet, columns: Sequence[Column], measures: dict[str, str], channel: int) -> dict[str, Any]:
+    """All that the page must know beside the cases."""
     names = caseset.names[1:]
     return {
-        "title": title,
-        "dataset": caseset.name,
-        "channel": caseset.channels[view.channel] if view.channel < len(caseset.channels) else "",
+        "channel": caseset.channels[channel] if channel < len(caseset.channels) else "",
         "channels": len(caseset.channels),
-        "made": view.made,
-        "axis": view.axis,
-        "marginMm": MARGIN_MM,
         "mean": MEAN_OF_CLASSES,
         "classes": [
             {"name": name, "color": _hex(color)} for name, color in zip(names, class_colors(len(names)), strict=True)
         ],
         "errors": [{"name": name, "color": _hex(color)} for name, color in ERROR_COLORS.items()],
-        "measures": [vars(measure) for measure in measures],
-        "runs": [
-            {"label": column.label, "facts": dict(column.facts), "records": [vars(record) for record in column.records]}
-            for column in columns
+        "measures": [
+            {"key": key, "name": name, "unit": METRICS[key].unit, "better": METRICS[key].better}
+            | {"digits": METRICS[key].digits}
+            for key, name in measures.items()
         ],
-        "commands": list(view.commands),
+        "runs": [{"label": column.label} for column in columns],
     }
 
 
-def _template(title: str) -> dict[str, str]:
-    """The parts of the page that hold no data, by the name of their place in ``compare.html``."""
-    here = files("seg.pages")
-    style, *scripts = ((here / name).read_text(encoding="utf-8") for name in ("compare.css", *SCRIPTS))
-    allowed = {
-        "default-src": "'none'",
-        "style-src": _hash(style),
-        "script-src": " ".join(map(_hash, scripts)),
-        "img-src": "data:",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-    }
-    return {
-        "page": (here / "compare.html").read_text(encoding="utf-8"),
-        "policy": "; ".join(f"{kind} {rule}" for kind, rule in allowed.items()),
-        "title": html.escape(title.encode(errors="replace").decode()),
-        "style": style,
-        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
-    }
+def _scores(case: Case, columns: Sequence[Column], measures: Iterable[str], classes: Sequence[str]) -> dict[str, Any]:
+    """A case and its scores: by column, None where it was not tested; by measure; mean of classes, then each class."""
+    scores = [
+        [column.values(case.id, measure, classes) for measure in measures] if case.id in column.scores else None
+        for column in columns
+    ]
+    return {"id": case.id, "patient": case.patient, "scores": scores}
 
 
-def _filled(template: Mapping[str, str], head: Mapping[str, Any], payloads: Sequence[str]) -> str:
-    """Puts every part into its place at once, so that none is searched for the places of others."""
+def _volumes(
+    made: Page,
+    about: dict[str, Any],
+    caseset: CaseSet,
+    columns: Sequence[Column],
+    *,
+    channel: int,
+    window: tuple[float, float] | None,
+    max_mb: float,
+    spent: int,
+) -> list[str]:
+    """The packed volumes of every case, in what is left of ``max_mb``; notes in ``about`` and ``made`` how."""
+    budget = (int(max_mb * 1e6) - spent) // max(1, len(caseset.cases))
+    payloads, faults = [], list[str]()
+    for case, entry in zip(caseset.cases, about["cases"], strict=True):
+        volumes = read_volumes(case, caseset.values, [column.pred(case.id) for column in columns], channel)
+        faults += _false_scores(case, volumes, caseset.names[1:], columns)
+        packed = pack(volumes, budget, window)
+        if packed is None:
+            raise ConfigError(
+                f"{len(columns)} runs with so many cases do not fit into {max_mb:g} MB, though {case.id} was cropped "
+                "and made coarser. Set max_mb higher, or choose fewer runs."
+            )
+        there = [pred is not None for pred in volumes.preds]
+        lost = [column for column, found in zip(columns, there, strict=True) if case.id in column.scores and not found]
+        made.missing += [f"{case.id} of {column.label}" for column in lost]
+        made.how[case.id] = packed.how
+        made.shared += sum(there) > 1
+        entry |= packed.about | {"here": there}
+        payloads.append(packed.payload)
+    together(DataError, faults)
+    return payloads
+
+
+def _false_scores(case: Case, volumes: Volumes, classes: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
+    """Faults: masks whose dice is not that of the run's table, so that picture and number would not belong together."""
+    for column, pred in zip(columns, volumes.preds, strict=True):
+        for index, name in enumerate(classes, 1):
+            noted = column.scores.get(case.id, {}).get(name, {}).get("dice", math.nan)
+            if pred is None or math.isnan(noted):
+                continue
+            found = dice(pred == index, volumes.label == index, volumes.spacing_mm)
+            if abs(found - noted) > ROUNDING:
+                yield (
+                    f"{column.pred(case.id)}: {name} has dice {found:.3f}, but the run's cases.csv says {noted:.3f}. "
+                    f"The mask or {case.label} changed since the test: put the old file back, or leave the run out."
+                )
+
+
+def _runs_html(columns: Sequence[Column], measures: dict[str, str], commands: Sequence[str]) -> str:
+    """The table of runs, and how the pages of their records are opened."""
+    facts = [facts_of(column.runs) for column in columns]
+    heads = ["Run", *(key.capitalize() for key in facts[0]), "Cases"]
+    heads += [*(METRICS[key].with_unit(name) + ", mean ± SD" for key, name in measures.items()), "Record"]
+    rows = [
+        [
+            Cell(f"{place}  {column.label}"),
+            *map(Cell, fact.values()),
+            Cell(str(len(column.scores))),
+            *(Cell(_spread(column, key)) for key in measures),
+            Cell("\n".join(run.folders.short for run in column.runs), links=[run.address or "" for run in column.runs]),
+        ]
+        for place, (column, fact) in enumerate(zip(columns, facts, strict=True), 1)
+    ]
+    how = [f"<p>Links to 127.0.0.1 open once this runs: <code>{escaped(command)}</code></p>" for command in commands]
+    return table_html(Table("Runs", heads, {"": rows}, NOTE)) + "\n".join(how)
+
+
+def _spread(column: Column, metric: str) -> str:
+    """Mean and SD over cases of the mean over classes."""
+    by_case = [fmean(row[metric] for row in rows.values() if metric in row) for rows in column.scores.values()]
+    return spelled(fmean(by_case), metric) + (f" ± {spelled(stdev(by_case), metric)}" if len(by_case) > 1 else "")
+
+
+def _data_html(about: dict[str, Any], payloads: Sequence[str]) -> str:
     kind = 'type="application/json"'
-    data = [f'<script {kind} id="data">{_json(head)}</script>']
+    data = [f'<script {kind} id="data">{_json(about)}</script>']
     data += [f'<script {kind} id="case-{n}">"{payload}"</script>' for n, payload in enumerate(payloads)]
-    parts = {**template, "data": "\n".join(data)}
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template["page"])
+    return "\n".join(data)
 
 
 def _json(content: Any) -> str:
-    """ASCII without ``<``, so that nothing in it can end the element it stands in; no NaN, which is no JSON."""
+    """ASCII without ``<``, so that nothing in it can end its element; no NaN, which is no JSON."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _hash(content: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def _hex(color: Color) -> str:

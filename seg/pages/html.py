@@ -1,26 +1,58 @@
-"""The pages of studies and of progress: one file each, without network, in one look."""
+"""The shell of every page: one file, without network, in one look; and its tables and lists."""
 
+import base64
+import hashlib
 import html
 from collections.abc import Sequence
+from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
 
-from seg.study.typeset import Table
+from seg.study.typeset import Cell, Table
 
 
-def page(title: str, lead: str, body: str) -> str:
-    """The whole file.
+def page(title: str, lead: str, body: str, *, style: str = "", scripts: Sequence[str] = ()) -> str:
+    """The whole file. A Content-Security-Policy lets nothing load, and nothing run but ``scripts``.
 
     Args:
         title: any text.
         lead: any text, below the title.
-        body: HTML in which every foreign name was escaped.
+        body: HTML in which every name from outside was escaped.
+        style: CSS after that of all pages.
+        scripts: JavaScript at the end of the page, each in an element of its own.
     """
-    return _PAGE.format(title=html.escape(title), lead=html.escape(lead), body=body)
+    style = resource("page.css") + style
+    policy = {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        # Pictures by matplotlib carry style attributes, which no hash allows; pages with scripts have no such picture.
+        "style-src": _hash(style) if scripts else "'unsafe-inline'",
+        "script-src": " ".join(map(_hash, scripts)) or "'none'",
+    }
+    return (
+        '<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width">\n'
+        f'<meta http-equiv=Content-Security-Policy content="{"; ".join(map(" ".join, policy.items()))}">\n'
+        f"<title>{escaped(title)}</title><link rel=icon href=data:,>\n<style>{style}</style></head>\n"
+        f"<body><main>\n<h1>{escaped(title)}</h1><p class=lead>{escaped(lead)}</p>\n{body}\n</main>\n"
+        f"{''.join(f'<script>{script}</script>' for script in scripts)}</body></html>\n"
+    )
+
+
+def resource(name: str) -> str:
+    """A file of this package."""
+    return (files("seg.pages") / name).read_text(encoding="utf-8")
+
+
+def escaped(text: str) -> str:
+    """Any text as HTML; half of a surrogate pair, which no file can hold, becomes ``?``."""
+    return html.escape(text.encode(errors="replace").decode())
 
 
 def list_html(sentences: Sequence[str]) -> str:
     """Any texts as a list."""
-    return f"<ul>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in sentences)}</ul>"
+    return f"<ul>{''.join(f'<li>{escaped(sentence)}</li>' for sentence in sentences)}</ul>"
 
 
 def table_html(table: Table, anchors: Sequence[str] = (), *, heading: bool = True, long: bool = False) -> str:
@@ -32,25 +64,37 @@ def table_html(table: Table, anchors: Sequence[str] = (), *, heading: bool = Tru
         heading: whether its name stands above it.
         long: the third and the last column hold long text, which is broken.
     """
-    head = "".join(f"<th scope=col>{html.escape(text)}</th>" for text in table.heads)
+    head = "".join(f"<th scope=col>{escaped(text)}</th>" for text in table.heads)
     body, ids = [], iter(anchors)
     for title, rows in table.blocks.items():
         if title:
-            body.append(f"<tr><th class=block colspan={len(table.heads)}>{html.escape(title)}</th></tr>")
+            body.append(f"<tr><th class=block colspan={len(table.heads)}>{escaped(title)}</th></tr>")
         for first, *rest in rows:
-            cells = "".join(
-                f"<td>{'<b>' * cell.bold}{html.escape(cell.text)}{'</b>' * cell.bold} {cell.mark}</td>" for cell in rest
-            )
             anchor = next(ids, "")
-            row = f'<tr id="{html.escape(anchor)}" tabindex=-1>' if anchor else "<tr>"
-            body.append(f"{row}<th scope=row>{html.escape(first.text)}</th>{cells}</tr>")
+            row = f'<tr id="{escaped(anchor)}" tabindex=-1>' if anchor else "<tr>"
+            body.append(
+                f"{row}<th scope=row>{_cell(first)}</th>{''.join(f'<td>{_cell(one)}</td>' for one in rest)}</tr>"
+            )
+    name = escaped(table.name)
     return (
-        f"<h2>{html.escape(table.name)}</h2>"
-        * heading
-        + f"<div class='wide{' long' * long}' tabindex=0 role=group aria-label='Table: {html.escape(table.name)}'>"
+        f"{f'<h2>{name}</h2>' if heading else ''}"
+        f"<div class='wide{' long' if long else ''}' tabindex=0 role=group aria-label='Table: {name}'>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-        f"<p class=note>{html.escape(table.note)}</p>"
+        f"<p class=note>{escaped(table.note)}</p>"
     )
+
+
+def _cell(cell: Cell) -> str:
+    """Lines below each other, each with its link; bold, and a mark behind."""
+    lines = [
+        f'<a href="{escaped(link)}" target=_blank rel="noopener noreferrer">{escaped(line)}</a>'
+        if link
+        else escaped(line)
+        for line, link in zip_longest(cell.text.split("\n"), cell.links, fillvalue="")
+    ]
+    text = "<br>".join(lines)
+    text = f"<b>{text}</b>" if cell.bold else text
+    return f"{text} {escaped(cell.mark)}" if cell.mark else text
 
 
 def svg(path: Path) -> str:
@@ -59,34 +103,5 @@ def svg(path: Path) -> str:
     return text[text.index("<svg") :]
 
 
-_PAGE = """<!doctype html>
-<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width">
-<meta http-equiv=Content-Security-Policy content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --ink: #1c1c1e; --faint: #6b6b70; --line: #d9d9de; --paper: #fff; --mark: #fff3c4; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: #ececee; --faint: #a0a0a6; --line: #3a3a40; --paper: #161618; --mark: #4a3f10; }} }}
-body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 76rem;
-  margin: 2.5rem auto; padding: 0 1.2rem; }}
-h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.1rem; margin: 2.2rem 0 .6rem; }}
-.lead {{ font-size: 1.15rem; color: var(--faint); margin: .2rem 0 1.4rem; }}
-.notice {{ border-left: 4px solid #c77700; padding: .4rem .8rem; }}
-.note, figcaption {{ color: var(--faint); font-size: .85rem; }} a {{ color: inherit; }}
-.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-td {{ white-space: nowrap; }}
-.long td:nth-child(3), .long td:last-child {{ white-space: normal; text-align: left; overflow-wrap: anywhere; }}
-.long td:nth-child(3), .long td:last-child {{ min-width: 11rem; }} .long table {{ font-size: .9rem; }}
-th, td {{ padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }}
-th[scope=row], th.block, th:first-child, .arms td, .long th:nth-child(3), .long th:last-child {{ text-align: left; }}
-th.block {{ font-style: italic; }} .long th[scope=row] {{ white-space: nowrap; }}
-tr {{ scroll-margin-top: 5rem; }} tr:target {{ background: var(--mark); }}
-figure {{ margin: 1.5rem 0; background: #fff; padding: .6rem; }} figure svg {{ max-width: 100%; height: auto; }}
-figcaption {{ color: #6b6b70; }} summary {{ cursor: pointer; }}
-:focus-visible {{ outline: 3px solid #c77700; outline-offset: 2px; }}
-</style></head>
-<body><main>
-<h1>{title}</h1><p class=lead>{lead}</p>
-{body}
-</main></body></html>
-"""
+def _hash(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

@@ -145,7 +145,7 @@ def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Pat
     Returns:
         What the page shows, in words; "" where it cannot be made, and then a line of the log says why.
     """
-    from seg.pages.columns import compare, counted, here
+    from seg.pages.compare import compare, counted, here
 
     seed = table.groupby("seed")["run_id"].count().idxmax()  # the first one, once the study is whole
     runs = table[table["seed"] == seed].assign(place=table["arm"].map(asked.arms.index)).sort_values(["place", "fold"])
@@ -191,6 +191,7 @@ def factor_effects(asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete
 def _page(asked: Asked, analysis: "Analysis", shown: "Sequence[Table]", compared: str, folder: Path) -> str:
     """One file that needs no network: question, findings, figures, tables, what the arms are."""
     from seg.pages.html import list_html, page, svg, table_html
+    from seg.study.typeset import Cell, Table
 
     notice = analysis.meta.notice
     parts = [f"<p class=notice role=status>{html.escape(notice)}</p>"] if notice else []
@@ -204,14 +205,6 @@ def _page(asked: Asked, analysis: "Analysis", shown: "Sequence[Table]", compared
         if (folder / f"{name}.svg").exists()
     ]
     parts += map(table_html, shown)
-    arms = "".join(
-        f"<tr><th scope=row>{html.escape(arm)}</th><td>{_code(changes(asked.different.get(arm, {})))}</td></tr>"
-        for arm in asked.arms
-    )
-    table = f"<table class=arms><tbody>{arms}</tbody></table>"
-    parts.append(f"<h2>What each arm changes</h2><div class=wide>{table}</div>")
+    arms = [[Cell(arm), Cell("\n".join(changes(asked.different.get(arm, {}))))] for arm in asked.arms]
+    parts.append(table_html(Table("What each arm changes", ["Arm", "Changes"], {"": arms}, ""), long=True))
     return page(asked.name, asked.question, "\n".join(parts))
-
-
-def _code(lines: Sequence[str]) -> str:
-    return "<br>".join(f"<code>{html.escape(line)}</code>" for line in lines)

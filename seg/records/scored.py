@@ -1,25 +1,26 @@
 """Runs that were tested, as their own folders tell: scores by case, which data, which belong together, links."""
 
 import copy
-import csv
 import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from seg.config.content import config_hash
 from seg.errors import few, without_passwords
+from seg.metrics import METRICS, read_scores
 from seg.records.folder import RunFolders, read_state
 from seg.records.mlflow import UI, is_server
 
-Scores = dict[str, dict[str, dict[str, float]]]  # case id → class name → key of the measure → value
-MEASURES = ("dice", "nsd", "hd95_mm")
+T = TypeVar("T")
+Scores = dict[str, dict[str, dict[str, float]]]  # case id → class name → metric → value
 
 
 class ScoredRun:
@@ -55,19 +56,19 @@ class ScoredRun:
         return {"classes": content["classes"], "channels": content["channels"], "cases": hashes}
 
     @cached_property
-    def rows(self) -> list[dict[str, str]]:
-        """Of ``cases.csv``, as text: a case may be named 007."""
-        with (self.folders.run / "data/cases.csv").open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+    def table(self) -> pd.DataFrame:
+        """Its ``cases.csv``."""
+        return read_scores(self.folders.run / "data/cases.csv")
 
     @cached_property
     def scores(self) -> Scores:
         """Of the test cases; an empty cell is left out."""
-        table: Scores = {}
-        for row in self.rows:
-            numbers = {key: float(row[key]) for key in MEASURES if row.get(key)}
-            table.setdefault(row["case"], {})[row["class"]] = numbers
-        return table
+        names = [name for name in METRICS if name in self.table]
+        scores: Scores = {}
+        for row in self.table.to_dict("records"):
+            numbers = {name: row[name] for name in names if row[name] == row[name]}
+            scores.setdefault(row["case"], {})[row["class"]] = numbers
+        return scores
 
     @property
     def arm(self) -> str:
@@ -112,15 +113,24 @@ def differences(runs: Sequence[ScoredRun]) -> list[str]:
 
 
 def grouped(runs: Sequence[ScoredRun]) -> list[list[ScoredRun]]:
-    """Runs that differ in nothing but their fold and share no test case, together; every other run by itself."""
-    groups: dict[str, list[ScoredRun]] = {}
-    for run in runs:
+    """Runs that differ only in their fold, and share no test case, together; every other run by itself."""
+
+    def alike(run: ScoredRun) -> str:
         same = copy.deepcopy(run.cfg)
         same.data.fold = 0
-        groups.setdefault(f"{run.arm} {config_hash(same)}", []).append(run)
-    found: list[list[ScoredRun]] = []
+        return f"{run.arm} {config_hash(same)}"
+
+    return pooled(runs, alike=alike, cases=lambda run: run.scores)
+
+
+def pooled(runs: Sequence[T], *, alike: Callable[[T], str], cases: Callable[[T], Iterable[str]]) -> list[list[T]]:
+    """Puts together what is ``alike`` and shares none of its ``cases``, such as the folds of one arm and seed."""
+    groups: dict[str, list[T]] = {}
+    for run in runs:
+        groups.setdefault(alike(run), []).append(run)
+    found: list[list[T]] = []
     for group in groups.values():
-        tests = Counter(case for run in group for case in run.scores)
+        tests = Counter(case for run in group for case in cases(run))
         found += [group] if max(tests.values()) == 1 else [[run] for run in group]
     return found
 

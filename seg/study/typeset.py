@@ -14,11 +14,12 @@ TEX = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One text, perhaps in bold, perhaps with a mark behind it."""
+    """One text, perhaps in bold, perhaps with a mark behind it. ``links``: addresses of its lines, for pages."""
 
     text: str
     bold: bool = False
     mark: str = ""
+    links: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

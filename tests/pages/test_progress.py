@@ -9,8 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from seg.errors import ConfigError
-from seg.pages.dataset import main, results, scored_runs
+from seg.pages.progress import points_of, scored_runs
 from seg.records.record import Tracker, open_tracker
+from seg.report import main
 
 BEGIN = pd.Timestamp("2026-03-01 08:00", tz="UTC")
 
@@ -65,7 +66,7 @@ def test_without_any_test_score_nothing_is_kept() -> None:
 
 def found(table: pd.DataFrame, *ids: str) -> list[Any]:
     kept, left_out = scored_runs(table)
-    return results(kept, cases(table, *ids), left_out)
+    return points_of(kept, cases(table, *ids), left_out)
 
 
 def test_the_folds_of_an_arm_and_seed_are_one_result() -> None:
@@ -73,7 +74,7 @@ def test_the_folds_of_an_arm_and_seed_are_one_result() -> None:
     (pooled,) = found(rows(OUT_OF_FOLD | second, OUT_OF_FOLD | first), "cd", "ab")
     assert pooled.runs == ("00000001", "00000000")
     assert pooled.folds == ("0", "1")
-    assert pooled.cases == set("abcd")
+    assert set(pooled.scores["case"]) == set("abcd")
     assert (pooled.part, pooled.name, pooled.arm, pooled.seed, pooled.data) == ("oof", "unet-se", "se", "0", "v")
     assert pooled.finished == BEGIN + pd.Timedelta(days=1, hours=1), "when the last one ended"
 
@@ -95,7 +96,7 @@ def test_runs_with_a_case_in_common_are_results_of_their_own() -> None:
 def test_a_run_whose_cases_are_not_known_is_left_out() -> None:
     table = rows({}, {})
     kept, left_out = scored_runs(table)
-    assert len(results(kept, cases(table, "ab", ""), left_out)) == 1
+    assert len(points_of(kept, cases(table, "ab", ""), left_out)) == 1
     assert left_out == {"table of cases not found": 1}
 
 
@@ -136,7 +137,8 @@ def make_run(outputs: Path, kind: str, dice: float, experiment: str = "Brain <1>
 
 
 def config(outputs: Path, name: str) -> Any:
-    return OmegaConf.create({"dataset": name, "paths": {"outputs": str(outputs)}, "tracking": {"uri": None}})
+    asked = {"dataset": name, "study": None, "experiments": None}
+    return OmegaConf.create(asked | {"paths": {"outputs": str(outputs)}, "tracking": {"uri": None}})
 
 
 def test_runs_of_every_record_stand_on_one_line(

@@ -1,4 +1,4 @@
-"""Which results stand on one line, which are records, and how sure their gains are."""
+"""Which results are on one line, which were the best so far, and how sure their gains are."""
 
 from datetime import UTC, datetime, timedelta
 from math import isnan
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from seg.study.progress import Result, gained, lines, sentence
+from seg.study.lines import Point, lines
 
 BEGIN = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
 
@@ -28,7 +28,7 @@ def scores(mean: float, cases: int = 30, first: int = 0, noise: int = 0) -> pd.D
 KINDS = (("lobe", 0.01), ("tail", -0.01))
 
 
-def result(number: int, table: pd.DataFrame, **about: Any) -> Result:
+def result(number: int, table: pd.DataFrame, **about: Any) -> Point:
     values: dict[str, Any] = {
         "runs": (f"{number:08x}",),
         "finished": BEGIN + timedelta(days=number),
@@ -42,7 +42,7 @@ def result(number: int, table: pd.DataFrame, **about: Any) -> Result:
         "settings": {},
         "scores": table,
     }
-    return Result(**values | about)
+    return Point(**values | about)
 
 
 def test_only_results_on_the_same_cases_stand_on_one_line() -> None:
@@ -59,8 +59,8 @@ def test_only_results_on_the_same_cases_stand_on_one_line() -> None:
             result(7, scores(0.7)),
         ]
     )
-    assert [len(line.results) for line in found] == [3, 1, 1, 1, 1, 1], "the line with the most results first"
-    assert [one.runs[0][-1] for one in found[0].results] == list("017")
+    assert [len(line.points) for line in found] == [3, 1, 1, 1, 1, 1], "the line with the most results first"
+    assert [one.runs[0][-1] for one in found[0].points] == list("017")
     titles = [line.title for line in found]
     assert len(set(titles)) == len(titles), "where the number of cases does not tell them apart, a mark does"
     assert titles[1] == "Out of fold, fold 0: 30 cases"
@@ -75,27 +75,27 @@ def test_folds_stand_in_the_title_where_all_results_have_the_same() -> None:
     assert line.title == "Out of fold, folds 0, 1, 2, 3, 4: 30 cases"
 
 
-def test_a_record_is_better_than_all_before_it() -> None:
+def test_the_best_so_far_is_better_than_all_before_it() -> None:
     reached = [0.80, 0.79, 0.82, 0.82, 0.81, 0.83]
     order = np.random.default_rng(0).permutation(len(reached))
     (line,) = lines([result(int(n), scores(reached[n], noise=int(n))) for n in order])
-    assert [one.dice for one in line.results] == pytest.approx(reached), "in order of time"
-    assert [record.place for record in line.records] == [0, 2, 5], "an equal one is none"
-    assert [record.gain for record in line.records][1:] == pytest.approx([0.02, 0.01])
-    assert isnan(line.records[0].gain)
-    assert line.best is line.results[5]
+    assert [one.dice for one in line.points] == pytest.approx(reached), "in order of time"
+    assert [line.points.index(best.point) for best in line.bests] == [0, 2, 5], "an equal one is none"
+    assert [best.gain for best in line.bests][1:] == pytest.approx([0.02, 0.01])
+    assert isnan(line.bests[0].gain)
+    assert line.bests[-1].point is line.points[5]
 
 
 def test_intervals_are_those_of_student_over_patients() -> None:
     tables = [scores(0.80, noise=1), scores(0.85, noise=2)]
     (line,) = lines([result(n, table) for n, table in enumerate(tables)])
     by_patient = [table.groupby("patient")["dice"].mean().to_numpy() for table in tables]
-    for record, values in zip(line.records, by_patient, strict=True):
+    for best, values in zip(line.bests, by_patient, strict=True):
         expected = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
-        assert (record.low, record.high) == pytest.approx(expected, abs=0.1 * (expected[1] - expected[0]))
+        assert (best.low, best.high) == pytest.approx(expected, abs=0.1 * (expected[1] - expected[0]))
     paired = by_patient[1] - by_patient[0]
     expected = stats.t.interval(0.95, len(paired) - 1, paired.mean(), stats.sem(paired))
-    found = line.records[1]
+    found = line.bests[1]
     assert (found.gain_low, found.gain_high) == pytest.approx(expected, abs=0.1 * (expected[1] - expected[0]))
     assert found.gain_high - found.gain_low < 0.5 * (found.high - found.low), "paired: hard cases are hard for both"
 
@@ -109,11 +109,11 @@ def test_a_patient_of_many_scans_counts_once() -> None:
 
 def test_one_patient_has_no_interval() -> None:
     (line,) = lines([result(0, scores(0.8, cases=1)), result(1, scores(0.9, cases=1))])
-    assert isnan(line.records[0].low)
-    assert line.records[1].gain == pytest.approx(0.1)
-    assert isnan(line.records[1].gain_low)
-    assert gained(line.records[1]) == "+0.1000"
-    assert "Dice 0.900, unet" in sentence(line)
+    assert isnan(line.bests[0].low)
+    assert line.bests[1].gain == pytest.approx(0.1)
+    assert isnan(line.bests[1].gain_low)
+    assert line.bests[1].gained == "+0.1000"
+    assert "Dice 0.900, unet" in line.sentence
 
 
 def test_of_the_settings_those_are_told_that_vary() -> None:
@@ -133,12 +133,12 @@ def test_of_the_settings_those_are_told_that_vary() -> None:
 def test_best_and_latest_in_words() -> None:
     first = result(0, scores(0.8))
     (alone,) = lines([first])
-    assert sentence(alone).endswith("unet (run 00000000, 2026-03-01 08:30). It is the only result.")
+    assert alone.sentence.endswith("unet (run 00000000, 2026-03-01 08:30). It is the only result.")
     (rising,) = lines([first, result(1, scores(0.9))])
-    assert "Dice 0.900 [" in sentence(rising)
-    assert sentence(rising).endswith("It is the latest of 2 results too.")
+    assert "Dice 0.900 [" in rising.sentence
+    assert rising.sentence.endswith("It is the latest of 2 results too.")
     (falling,) = lines([first, result(1, scores(0.7), name="unetpp", runs=("a" * 8, "b" * 8, "c" * 8))])
-    assert sentence(falling).endswith("Latest of 2 results: 0.700, unetpp (run aaaaaaaa +2, 2026-03-02 08:30).")
+    assert falling.sentence.endswith("Latest of 2 results: 0.700, unetpp (run aaaaaaaa +2, 2026-03-02 08:30).")
 
 
 def test_nothing_gives_no_line() -> None:
