@@ -1,8 +1,8 @@
 """``python -m seg.clean``: removes predictions, after showing what it would remove and asking.
 
-Masks and pictures of a run go; its own folder with checkpoint and scores stays, but for ``orphans=true``. Nothing is
-removed that does not lie directly under ``<outputs>/predictions`` or ``<outputs>/runs`` and name its owner, nothing of
-a run that is still going, and no link is followed.
+Masks and pictures of a run go; its own folder with checkpoint and scores stays, except with ``orphans=true``. A folder
+is removed only where it is directly under ``<outputs>/predictions`` or ``<outputs>/runs``, names its owner, and belongs
+to no run that is still running. No link is followed.
 """
 
 import sys
@@ -23,27 +23,27 @@ def main(cfg: DictConfig) -> None:
     """Removes what ``keep``, ``run`` or ``orphans`` selects, once the user agrees.
 
     Raises:
-        ConfigError: not exactly one of the three, an unknown run, or nobody to ask.
+        ConfigError: not exactly one of the three, an unknown run, or no terminal to confirm at.
     """
     folders = selected(cfg, Path(cfg.paths.outputs))
-    doomed = [folder for folder in folders if not going(folder)]
-    for folder in filter(going, folders):
-        print(f"{folder} is left alone: its run is still going.")
-    print("\n".join(map(described, doomed)) or "Nothing to remove.")
-    if doomed and (cfg.yes or agreed(doomed)):
-        for folder in doomed:
+    chosen = [folder for folder in folders if not running(folder)]
+    for folder in filter(running, folders):
+        print(f"{folder} is left alone: its run is still running.")
+    print("\n".join(map(described, chosen)) or "Nothing to remove.")
+    if chosen and (cfg.yes or confirmed(chosen)):
+        for folder in chosen:
             empty(folder)
-            (folder / OWNER).unlink()  # last: a folder half removed is still known to be a run's
+            (folder / OWNER).unlink()  # last: a half-removed folder still names its run
             folder.rmdir()
-        print(f"Removed {len(doomed)} folders.")
+        print(f"Folders removed: {len(chosen)}.")
 
 
 def selected(cfg: DictConfig, outputs: Path) -> list[Path]:
-    """The folders that the user asked to remove, whether or not their run is still going."""
+    """The folders that the user asked to remove, whether or not their run is still running."""
     given = [key for key in ("keep", "run", "orphans") if cfg[key] is not None and cfg[key] is not False]
     if len(given) != 1:
         options = "keep=3, run=a1b2c3d4 or orphans=true"
-        raise ConfigError(f"Say what to remove by one of {options}; given: {given or 'none'}.")
+        raise ConfigError(f"Say what to remove by one of {options}; given: {', '.join(given) or 'none'}.")
     runs, predictions = (_listed(outputs, kind) for kind in ("runs", "predictions"))
     if cfg.run is not None:
         meant = find(outputs, str(cfg.run)).run_id
@@ -54,7 +54,7 @@ def selected(cfg: DictConfig, outputs: Path) -> list[Path]:
     if not isinstance(keep, int) or keep < 0:
         raise ConfigError(f"keep is {cfg.keep!r}; it must be a whole number, 0 or more.")
     newest = sorted((run.predictions for run in predictions), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path for path in newest if going(path)] + [path for path in newest if not going(path)][keep:]
+    return [path for path in newest if running(path)] + [path for path in newest if not running(path)][keep:]
 
 
 def _listed(outputs: Path, kind: str) -> list[RunFolders]:
@@ -64,7 +64,7 @@ def _listed(outputs: Path, kind: str) -> list[RunFolders]:
 
 
 def orphans(runs: list[RunFolders], predictions: list[RunFolders], uri: str | None, outputs: Path) -> list[Path]:
-    """Predictions whose run's own folder is gone, and both folders of the runs that MLflow says were deleted."""
+    """Predictions whose run folder is gone, and both folders of runs that were deleted in MLflow."""
     known = {run.run_id for run in runs}
     gone = [folders.predictions for folders in predictions if folders.run_id not in known]
     mlflow_at = cache(lambda noted: Mlflow(uri or noted, outputs))
@@ -76,18 +76,18 @@ def orphans(runs: list[RunFolders], predictions: list[RunFolders], uri: str | No
             if stage == "deleted":
                 gone += [path for path in (run.predictions, run.run) if owner(path) == run.run_id]
             elif stage == "unknown":
-                print(f"{run.run} is left alone: {mlflow.name} knows no such run. Is that where it was recorded?")
+                print(f"{run.run} is left alone: {mlflow.name} does not know its run. Was it recorded elsewhere?")
     return gone
 
 
-def going(folder: Path) -> bool:
+def running(folder: Path) -> bool:
     """Whether the run that owns ``folder`` may still be writing."""
     state = _state(folder)
     return state is not None and state.true_status == "RUNNING"
 
 
 def described(folder: Path) -> str:
-    """One line: path, size, age, and what is known of its run."""
+    """One line: path, size, age, and what is known about its run."""
     state = _state(folder)
     known = f"{state.name}, {state.true_status}" if state else "its run is gone"
     days = (time.time() - folder.stat().st_mtime) / 86400
@@ -99,16 +99,18 @@ def _state(folder: Path) -> State | None:
     return read_state(run) if owner(run) == owner(folder) else None
 
 
-def agreed(doomed: list[Path]) -> bool:
-    """Asks; ConfigError where nobody sits at the keyboard."""
+def confirmed(chosen: list[Path]) -> bool:
+    """Asks the user to confirm; ConfigError where there is no terminal."""
     if not sys.stdin.isatty():
-        raise ConfigError("Nobody can be asked here. Nothing was removed; set yes=true to remove what is listed.")
-    question = f"Remove these {len(doomed)} folders, {sum(map(size_mb, doomed)):.1f} MB? [y/N] "
+        raise ConfigError(
+            "Nothing was removed: there is no terminal to confirm at. Set yes=true to remove what is listed."
+        )
+    question = f"Folders to remove: {len(chosen)}, {sum(map(size_mb, chosen)):.1f} MB. Remove them? [y/N] "
     return input(question).strip().lower() in ("y", "yes")
 
 
 def size_mb(folder: Path) -> float:
-    """What the files in ``folder`` take; a link counts as itself."""
+    """The size of the files in ``folder``, in MB; a link counts as itself."""
     return sum(path.lstat().st_size for path in folder.rglob("*")) / 1e6
 
 

@@ -65,7 +65,7 @@ def test_it_lists_what_it_would_remove(runs: list[RunFolders], tmp_path: Path, c
     assert "3.0 MB" in said
     assert "unet-a, FINISHED" in said
     assert str(runs[1].predictions) not in said
-    assert "Removed 1 folders." in said
+    assert "Folders removed: 1." in said
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_without_a_keyboard_nothing_is_removed_unasked(
     runs: list[RunFolders], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    with pytest.raises(ConfigError, match="set yes=true"):
+    with pytest.raises(ConfigError, match="Set yes=true"):
         clean.main(config(tmp_path, keep=0, yes=False))
     assert left(runs) == "abcd"
 
@@ -117,16 +117,16 @@ def test_only_a_yes_is_a_yes(
     monkeypatch.setattr("sys.stdin", type("Keyboard", (), {"isatty": lambda _: True})())
     monkeypatch.setattr("builtins.input", reply)
     clean.main(config(tmp_path, keep=1, yes=False))
-    assert asked == ["Remove these 3 folders, 9.0 MB? [y/N] "]
+    assert asked == ["Folders to remove: 3, 9.0 MB. Remove them? [y/N] "]
     assert left(runs) == expected
 
 
-def test_a_run_that_is_still_going_keeps_its_predictions(runs: list[RunFolders], tmp_path: Path, capsys: Any) -> None:
+def test_a_run_that_is_still_running_keeps_its_predictions(runs: list[RunFolders], tmp_path: Path, capsys: Any) -> None:
     make_run(tmp_path, "e" * 32, status="RUNNING")
     clean.main(config(tmp_path, keep=0))
     assert (tmp_path / "predictions/run_eeeeeeee/pictures/case.png").exists()
     assert left(runs) == ""
-    assert "run_eeeeeeee is left alone: its run is still going" in capsys.readouterr().out
+    assert "run_eeeeeeee is left alone: its run is still running" in capsys.readouterr().out
 
 
 def test_links_and_foreign_folders_are_never_touched(runs: list[RunFolders], tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_predictions_behind_a_link_are_refused(runs: list[RunFolders], tmp_path:
     assert len(list((tmp_path / "elsewhere").glob("run_*"))) == 4
 
 
-def test_runs_that_are_still_going_are_not_counted(runs: list[RunFolders], tmp_path: Path) -> None:
+def test_runs_that_are_still_running_are_not_counted(runs: list[RunFolders], tmp_path: Path) -> None:
     for letter in "ef":
         make_run(tmp_path, letter * 32, status="RUNNING")
     clean.main(config(tmp_path, keep=3))
@@ -208,4 +208,4 @@ def test_orphans_are_what_runs_that_are_gone_left_behind(
     for run in recorded[1:]:
         assert run.predictions.exists()
         assert (run.run / "last.pt").exists()
-    assert f"{recorded[1].run} is left alone: MLflow at x knows no such run" in capsys.readouterr().out
+    assert f"{recorded[1].run} is left alone: MLflow at x does not know its run" in capsys.readouterr().out

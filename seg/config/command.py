@@ -40,8 +40,9 @@ def verb(name: str, main: Callable[[DictConfig], None]) -> Callable[[], None]:
 def read(text: str, arguments: Sequence[str]) -> DictConfig:
     """The keys of ``text``, in YAML, with the values that ``arguments`` give them as ``key=value``.
 
-    Where the default is a number or a truth value, another one is wanted. All else is text as it was typed, a run id
-    such as 12e45678 or a path with blanks too, or a list of texts in brackets; quotes around a text are taken off.
+    Where the default is a number or a truth value, the value must be one too. Anything else is text exactly as it was
+    typed, be it a run id such as 12e45678 or a path with blanks, or a list of texts in brackets. Quotes around a text
+    are removed.
 
     Raises:
         ConfigError: with every unknown key and every value of the wrong type.
@@ -85,7 +86,7 @@ def _value(text: str, default: Any) -> Any:
 
 @contextmanager
 def exits(after: str = "then run the command again") -> Iterator[None]:
-    """Ends the process with one message for an error: with 2 where the user's input is wrong, else with 1.
+    """Ends the process with one message for an error: with 2 where the user's input is wrong, otherwise with 1.
 
     Args:
         after: what the user does once there is room on the disk.

@@ -79,7 +79,8 @@ def quoted(argument: str) -> str:
     text = key in KEYS and KEYS[key].type is str
     if not text or not value or value[0] in "\"'" or "${" in value or value == "null" or "," in value:
         return argument
-    return f"{key}{equals}'{value}'"
+    escaped = value.replace("'", r"\'")
+    return f"{key}{equals}'{escaped}'"
 
 
 def addable(argument: str) -> str:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg.errors import without_passwords
 
-PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things lie, not what they are
+PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things are, not what they are
 _WITHOUT_EFFECT = (
     "paths.",
     "tracking.",
@@ -33,7 +33,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """Sha256 of what can change a score: all but where files lie and how the run is recorded and drawn."""
+    """Sha256 of what can change a score: everything but where files are and how the run is recorded and drawn."""
     content = {key: value for key, value in flat(plain(cfg)).items() if not key.startswith(_WITHOUT_EFFECT)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

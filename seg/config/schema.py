@@ -31,7 +31,7 @@ class Kind:
     many: bool = False  # a list of such values
 
     def read(self, value: Any) -> Any:
-        """The value in the type of its key: a text may hold a number, and a number may stand for a text.
+        """The value in the type of its key, also where a text holds a number, or a number stands for a text.
 
         Raises:
             ValueError: the key does not take it.
@@ -223,12 +223,12 @@ def _kind(value: Any) -> type:
 
 
 def _alike(value: Any, example: Any) -> bool:
-    """Whether ``value`` may stand where ``example`` does; null and ``auto`` may stand for anything."""
+    """Whether ``value`` may replace ``example``; null and ``auto`` may replace anything."""
     free = value in (None, "auto") or example in (None, "auto") or "${" in str(value)
     return free or _kind(value) is _kind(example)
 
 
-# The rules between keys. A key whose own value is wrong is missing among the values: it has its message.
+# The rules between keys. A key whose own value is wrong is missing among the values: it already has a message.
 
 
 def _impossible(v: Mapping[str, Any]) -> Iterator[str]:

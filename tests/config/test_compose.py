@@ -20,7 +20,7 @@ from seg.errors import ConfigError
 from seg.train import train
 
 
-def said_here(capfd: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
+def refused_here(capfd: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
     """Exit code and standard error of the command, run in this process, which has imported everything already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["seg.train", *overrides])
@@ -29,7 +29,7 @@ def said_here(capfd: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, 
     return int(str(ended.value.code)), capfd.readouterr().err
 
 
-def test_wrong_input_ends_a_process_with_2_and_the_mending(tmp_path: Path) -> None:
+def test_wrong_input_ends_a_process_with_2_and_the_fix(tmp_path: Path) -> None:
     done = command("trainer.max_epoch=3", f"paths.outputs={tmp_path}")
     assert done.returncode == 2
     assert done.stderr.startswith("\nerror: ")
@@ -53,14 +53,14 @@ def test_wrong_input_ends_a_process_with_2_and_the_mending(tmp_path: Path) -> No
         (["model=unet", "+model.chanels=3"], "model.channels"),
     ],
 )
-def test_wrong_input_ends_with_2_and_the_mending(
+def test_wrong_input_ends_with_2_and_the_fix(
     overrides: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = said_here(capfd, *overrides, f"paths.outputs={tmp_path}")
-    assert code == 2, said
-    assert words in said
-    assert "Traceback" not in said
-    assert said.count("error:") == 1
+    code, printed = refused_here(capfd, *overrides, f"paths.outputs={tmp_path}")
+    assert code == 2, printed
+    assert words in printed
+    assert "Traceback" not in printed
+    assert printed.count("error:") == 1
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_a_wrong_study_file_is_named(
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments/mine.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    code, said = said_here(capfd, "experiments=mine")
-    assert code == 2, said
-    assert words in said
-    assert "Traceback" not in said
+    code, printed = refused_here(capfd, "experiments=mine")
+    assert code == 2, printed
+    assert words in printed
+    assert "Traceback" not in printed
 
 
 def test_what_only_hydras_own_start_does_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,9 +91,12 @@ def test_what_only_hydras_own_start_does_is_done(tmp_path: Path, monkeypatch: py
     )
     seen: list[object] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["seg.train", "tracking.tags.scanner=3T", "data.name=12e45678"])
-    entry("train", lambda cfg: seen.extend([os.environ["SEG_PLACE"], cfg.seed, cfg.tracking.tags, cfg.data.name]))()
-    assert seen == ["here", 5, {"scanner": "3T"}, "12e45678"]
+    monkeypatch.setattr(sys, "argv", ["seg.train", "tracking.tags.scanner=3T", "data.name=12e45678", "study=it's [1]"])
+    entry(
+        "train",
+        lambda cfg: seen.extend([os.environ["SEG_PLACE"], cfg.seed, cfg.tracking.tags, cfg.data.name, cfg.study]),
+    )()
+    assert seen == ["here", 5, {"scanner": "3T"}, "12e45678", "it's [1]"]
 
 
 @pytest.mark.parametrize(
@@ -140,10 +143,12 @@ def test_check_lists_every_fault_of_the_data(
     data = np.asarray(bad.dataobj).astype(np.float32)
     data[3, 3, 3] = np.nan
     nib.save(nib.Nifti1Image(data, bad.affine), images[2])
-    code, said = said_here(capfd, "data=folder", f"data.root={root}", f"paths.outputs={tmp_path / 'out'}", "check=true")
-    assert code == 2, said
+    code, printed = refused_here(
+        capfd, "data=folder", f"data.root={root}", f"paths.outputs={tmp_path / 'out'}", "check=true"
+    )
+    assert code == 2, printed
     for image in images[:3]:
-        assert image.name in said
+        assert image.name in printed
     assert not (tmp_path / "out" / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""Every option composes and passes the checks; every wrong one is refused with the word that mends it."""
+"""Every option composes and passes the checks; every wrong one is refused with what to write instead."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def keys(cfg: DictConfig) -> dict[str, Any]:
 
 @EACH
 def test_every_option_composes_and_passes_the_checks(group: str, option: str) -> None:
-    row = OPTIONS[group].index(option)  # with those of the other groups that stand as far down, for fewer compositions
+    row = OPTIONS[group].index(option)  # with the options of the other groups in the same row, for fewer compositions
     company = {other: names[row % len(names)] for other, names in OPTIONS.items()}
     assert company[group] == option
     check(composed(*(f"{other}={name}" for other, name in company.items()), "data.root=somewhere"))
@@ -101,7 +101,7 @@ def test_every_study_composes_and_passes_the_checks(path: Path) -> None:
         (["tracking=none", "tracking.parent=abc"], ["tracking.parent would be ignored"]),
     ],
 )
-def test_a_wrong_value_or_combination_is_refused_with_its_mending(overrides: list[str], words: list[str]) -> None:
+def test_a_wrong_value_or_combination_is_refused_with_the_fix(overrides: list[str], words: list[str]) -> None:
     message = faults(*overrides)
     assert all(word in message for word in words), message
 
