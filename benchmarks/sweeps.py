@@ -92,7 +92,8 @@ def pruning(outputs: Path) -> None:
         options = f"hydra.sweeper.pruner_options={options}"
         sweep(place, f"hydra.sweeper.pruner={pruner}", options, *search, module="seg.train")
         (table,) = place.glob("sweeps/*/trials.csv")
-        epochs = sum(len(path.read_text().splitlines()) for path in place.glob("sweeps/*/trials/*/epochs.jsonl"))
+        reached = place.glob("sweeps/*/trials/*/progress.json")
+        epochs = sum(json.loads(path.read_text())["epoch"] for path in reached)
         found[pruner] = (pd.read_csv(table)["val_dice"].max(), epochs)
     (best, epochs), (best_pruned, epochs_pruned) = found["none"], found["median"]
     print(f"median pruning: best val_dice {best_pruned:.4f} in {epochs_pruned} epochs, without {best:.4f} in {epochs}:")

@@ -20,7 +20,7 @@ from seg.config.schema import check
 from seg.engine.allocator import imports, keep_freed_memory
 from seg.errors import ConfigError
 from seg.records.folder import RunFolders, find
-from seg.sweep.trial import Trial, current_trial
+from seg.sweep.trial import TrialReporter, current_trial
 
 if TYPE_CHECKING:
     from seg.engine.run import Reporter, Result
@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> float | None:
     return metrics.get("best_val_dice")
 
 
-def run_name(cfg: DictConfig, choices: dict[str, Any], trial: Trial | None = None) -> str:
+def run_name(cfg: DictConfig, choices: dict[str, Any], trial: TrialReporter | None = None) -> str:
     """``unetpp-cbam-onecycle-f0-s0``: the choices that studies vary, fold and seed.
 
     What tells it from its neighbours comes first where there are any: ``se f0 s0 · unetpp-se-onecycle`` for an arm,

@@ -1,29 +1,36 @@
 """What a sweep and its trials tell each other: small files in the trial's folder.
 
-A trial may be this process, another one, or a job on another machine of the cluster; it needs nothing but its folder,
-and one that outlives its sweep loses nothing. ``trial.json`` is the sweep's word before the trial starts, ``stop`` its
-last one; ``run.json`` and ``result.json`` are the trial's words, ``epochs.jsonl`` and ``verdict.json`` the talk about
-pruning.
+A trial may be this process, another one, or a job on another machine of the cluster; one that outlives its sweep loses
+nothing. ``trial.json`` is the sweep's word before the trial starts, ``stop`` its last one; ``run.json``,
+``progress.json`` and ``result.json`` are the trial's words. Each epoch goes to the sweep's storage, too, where Optuna
+decides whether the trial should stop.
 """
 
 import json
+import logging
+import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seg.errors import InterruptedRunError, SegError
 from seg.files import atomic_write
 from seg.records.folder import Process, RunFolders
-from seg.records.pending import append_line
+
+if TYPE_CHECKING:
+    from seg.sweep.search import Judge
+
+log = logging.getLogger(__name__)
 
 TOKEN = "SEG_TRIAL_TOKEN"  # in a job's environment
-_PATIENCE = 10.0  # seconds that a trial waits for the sweep's verdict on an epoch, once
+STORAGE = "SEG_SWEEP_STORAGE"  # in a job's environment: a database, whose address may hold a password
+_PAUSE = 300.0  # seconds without another question to a storage that did not answer
 _BEAT = 30.0  # seconds between a trial's signs of life
 _TAKEN = "the sweep has launched another job for this trial, or has given it up"
 
@@ -37,20 +44,35 @@ class Assignment:
     parent: str | None  # run id of the sweep's own run
     experiment: str  # in MLflow: a child is shown below its parent only within one experiment
     objective: str  # the number of an epoch to report
-    prunes: bool  # whether an epoch's report is answered
+    id: int = 0  # of the trial in the storage
+    storage: str | None = None  # a journal file; None: the database that the environment names
+    reports: bool = True  # to the storage; not where there are several objectives
+    pruner: str = "none"
+    pruner_options: dict[str, Any] = field(default_factory=dict)
     token: str = ""  # of the job that is to do it; a queue may start one of an earlier sweep process late
     deaths: int = 0  # jobs before this one that died without a word, and without an epoch more than the one before
-    reached: int = 0  # epochs reported before this job
+    reached: int = 0  # epochs before this job
 
 
-class Trial:
-    """The trial's side of its folder."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended."""
+
+    status: str  # finished | pruned | failed | killed
+    metrics: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+    permanent: bool = False  # another try would end the same
+
+
+class TrialReporter:
+    """The trial's side of its folder: the run's reporter, see seg.engine.run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.assignment = Assignment(**json.loads((folder / "trial.json").read_text()))
         self.pruned = False
-        self._patience = _PATIENCE
+        self._judge: Judge | None = None
+        self._silent_until = 0.0
         self._over = threading.Event()
 
     @property
@@ -106,24 +128,30 @@ class Trial:
                 os.utime(self.folder / "run.json")
 
     def epoch(self, numbers: Mapping[str, float]) -> bool:
-        """Tells the sweep an epoch's numbers; whether it answers that the trial should stop here.
-
-        A sweep that does not answer in time is not waited for again, until it has answered once more.
-        """
-        own, epoch = self.assignment.token, int(numbers["epoch"])
-        told = {"epoch": epoch, "value": numbers.get(self.assignment.objective), "token": own}
-        append_line(self.folder / "epochs.jsonl", json.dumps(told))
-        if not self.assignment.prunes or told["value"] is None:
-            return False
-        deadline = time.monotonic() + self._patience
-        while (verdict := _read(self.folder / "verdict.json")).get("epoch", 0) < epoch or verdict["token"] != own:
-            if time.monotonic() >= deadline:
-                self._patience = 0.0
-                return False
-            time.sleep(0.01)
-        self._patience = _PATIENCE
-        self.pruned = bool(verdict["prune"])
+        """Tells the sweep an epoch's numbers; whether the trial should stop, because others were better by then."""
+        step, value = int(numbers["epoch"]), numbers.get(self.assignment.objective)
+        atomic_write(self.folder / "progress.json", json.dumps({"epoch": step, "value": value}))
+        if value is not None and math.isfinite(value) and self.assignment.reports:
+            self.pruned = self._judged(step, value)
         return self.pruned
+
+    def _judged(self, step: int, value: float) -> bool:
+        """The verdict on an epoch; a storage that does not answer stops nothing, and is left alone for a while."""
+        if time.monotonic() < self._silent_until:
+            return False
+        try:
+            self._judge = self._judge or self._found_judge()
+            return self._judge.stops(step, value)
+        except Exception as error:  # of a file, a database, its driver: none may end a training
+            log.warning("The sweep's storage does not answer (%s); the trial goes on unjudged.", type(error).__name__)
+            self._silent_until = time.monotonic() + _PAUSE
+            return False
+
+    def _found_judge(self) -> "Judge":
+        from seg.sweep.search import Judge
+
+        own = self.assignment
+        return Judge(own.sweep, own.storage or os.environ[STORAGE], own.id, own.pruner, own.pruner_options)
 
     @contextmanager
     def reported(self, metrics: dict[str, float]) -> Iterator[None]:
@@ -140,19 +168,18 @@ class Trial:
 
     def _end(self, status: str, metrics: dict[str, float], error: BaseException | None = None) -> None:
         self._over.set()
+        with suppress(Exception):  # as above
+            if self._judge:
+                self._judge.close()
         if not self.wanted:
             return
         kind = "" if error is None or isinstance(error, SegError) else f"{type(error).__name__}: "
-        content = {
-            "status": status,
-            "metrics": metrics,
-            "error": None if error is None else f"{kind}{error}",
-            "hopeless": isinstance(error, SegError) and error.exit_code == 2,  # another try would end the same
-        }
-        atomic_write(self.folder / "result.json", json.dumps(content))
+        text = "" if error is None else f"{kind}{error}"
+        permanent = isinstance(error, SegError) and error.exit_code == 2
+        atomic_write(self.folder / "result.json", json.dumps(asdict(Outcome(status, metrics, text, permanent))))
 
 
-def current_trial(output_dir: str) -> Trial | None:
+def current_trial(output_dir: str) -> TrialReporter | None:
     """The trial whose folder Hydra made this job's own; None where no sweep of ours started the job.
 
     Raises:
@@ -161,33 +188,32 @@ def current_trial(output_dir: str) -> Trial | None:
     folder = Path(output_dir)
     if not (folder / "trial.json").exists():
         return None
-    if not (trial := Trial(folder)).wanted:
+    if not (trial := TrialReporter(folder)).wanted:
         raise InterruptedRunError(_TAKEN)
     return trial
 
 
-class Watch:
+class TrialFolder:
     """The sweep's side of a trial's folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._read = 0  # bytes of epochs.jsonl
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def assign(self, assignment: Assignment) -> Assignment:
-        """Prepares the folder, before the trial is launched; the assignment as it stands there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        before, reached = _read(self.folder / "trial.json"), self.reached
-        died = bool(before) and not self.result
+        """Prepares the folder, before the trial is launched; the assignment as it is there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        before, reached = _read(self.path / "trial.json"), self.reached
+        died = bool(before) and self.outcome is None
         again = before.get("deaths", 0) if before.get("reached") == reached else 0
         assignment = replace(assignment, deaths=again + 1 if died else 0, reached=reached)
         for name in ("result.json", "stop"):
-            (self.folder / name).unlink(missing_ok=True)
-        atomic_write(self.folder / "trial.json", json.dumps(asdict(assignment), indent=1))
+            (self.path / name).unlink(missing_ok=True)
+        atomic_write(self.path / "trial.json", json.dumps(asdict(assignment), indent=1))
         return assignment
 
     def stop(self) -> None:
         """Asks the trial to save and stop, at once or as soon as it has prepared its data."""
-        atomic_write(self.folder / "stop", "")
+        atomic_write(self.path / "stop", "")
         process = Process(**self.run["process"]) if self.alive else None
         if process and process.host == Process.this().host:
             with suppress(ProcessLookupError):
@@ -195,67 +221,51 @@ class Watch:
 
     def dismiss(self) -> None:
         """Whatever starts in this folder from now on, a job that the cluster starts once more, say, ends at once."""
-        content = _read(self.folder / "trial.json")
-        atomic_write(self.folder / "trial.json", json.dumps(content | {"token": "-"}, indent=1))
+        content = _read(self.path / "trial.json")
+        atomic_write(self.path / "trial.json", json.dumps(content | {"token": "-"}, indent=1))
 
-    def epochs(self) -> list[dict[str, Any]]:
-        """The reports that came since the last call."""
-        try:
-            with (self.folder / "epochs.jsonl").open("rb") as file:
-                file.seek(self._read)
-                new = file.read()
-        except FileNotFoundError:
-            return []
-        new = new[: new.rfind(b"\n") + 1]
-        self._read += len(new)
-        return [json.loads(line) for line in new.splitlines()]
-
-    def answer(self, report: Mapping[str, Any], prune: bool) -> None:
-        """The verdict on the reports up to this one of ``epochs``."""
-        verdict = {"epoch": report["epoch"], "token": report["token"], "prune": prune}
-        atomic_write(self.folder / "verdict.json", json.dumps(verdict))
+    @property
+    def progress(self) -> dict[str, Any]:
+        """``epoch`` and ``value`` of the last epoch, by whichever of its jobs; empty before the first."""
+        return _read(self.path / "progress.json")
 
     @property
     def reached(self) -> int:
-        """Epochs reported so far, by all of its jobs."""
-        return max((report["epoch"] for report in Watch(self.folder).epochs()), default=0)
+        """Epochs so far, by all of its jobs."""
+        return int(self.progress.get("epoch", 0))
 
     @property
     def run(self) -> dict[str, Any]:
         """``run_id``, ``run``, ``predictions``, ``process`` of the trial's run; empty before it has begun."""
-        return _read(self.folder / "run.json")
+        return _read(self.path / "run.json")
 
     @property
     def stopping(self) -> bool:
         """Whether the trial was told to stop, by its sweep or by a signal that it heard."""
-        return (self.folder / "stop").exists()
+        return (self.path / "stop").exists()
 
     @property
-    def told(self) -> bool:
-        """Whether the trial itself said how it ended."""
-        return bool(_read(self.folder / "result.json"))
+    def said(self) -> Outcome | None:
+        """What the trial itself said of its end; None while it goes on, or where it died."""
+        result = _read(self.path / "result.json")
+        return Outcome(**result) if result else None
 
     @property
-    def result(self) -> dict[str, Any]:
-        """``status``, ``metrics``, ``error``, ``hopeless``; empty while the trial goes on, or where it died.
-
-        One whose process died after its run's last word and before its own finished like the run.
-        """
-        if (result := _read(self.folder / "result.json")) or not (run := self.run):
-            return result
+    def outcome(self) -> Outcome | None:
+        """How the trial ended; one whose process died after its run's last word ended like the run."""
+        if self.said or not (run := self.run) or not Process(**run["process"]).gone:
+            return self.said
         concluded = _read(Path(run["run"]) / "summary.json")
-        if not concluded or not Process(**run["process"]).gone:
-            return {}
-        return {"status": concluded["status"], "metrics": concluded["metrics"], "error": None, "hopeless": False}
+        return Outcome(concluded["status"], concluded["metrics"]) if concluded else None
 
     @property
     def alive(self) -> bool:
         """Whether the trial's process is at work: it began, has not ended, and is not lost."""
         run = self.run
-        if not run or self.result:
+        if not run or self.outcome:
             return False
         with suppress(FileNotFoundError):
-            return not Process(**run["process"]).lost((self.folder / "run.json").stat().st_mtime)
+            return not Process(**run["process"]).lost((self.path / "run.json").stat().st_mtime)
         return False
 
 

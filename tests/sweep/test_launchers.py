@@ -1,4 +1,4 @@
-"""Sweeps of a stand-in through every launcher but the basic one: processes, a pool, a SLURM cluster of one node."""
+"""Sweeps of a stand-in through every launcher but the basic one: processes, a SLURM cluster of one node."""
 
 import os
 import subprocess
@@ -55,15 +55,6 @@ def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
     out, err = process.communicate(timeout=300)
     assert process.returncode == code, out + err
     return out + err
-
-
-def test_joblib_runs_trials_in_processes_of_its_own(sweeps: Sweeps) -> None:
-    process = sweeps.start("hydra/launcher=joblib", "hydra.sweeper.n_jobs=2", "seed=1,2,3")
-    assert "3 of 3 finished" in ended(process)
-    assert sorted(act["seed"] for act in sweeps.acts) == [1, 2, 3]
-    assert process.pid not in {act["pid"] for act in sweeps.acts}
-    assert {act["threads"] for act in sweeps.acts} == {str(max(1, processes() // 2))}
-    assert list(sweeps.trials["state"]) == ["finished"] * 3
 
 
 def test_submitit_local_shares_processors_and_gpus_out(sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,22 +10,24 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from seg.errors import ConfigError, SegError
 from seg.records.folder import Process
 from seg.sweep import storage
-from seg.sweep.ledger import Job, Ledger, Settings
-from seg.sweep.space import Space, read_space
+from seg.sweep.goal import Goal
+from seg.sweep.jobs import Job, Space, read_space
+from seg.sweep.search import Judge, Search
 
 SECRET = "s3cr:t/@{x}"
 WRITTEN = "s3cr%3At%2F%40{x}"  # as it stands in an address
-OPENED: list[Ledger] = []
+OPENED: list[Search] = []
 
 
 def space() -> Space:
@@ -33,10 +35,14 @@ def space() -> Space:
     return read_space(lines, {}, {"max_lr": {"model": "unetpp"}}, lambda group: [])
 
 
-def search(address: str | Path, n_trials: int = 6, name: str = "tune", **settings: Any) -> Ledger:
-    chosen = Settings(("val_dice",), ("maximize",), n_trials, **settings)
-    OPENED.append(ledger := Ledger(name, address, chosen, Process.this(), space()))
-    return ledger
+def search(
+    address: str | Path, n_trials: int = 6, name: str = "tune", starts: Sequence[dict[str, Any]] = (), **goal: Any
+) -> Search:
+    chosen, among = Goal(("val_dice",), ("maximize",), n_trials, **goal), space()
+    jobs = [Job(start) for start in among.starts(starts)]
+    OPENED.append(hand := Search(name, address, chosen, Process.this(), among, jobs, shared=True))
+    hand.enter()
+    return hand
 
 
 @pytest.fixture(autouse=True)
@@ -111,8 +117,8 @@ class Away:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         if self.times:
             self.times -= 1
-            error = OperationalError("SELECT", {}, Exception(f"no answer from me:{SECRET} at host"))
-            raise storage.StorageInternalError("in the middle") from error
+            error = OperationalError("SELECT", {}, Exception(f"no answer from postgresql://me:{WRITTEN}@host"))
+            raise StorageInternalError("in the middle") from error
         return self.call(*arguments, **named)
 
 
@@ -120,26 +126,22 @@ def test_a_storage_that_comes_back_costs_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(storage, "_PAUSES", (0.0,) * 3)
-    ledger = search(tmp_path / "journal.log", retries=1)
-    ledger.enqueue([Job({"model": "unetpp"})])
+    hand = search(tmp_path / "journal.log", retries=1, starts=[{"model": "unetpp"}])
+    place = hand.study._storage
     names = ("create_new_trial", "set_trial_user_attr", "set_trial_param", "set_trial_state_values", "get_all_trials")
-    for place, name in enumerate(names * 3):
-        monkeypatch.setattr(ledger._storage, name, Away(2, getattr(ledger._storage, name)))
-        if trial := ledger.take():
-            assert not ledger.report(trial.number, 1, 0.5)
-            if place % 3:
-                ledger.complete(trial.number, [0.5])
+    for turn, name in enumerate(names * 3):
+        monkeypatch.setattr(place, name, Away(2, getattr(place, name)))
+        if trial := hand.take():
+            if turn % 3:
+                hand.complete(trial.number, [0.5])
             else:
-                ledger.fail(trial.number, "broken", retry=True)
-        for left in ledger.orphans():
-            ledger.fail(left.number, "left", retry=False)
+                hand.fail(trial.number, "broken", retry=True)
         monkeypatch.undo()
         monkeypatch.setattr(storage, "_PAUSES", (0.0,) * 3)
-    while trial := ledger.take():
-        ledger.complete(trial.number, [0.5])
-    ledger.orphans()
-    assert ledger.over()
-    counts = Counter(ledger.frame()["state"])
+    while trial := hand.take():
+        hand.complete(trial.number, [0.5])
+    assert hand.over()
+    counts = Counter(hand.frame()["state"])
     assert counts["finished"] == 6
     assert set(counts) <= {"finished", "failed"}
     assert "trying again" in caplog.text
@@ -149,13 +151,10 @@ def test_a_storage_that_stays_away_ends_the_sweep_without_showing_the_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(storage, "_PAUSES", (0.0,) * 3)
-    ledger = search(tmp_path / "journal.log")
-    ledger.address = f"postgresql://me:{WRITTEN}@host/db"
-    monkeypatch.setattr(ledger._storage, "get_all_trials", Away(99, lambda: None))
-    with pytest.raises(
-        SegError, match=r"does not answer: .*me:\*\*\*.* Mend it; the same command then goes on"
-    ) as caught:
-        ledger.take()
+    hand = search(tmp_path / "journal.log")
+    monkeypatch.setattr(hand.study._storage, "get_all_trials", Away(99, lambda: None))
+    with pytest.raises(SegError, match=r"does not answer: .* Fix it; the same command then goes on") as caught:
+        hand.take()
     assert "s3cr" not in told(caught.value) + caplog.text
     assert caplog.text.count("trying again") == 3
 
@@ -227,29 +226,31 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_storage import *
 
-ledger = search({address!r}, **{settings!r})
-while not ledger.over():
-    if trial := ledger.take():
-        ledger.report(trial.number, 1, 0.5)
+hand = search({address!r}, **{settings!r})
+while not hand.over():
+    if trial := hand.take():
+        judge = Judge(hand.name, hand.address, trial.id, "none", {{}})
+        judge.stops(1, 0.5)
+        judge.close()
         if trial.number % 5 == 4 and trial.attempt == 1:
-            ledger.fail(trial.number, "broken", retry=True)
+            hand.fail(trial.number, "broken", retry=True)
         else:
-            ledger.complete(trial.number, [trial.params["lr"]])
-ledger.set_parent_once(str(os.getpid()))
-print(ledger.parent)
-ledger.close()
+            hand.complete(trial.number, [trial.params["lr"]])
+hand.set_parent_once(str(os.getpid()))
+print(hand.parent)
+hand.close()
 """
 
 
-def side_by_side(address: str, hands: int, **settings: Any) -> list[str]:
+def side_by_side(address: str, count: int, **settings: Any) -> list[str]:
     """What each of several processes said that worked off one sweep together, begun at the same moment."""
     script = HAND.format(tests=str(Path(__file__).parent), address=address, settings=settings)
     processes = [
         subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(hands)
+        for _ in range(count)
     ]
     outs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0] * hands, outs
+    assert [process.returncode for process in processes] == [0] * count, outs
     return [out for out, _ in outs]
 
 
@@ -260,8 +261,7 @@ def test_processes_at_once_on_one_empty_database_end_with_n_trials(server: Serve
     settings = {"n_trials": 25, "retries": 1, "sampler": "random"}
     parents = side_by_side(address, 4, **settings)
     assert len(set(parents)) == 1, "all heard of the same parent"
-    ledger = search(address, **settings)
-    frame = ledger.frame()
+    frame = search(address, **settings).frame()
     assert Counter(frame["state"])["finished"] == 25
     assert frame["lr"].nunique() == 25, "each its own point"
     assert sorted(frame[frame["state"] == "failed"]["lr"]) == sorted(frame[frame["attempt"] == 2]["lr"])
@@ -269,37 +269,37 @@ def test_processes_at_once_on_one_empty_database_end_with_n_trials(server: Serve
 
 @pytest.mark.slow
 @pytest.mark.network
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "nsga2"])
-def test_a_database_gives_the_same_trials_as_a_journal(sampler: str, server: Server, tmp_path: Path) -> None:
-    def run(ledger: Ledger) -> list[dict[str, Any]]:
+def test_a_database_gives_the_same_trials_as_a_journal(server: Server, tmp_path: Path) -> None:
+    def run(hand: Search) -> list[dict[str, Any]]:
         drawn = []
-        while trial := ledger.take():
+        while trial := hand.take():
             drawn.append(trial.params)
-            pruned = ledger.report(trial.number, 1, trial.params["lr"])
-            ledger.prune(trial.number) if pruned else ledger.complete(trial.number, [trial.params["lr"]])
-        ledger.close()
+            judge = Judge(hand.name, hand.address, trial.id, "median", {})
+            pruned = judge.stops(1, float(trial.params["lr"]))
+            judge.close()
+            hand.prune(trial.number) if pruned else hand.complete(trial.number, [float(trial.params["lr"])])
+        hand.close()
         return drawn
 
-    settings = {"n_trials": 14, "sampler": sampler, "pruner": "median", "name": sampler}
+    settings: dict[str, Any] = {"n_trials": 14, "pruner": "median", "name": "same"}
     assert run(search(server.address, **settings)) == run(search(tmp_path / "journal.log", **settings))
 
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_a_grid_its_retries_and_its_pictures_on_a_database(server: Server, tmp_path: Path) -> None:
-    ledger = Ledger("grid", server.address, Settings(("a",), ("minimize",), retries=1), Process.this())
-    OPENED.append(ledger)
-    ledger.enqueue([Job({"lr": lr}, (f"lr={lr}",)) for lr in ("1e-4", "1e-3", "1e-2", "1e-1")])
-    first = ledger.take()
+def test_a_grid_and_its_retries_on_a_database(server: Server) -> None:
+    jobs = [Job({"lr": lr}, (f"lr={lr}",)) for lr in ("1e-4", "1e-3", "1e-2", "1e-1")]
+    hand = Search("grid", server.address, Goal(("a",), ("minimize",), retries=1), Process.this(), jobs=jobs)
+    OPENED.append(hand)
+    hand.enter()
+    first = hand.take()
     assert first
-    ledger.fail(first.number, "broken", retry=True)
-    while trial := ledger.take():
-        ledger.note(trial.number, run_id="x")
-        ledger.complete(trial.number, [float(trial.params["lr"])])
-    assert ledger.best()["overrides"].tolist() == [("lr=1e-4",)]
-    assert ledger.over()
-    assert ledger.importances() == {"lr": 1.0}
-    assert {path.name for path in ledger.plots(tmp_path)} >= {"history.png", "plots.html"}
+    hand.fail(first.number, "broken", retry=True)
+    while trial := hand.take():
+        hand.note(trial.number, run_id="x")
+        hand.complete(trial.number, [float(trial.params["lr"])])
+    assert hand.best()["lr"].tolist() == ["1e-4"]
+    assert hand.over()
 
 
 @pytest.mark.slow
@@ -314,17 +314,17 @@ def test_a_wrong_password_is_not_shown(server: Server) -> None:
 @pytest.mark.slow
 @pytest.mark.network
 def test_a_server_that_restarts_is_waited_for(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    ledger = search(server.address, 4, "restart")
-    trial = ledger.take()
+    hand = search(server.address, 4, "restart")
+    trial = hand.take()
     assert trial
     server.stop()
     back = threading.Timer(1.0, server.start)
     back.start()
-    ledger.complete(trial.number, [0.5])
+    hand.complete(trial.number, [0.5])
     back.join()
     assert "trying again" in caplog.text
     assert SECRET not in caplog.text
     server.stop()
     server.start()
-    assert ledger.take(), "a connection that broke meanwhile is replaced"
-    ledger.close()
+    assert hand.take(), "a connection that broke meanwhile is replaced"
+    hand.close()

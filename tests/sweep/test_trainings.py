@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "hydra/launcher=submitit_local",
     ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as sweep:
-        until(lambda: list(outputs.glob(f"sweeps/*/trials/{KILLED}/epochs.jsonl")) or sweep.poll() is not None, 300)
+        until(lambda: list(outputs.glob(f"sweeps/*/trials/{KILLED}/progress.json")) or sweep.poll() is not None, 300)
         assert sweep.poll() is None, sweep.communicate()[0]
         (trial,) = outputs.glob(f"sweeps/*/trials/{KILLED}")
         os.kill(json.loads((trial / "run.json").read_text())["process"]["pid"], signal.SIGKILL)

@@ -17,7 +17,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from seg.config.options import CONF
 from seg.errors import ConfigError
-from seg.sweep.space import Parameter, Space, grid, read_space
+from seg.sweep.jobs import Parameter, Space, grid, read_space
 
 OPTIONS = {"model": ["dynunet", "unet", "unetpp"], "attention": ["cbam", "none", "se"]}
 
@@ -224,8 +224,8 @@ def test_a_parameter_tells_itself_in_hydras_syntax(sweep: str) -> None:
 
 def test_a_number_is_read_within_its_bounds_only() -> None:
     whole, real = read(["a=interval(1,5)", "b=interval(0.1,0.5)"]).parameters
-    assert [whole.read(value) for value in (1, 5.0, 0, 6, 2.5, True, "2", None, [2])] == [1, 5, *[None] * 7]
-    assert [real.read(value) for value in (0.1, 0.333, 0.6, 0, "0.2")] == [0.1, 0.333, None, None, None]
+    assert [whole.read(value) for value in (1, 5.0, "2", 0, 6, 2.5, True, None, [2])] == [1, 5, 2, *[None] * 6]
+    assert [real.read(value) for value in (0.1, 0.333, "0.2", 0.6, 0, "x")] == [0.1, 0.333, 0.2, *[None] * 3]
 
 
 def test_a_space_keeps_what_does_not_vary_and_the_prefixes() -> None:
@@ -461,3 +461,28 @@ def test_a_grid_without_any_job_is_refused(loader: Any) -> None:
     assert "model=glob(x*): it holds no value" in faults(grid, ["model=glob(x*)", "seed=1,2"], {}, loader)
     said = faults(grid, ["a=range(3,3)", "hydra.job.num=1,2", "b=interval(1,2)"], {"c": "choice()"}, loader)
     assert said.startswith("4 faults:")
+
+
+def test_the_points_of_a_space_are_every_combination_that_its_conditions_allow() -> None:
+    space = read(["depth=range(2,4)", "drop=range(0.1,0.35,0.1)", "s=u,v", "warmup=1,5"], warmup={"s": "v"})
+    points = [*space.points()]
+    expected = [
+        {"depth": depth, "drop": drop, "s": s} | extra
+        for depth, drop in product((2, 3), (0.1, 0.2, 0.3))
+        for s, extras in (("u", [{}]), ("v", [{"warmup": "1"}, {"warmup": "5"}]))
+        for extra in extras
+    ]
+    assert len(points) == len(expected)
+    assert all(point in points for point in expected)
+
+
+def test_a_search_says_at_once_which_of_its_starts_it_cannot_reach() -> None:
+    space = read(
+        ["lr=tag(log,interval(1e-5,1e-1))", "depth=range(2,6)", "model=unet,swin", "max_lr=interval(0.1,0.2)"],
+        max_lr={"model": "unet"},
+    )
+    starts = [{"modle": "unet"}, {"model": "vnet"}, {"depth": 7}, {"lr": "fast"}, {"model": "swin", "max_lr": 0.15}]
+    said = faults(space.starts, starts)
+    for part in ("5 faults", "Did you mean 'model'", "model=vnet", "depth=7", "lr=fast", "max_lr is not asked for"):
+        assert part in said
+    assert space.starts([{"depth": "5", "lr": "1e-2", "model": "swin"}]) == [{"depth": 5, "lr": 0.01, "model": "swin"}]

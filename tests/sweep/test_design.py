@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from test_sweeper import Sweeps, sweeps
 
 from seg.errors import ConfigError
-from seg.sweep.study import Study, check_arms, identity, read_study
+from seg.sweep.design import Study, check_arms, identity, read_study
 
 __all__ = ["sweeps"]  # a fixture
 SECTION: dict[str, Any] = {

@@ -13,31 +13,31 @@ from rich.table import Table
 from rich.text import Text
 
 from seg.engine.console import clock, terminal
-from seg.sweep.ledger import Ledger, Trial
-from seg.sweep.plan import Plan
-from seg.sweep.workers import Workers
+from seg.sweep.definition import Sweep
+from seg.sweep.launch import Workers
+from seg.sweep.search import Search, Trial
 
 log = logging.getLogger(__name__)
 
 
-class Display:
+class LiveTable:
     """The progress of one sweep; plain lines where there is no terminal."""
 
-    def __init__(self, plan: Plan, ledger: Ledger) -> None:
-        self.plan, self.ledger = plan, ledger
+    def __init__(self, sweep: Sweep, search: Search) -> None:
+        self.sweep, self.search = sweep, search
         self.console = terminal()
         self.counts = {"finished": 0, "pruned": 0, "failed": 0}
         self.best: float | None = None
-        self._tell(f"sweep {plan.name}: {plan.folder}")
+        log.info("sweep %s: %s", sweep.name, sweep.folder)
         self._refresh()
         if total := sum(self.counts.values()):
-            self._tell(f"going on: {self._counted()} ({total} trials)")
+            log.info("going on: %s (%d trials)", self._counted(), total)
 
     def ended(self, trial: Trial, status: str, said: str) -> None:
         """After each trial."""
         self._refresh()
         best = "" if self.best is None else f", best {self.best:.4g}"
-        self._tell(f"trial {trial.number} {status}: {said}  [{settings_of(trial)}]  ({self._counted()}{best})")
+        log.info("%s", f"trial {trial.number} {status}: {said}  [{settings_of(trial)}]  ({self._counted()}{best})")
 
     @contextmanager
     def watching(self, workers: Workers) -> Iterator[None]:
@@ -50,28 +50,27 @@ class Display:
             yield
 
     def _table(self, workers: Workers) -> Group:
+        objective = self.sweep.goal.objectives[0]
         table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
-        for column in ("trial", "settings", "epoch", self.plan.objectives[0], "time"):
+        for column in ("trial", "settings", "epoch", objective, "time"):
             table.add_column(column, justify="left" if column == "settings" else "right", no_wrap=column != "settings")
         for number, running in sorted(workers.running.items()):
-            value = "–" if running.value is None else f"{running.value:.4f}"
-            cells = (escape(settings_of(running.trial)), str(running.epoch or "–"), value)
+            progress = running.folder.progress
+            value = "–" if progress.get("value") is None else f"{progress['value']:.4f}"
+            cells = (escape(settings_of(running.trial)), str(progress.get("epoch", "–")), value)
             table.add_row(str(number), *cells, clock(time.monotonic() - running.since))
-        best = "" if self.best is None else f"   best {self.plan.objectives[0]} {self.best:.4f}"
-        return Group(Text(f"{self.plan.name}   {self._counted()}{best}"), table)
+        best = "" if self.best is None else f"   best {objective} {self.best:.4f}"
+        return Group(Text(f"{self.sweep.name}   {self._counted()}{best}"), table)
 
     def _refresh(self) -> None:
-        frame = self.ledger.frame()
+        frame = self.search.frame()
         self.counts = {state: int((frame["state"] == state).sum()) for state in self.counts}
-        if not self.plan.study and len(self.plan.objectives) == 1 and len(best := self.ledger.best()):
-            self.best = float(best.iloc[0][self.plan.objectives[0]])
+        if self.sweep.ranked and len(best := self.search.best()):
+            self.best = float(best.iloc[0][self.sweep.goal.objectives[0]])
 
     def _counted(self) -> str:
         others = "".join(f", {self.counts[state]} {state}" for state in ("pruned", "failed") if self.counts[state])
-        return f"{self.counts['finished']} of {self.plan.total} finished{others}"
-
-    def _tell(self, line: str) -> None:
-        log.info("%s", line)
+        return f"{self.counts['finished']} of {self.sweep.total} finished{others}"
 
 
 def settings_of(trial: Trial) -> str:

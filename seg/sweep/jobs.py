@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from graphlib import CycleError, TopologicalSorter
@@ -11,9 +12,13 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import FloatRange, Override
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from seg.errors import ConfigError, nearest, together
 from seg.sweep.syntax import FORMS, key_of, lines_of, meant, parsed, same_shuffle, texts
+
+Value = str | int | float  # of a parameter: a text as it stands in an override, or a number
+Distribution = CategoricalDistribution | IntDistribution | FloatDistribution
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,47 @@ class Parameter:
         interval = f"interval({self.low},{self.high})"
         return ",".join(self.choices) or (f"tag(log,{interval})" if self.log else interval)
 
+    def asked(self, values: Mapping[str, Value]) -> bool:
+        """Whether a trial that has ``values`` has this parameter, too."""
+        return all(values.get(key) in allowed for key, allowed in self.when.items())
+
     @property
-    def ends(self) -> tuple[Any, ...]:
+    def ends(self) -> tuple[Value, ...]:
         """All choices, or both bounds."""
         return self.choices or (self.low, self.high)
 
-    def read(self, value: Any) -> Any:
-        """A value from a YAML file as ``suggest`` would give it; None where it is no value of this parameter."""
+    @property
+    def distribution(self) -> Distribution:
+        """What Optuna draws its values from."""
         if self.choices:
-            return meant(value, self.choices)
+            return CategoricalDistribution(self.choices)
+        if self.integer:
+            return IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
+        return FloatDistribution(self.low, self.high, self.log, self.step)
+
+    @property
+    def countable(self) -> bool:
+        """Whether its values can be listed."""
+        return bool(self.choices or self.integer or self.step)
+
+    def values(self) -> list[Value]:
+        """All of them, of a countable parameter."""
+        if self.choices:
+            return list(self.choices)
+        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step or 1))
+        number = int if self.integer else float
+        return [number(low + place * step) for place in range(int((high - low) / step) + 1)]
+
+    def read(self, value: object) -> Value | None:
+        """A value from a YAML file as a search would draw it; None where it is no value of this parameter.
+
+        A text may also be the value as it stands in an override.
+        """
+        if self.choices:
+            return meant(value, self.choices) or next((text for text in self.choices if text == value), None)
+        if isinstance(value, str):
+            with suppress(ValueError):
+                value = float(value)
         slack = 1e-6 * (self.step or 0)  # Hydra's sums of steps end a little beyond the bounds
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
@@ -56,7 +93,7 @@ class Parameter:
             return None
         return round(value) if self.integer else float(min(max(value, self.low), self.high))
 
-    def override(self, value: Any) -> str:
+    def override(self, value: Value) -> str:
         """``key=value``, which Hydra reads as this very value; in a range of floats, as Hydra's own one."""
         if not self.choices:
             value = int(value) if self.integer else float(value)
@@ -67,33 +104,86 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A trial that is known beforehand."""
+
+    params: Mapping[str, Value]  # what makes it differ; a search draws those that are not given
+    overrides: tuple[str, ...] = ()  # of a grid; a search works them out
+
+
+@dataclass(frozen=True)
 class Space:
     """What a search chooses from."""
 
     parameters: tuple[Parameter, ...]  # each after those that it depends on
     fixed: tuple[str, ...] = ()  # the overrides that do not vary
 
-    def overrides(self, values: Mapping[str, Any]) -> list[str]:
+    @property
+    def conditional(self) -> bool:
+        """Whether some parameter depends on another one."""
+        return any(parameter.when for parameter in self.parameters)
+
+    def overrides(self, values: Mapping[str, Value]) -> list[str]:
         """The overrides of the trial that has these values."""
         known = {parameter.key: parameter for parameter in self.parameters}
         return [*self.fixed, *(known[key].override(value) for key, value in values.items())]
 
-    def suggest(self, choose: Callable[[Parameter], Any]) -> dict[str, Any]:
+    def suggest(self, choose: Callable[[Parameter], Value]) -> dict[str, Value]:
         """The values that ``choose`` gives; a parameter whose ``when`` does not hold is left out."""
-        values: dict[str, Any] = {}
+        values: dict[str, Value] = {}
         for parameter in self.parameters:
-            if all(values.get(key) in allowed for key, allowed in parameter.when.items()):
+            if parameter.asked(values):
                 values[parameter.key] = choose(parameter)
         return values
+
+    def points(self, begun: Mapping[str, Value] | None = None, depth: int = 0) -> Iterator[dict[str, Value]]:
+        """Every combination of values, where all parameters are countable."""
+        values = dict(begun or {})
+        if depth == len(self.parameters):
+            yield values
+        elif (parameter := self.parameters[depth]).asked(values):
+            for value in parameter.values():
+                yield from self.points(values | {parameter.key: value}, depth + 1)
+        else:
+            yield from self.points(values, depth + 1)
+
+    def starts(self, trials: Iterable[Mapping[str, object]]) -> list[dict[str, Value]]:
+        """The trials of ``hydra.sweeper.enqueue`` as the search would draw them itself.
+
+        Raises:
+            ConfigError: with every key and value that is not searched.
+        """
+        faults: list[str] = []
+        out = [dict(self._read(trial, faults)) for trial in trials]
+        known = {parameter.key: parameter for parameter in self.parameters}
+        faults += [
+            f"hydra.sweeper.enqueue: {key} is not asked for with {other}={values[other]}."
+            for values in out
+            for key in values
+            for other, allowed in known[key].when.items()
+            if other in values and values[other] not in allowed
+        ]
+        together(ConfigError, faults)
+        return out
+
+    def _read(self, trial: Mapping[str, object], faults: list[str]) -> Iterator[tuple[str, Value]]:
+        known = {parameter.key: parameter for parameter in self.parameters}
+        for key, value in trial.items():
+            if key not in known:
+                faults.append(f"hydra.sweeper.enqueue names '{key}', which is not searched.{nearest(key, list(known))}")
+            elif (read := known[key].read(value)) is None:
+                faults.append(f"hydra.sweeper.enqueue: {key}={value} is not among what is searched: {known[key]}.")
+            else:
+                yield key, read
 
     def examples(self) -> list[list[str]]:
         """The overrides of a few trials that together use every choice and every bound that can be reached."""
         unused = {(parameter.key, end) for parameter in self.parameters for end in parameter.ends}
-        trials: list[dict[str, Any]] = []
+        trials: list[dict[str, Value]] = []
         for wanted in self.parameters:
             needed = self._needed(wanted)
 
-            def choose(parameter: Parameter, needed: Mapping[str, Sequence[str]] = needed) -> Any:
+            def choose(parameter: Parameter, needed: Mapping[str, Sequence[str]] = needed) -> Value:
                 fitting = [end for end in parameter.ends if end in needed.get(parameter.key, parameter.ends)]
                 return next((end for end in fitting if (parameter.key, end) in unused), (fitting or parameter.ends)[0])
 

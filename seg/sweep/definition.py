@@ -14,47 +14,57 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from seg.config.content import PLACES, config_hash, flat
+from seg.config.content import PLACES, config_hash
 from seg.config.options import known_keys
 from seg.config.schema import check
 from seg.errors import ConfigError, nearest, together
 from seg.study.question import changes
-from seg.sweep.entries import Job, starts
-from seg.sweep.space import Space, grid, read_space
-from seg.sweep.study import Study, check_arms, identity, read_study
+from seg.sweep.design import Study, check_arms, identity, read_study
+from seg.sweep.goal import Goal
+from seg.sweep.jobs import Job, Space, grid, read_space
 
 log = logging.getLogger(__name__)
 # The settings that make a sweep this one and no other, the study beside them.
-_DEFINING = ("enqueue", "folds", "sampler", "sampler_options", "seed", "pruner", "pruner_options")
+_DEFINING = ("enqueue", "sampler", "sampler_options", "seed", "pruner", "pruner_options")
+_OF_GOAL = ("n_trials", "sampler", "sampler_options", "pruner", "pruner_options", "seed", "retries")
 _COSTS = ("params", "seconds", "memory_mib", "samples_per_second", "epoch_seconds")
 _NUMBERS = ("train_loss", "train_dice", "val_dice", "val_loss", *_COSTS)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Sweep:
     """A sweep, checked."""
 
     name: str
     folder: Path
     cfg: DictConfig  # of one trial: data, places and tracking are the same for all
     settings: dict[str, Any]  # hydra.sweeper
+    goal: Goal
     space: Space | None  # of a search
     jobs: tuple[Job, ...]  # known beforehand: all of a grid or a study, those to begin with of a search
     study: Study | None
     different: dict[str, dict[str, list[Any]]]  # of a study: what each arm changes, resolved, from what to what
-    objectives: tuple[str, ...]
-    directions: tuple[str, ...]
     definition: dict[str, Any]  # what may not change when the sweep goes on
     choices: Callable[[Sequence[str]], dict[str, str]]  # overrides of a trial → the option of each group
-    given: tuple[str, ...]  # places that the command line names: kept in no ledger, for an address may hold a password
+    given: tuple[str, ...]  # places that the command line names: kept in no storage, for an address may hold a password
 
     @property
     def total(self) -> int:
         """Trials that must finish."""
         return int(self.settings["n_trials"] or len(self.jobs))
 
+    @property
+    def address(self) -> str | Path:
+        """Where its trials are kept."""
+        return self.settings["storage"] or self.folder / "journal.log"
 
-def make_plan(arguments: Sequence[str], settings: dict[str, Any], context: HydraContext, config: DictConfig) -> Plan:
+    @property
+    def ranked(self) -> bool:
+        """Whether one of its trials is the best."""
+        return self.study is None and len(self.goal.objectives) == 1
+
+
+def read_sweep(arguments: Sequence[str], settings: dict[str, Any], context: HydraContext, config: DictConfig) -> Sweep:
     """Reads and checks a sweep.
 
     Args:
@@ -68,33 +78,26 @@ def make_plan(arguments: Sequence[str], settings: dict[str, Any], context: Hydra
     """
     _check_settings(settings)
     given = tuple(argument for argument in arguments if _is_place(argument))
-    arguments = [argument for argument in arguments if argument not in given]
+    swept = [argument for argument in arguments if argument not in given]
     loader, label = context.config_loader, _label(config)
     space: Space | None = None
     study: Study | None = None
-    options = partial(loader.get_group_options, config_name="train")
     if settings["n_trials"] is not None:
-        space = read_space(list(arguments), settings["params"], settings["when"], options=options)
+        options = partial(loader.get_group_options, config_name="train")
+        space = read_space(swept, settings["params"], settings["when"], options=options)
+        jobs = [Job(start) for start in space.starts(settings["enqueue"])]
         examples: Sequence[Sequence[str]] = space.examples()
-        jobs = _enqueued(space, settings["enqueue"])
     elif settings["study"]["arms"] or settings["study"]["factors"]:
         study = read_study(label, settings["study"])
-        jobs = _study_jobs(study, grid(list(arguments), settings["params"], loader))
+        jobs = _study_jobs(study, grid(swept, settings["params"], loader))
         examples = [job.overrides for job in jobs[: len(study.arms)]]
     else:
-        jobs = _grid_jobs(grid(list(arguments), settings["params"], loader))
+        jobs = _grid_jobs(grid(swept, settings["params"], loader))
         examples = [job.overrides for job in jobs]
     composed = _composed([[*example, *given] for example in examples], context, config)
     different = _different(study, composed) if study else {}
-    objectives, directions = _objectives(settings, composed)
-    definition = {
-        "configurations": sorted(map(config_hash, composed)),
-        "trials": repr(space.parameters) if space else [sorted(job.params.items()) for job in jobs],
-        **{key: settings[key] for key in _DEFINING},
-        "study": identity(settings["study"]),
-        "objectives": objectives,
-        "directions": directions,
-    }
+    goal = _goal(settings, composed)
+    definition = _definition(settings, goal, space, jobs, composed)
     name = settings["name"] or f"{label}-{_digest(definition)[:8]}"
     folder = Path(composed[0].paths.outputs) / "sweeps" / name
 
@@ -102,9 +105,24 @@ def make_plan(arguments: Sequence[str], settings: dict[str, Any], context: Hydra
         cfg = loader.load_sweep_config(config, [*overrides, *given])
         return {group: option for group, option in cfg.hydra.runtime.choices.items() if option and group in cfg}
 
-    definition = json.loads(json.dumps(definition))
-    rest = (objectives, directions, definition, choices, given)
-    return Plan(name, folder, composed[0], settings, space, tuple(jobs), study, different, *rest)
+    rest = (tuple(jobs), study, different, definition, choices, given)
+    return Sweep(name, folder, composed[0], settings, goal, space, *rest)
+
+
+def _definition(
+    settings: Mapping[str, Any], goal: Goal, space: Space | None, jobs: Sequence[Job], composed: Sequence[DictConfig]
+) -> dict[str, Any]:
+    """What makes a sweep this one and no other, as plain data."""
+    definition = {
+        "configurations": sorted(map(config_hash, composed)),
+        "trials": repr(space.parameters) if space else [sorted(job.params.items()) for job in jobs],
+        **{key: settings[key] for key in _DEFINING},
+        "study": identity(settings["study"]),
+        "objectives": goal.objectives,
+        "directions": goal.directions,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(definition))
+    return plain
 
 
 def _is_place(argument: str) -> bool:
@@ -133,19 +151,6 @@ def _different(study: Study, composed: Sequence[DictConfig]) -> dict[str, dict[s
     told = [f"  {arm}: {'; '.join(changes(keys))}" for arm, keys in different.items()]
     log.info("%s", "\n".join([f"study {study.name}, what each arm changes:", *told]))
     return different
-
-
-def _enqueued(space: Space, trials: Sequence[Mapping[str, Any]]) -> list[Job]:
-    """The trials that a search begins with."""
-    jobs = [Job(dict(trial), ()) for trial in trials]
-    starts(space, jobs)  # whatever is wrong with them
-    return jobs
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The keys in which two definitions differ."""
-    a, b = flat(old), flat(new)
-    return sorted(key for key in {*a, *b} if a.get(key) != b.get(key))
 
 
 def _label(config: DictConfig) -> str:
@@ -178,11 +183,11 @@ def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
     name = settings["name"]
     if name is not None and not (isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()):
         yield f"hydra.sweeper.name is {name!r}; it names a folder: letters, digits, - and _ only."
-    folds = settings["folds"]
-    if folds is not None and not (isinstance(folds, list) and folds and all(isinstance(fold, int) for fold in folds)):
-        yield f"hydra.sweeper.folds is {folds!r}; it must be a list of folds, such as [0, 1, 2]."
-    if settings["pruner"] == "wilcoxon" and not folds:
-        yield "hydra.sweeper.pruner=wilcoxon compares trials over the same folds. Set hydra.sweeper.folds=[0,1,2,3,4]."
+    if settings["folds"] is not None:
+        yield (
+            f"hydra.sweeper.folds={settings['folds']}: a trial is one run. For one run for each fold sweep "
+            "data.fold=0,1,2 as a grid, or set hydra.sweeper.study.folds in a study."
+        )
     if settings["n_trials"] is None:
         for key, idle in (("when", {}), ("enqueue", []), ("sampler", "tpe"), ("sampler_options", {}), ("seed", 0)):
             if settings[key] != idle:
@@ -215,15 +220,15 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
     return out
 
 
-def _objectives(settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is searched for and in which direction, both checked."""
+def _goal(settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> Goal:
+    """What is searched for, in which direction, and how, checked."""
     given, way = settings["objective"], settings["direction"]
     if given is None:  # a grid or a study may do without validation
         blind = settings["n_trials"] is None and any(cfg.data.fold == "all" for cfg in composed)
         given = "train_dice" if blind else "val_dice"
     names = tuple(given) if isinstance(given, list) else (given,)
     ways = [None] * len(names) if way is None else way if isinstance(way, list) else [way]
-    faults = [fault for name in names for fault in _objective_faults(str(name), settings, composed)]
+    faults = [fault for name in names for fault in _objective_faults(str(name), composed)]
     if len(ways) != len(names) or not {*ways} <= {None, "maximize", "minimize"}:
         faults.append(
             f"hydra.sweeper.direction is {way!r}; it must be maximize or minimize, one for each of {', '.join(names)}."
@@ -236,10 +241,11 @@ def _objectives(settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> 
     together(ConfigError, faults)
     upward = ("dice", "samples_per_second")
     natural = ["maximize" if any(word in name for word in upward) else "minimize" for name in names]
-    return names, tuple(way or own for way, own in zip(ways, natural, strict=True))
+    directions = tuple(way or own for way, own in zip(ways, natural, strict=True))
+    return Goal(names, directions, **{key: settings[key] for key in _OF_GOAL})
 
 
-def _objective_faults(name: str, settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> Iterator[str]:
+def _objective_faults(name: str, composed: Sequence[DictConfig]) -> Iterator[str]:
     if name.startswith("test_"):
         yield (
             f"hydra.sweeper.objective is {name}: a search that sees the test part makes its scores worthless. "
@@ -249,5 +255,5 @@ def _objective_faults(name: str, settings: Mapping[str, Any], composed: Sequence
         known = [*_NUMBERS, "val_dice_<class>"]
         near = nearest(name, known)
         yield f"hydra.sweeper.objective is {name!r}, which no run has.{near} There are {', '.join(known)}."
-    elif name.startswith("val_") and not settings["folds"] and any(cfg.data.fold == "all" for cfg in composed):
+    elif name.startswith("val_") and any(cfg.data.fold == "all" for cfg in composed):
         yield f"hydra.sweeper.objective is {name}, but data.fold=all leaves no validation part. Choose a fold."

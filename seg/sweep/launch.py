@@ -1,0 +1,342 @@
+"""Trials at work: each worker takes the next one as soon as it is free, whatever the others do."""
+
+import logging
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from seg.engine.cases import processes
+from seg.errors import ConfigError
+from seg.records.record import add_to_record
+from seg.sweep.definition import Sweep
+from seg.sweep.search import Search, Trial
+from seg.sweep.trial import STORAGE, TOKEN, Assignment, Outcome, TrialFolder
+
+log = logging.getLogger(__name__)
+OWNER = "owner.json"  # the sweep's process
+_BEAT = 60.0  # seconds between two signs of life
+_IDLE = 0.2  # seconds between two questions for work
+_FOREVER = 60 * 24 * 365  # minutes; submitit's own limit is one hour
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Where a worker launches: its own launcher, and what it adds to each trial."""
+
+    launcher: Launcher
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial at work."""
+
+    trial: Trial
+    folder: TrialFolder
+    since: float = field(default_factory=time.monotonic)
+
+
+class Workers:
+    """Runs a sweep's trials until it is over, too many failed, or somebody stops them.
+
+    Args:
+        search: what is to run, and what became of it.
+        sweep: what all trials have in common.
+        experiment: of MLflow.
+        workers: each is used by one thread only.
+        ended: called after each trial with its status and a sentence.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        sweep: Sweep,
+        experiment: str,
+        workers: list[Worker],
+        ended: Callable[[Trial, str, str], None],
+    ) -> None:
+        self.search, self.sweep, self.experiment = search, sweep, experiment
+        self.running: dict[int, Running] = {}
+        self.stopped = False  # by the user or the cluster: what runs may go on later
+        self.in_process = isinstance(workers[0].launcher, BasicLauncher)
+        self._on_cluster = type(workers[0].launcher).__name__ == "SlurmLauncher"  # without its import
+        self._workers, self._ended = workers, ended
+        self._retries: int = sweep.settings["retries"]
+        self._failed_before = {number for number, _ in search.failures()}
+        self._over = threading.Event()
+        self._crash: BaseException | None = None
+
+    def failures(self) -> list[tuple[int, str]]:
+        """Number and error of the trials that failed since this process began, the oldest first."""
+        return [failure for failure in self.search.failures() if failure[0] not in self._failed_before]
+
+    def work(self) -> None:
+        """Works in this thread where trials run in it (signals reach only the main one), else in one thread each."""
+        beat = threading.Thread(target=self._guarded, args=(self._beat,), name="beat", daemon=True)
+        beat.start()
+        try:
+            with self._stopping_on_signals():
+                if self.in_process:
+                    self._guarded(self._work, self._workers[0])
+                else:
+                    self._side_by_side()
+        finally:
+            self._over.set()
+            beat.join()
+        if self._crash:
+            raise self._crash
+
+    def _side_by_side(self) -> None:
+        threads = [
+            threading.Thread(target=self._guarded, args=(self._work, worker), name=f"worker {n}", daemon=True)
+            for n, worker in enumerate(self._workers)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive() and not (self.stopped and self._on_cluster):  # whose jobs go on without us
+                thread.join(0.2)  # in parts, so that signals are heard
+
+    def _guarded(self, work: Callable[..., None], *arguments: Worker) -> None:
+        """Our own errors (a storage that goes away, say) end the sweep instead of one silent thread."""
+        try:
+            work(*arguments)
+        except BaseException as error:
+            self._crash = self._crash or error
+            self._over.set()
+
+    def _work(self, worker: Worker) -> None:
+        while (trial := self._next()) is not None:
+            folder = TrialFolder(self.sweep.folder / f"trials/{trial.number}")
+            if not trial.again:  # nobody ran it before: what is in its folder is not of this sweep
+                shutil.rmtree(folder.path, ignore_errors=True)
+            self.running[trial.number] = Running(trial, folder)
+            try:
+                outcome = self._run(trial, folder, worker)
+            finally:
+                del self.running[trial.number]
+            self._settle(trial, folder, outcome)
+
+    def _next(self) -> Trial | None:
+        limit = self.sweep.settings["max_failures"]
+        while not (self.stopped or self._over.is_set() or len(self.failures()) >= limit):
+            if trial := self.search.take():
+                return trial
+            if self.search.over():
+                return None
+            time.sleep(_IDLE)
+        return None
+
+    def _run(self, trial: Trial, folder: TrialFolder, worker: Worker) -> Outcome:
+        """Runs a trial, however many jobs it takes: one that somebody else told to stop has saved."""
+        in_vain = 0
+        while True:
+            before = folder.reached
+            outcome = self._job(trial, folder, worker)
+            in_vain = 0 if folder.reached > before else in_vain + 1
+            if outcome.status != "killed" or self.stopped or self.in_process or in_vain > self._retries:
+                return outcome
+            log.info("trial %d was told to stop; it goes on", trial.number)
+
+    def _job(self, trial: Trial, folder: TrialFolder, worker: Worker) -> Outcome:
+        """One job of a trial; it goes on with the run that a job before it began."""
+        while folder.alive:  # began under a sweep process that died, and outlived it
+            if self.stopped or self._over.is_set():
+                return Outcome("killed")
+            time.sleep(_IDLE)
+        if (outcome := folder.outcome) and outcome.status != "killed":  # such a run goes on
+            return self._closed(folder, outcome)
+        if (run := folder.run) and not (Path(run["run"]) / "checkpoints" / "last.pt").exists():
+            self._mark_dead(folder, "its process died before the first checkpoint")
+        assignment = self._assigned(trial, folder)
+        if self.in_process and assignment.deaths > self._retries + 1:  # each time it took the sweep with it
+            error = f"its process died {assignment.deaths} times at the same epoch, out of memory perhaps"
+            self._mark_dead(folder, error)
+            return Outcome("failed", error=error, permanent=True)
+        if self.stopped:  # before the assignment took an older word to stop away
+            return Outcome("killed")
+        return self._outcome(folder, self._launched(trial, folder, worker, assignment.token))
+
+    def _launched(self, trial: Trial, folder: TrialFolder, worker: Worker, token: str) -> str:
+        """Starts a job and waits for its end; what is to be said where the trial says nothing itself."""
+        place = folder.path.absolute()
+        own = [f"+hydra.job.env_set.{TOKEN}='{token}'", f"hydra.sweep.dir='{place.parent}'"]
+        own.append(f"hydra.sweep.subdir={place.name}")
+        error = "its process died without a word; the end of its log may tell why"
+        try:
+            overrides = [*trial.overrides, *self.sweep.given, *worker.overrides, *own]
+            (job,) = worker.launcher.launch([overrides], trial.number)
+            if job.status == JobStatus.FAILED:
+                raise job._return_value  # as job.return_value does, without printing of it
+        except KeyboardInterrupt:  # it reached a trial in this process before the trial could hear signals itself
+            self.stopped = True
+        except Exception as failure:  # of the launcher: a job that was killed, a queue that refused it
+            error = f"{error} ({type(failure).__name__}: {' '.join(str(failure).split())[:400]})"
+        return error
+
+    def _outcome(self, folder: TrialFolder, error: str) -> Outcome:
+        """What a trial said at its end; where it said nothing, ``error``, unless the sweep was stopped."""
+        if self.stopped:  # Ctrl-C may end a launcher before its trial has saved
+            while folder.alive:
+                time.sleep(_IDLE)
+        self.stopped = self.stopped or (self.in_process and folder.stopping)
+        folder.dismiss()
+        if outcome := folder.outcome:
+            return self._closed(folder, outcome)
+        if self.stopped:
+            return Outcome("killed")
+        self._mark_dead(folder, error)
+        return Outcome("failed", error=error)
+
+    def _assigned(self, trial: Trial, folder: TrialFolder) -> Assignment:
+        goal, address = self.sweep.goal, str(self.search.address)
+        return folder.assign(
+            Assignment(
+                self.sweep.name,
+                trial.number,
+                self.search.parent,
+                self.experiment,
+                goal.objectives[0],
+                id=trial.id,
+                storage=None if "://" in address else str(Path(address).absolute()),
+                reports=len(goal.objectives) == 1,
+                pruner=goal.pruner,
+                pruner_options=dict(goal.pruner_options),
+                token=uuid.uuid4().hex,
+            )
+        )
+
+    def _mark_dead(self, folder: TrialFolder, error: str) -> None:
+        """Marks the run of a process that died FAILED, in its folder and in MLflow."""
+        if run := folder.run:
+            add_to_record(Path(run["run"]), status="FAILED", error=error, uri=self.sweep.cfg.tracking.uri)
+
+    def _closed(self, folder: TrialFolder, outcome: Outcome) -> Outcome:
+        """Where a trial's process died after its run's last word, the run's record is closed."""
+        if folder.said is None:
+            add_to_record(Path(folder.run["run"]), status="FINISHED", uri=self.sweep.cfg.tracking.uri)
+        return outcome
+
+    def _settle(self, trial: Trial, folder: TrialFolder, outcome: Outcome) -> None:
+        """Tells the search how the trial ended."""
+        if run := folder.run:
+            self.search.note(trial.number, run_id=run["run_id"], predictions=run["predictions"])
+        values = {name: outcome.metrics.get(name, math.nan) for name in self.sweep.goal.objectives}
+        missing = [name for name, value in values.items() if not math.isfinite(value)]
+        status, said, permanent = outcome.status, outcome.error, outcome.permanent
+        if status == "finished" and missing:
+            status, permanent = "failed", True
+            said = f"the run has no {', '.join(missing)}; it has {', '.join(sorted(outcome.metrics))}"
+        if status in ("finished", "pruned"):
+            said = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            if status == "finished":
+                self.search.complete(trial.number, list(values.values()))
+            else:
+                self.search.prune(trial.number)
+        elif status == "killed" and (self.stopped or self.in_process):
+            self.stopped = True
+            self.search.let_go(trial.number)
+            status, said = "stopped", "the same command goes on with it"
+        else:
+            status, said = "failed", said or "its process was told to stop"
+            self.search.fail(trial.number, said, retry=not permanent)
+        self._ended(trial, status, said)
+
+    def _beat(self) -> None:
+        """Shows that this process and its trials live."""
+        while not self._over.wait(_BEAT):
+            self.search.beat()
+            with suppress(OSError):
+                os.utime(self.sweep.folder / OWNER)
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM stop the sweep: local trials are told so, save, and can go on later."""
+
+        def note(number: int, _: object) -> None:
+            if self.stopped and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            what = "the jobs of the cluster go on, and" if self._on_cluster else "the trials at work save and stop;"
+            log.warning("%s: %s the same command goes on.", signal.Signals(number).name, what)
+            self.stopped = True
+            if self.in_process and self.running:
+                raise KeyboardInterrupt  # a trial that trains already hears the signal itself
+            for running in [] if self._on_cluster else list(self.running.values()):
+                running.folder.stop()
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config: DictConfig) -> list[Worker]:
+    """A launcher for each worker, with its share of this machine's processors and GPUs.
+
+    Raises:
+        ConfigError: the launcher is none of those that a sweep can use.
+    """
+    name, jobs = config.hydra.runtime.choices["hydra/launcher"], sweep.settings["n_jobs"]
+    config = deepcopy(config)
+    with open_dict(config):
+        if name == "basic" and jobs > 1:  # this process can do one at a time only
+            name = "submitit_local"
+            config.hydra.launcher = ConfigStore.instance().load("hydra/launcher/submitit_local.yaml").node
+        if name == "submitit_local":
+            config.hydra.launcher.timeout_min = _FOREVER
+        config.hydra.sweep.dir = str(sweep.folder.absolute())  # where a launcher keeps its own files
+        config.hydra.sweeper.storage = None  # a launcher writes this down, and an address may hold a password
+        config.hydra.overrides.hydra = [o for o in config.hydra.overrides.hydra if "hydra.sweeper.storage" not in o]
+    if "://" in str(sweep.address):
+        os.environ[STORAGE] = str(sweep.address)  # which the processes of the trials inherit
+    shares = [_share(slot, jobs) if jobs > 1 and name in ("basic", "submitit_local") else {} for slot in range(jobs)]
+    launch = partial(Plugins.instance().instantiate_launcher, hydra_context=context, task_function=task)
+    return [
+        Worker(launch(config=config), tuple(f"+hydra.job.env_set.{key}='{value}'" for key, value in share.items()))
+        for share in shares
+    ]
+
+
+def check_launcher(config: DictConfig) -> None:
+    """Raises a ConfigError for a launcher under which a trial that is killed takes others with it."""
+    if config.hydra.runtime.choices["hydra/launcher"] == "joblib":
+        raise ConfigError("hydra/launcher=joblib is not supported. Write hydra/launcher=submitit_local.")
+
+
+def _share(slot: int, jobs: int) -> dict[str, str]:
+    """Environment of a worker: threads that do not fight over the processors, and a GPU of its own."""
+    share = {}
+    if "OMP_NUM_THREADS" not in os.environ:
+        share["OMP_NUM_THREADS"] = str(max(1, processes() // jobs))
+    if gpus := _gpus():
+        share["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    return share
+
+
+def _gpus() -> list[str]:
+    """The GPUs this process may use, by number."""
+    if given := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return given.split(",")
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]

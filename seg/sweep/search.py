@@ -1,0 +1,432 @@
+"""The trials of a sweep: asked for and told through one Optuna study, by any number of processes.
+
+A grid is a search whose trials are all entered beforehand. Every process that shares the storage takes the next trial,
+runs it, and tells how it ended. Optuna's word for an unfinished trial, RUNNING, is not believed: each trial carries the
+process that took it, and one whose process has gone is taken again; that of another machine counts as gone when it has
+given no sign of life for five minutes.
+"""
+
+import json
+import logging
+import random
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from seg.errors import ConfigError, without_passwords
+from seg.records.folder import Process
+from seg.sweep.goal import Goal, check, make_pruner, make_sampler
+from seg.sweep.jobs import Job, Parameter, Space, Value
+from seg.sweep.storage import alone, close_storage, open_storage, patient
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial to run."""
+
+    number: int
+    id: int  # in the storage
+    params: dict[str, Value]
+    overrides: tuple[str, ...]
+    attempt: int = 1
+    again: bool = False  # a process that has gone had begun it
+
+
+class Search:
+    """One process's hand in a sweep. Any thread may call its methods.
+
+    While the storage does not answer, a method tries again for some minutes before it raises SegError.
+
+    Args:
+        name: of the sweep; whoever gives the same name and storage takes part.
+        address: a journal file, or a database such as ``postgresql://user:password@host/database``.
+        goal: what is searched for.
+        process: this one.
+        space: of a search; None for a grid.
+        jobs: all of a grid, or those that a search starts from.
+        definition: plain data that may not change while the sweep goes on.
+        shared: whether other processes work at the sweep at the same time.
+
+    Raises:
+        ConfigError: what would stop the sweep later, every fault at once; the storage cannot be reached; the name is
+            another sweep's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str | Path,
+        goal: Goal,
+        process: Process,
+        space: Space | None = None,
+        jobs: Sequence[Job] = (),
+        *,
+        definition: Mapping[str, Any] | None = None,
+        shared: bool = False,
+    ) -> None:
+        check(goal, space)
+        self.name, self.address, self.goal, self.process = name, address, goal, process
+        self.definition = dict(definition or {})
+        self.space = space or _grid_space(jobs)
+        self._draws = space is not None and goal.sampler != "grid"
+        self._overrides = {_entry(job.params): job.overrides for job in jobs if space is None}
+        self._jobs = [(_entry(job.params), dict(job.params)) for job in jobs]
+        if space and goal.sampler == "grid":
+            points = list(space.points())
+            random.Random(goal.seed).shuffle(points)  # so that the first n_trials are spread over the space
+            started = {name for name, _ in self._jobs}
+            self._jobs += [(_entry(point), point) for point in points if _entry(point) not in started]
+        self._lock = threading.RLock()
+        self._mine: dict[int, optuna.Trial] = {}  # trials that this process took and has not told the end of
+        self._shared = shared
+        self._storage = open_storage(address)
+        self._study = self._opened()
+
+    @patient
+    def enter(self, again: bool = True) -> None:
+        """Enters the jobs that have not been entered yet; they run before all that is drawn.
+
+        With ``again`` a grid's job that failed for good is entered once more, unless other processes are at work.
+        """
+        with self._alone():
+            trials = self._trials()
+            self._enter_missing(trials, self.goal.n_trials if self.goal.sampler == "grid" else None)
+            at_work = any(trial.state == TrialState.RUNNING and not self._abandoned(trial) for trial in trials)
+            if again and self.goal.n_trials is None and not at_work:
+                retried = _retried(trials)
+                for trial in trials:
+                    if trial.state == TrialState.FAIL and trial.number not in retried:
+                        self._enter_again(trial, attempt=1)
+
+    @patient
+    def take(self) -> Trial | None:
+        """The next trial to run, first one whose process has gone; None where there is none now, see ``over``."""
+        with self._alone():
+            trials = self._trials()
+            for left in filter(self._abandoned, trials):
+                return self._taken(optuna.Trial(self._study, left._trial_id), again="process" in left.user_attrs)
+            if not self._open(trials):
+                return None
+            if not (self._draws or any(trial.state == TrialState.WAITING for trial in trials)):
+                self._enter_missing(trials, 1)
+            return self._taken(self._study.ask())
+
+    @patient
+    def over(self) -> bool:
+        """Whether nothing is left to take, and nothing runs anywhere that might fail and come back."""
+        with self._alone():
+            trials = self._trials()
+            return not any(trial.state == TrialState.RUNNING for trial in trials) and not self._open(trials)
+
+    @patient
+    def note(self, number: int, **attrs: str) -> None:
+        """Keeps ``run_id``, ``predictions`` and the like with a trial that this process runs."""
+        for key, value in attrs.items():
+            with suppress(UpdateFinishedTrialError, KeyError):  # it has ended, by another machine's word perhaps
+                self._mine[number].set_user_attr(key, value)
+
+    @patient
+    def complete(self, number: int, values: Sequence[float]) -> None:
+        """A trial finished with these values of the objectives, all finite."""
+        self._tell(number, TrialState.COMPLETE, values)
+
+    @patient
+    def prune(self, number: int) -> None:
+        """A trial stopped as Optuna said it should; its value is what it reported last."""
+        self._tell(number, TrialState.PRUNED)
+
+    @patient
+    def fail(self, number: int, error: str, retry: bool) -> None:
+        """A trial failed; it is entered once more where ``retry`` is set and ``retries`` allow it."""
+        with self._alone():
+            self.note(number, error=without_passwords(error))
+            trial = self._trials()[number]
+            attempt = trial.user_attrs.get("attempt", 1)
+            self._tell(number, TrialState.FAIL)
+            if trial.state == TrialState.RUNNING and retry and attempt <= self.goal.retries:
+                self._enter_again(trial, attempt + 1)
+
+    @patient
+    def failures(self) -> list[tuple[int, str]]:
+        """Number and error of every trial that failed, the oldest first."""
+        failed = [trial for trial in self._trials() if trial.state == TrialState.FAIL]
+        return [(trial.number, trial.user_attrs.get("error", "")) for trial in failed]
+
+    def let_go(self, number: int) -> None:
+        """Leaves a trial that was stopped as it is, for whoever goes on with the sweep."""
+        self._mine.pop(number, None)
+
+    def beat(self) -> None:
+        """Shows other machines that this process's trials are alive; to be called every minute."""
+        if self._shared:
+            for trial in tuple(self._mine.values()):
+                with suppress(UpdateFinishedTrialError):
+                    trial.set_user_attr("process", self._sign())
+
+    @patient
+    def frame(self) -> "pd.DataFrame":
+        """A row a trial: number, state, objectives, parameters, and more.
+
+        The state is finished, pruned, failed, waiting, running, or killed where nobody runs it any more.
+        ``attrs["parameters"]`` names the columns that hold what varies. A trial is ``retried`` where it failed and was
+        entered once more.
+        """
+        return self._frame(self._trials())
+
+    @patient
+    def best(self) -> "pd.DataFrame":
+        """The rows of ``frame`` of the best trial, the first of equal ones, or of the Pareto front."""
+        return self._frame(sorted(self._study.best_trials, key=lambda trial: trial.number)[: self._winners])
+
+    def overrides(self, params: Mapping[str, Value]) -> list[str]:
+        """The overrides of the trial that has these values."""
+        return list(self._overrides[_entry(params)]) if self._overrides else self.space.overrides(params)
+
+    @property
+    @patient
+    def study(self) -> Study:
+        """Optuna's, to draw."""
+        return self._study
+
+    @property
+    @patient
+    def parent(self) -> str | None:
+        """Run id of the sweep's own run."""
+        parent: str | None = self._study.user_attrs.get("parent")
+        return parent
+
+    @patient
+    def set_parent_once(self, run_id: str) -> str:
+        """Says which run is the sweep's own; of several processes the first is heard. Returns the one that it is."""
+        with self._alone():
+            if (known := self._study.user_attrs.get("parent")) is None:
+                self._study.set_user_attr("parent", run_id)
+            return known or run_id
+
+    def close(self) -> None:
+        """Lets go of the storage."""
+        close_storage(self._storage)
+
+    @property
+    def _winners(self) -> int | None:
+        return 1 if len(self.goal.objectives) == 1 else None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock, alone(self._storage, self.address, self.name):
+            yield
+
+    @patient
+    def _opened(self) -> Study:
+        _hush()
+        with self._alone():
+            study = optuna.create_study(
+                storage=self._storage,
+                study_name=self.name,
+                directions=[StudyDirection[way.upper()] for way in self.goal.directions],
+                pruner=make_pruner(self.goal.pruner, self.goal.pruner_options),
+                load_if_exists=True,
+            )
+            self._check_same(study)
+            begun = len(study.get_trials(deepcopy=False))
+            # What goes on draws other points than before; a sequence such as qmc's keeps its place in the storage.
+            own = f"{self.goal.seed} {begun} {self.process.pid if self._shared else ''}"
+            seed = self.goal.seed if self.goal.sampler == "qmc" else random.Random(own).getrandbits(32)
+            study.sampler = make_sampler(self.goal, self.space, seed)
+            return study
+
+    def _check_same(self, study: Study) -> None:
+        """Whether the study that was opened is this sweep's."""
+        before = study.user_attrs.get("definition", self.definition)
+        if changed := [key for key, value in before.items() if self.definition.get(key) != value]:
+            raise ConfigError(
+                f"The sweep {self.name} was begun with other settings ({', '.join(changed)}). "
+                "Choose another hydra.sweeper.name, or leave it out."
+            )
+        study.set_user_attr("definition", self.definition)
+        study.set_metric_names(list(self.goal.objectives))
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _open(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether a trial can be taken: one that was entered, or a new one."""
+        states = Counter(trial.state for trial in trials)
+        begun = states[TrialState.COMPLETE] + states[TrialState.PRUNED] + states[TrialState.RUNNING]
+        if self.goal.n_trials is not None and begun >= self.goal.n_trials:
+            return False
+        return self._draws or states[TrialState.WAITING] > 0 or bool(self._missing(trials))
+
+    def _missing(self, trials: Sequence[FrozenTrial]) -> list[tuple[str, dict[str, Value]]]:
+        """The jobs that have not been entered yet, by name."""
+        entered = Counter(trial.user_attrs.get("job") for trial in trials)
+        missing = []
+        for name, params in self._jobs:
+            if entered[name]:
+                entered[name] -= 1
+            else:
+                missing.append((name, params))
+        return missing
+
+    def _enter_missing(self, trials: Sequence[FrozenTrial], count: int | None) -> None:
+        for name, params in self._missing(trials)[:count]:
+            self._study.enqueue_trial(params, {"job": name})
+
+    def _enter_again(self, trial: FrozenTrial, attempt: int) -> None:
+        self._study.enqueue_trial(_params(trial), {"retry_of": trial.number, "attempt": attempt})
+
+    def _sign(self) -> dict[str, Any]:
+        return asdict(self.process) | {"beat": time.time()}
+
+    def _taken(self, trial: optuna.Trial, again: bool = False) -> Trial:
+        trial.set_user_attr("process", self._sign())
+        params = self.space.suggest(partial(_drawn, trial))
+        self._mine[trial.number] = trial
+        attempt = trial.user_attrs.get("attempt", 1)
+        return Trial(trial.number, trial._trial_id, params, tuple(self.overrides(params)), attempt, again)
+
+    def _abandoned(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is under way and its process is not, as far as this machine can tell."""
+        if trial.state != TrialState.RUNNING:
+            return False
+        known = trial.user_attrs.get("process")
+        if not (self._shared and known) or (known["host"], known["pid"]) == (self.process.host, self.process.pid):
+            return trial.number not in self._mine
+        return Process(known["host"], known["pid"], known["started"]).lost(known["beat"])
+
+    def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        told = None
+        with suppress(UpdateFinishedTrialError):
+            told = self._study.tell(number, values, state, skip_if_finished=True)
+        if told is None or told.state != state:
+            log.warning("Trial %d had been given up before it was %s.", number, STATES[state.name])
+        self._mine.pop(number, None)
+
+    def _frame(self, trials: Sequence[FrozenTrial]) -> "pd.DataFrame":
+        table = _table(trials, self.goal.objectives, [parameter.key for parameter in self.space.parameters])
+        killed = {trial.number for trial in trials if self._abandoned(trial)}
+        table.loc[table["number"].isin(killed), "state"] = "killed"
+        return table
+
+
+class Judge:
+    """Hears the epochs of a trial, in whatever process it runs, and decides whether it should stop.
+
+    Args:
+        name: of the sweep.
+        address: of its storage.
+        trial_id: of the trial in the storage.
+        pruner: of the sweep, as are its ``options``.
+    """
+
+    def __init__(self, name: str, address: str | Path, trial_id: int, pruner: str, options: Mapping[str, Any]) -> None:
+        _hush()
+        self._storage = open_storage(address)
+        study = optuna.load_study(
+            study_name=name,
+            storage=self._storage,
+            sampler=optuna.samplers.RandomSampler(),  # nothing is drawn
+            pruner=make_pruner(pruner, options),
+        )
+        self._trial = optuna.Trial(study, trial_id)
+
+    def stops(self, epoch: int, value: float) -> bool:
+        """Keeps the value of the objective, a finite number, at an epoch; whether others were better by then."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # a resumed run may report an epoch once more
+                self._trial.report(value, epoch)
+            return bool(self._trial.should_prune())
+        except UpdateFinishedTrialError:
+            return True  # another machine took this one for dead and gave the trial up
+
+    def close(self) -> None:
+        """Lets go of the storage."""
+        close_storage(self._storage)
+
+
+def _grid_space(jobs: Sequence[Job]) -> Space:
+    """The values that a grid's jobs have, as choices."""
+    values: dict[str, dict[Value, None]] = {}
+    for job in jobs:
+        for key, value in job.params.items():
+            values.setdefault(key, {})[value] = None
+    return Space(tuple(Parameter(key, choices=tuple(map(str, found))) for key, found in values.items()))
+
+
+def _entry(params: Mapping[str, Value]) -> str:
+    """By which a job is known again."""
+    return json.dumps(params, sort_keys=True)
+
+
+def _drawn(trial: optuna.Trial, parameter: Parameter) -> Value:
+    """The value that Optuna draws for a parameter, or has drawn before."""
+    among = parameter.distribution
+    if isinstance(among, CategoricalDistribution):
+        return str(trial.suggest_categorical(parameter.key, parameter.choices))
+    if isinstance(among, IntDistribution):
+        return trial.suggest_int(parameter.key, among.low, among.high, step=among.step, log=among.log)
+    return trial.suggest_float(parameter.key, among.low, among.high, step=among.step, log=among.log)
+
+
+def _params(trial: FrozenTrial) -> dict[str, Any]:
+    """The values of a trial, or what is known of them before it is taken."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def _retried(trials: Iterable[FrozenTrial]) -> set[int]:
+    """The numbers of those that were entered once more."""
+    return {trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs}
+
+
+def _table(trials: Sequence[FrozenTrial], objectives: Sequence[str], keys: Sequence[str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    retried = _retried(trials)
+    rows = []
+    for trial in trials:
+        known = trial.user_attrs
+        row: dict[str, Any] = {"number": trial.number, "state": STATES[trial.state.name]}
+        row |= dict(zip(objectives, trial.values or [None] * len(objectives), strict=True))
+        row |= dict.fromkeys(keys) | _params(trial)
+        row |= {"run_id": known.get("run_id"), "predictions": known.get("predictions")}
+        row |= {"attempt": known.get("attempt", 1), "retried": trial.number in retried}
+        row |= {"started": trial.datetime_start, "seconds": trial.duration.total_seconds() if trial.duration else None}
+        row["error"] = known.get("error")
+        rows.append(row)
+    columns = ["number", "state", *objectives, *keys, "run_id", "predictions", "attempt", "retried", "started"]
+    table = pd.DataFrame(rows, columns=[*columns, "seconds", "error"])
+    table = table.astype(dict.fromkeys([*objectives, "seconds"], float) | {"retried": bool})
+    for key in ("run_id", "predictions", "error"):  # None where there is none, which pandas would make NaN
+        table[key] = table[key].astype(object).where(table[key].notna(), None)
+    table.attrs["parameters"] = list(keys)
+    return table
+
+
+def _hush() -> None:
+    """Sends Optuna's log to the sweep's, not through its live table, and leaves out remarks on what is experimental."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)
+    warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")  # to be used with optimize, which we are not

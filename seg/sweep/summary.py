@@ -1,0 +1,181 @@
+"""What came out of a sweep: its summary in Markdown, its best trial as a recipe, its plots as a page."""
+
+import html
+import logging
+import shlex
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+import pandas as pd
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from seg.errors import ConfigError
+from seg.records.folder import find
+from seg.sweep.definition import Sweep
+from seg.sweep.search import Search
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+log = logging.getLogger(__name__)
+_DROPPED = ("paths", "tracking", "check", "resume", "arm")  # of a winner's configuration: not what made it win
+_FEWEST = 4  # trials of which something can be said
+
+
+def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> str:
+    """The sweep in Markdown: what ran, the best trials, what mattered, what failed.
+
+    Args:
+        sweep: as it was asked for.
+        search: with its trials.
+        frame: these as a table.
+        again: whether the best trial is kept as ``experiments/best.yaml``.
+    """
+    lines = _counted(f"Sweep {sweep.name}", frame)
+    names, done = list(sweep.goal.objectives), frame[frame["state"] == "finished"]
+    columns = [*names, *frame.attrs["parameters"]]
+    if len(names) > 1:
+        lines += ["## Pareto front", "", _table(search.best(), columns), ""]
+    elif len(done):
+        ranked = done.sort_values(names[0], ascending=sweep.goal.directions[0] == "minimize").head(10)
+        lines += [f"## Best by {names[0]}", "", _table(ranked, columns), ""]
+    if shares := importances(search.study):
+        lines += ["## Importance of the parameters", ""]
+        lines += [f"- {key}: {share:.2f}" for key, share in shares.items()] + [""]
+    lines += _failed(frame)
+    if again:
+        where = shlex.quote(str(sweep.folder))
+        lines += [f"The winner again: `python -m seg.train --config-dir {where} experiments=best`", ""]
+    return "\n".join(lines)
+
+
+def study_summary(sweep: Sweep, frame: pd.DataFrame) -> str:
+    """A study's runs in Markdown; no best one, for what they say together stands in the report."""
+    assert sweep.study is not None
+    command = f"python -m seg.report study={sweep.name}"
+    if (outputs := str(sweep.cfg.paths.outputs)) != "outputs":
+        command += f" {shlex.quote(f'paths.outputs={outputs}')}"
+    done = set(frame.loc[frame["state"] == "finished", "arm"])
+    if sweep.study.arms[0].name in done and len(done) > 1:
+        said = f"What it found: report.html and table.md, beside this file. To make them again: `{command}`"
+    else:
+        said = "There is nothing to compare so far: the baseline and another arm must have finished. "
+        said += f"Then `{command}` makes report.html and table.md beside this file."
+    return "\n".join([*_counted(f"Study {sweep.name}", frame), *_failed(frame), said, ""])
+
+
+def _counted(title: str, frame: pd.DataFrame) -> list[str]:
+    counts = frame["state"].value_counts()
+    said = ", ".join(f"{counts[state]} {state}" for state in counts.index)
+    return [f"# {title}", "", f"{len(frame)} trials: {said}.", ""]
+
+
+def _failed(frame: pd.DataFrame) -> list[str]:
+    failed = frame[frame["state"] == "failed"]
+    lines = [f"- trial {row.number}: {row.error}" for row in failed.itertuples()]
+    return ["## Failed", "", *lines, ""] if lines else []
+
+
+def _table(frame: pd.DataFrame, columns: Sequence[str]) -> str:
+    """A Markdown table of trials; numbers with four digits."""
+    head = ["trial", *columns, "run"]
+    rows = [
+        [str(row["number"]), *(_text(row[column]) for column in columns), str(row["run_id"])[:8]]
+        for row in frame.to_dict("records")
+    ]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if pd.isna(value) else f"{value:.4g}"
+    return str(value).replace("|", "\\|")
+
+
+def best_recipe(sweep: Sweep, search: Search) -> str | None:
+    """A file for ``experiments/`` that runs the best trial again: the options it chose, and every value."""
+    best = search.best()
+    if best.empty:
+        return None
+    winner = best.iloc[0]
+    try:
+        run = find(Path(sweep.cfg.paths.outputs), str(winner["run_id"])).run
+    except ConfigError:  # a child of another machine
+        return None
+    params = {key: winner[key] for key in best.attrs["parameters"] if pd.notna(winner[key])}
+    chosen = sweep.choices(search.overrides(params))
+    values = OmegaConf.to_container(OmegaConf.load(run / "config" / "config.yaml"))
+    assert isinstance(values, dict)
+    content = {key: value for key, value in values.items() if key not in _DROPPED}
+    scores = ", ".join(f"{name} {winner[name]:.4g}" for name in sweep.goal.objectives)
+    head = f"# @package _global_\n# Trial {winner['number']} of the sweep {sweep.name}: {scores}, run {run.name}.\n"
+    overrides = [{f"override /{group}": option} for group, option in chosen.items() if group not in _DROPPED]
+    return head + OmegaConf.to_yaml(OmegaConf.create({"defaults": overrides} | content))
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """How much each parameter matters for being among the best trials; empty where that cannot be said.
+
+    By PED-ANOVA (Watanabe et al. 2023), which compares the best tenth of the trials with all; where that is fewer than
+    five, the best five, or half.
+    """
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    values = {tuple(trial.values) for trial in finished}
+    if len(finished) < _FEWEST or len(values) == 1 or len(study.directions) > 1:
+        return {}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=max(0.1, min(0.5, 5 / len(finished))))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that of some parameters there are few trials
+            return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except Exception as error:  # the sweep's tables must not wait for it
+        log.warning("the importance of the parameters could not be found: %s", error)
+        return {}
+
+
+def draw(search: Search, title: str) -> str:
+    """Optuna's plots of a sweep as one page that needs no network; empty where there is nothing to draw."""
+    from plotly.io import to_html
+    from plotly.offline import get_plotlyjs
+
+    sections = []
+    for plot in _plots(search.study):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                figure = plot(search.study)
+            sections.append(to_html(figure, include_plotlyjs=False, full_html=False, default_height="500px"))
+        except Exception as error:  # one plot less is no reason to lose the others, let alone the sweep
+            log.warning("%s could not be drawn: %s", plot.__name__, error)
+    if not sections:
+        return ""
+    title = html.escape(f"Sweep {title}")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>\n'
+        f"<script>{get_plotlyjs()}</script>\n<style>body {{ font-family: sans-serif; margin: 2em }} "
+        f"section {{ overflow-x: auto }}</style></head>\n<body>\n<h1>{title}</h1>\n"
+        + "".join(f"<section>{section}</section>\n" for section in sections)
+        + "</body>\n</html>\n"
+    )
+
+
+def _plots(study: optuna.Study) -> Iterator[Callable[[optuna.Study], "Figure"]]:
+    from optuna import visualization
+
+    trials = study.get_trials(deepcopy=False)
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if len(study.directions) > 1:
+        if finished and len(study.directions) < 4:
+            yield visualization.plot_pareto_front
+        return
+    if finished:
+        yield visualization.plot_optimization_history
+    if len(finished) > 1 and any(trial.params for trial in finished):
+        yield visualization.plot_slice
+        yield visualization.plot_parallel_coordinate
+    if any(trial.intermediate_values for trial in trials):
+        yield visualization.plot_intermediate_values

@@ -1,0 +1,188 @@
+"""Every sampler with every kind of space and objective: it works, or says before the first trial why it cannot."""
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seg.errors import ConfigError
+from seg.records.folder import Process
+from seg.sweep.goal import SAMPLERS, Goal, check
+from seg.sweep.jobs import Space, read_space
+from seg.sweep.search import Search, Trial
+
+SOON: dict[str, dict[str, Any]] = {  # options with which a few trials reach what the sampler is about
+    "tpe": {"n_startup_trials": 4},
+    "gp": {"n_startup_trials": 4},
+    "nsga2": {"population_size": 4},
+}
+NUMBERS = ["lr=tag(log,interval(1e-5,1e-1))", "depth=range(2,6)", "drop=range(0.1,0.5,0.1)"]
+CHOICES = ["model=choice(unet,unetpp)", "scheduler=choice(constant,onecycle)"]
+COUNTABLE = ["depth=range(2,4)", "drop=range(0.1,0.35,0.1)", *CHOICES, "warmup=choice(1,5)"]
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal waits for the disk at every line; here no power fails."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+def space(*lines: str, **when: Any) -> Space:
+    return read_space(list(lines), {}, when, lambda group: [])
+
+
+SPACES = {
+    "numbers": space(*NUMBERS),
+    "conditional": space(*NUMBERS, *CHOICES, "max_lr=tag(log,interval(1e-4,1e-1))", max_lr={"scheduler": "onecycle"}),
+    "countable": space(*COUNTABLE, warmup={"scheduler": "onecycle"}),
+}
+
+
+def search(path: Path, sampler: str, among: Space, objectives: int = 1, seed: int = 0, n_trials: int = 8) -> Search:
+    names, ways = ("val_dice", "params")[:objectives], ("maximize", "minimize")[:objectives]
+    goal = Goal(names, ways, n_trials, sampler, SOON.get(sampler, {}), seed=seed)
+    hand = Search("tune", path / "journal.log", goal, Process.this(), among)
+    hand.enter()
+    return hand
+
+
+def run(hand: Search, stop: int = 1000) -> list[Trial]:
+    taken: list[Trial] = []
+    while len(taken) < stop and (trial := hand.take()):
+        luck = random.Random(trial.number).random()
+        hand.complete(trial.number, [float(trial.params["drop"]) + luck, luck][: len(hand.goal.objectives)])
+        taken.append(trial)
+    return taken
+
+
+def values(trials: list[Trial]) -> list[dict[str, Any]]:
+    return [trial.params for trial in trials]
+
+
+def refusal(sampler: str, kind: str, objectives: int) -> str | None:
+    """What must be said, if anything."""
+    if sampler == "cmaes" and objectives > 1:
+        return "cmaes takes one objective, and there are 2"
+    if sampler == "cmaes" and kind != "numbers":
+        return "cmaes searches numbers only"
+    if sampler == "grid" and kind != "countable":
+        return "grid tries every value, and lr"
+    return None
+
+
+@pytest.mark.parametrize(("kind", "objectives"), [*((kind, 1) for kind in SPACES), ("conditional", 2)])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_sampler_works_or_refuses_before_the_first_trial(
+    sampler: str, kind: str, objectives: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if said := refusal(sampler, kind, objectives):
+        with pytest.raises(ConfigError, match=said):
+            search(tmp_path, sampler, SPACES[kind], objectives)
+        assert not list(tmp_path.iterdir()), "nothing was begun"
+        return
+    hand = search(tmp_path, sampler, SPACES[kind], objectives)
+    trials = run(hand)
+    assert hand.over()
+    assert len(trials) == 8
+    known = {parameter.key: parameter for parameter in SPACES[kind].parameters}
+    for trial in trials:
+        asked = list(SPACES[kind].suggest(lambda parameter, given=trial.params: given[parameter.key]))
+        assert sorted(trial.params) == sorted(asked), "a condition decides what is asked"
+        assert all(known[key].read(value) is not None for key, value in trial.params.items())
+        assert trial.overrides == tuple(SPACES[kind].overrides(trial.params))
+    assert not [record for record in caplog.records if "independent" in record.message]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_seed_gives_the_same_trials_and_what_goes_on_gives_others(sampler: str, tmp_path: Path) -> None:
+    kind = {"cmaes": "numbers", "grid": "countable"}.get(sampler, "conditional")
+    first, same = (run(search(tmp_path / name, sampler, SPACES[kind])) for name in ("first", "same"))
+    other = run(search(tmp_path / "other", sampler, SPACES[kind], seed=1))
+    assert values(first) == values(same) != values(other)
+    parts = run(search(tmp_path / "parts", sampler, SPACES[kind]), 3) + run(
+        search(tmp_path / "parts", sampler, SPACES[kind])
+    )
+    assert len({str(sorted(params.items())) for params in values(parts)}) == 8, "no point is drawn again"
+
+
+def test_tpe_learns_what_depends_on_a_choice(tmp_path: Path) -> None:
+    hand = search(tmp_path, "tpe", SPACES["conditional"], n_trials=40)
+    while trial := hand.take():
+        rate = float(trial.params.get("max_lr", 1e-1))
+        hand.complete(trial.number, [1.0 if rate < 1e-3 else 0.0])
+    late = [row for row in hand.frame().tail(15).to_dict("records") if row["scheduler"] == "onecycle"]
+    assert len(late) > 10, "the choice that can win"
+    assert sum(row["max_lr"] < 1e-3 for row in late) > 0.6 * len(late), "where a third would be luck"
+
+
+def test_a_grid_tries_every_point_once_and_then_the_search_is_over(tmp_path: Path) -> None:
+    hand = search(tmp_path, "grid", SPACES["countable"], n_trials=1000)
+    trials = run(hand)
+    points = [*SPACES["countable"].points()]
+    assert len(trials) == len(points) == 36
+    assert all(point in values(trials) for point in points)
+    assert hand.over()
+    assert values(trials[:3]) != points[:3], "shuffled, so that a part of it is a fair sample"
+
+
+def test_a_point_of_a_grid_that_failed_for_good_is_replaced_where_there_are_others(tmp_path: Path) -> None:
+    hand = search(tmp_path, "grid", SPACES["countable"], n_trials=4)
+    assert list(hand.frame()["state"]) == ["waiting"] * 4
+    first = hand.take()
+    assert first
+    hand.fail(first.number, "broken", retry=True)
+    done = run(hand)
+    assert len(done) == 4
+    assert first.params not in values(done)
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "tpe": {"n_startup_trials": 5, "n_ei_candidates": 8, "multivariate": True, "group": True, "constant_liar": False},
+    "gp": {"n_startup_trials": 5, "deterministic_objective": True},
+    "cmaes": {"n_startup_trials": 2, "popsize": 6, "with_margin": True, "consider_pruned_trials": True},
+    "qmc": {"qmc_type": "halton", "scramble": False},
+    "nsga2": {"population_size": 6, "mutation_prob": 0.1, "crossover_prob": 0.5, "swapping_prob": 0.4},
+}
+
+
+@pytest.mark.parametrize("sampler", GOOD)
+def test_options_are_optunas_own(sampler: str) -> None:
+    check(Goal(("a",), ("minimize",), 8, sampler, GOOD[sampler]), SPACES["numbers"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sampler": "tpee"}, "hydra.sweeper.sampler=tpee does not exist. Did you mean 'tpe'? Choose tpe, gp, cmaes"),
+        ({"pruner": "medain"}, "hydra.sweeper.pruner=medain does not exist. Did you mean 'median'? Choose none"),
+        ({"pruner": "wilcoxon"}, "Write hydra.sweeper.pruner=median"),
+        ({"sampler_options": {"n_startup": 3}}, "unexpected keyword argument 'n_startup'"),
+        ({"sampler": "qmc", "sampler_options": {"qmc_type": "sobel"}}, "qmc_type='sobel'"),
+        ({"sampler": "nsga2", "sampler_options": {"population_size": 1}}, "population_size"),
+        ({"pruner": "median", "pruner_options": {"n_startup_trials": -1}}, "does not suit Optuna's MedianPruner"),
+        (
+            {"pruner": "median", "objectives": ("a", "b"), "directions": ("maximize",) * 2},
+            "pruner=median compares trials",
+        ),
+        ({"sampler": "grid"}, "has no end of them"),
+    ],
+)
+def test_faults_are_told(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(Goal(**{"objectives": ("a",), "directions": ("maximize",), "n_trials": 3} | settings), SPACES["numbers"])
+    assert said in str(caught.value)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    goal = Goal(("a", "b"), ("maximize",) * 2, 3, "cmaes", {"popsise": 1}, "media", {})
+    with pytest.raises(ConfigError) as caught:
+        check(goal, SPACES["conditional"])
+    assert all(part in str(caught.value) for part in ("5 faults", "popsise", "media", "one objective", "numbers only"))
+
+
+def test_a_grid_without_end_in_sight_is_refused() -> None:
+    among = space(*(f"x{n}=range(0,10)" for n in range(6)))
+    with pytest.raises(ConfigError, match="would try more than 100000 trials"):
+        check(Goal(("a",), ("maximize",), 3, "grid"), among)
