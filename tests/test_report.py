@@ -343,7 +343,7 @@ def test_a_report_says_which_cases_and_which_code(compared: tuple[Path, list[Jou
     assert "Its runs are of 2 versions of the code: 12ab34cd, ab12cd34." in said
     assert r"\label{tab:attention-results}" in (folder / "table.tex").read_text()
     assert "study.json" in {path.name for path in files}
-    assert "Not the result yet" not in said
+    assert "Preliminary" not in said
 
 
 def test_a_report_of_half_a_study_says_so_in_every_file(compared: tuple[Path, list[Journal]], tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_report_of_half_a_study_says_so_in_every_file(compared: tuple[Path, li
     replace(asked("attention"), runs=6, arms=("a", "b", "c"), against=("baseline", "previous")).write(folder)
     said, _ = report(folder, tmp_path, None)
     for text in (said, *((folder / name).read_text() for name in ("table.md", "table.tex", "report.html"))):
-        assert "Not the result yet: 4 of 6 runs are finished." in text
+        assert "Preliminary: 4 of 6 runs are finished." in text
     assert "3 comparisons as one family" in said
     assert "arm c (without scores)" in said
 

@@ -61,7 +61,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     table = runs(outputs, uri, sweep=asked.sweep, status="finished")
     table = table[table["arm"].isin(asked.arms)] if "arm" in table else table
     head = f"# {asked.name}\n\n{asked.question}\n"
-    notice = f"Not the result yet: {len(table)} of {asked.runs} runs are finished." * (len(table) < asked.runs)
+    notice = f"Preliminary: {len(table)} of {asked.runs} runs are finished." * (len(table) < asked.runs)
     there = set(table["arm"]) if len(table) else set()
     if len(there) < 2 or asked.arms[0] not in there:
         nothing = "There is nothing to compare so far: the baseline and another arm must have finished."

@@ -228,7 +228,7 @@ def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.Dat
             "median": np.median(parts.means, axis=1),
             "sd": parts.means.std(1, ddof=1),
             "seed_sd": parts.seed_sd,
-            "apart": parts.apart,
+            "abnormal": parts.abnormal,
             "by_seed": [tuple(means.tolist()) for means in parts.by_seed],
         }
     )

@@ -11,8 +11,9 @@ s² is the variance over seeds of the arm's mean, e² the part of it that comes 
 already. It is the analysis of variance by which radiology compares devices over readers and cases (Dorfman, Berbaum and
 Metz 1992, doi:10.1097/00004424-199209000-00015; Hillis 2007, doi:10.1002/sim.2532), with seeds for readers. With three
 seeds s² of one arm is hardly known, so each arm gets the larger of its own and of the pooled s² of all arms. Arms whose
-seeds went apart beyond chance are left out of the pool, that one failed training may not blur what the other arms have
-to say; then every s² counts with its own few degrees of freedom, for the pool is no longer to be trusted.
+seed spread is abnormal, larger than chance allows, are left out of the pool, so that one failed training does not widen
+the intervals of all others; then every s² counts with its own few degrees of freedom, for the pool is no longer to be
+trusted.
 docs/statistics.md has the simulations behind each choice.
 """
 
@@ -27,7 +28,7 @@ from scipy import stats
 from seg.study.scores import Numbers
 
 POWER = 0.8
-APART = 0.03  # nominal level, for all arms together, at which the spread of an arm's seeds is taken for another one
+ABNORMAL = 0.03  # nominal level, for all arms together, at which the spread of an arm's seeds is taken for another one
 CHUNK = 2_000_000  # resampling weights held at a time
 
 
@@ -40,9 +41,9 @@ class Spread:
     seed_gross: Numbers  # (arms,) s² / seeds
     seed_net: Numbers  # (arms,) (s² - e²) / seeds, not below 0
     seed_df: int  # degrees of freedom of the pooled s²; 0: one seed everywhere, nothing is known of seeds
-    apart: npt.NDArray[np.bool_]  # (arms,) whether an arm's seeds went apart, and it keeps its own s²
+    abnormal: npt.NDArray[np.bool_]  # (arms,) whether an arm's seed spread is abnormal, and it keeps its own s²
     by_seed: tuple[Numbers, ...]  # for each arm its mean in each seed
-    own_df: Numbers  # (arms,) degrees of freedom of each s² by itself, for where some went apart
+    own_df: Numbers  # (arms,) degrees of freedom of each s² by itself, for where some are abnormal
 
 
 def spread(values: Sequence[Numbers]) -> Spread:
@@ -57,9 +58,9 @@ def spread(values: Sequence[Numbers]) -> Spread:
     own = np.array([arm.mean(1).var(ddof=1) if len(arm) > 1 else np.nan for arm in values])
     rest = np.array([_rest(arm) / arm.shape[1] if len(arm) > 1 else np.nan for arm in values])
     own[own <= (1e-9 * max(np.abs(arm).max() for arm in values)) ** 2] = 0  # rounding of means is no spread
-    apart = _apart(own, seeds - 1)
+    abnormal = _abnormal(own, seeds - 1)
     still = (own == 0) & (np.nanmax(own, initial=0) > 0)  # failed alike in every seed: no word on how seeds spread
-    freedom = np.where(apart | still, 0, seeds - 1)
+    freedom = np.where(abnormal | still, 0, seeds - 1)
     total = int(freedom.sum())
     pooled, pooled_rest = (float(np.nansum(part * freedom)) / max(total, 1) for part in (own, rest))
     larger = np.fmax(own, pooled)
@@ -69,27 +70,27 @@ def spread(values: Sequence[Numbers]) -> Spread:
         seed_gross=larger / seeds,
         seed_net=np.maximum(larger - np.where(np.isnan(rest), pooled_rest, rest), 0) / seeds,
         seed_df=total,
-        apart=apart,
+        abnormal=abnormal,
         by_seed=tuple(arm.mean(1) for arm in values),
         own_df=np.where((seeds > 1) & ~still, seeds - 1, max(total, 1)).astype(float),
     )
 
 
-def _apart(own: Numbers, freedom: Numbers) -> npt.NDArray[np.bool_]:
+def _abnormal(own: Numbers, freedom: Numbers) -> npt.NDArray[np.bool_]:
     """(arms,) whether the spread of an arm's seeds is larger than that of all calmer arms, beyond chance.
 
     From the calmest arm on, each is held against those before it by an F test; where one is beyond it, so are the rest.
     Arms with one seed, or with seeds that are all alike, tell nothing.
     """
     order = [arm for arm in np.argsort(own) if own[arm] > 0]
-    apart = np.zeros(len(own), bool)
+    abnormal = np.zeros(len(own), bool)
     for place, arm in enumerate(order[1:], 1):
         calmer = order[:place]
         pooled = np.average(own[calmer], weights=freedom[calmer])
-        if own[arm] > pooled * stats.f.isf(APART / (len(order) - 1), freedom[arm], freedom[calmer].sum()):
-            apart[order[place:]] = True
+        if own[arm] > pooled * stats.f.isf(ABNORMAL / (len(order) - 1), freedom[arm], freedom[calmer].sum()):
+            abnormal[order[place:]] = True
             break
-    return apart
+    return abnormal
 
 
 def _rest(arm: Numbers) -> float:
@@ -124,7 +125,7 @@ def resample(spreads: Sequence[Spread], draws: int, seed: int) -> list[Numbers]:
     normal = rng.normal(size=(draws, arms))
     pooled = _student(rng, spreads[0].seed_df, draws)
     parts = np.split(patients, len(spreads), axis=1)
-    tails = [_student(rng, one.own_df, draws) if one.apart.any() else pooled for one in spreads]
+    tails = [_student(rng, one.own_df, draws) if one.abnormal.any() else pooled for one in spreads]
     return [part + normal * tail * np.sqrt(one.seed_net) for part, tail, one in zip(parts, tails, spreads, strict=True)]
 
 
@@ -204,7 +205,7 @@ def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float, alph
     lines, count = paired.shape
     patients, net, gross = paired.var(1, ddof=1) / count, weights**2 @ parts.seed_net, weights**2 * parts.seed_gross
     alike = gross.sum(1) ** 2 / max(parts.seed_df, 1)
-    seeds = gross**2 @ (1 / parts.own_df) if parts.apart.any() else alike
+    seeds = gross**2 @ (1 / parts.own_df) if parts.abnormal.any() else alike
     variance, mean = patients + net, paired.mean(1)
     error = np.sqrt(variance)
     with np.errstate(divide="ignore", invalid="ignore"):  # arms without any spread: t is ± infinite, or 0 / 0

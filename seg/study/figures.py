@@ -1,6 +1,6 @@
 """Figures of a study: forest plots of the differences, and the patients' differences themselves; PNG and SVG.
 
-To the right is always better: the axis of a metric of which less is better runs backwards. What was found is told by
+To the right is always better: the axis of a metric of which less is better runs backwards. What was found is shown by
 colour and by shape (colours of Okabe and Ito 2008), so that it survives colour blindness and a grey printer.
 """
 
@@ -51,8 +51,8 @@ def write_figures(analysis: Analysis, folder: Path) -> list[Path]:
 def forest(analysis: Analysis) -> Figure:
     """Mean difference and interval of every comparison, one panel a metric, the primary one first.
 
-    Comparisons with the baseline stand above those with the previous arm; the second arm's previous is the baseline.
-    Where the seeds of an arm went apart, the frame fits the others, and an arrow points to what lies beyond it.
+    Comparisons with the baseline are above those with the previous arm; the second arm's previous is the baseline.
+    Where the seed spread of an arm is abnormal, the frame fits the others, and an arrow points to what lies beyond it.
     """
     meta, table = analysis.meta, analysis.comparisons
     rows = _rows(_groups(table[table["primary"]]), least=0.3)
@@ -79,7 +79,7 @@ def forest(analysis: Analysis) -> Figure:
 def differences(analysis: Analysis) -> Figure:
     """Each patient's difference to the baseline by the primary metric: points, box, mean with its interval.
 
-    Points beyond the frame stand as triangles at its edge.
+    Points beyond the frame are triangles at its edge.
     """
     metric, table = analysis.meta.primary, analysis.comparisons
     group, lines = next(iter(_groups(table[table["primary"]]).items()))
@@ -108,7 +108,7 @@ def differences(analysis: Analysis) -> Figure:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where things stand, in inches from the top of the panels."""
+    """Where things are, in inches from the top of the panels."""
 
     lines: pd.DataFrame  # the comparisons, in order of the rows
     names: list[str]
@@ -216,8 +216,8 @@ def _interval(panel: Axes, place: float, line: "pd.Series[Any]") -> None:
 
 
 def _calm(analysis: Analysis, lines: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons of one metric without an arm whose seeds went apart; all of them where none is left."""
-    arms = analysis.arms[(analysis.arms["metric"] == lines["metric"].iloc[0]) & analysis.arms["apart"]]["arm"]
+    """The comparisons of one metric without an arm whose seed spread is abnormal; all of them where none is left."""
+    arms = analysis.arms[(analysis.arms["metric"] == lines["metric"].iloc[0]) & analysis.arms["abnormal"]]["arm"]
     calm = lines[~(lines["arm"].isin(arms) | lines["against"].isin(arms))]
     return calm if len(calm) else lines
 

@@ -1,6 +1,7 @@
 """The findings of a study in plain words, and how numbers are spelled in them."""
 
 from math import ceil, inf, isfinite
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,6 +13,8 @@ from seg.study.contrasts import POWER
 
 if TYPE_CHECKING:
     from seg.study.analysis import Analysis, Meta
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
 def spelled(value: float, metric: str) -> str:
@@ -43,14 +46,14 @@ def sentences(analysis: "Analysis") -> list[str]:
     """The design, what is missing, each comparison by the primary metric, the other metrics in short, the ranks."""
     meta, table = analysis.meta, analysis.comparisons
     primary = table[table["primary"]]
-    apart = set(analysis.arms[(analysis.arms["metric"] == meta.primary) & analysis.arms["apart"]]["arm"])
+    abnormal = set(analysis.arms[(analysis.arms["metric"] == meta.primary) & analysis.arms["abnormal"]]["arm"])
     return [
         _design(meta),
         *meta.remarks,
         *(f"Left out as unfinished: {'; '.join(meta.left_out)}." for _ in meta.left_out[:1]),
         *(_one_seed() for _ in range(max(meta.seeds.values()) == 1)),
-        *_apart(analysis),
-        *(_comparison(line, meta, apart) for _, line in primary.iterrows()),
+        *_abnormal(analysis),
+        *(_comparison(line, meta, abnormal) for _, line in primary.iterrows()),
         *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
         *_first(analysis),
     ]
@@ -105,28 +108,32 @@ def _design(meta: "Meta") -> str:
 
 def _one_seed() -> str:
     return (
-        "Every arm was trained with one seed, so nothing is known of what another training of the same arm would give: "
+        "Each arm was trained with one seed, so how far another training of the same arm would differ is not known: "
         "intervals and p-values hold for these networks only, and every verdict is inconclusive. Train two more seeds."
     )
 
 
-def _apart(analysis: "Analysis") -> list[str]:
-    lines = analysis.arms[analysis.arms["metric"] == analysis.meta.primary]
-    wild, calm = lines[lines["apart"]], lines[~lines["apart"]]
+def _abnormal(analysis: "Analysis") -> list[str]:
+    """Which arms have an abnormal seed spread, and which of their runs is farthest from the others."""
+    metric = analysis.meta.primary
+    lines = analysis.arms[analysis.arms["metric"] == metric]
+    wild, calm = lines[lines["abnormal"]], lines[~lines["abnormal"]]
     if wild.empty:
         return []
-    metric = analysis.meta.primary
-    told = "; ".join(
-        f"{line['arm']} ({', '.join(spelled(mean, metric) for mean in line['by_seed'])})" for _, line in wild.iterrows()
-    )
+    found = []
+    for _, line in wild.iterrows():
+        means, middle = line["by_seed"], median(line["by_seed"])
+        place = max(range(len(means)), key=lambda run: abs(means[run] - middle))
+        run = ORDINALS[place] if place < len(ORDINALS) else f"{place + 1}th"
+        found.append(f"{line['arm']} ({', '.join(spelled(mean, metric) for mean in means)}), inspect the {run} run")
     usual = size(float((calm["seed_sd"] ** 2).mean() ** 0.5), metric)
     return [
-        f"The seeds went apart in {told}, while the other arms' means have an SD of {usual} from seed to seed. Look at "
-        "each of these trainings: one may have failed. The other arms' intervals suffer little from it."
+        f"Abnormal seed spread: {'; '.join(found)}. The other arms' means have an SD of {usual} from seed to seed, and "
+        "their intervals are hardly affected."
     ]
 
 
-def _comparison(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
+def _comparison(line: "pd.Series[Any]", meta: "Meta", abnormal: set[str]) -> str:
     who, metric, scale = f"{line['arm']} against {line['against']}", meta.primary, METRICS[meta.primary]
     difference = (
         f"{scale.label} {scale.with_unit(signed(line['difference'], metric))} "
@@ -136,30 +143,32 @@ def _comparison(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
         f"p {spelled_p(line['p_mean_holm'])} for the mean, {spelled_p(line['p_wilcoxon_holm'])} by ranks, after Holm"
     )
     if line["verdict"] == "inconclusive":
-        return f"{who}: inconclusive. {difference}; {tests}. {_why(line, meta, apart)}"
+        return f"{who}: inconclusive. {difference}; {tests}. {_why(line, meta, abnormal)}"
     counts = f"{line['wins']} patients better, {line['losses']} worse, {line['ties']} equal"
     if line["verdict"] == "equivalent":
         margin = scale.with_unit(f"{meta.margins[metric]:g}")
-        inside = f"p {spelled_p(line['p_tost_holm'])} for lying outside, after Holm"
+        inside = f"p {spelled_p(line['p_tost_holm'])} for a difference beyond it, after Holm"
         return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
     small = line["p_tost_holm"] <= meta.alpha
     note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}')}." if small else ""
     return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}"
 
 
-def _why(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
-    """Why nothing could be said, and what it would take."""
+def _why(line: "pd.Series[Any]", meta: "Meta", abnormal: set[str]) -> str:
+    """Why no difference could be claimed, and what it would take."""
     if max(meta.seeds.values()) == 1:
         return "One seed an arm."
-    if line["arm"] in apart or line["against"] in apart:
-        return "Seeds went apart: nothing can be said before it is known why."
+    if wild := [arm for arm in (line["arm"], line["against"]) if arm in abnormal]:
+        return f"The seed spread of {' and of '.join(wild)} is abnormal: inspect the runs first."
     mean, ranks = (line[name] <= meta.alpha for name in ("p_mean_holm", "p_wilcoxon_holm"))
     if mean and not ranks:
-        return "The mean moved, but not the usual patient: a few patients carry it; look at them."
+        return "The mean differs but the typical patient does not: a few patients account for it; inspect them."
     if mean and ranks:
-        return "The mean and the usual patient moved in opposite ways, or only just; look at the patients' differences."
+        return (
+            "Mean and typical patient differ in opposite directions, or only just; inspect the patients' differences."
+        )
     scale = METRICS[meta.primary]
-    start = "Most patients lean one way, but other seeds might undo it. " if ranks else ""
+    start = "Most patients point one way, but other seeds might reverse it. " if ranks else ""
     target = meta.margins.get(meta.primary, abs(line["difference"]))
     seeds = min(meta.seeds[line["arm"]], meta.seeds[line["against"]])
     smallest = line["smallest"]
@@ -167,7 +176,7 @@ def _why(line: "pd.Series[Any]", meta: "Meta", apart: set[str]) -> str:
     start += f"{seen}{percent(POWER)} of such studies. " if isfinite(smallest) else ""
     if target <= 0 or smallest <= target:
         return start.rstrip()
-    return f"{start}To see {scale.with_unit(size(target, meta.primary))} it takes " + (
+    return f"{start}To find {scale.with_unit(size(target, meta.primary))} takes " + (
         f"{takes(line, target, meta.patients, seeds, meta.alpha / meta.family)}."
     )
 

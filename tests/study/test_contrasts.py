@@ -47,12 +47,12 @@ def test_an_arm_gets_the_larger_of_its_own_and_of_the_pooled_spread_of_seeds() -
     assert spread([SEEDS[:1], calm]).seed_gross == pytest.approx([own[1], own[1] / 3])  # one seed: the others' spread
 
 
-def test_an_arm_whose_seeds_went_apart_keeps_its_spread_to_itself() -> None:
+def test_an_arm_of_abnormal_seed_spread_keeps_its_spread_to_itself() -> None:
     rng = np.random.default_rng(0)
     calm = [rng.normal(size=40) + 0.1 * rng.normal(size=(3, 40)) + 0.02 * rng.normal(size=(3, 1)) for _ in range(3)]
     failed = calm[0] - np.array([[0.0], [5.0], [0.1]])
     parts, without = spread([*calm, failed, failed + 0.3]), spread(calm)
-    assert parts.apart.tolist() == [False, False, False, True, True], "also where two hide one another"
+    assert parts.abnormal.tolist() == [False, False, False, True, True], "also where two hide one another"
     assert parts.seed_gross[:3] == pytest.approx(without.seed_gross)
     assert parts.seed_net[:3] == pytest.approx(without.seed_net)
     assert parts.seed_gross[3] == pytest.approx(failed.mean(1).var(ddof=1) / 3)
@@ -77,16 +77,16 @@ def test_an_arm_that_fails_alike_in_every_seed_says_nothing_of_seeds() -> None:
     without = spread(alive)
     for dead in (0.0, 0.1):  # three times 0.1 differs from its mean by rounding
         parts = spread([*alive, np.full((3, 40), dead)])
-        assert not parts.apart.any()
+        assert not parts.abnormal.any()
         assert parts.seed_df == without.seed_df == 6
         assert parts.seed_net[:3] == pytest.approx(without.seed_net)
 
 
-def test_seeds_of_one_size_are_seldom_taken_for_apart() -> None:
+def test_seeds_of_one_size_are_seldom_called_abnormal() -> None:
     rng = np.random.default_rng(0)
     for arms in (2, 4, 12):
-        apart = [spread(list(rng.normal(size=(arms, 3, 1)) + np.zeros(5))).apart.any() for _ in range(1000)]
-        assert np.mean(apart) <= 0.1
+        found = [spread(list(rng.normal(size=(arms, 3, 1)) + np.zeros(5))).abnormal.any() for _ in range(1000)]
+        assert np.mean(found) <= 0.1
 
 
 def test_without_patients_differing_it_is_students_test_of_the_seeds_means() -> None:

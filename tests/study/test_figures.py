@@ -112,7 +112,7 @@ def test_every_text_stays_within_the_picture_and_names_apart(names: list[str]) -
         assert not any(label.get_parse_math() for label in figure.axes[0].get_yticklabels())
 
 
-def test_an_arm_whose_seeds_went_apart_does_not_flatten_the_others() -> None:
+def test_an_arm_of_abnormal_seed_spread_does_not_flatten_the_others() -> None:
     scores = study(GAINS, patients=30, spread=0.005, rest=0.005, seed_spread=0.001)
     failed = (scores["arm"] == "cbam") & (scores["seed"] == 1)
     found = analyse(scores.assign(dice=scores["dice"].where(~failed, 0.0)), baseline="base", draws=1000)

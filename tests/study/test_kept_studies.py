@@ -36,7 +36,7 @@ def test_a_kept_study_is_whole_and_asked_by_its_file(kept: Path) -> None:
     assert len(runs) == asked["runs"] == len(file.arms) * len(file.seeds)
     page = (kept.parent / "report.html").read_text()
     assert file.question in page
-    assert "Not the result yet" not in page
+    assert "Preliminary" not in page
     assert "compare.html" not in page, "slices are the data's, and are not ours to give away"
 
 

@@ -138,7 +138,7 @@ def test_latex_compiles(analysis: Analysis, tmp_path: Path) -> None:
 
 
 def test_of_a_study_that_is_half_done_everything_says_so(analysis: Analysis, tmp_path: Path) -> None:
-    notice = "Not the result yet: 2 of 12 runs are finished."
+    notice = "Preliminary: 2 of 12 runs are finished."
     half = replace(analysis, meta=replace(analysis.meta, notice=notice, study="my_study"))
     text = markdown(half, COST, [effects_table(EFFECTS)])
     assert text.startswith(f"**{notice}**")
