@@ -14,9 +14,9 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 SAND, INK = "#EFE7C8", "#222222"
 
 
-def new_figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure, inches, 150 dpi; without pyplot, so that nothing global changes and no window is needed."""
-    figure = Figure(figsize=(width, height), dpi=150, layout=layout)  # type: ignore[arg-type]
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -4,8 +4,7 @@ To the right is always better: the axis of a metric of which less is better runs
 colour and by shape (colours of Okabe and Ito 2008), so that it survives colour blindness and a grey printer.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -27,8 +26,9 @@ from seg.study.sentences import percent, signed
 
 COLORS = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "inconclusive": GREY}
 SHAPES = {"better": "o", "worse": "s", "equivalent": "D", "inconclusive": "o"}
-NAME_LETTERS = 36  # a longer name goes on in the next line
-LINE_INCHES, RESULT_INCHES, LEGEND_INCHES = 0.16, 2.6, 8.4
+NAME_LETTERS = 44  # a longer name goes on in the next line
+LINE_INCHES, LETTER_INCHES, PANEL_INCHES = 0.16, 0.07, 3.0
+LEGEND_INCHES = 8.8  # as wide as the legend may become
 
 
 def write_figures(analysis: Analysis, folder: Path) -> list[Path]:
@@ -54,24 +54,26 @@ def forest(analysis: Analysis) -> Figure:
     Comparisons with the baseline are above those with the previous arm; the second arm's previous is the baseline.
     Where the seed spread of an arm is abnormal, the frame fits the others, and an arrow points to what lies beyond it.
     """
-    meta, table = analysis.meta, analysis.comparisons
-    rows = _rows(_groups(table[table["primary"]]), least=0.3)
-    figure, panels = _figure(rows, panels=table["metric"].nunique(), beside=RESULT_INCHES)
+    meta, table = analysis.meta, _ordered(analysis.comparisons)
+    primary = table[table["primary"]]
+    numbers = [
+        f"{signed(line['difference'], meta.primary)} "
+        f"[{signed(line['ci_low'], meta.primary)}, {signed(line['ci_high'], meta.primary)}]  {line['verdict']}"
+        for _, line in primary.iterrows()
+    ]
+    figure, panels, places = _figure(primary, numbers, panels=table["metric"].nunique())
     for panel, (metric, lines) in zip(panels, table.groupby("metric", sort=False), strict=True):
         _frame(panel, str(metric), meta.margins.get(str(metric)))
         calm = _calm(analysis, lines)
         frame = _ends([], calm)
         if len(calm) < len(lines):
             panel.set_xlim(*(frame if higher_is_better(str(metric)) else frame[::-1]))
-        for place, (_, line) in zip(rows.places, pd.concat(_groups(lines).values()).iterrows(), strict=True):
+        for place, (_, line) in zip(places, lines.iterrows(), strict=True):
             _interval(panel, place, line)
             if len(calm) < len(lines):
                 _beyond(panel, place, np.array([line["ci_low"], line["ci_high"]]), frame, COLORS[line["verdict"]])
         secondary = "" if metric == meta.primary else " (secondary)"
         panel.set_title(f"{METRICS[str(metric)].label}{secondary}", fontsize=10, fontweight="bold")
-    for place, (_, line) in zip(rows.places, rows.lines.iterrows(), strict=True):
-        ends = f"[{signed(line['ci_low'], meta.primary)}, {signed(line['ci_high'], meta.primary)}]"
-        _beside(panels[0], place, f"{signed(line['difference'], meta.primary)} {ends}  {line['verdict']}")
     _legend(figure, analysis, set(table["verdict"]))
     return figure
 
@@ -79,12 +81,17 @@ def forest(analysis: Analysis) -> Figure:
 def differences(analysis: Analysis) -> Figure:
     """Each patient's difference to the baseline by the primary metric: points, box, mean with its interval.
 
-    Points beyond the frame are triangles at its edge.
+    Without the baseline, to the previous arm. Points beyond the frame are triangles at its edge.
     """
-    metric, table = analysis.meta.primary, analysis.comparisons
-    group, lines = next(iter(_groups(table[table["primary"]]).items()))
-    rows = _rows({group: lines}, least=0.5)
-    figure, (panel,) = _figure(rows, panels=1, beside=2.0, width=5.0)
+    metric, table = analysis.meta.primary, _ordered(analysis.comparisons)
+    lines = table[table["primary"]]
+    first = lines["kind"].str.contains("baseline")
+    lines = lines[first] if first.any() else lines
+    counts = [
+        f"{line['wins']} better, {line['losses']} worse" + (f", {line['ties']} equal" if line["ties"] else "")
+        for _, line in lines.iterrows()
+    ]
+    figure, (panel,), places = _figure(lines, counts, panels=1, least=0.5)
     wide = analysis.patients[analysis.patients["metric"] == metric].pivot(
         index="arm", columns="patient", values="value"
     )
@@ -93,97 +100,48 @@ def differences(analysis: Analysis) -> Figure:
     calm = _calm(analysis, lines)
     ends = _ends([gains for gains, label in zip(paired, lines.index, strict=True) if label in calm.index], calm)
     panel.set_xlim(*(ends if higher_is_better(metric) else ends[::-1]))
-    for place, gains, (_, line) in zip(rows.places, paired, lines.iterrows(), strict=True):
+    for place, gains, (_, line) in zip(places, paired, lines.iterrows(), strict=True):
         _patients(panel, place, gains, ends, COLORS[line["verdict"]])
         panel.plot([line["ci_low"], line["ci_high"]], [place, place], color=INK, lw=2.5, zorder=5)
         panel.plot(line["difference"], place, SHAPES[line["verdict"]], color=INK, ms=6, zorder=5)
-        equal = f", {line['ties']} equal" if line["ties"] else ""
-        _beside(panel, place, f"{line['wins']} better, {line['losses']} worse{equal}")
-    panel.set_title(
-        f"{METRICS[metric].label}: difference in each of {len(paired[0])} patients", fontsize=10, fontweight="bold"
-    )
+    title = f"{METRICS[metric].label}: difference in each of {len(paired[0])} patients"
+    panel.set_title(title, fontsize=10, fontweight="bold")
     _legend(figure, analysis, set(lines["verdict"]), "; box: quartiles; whiskers: 5 to 95 %; black: mean and interval")
     return figure
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Where things are, in inches from the top of the panels."""
-
-    lines: pd.DataFrame  # the comparisons, in order of the rows
-    names: list[str]
-    places: list[float]
-    titles: dict[str, float]
-    height: float
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons with the baseline first, those with the previous arm after them."""
+    return table.sort_values("kind", key=lambda kind: ~kind.str.contains("baseline"), kind="stable")
 
 
-def _groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The comparisons with the baseline, then those with the previous arm that are not among them."""
-    first = table["kind"].str.contains("baseline")
-    groups = {"the baseline": table[first], "the previous arm": table[~first]}
-    if first.any():
-        groups = {str(table[first]["against"].iloc[0]): table[first], "the previous arm": table[~first]}
-    return {name: lines for name, lines in groups.items() if len(lines)}
+def _figure(
+    lines: pd.DataFrame, texts: Sequence[str], *, panels: int, least: float = 0.3
+) -> tuple[Figure, list[Axes], list[float]]:
+    """Panels side by side, a row a comparison, named at the left with a text below the name.
 
-
-def _name(line: "pd.Series[Any]", group: str) -> str:
-    name = _wrapped(line["arm"])
-    return f"{name}\n– {_wrapped(line['against'])}" if group == "the previous arm" else name
+    Returns:
+        The figure, its panels, and the places of the rows in inches from the top, each ``least`` inches high or more.
+    """
+    names = [
+        _wrapped(f"{line['arm']} – {line['against']}") + f"\n{text}"
+        for text, (_, line) in zip(texts, lines.iterrows(), strict=True)
+    ]
+    heights = np.array([max(least, LINE_INCHES * (name.count("\n") + 1) + 0.1) for name in names])
+    letters = max(len(part) for name in names for part in name.split("\n"))
+    width = max(0.6 + LETTER_INCHES * letters + panels * PANEL_INCHES, LEGEND_INCHES)
+    figure = new_figure(width, heights.sum() + 1.9)
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    places = (np.cumsum(heights) - heights / 2).tolist()
+    axes[0].set_ylim(heights.sum(), 0)
+    axes[0].set_yticks(places, names, fontsize=8, color=INK, parse_math=False)
+    return figure, list(axes), places
 
 
 def _wrapped(name: str) -> str:
     """Broken after spaces, hyphens and underscores, or anywhere if need be."""
     lines = wrap(name.replace("_", "_ "), NAME_LETTERS)
     return "\n".join(line.replace("_ ", "_") for line in lines)
-
-
-def _rows(groups: Mapping[str, pd.DataFrame], least: float) -> _Rows:
-    """Rows at least so many inches high, or as high as their names need, under the title of each group."""
-    names: list[str] = []
-    places: list[float] = []
-    titles: dict[str, float] = {}
-    top = 0.0
-    for group, lines in groups.items():
-        title = _wrapped(f"against {group}")
-        top += 0.12 if titles else 0.0
-        titles[title] = top + LINE_INCHES * (title.count("\n") + 2) / 2
-        top += LINE_INCHES * (title.count("\n") + 2)
-        for _, line in lines.iterrows():
-            names.append(_name(line, group))
-            height = max(least, LINE_INCHES * (names[-1].count("\n") + 1) + 0.1)
-            places.append(top + height / 2)
-            top += height
-    return _Rows(pd.concat(groups.values()), names, places, titles, top + 0.1)
-
-
-def _figure(rows: _Rows, *, panels: int, beside: float, width: float = 2.9) -> tuple[Figure, list[Axes]]:
-    """Names, first panel, text beside it, other panels, from left to right; sizes in inches."""
-    letters = max(len(part) for name in [*rows.names, *rows.titles] for part in name.split("\n"))
-    left, bottom, top = 0.3 + 0.078 * letters, 1.15, 0.4
-    whole = max(left + panels * width + beside + (panels - 1) * 0.3 + 0.2, LEGEND_INCHES), rows.height + bottom + top
-    figure = new_figure(*whole, layout=None)
-    starts = [left + n * (width + 0.3) + (beside if n else 0) for n in range(panels)]
-    axes = [
-        figure.add_axes((start / whole[0], bottom / whole[1], width / whole[0], rows.height / whole[1]))
-        for start in starts
-    ]
-    for panel in axes:
-        panel.set_ylim(rows.height, 0)
-        panel.set_yticks(rows.places, rows.names if panel is axes[0] else [], fontsize=8.5)
-    for label in axes[0].get_yticklabels():
-        label.set_parse_math(False)
-    for title, place in rows.titles.items():
-        _beside(axes[0], place, title, left=True)
-    return figure, axes
-
-
-def _beside(panel: Axes, place: float, text: str, *, left: bool = False) -> None:
-    """A text right of a row, or left of it as a heading."""
-    panel.annotate(
-        text, (0 if left else 1, place), (-8 if left else 8, 0), textcoords="offset points",
-        xycoords=("axes fraction", "data"), va="center", ha="right" if left else "left", fontsize=8.5 if left else 8,
-        style="italic" if left else "normal", color=INK, parse_math=False,
-    )  # fmt: skip
 
 
 def _frame(panel: Axes, metric: str, margin: float | None) -> None:
@@ -274,7 +232,7 @@ def _legend(figure: Figure, analysis: Analysis, found: set[str], note: str = "")
     title = f"{percent(1 - meta.alpha)} intervals over {meta.drawn}; verdicts {among} (Holm){note}"
     title = f"{meta.notice}\n{title}".lstrip()
     figure.legend(
-        handles=handles, loc="lower left", ncols=len(handles), frameon=False, fontsize=8, title=title,
+        handles=handles, loc="outside lower left", ncols=len(handles), frameon=False, fontsize=8, title=title,
         title_fontsize=8, alignment="left",
     )  # fmt: skip
 
