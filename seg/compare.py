@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(cfg: DictConfig) -> None:
-    """Writes the page of the chosen runs and says where it lies.
+    """Writes the page of the chosen runs and says where it is.
 
     Raises:
         ConfigError: it is not clear which runs are meant, or the page cannot be made so.
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     )
     path = Path(cfg.file) if cfg.file else outputs / "compare" / f"{file_name(cfg, chosen)}.html"
     atomic_write(path, page.text)
-    print("\n".join(told(page, path)))
+    print("\n".join(summary(page, path)))
 
 
 def check(cfg: DictConfig) -> None:
@@ -106,7 +106,7 @@ def file_name(cfg: DictConfig, chosen: Sequence[RunFolders]) -> str:
     return f"{len(chosen)}-runs-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
 
 
-def told(page: "Page", path: Path) -> list[str]:
+def summary(page: "Page", path: Path) -> list[str]:
     """What the user reads at the end."""
     from seg.pages.compare import counted
 

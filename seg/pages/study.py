@@ -61,7 +61,8 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     table = runs(outputs, uri, sweep=asked.sweep, status="finished")
     table = table[table["arm"].isin(asked.arms)] if "arm" in table else table
     head = f"# {asked.name}\n\n{asked.question}\n"
-    notice = f"Preliminary: {len(table)} of {asked.runs} runs are finished." * (len(table) < asked.runs)
+    whole = len(table) >= asked.runs
+    notice = "" if whole else f"Preliminary: {len(table)} of {asked.runs} runs are finished."
     there = set(table["arm"]) if len(table) else set()
     if len(there) < 2 or asked.arms[0] not in there:
         nothing = "There is nothing to compare so far: the baseline and another arm must have finished."
@@ -70,12 +71,12 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
         _check_alike(table)
     whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
     scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
-    rule: Incomplete = "refuse" if len(table) >= asked.runs else "common"
+    rule: Incomplete = "refuse" if whole else "common"
     analysis = analyse(
         scores, baseline=asked.arms[0], arms=asked.arms, against=asked.against, margin=asked.margin, incomplete=rule
     )
-    said = replace(analysis.meta, study=asked.name, part=_part(table), notice=notice, remarks=_remarks(table))
-    analysis = replace(analysis, meta=said)
+    meta = replace(analysis.meta, study=asked.name, part=_part(table), notice=notice, remarks=_remarks(table))
+    analysis = replace(analysis, meta=meta)
     cost, effects = costs(table), factor_effects(asked, scores, rule)
     more = [effects_table(effects)] if effects is not None else []
     scores.to_csv(folder / "scores.csv", index=False)
@@ -90,7 +91,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
         written.append(folder / "effects.csv")
     compared = side_by_side(asked, table, folder, outputs)
     atomic_write(folder / "report.html", _page(asked, analysis, tables(analysis, cost, more), compared, folder))
-    written += [folder / "compare.html"] * bool(compared) + [folder / "report.html"]
+    written += [folder / name for name in ("compare.html", "report.html") if compared or name == "report.html"]
     return f"{head}\n{markdown(analysis, cost, more)}", written
 
 
@@ -112,9 +113,9 @@ def _differing(rows: "pd.DataFrame", what: str, where: str) -> list[str]:
     versions = rows.groupby(what)["run_id_short"].agg(list)
     if len(versions) < 2:
         return []
-    told = "; ".join(f"{str(version)[:8]} in {few(ids)}" for version, ids in versions.items())
+    found = "; ".join(f"{str(version)[:8]} in {few(ids)}" for version, ids in versions.items())
     return [
-        f"{what} differs within {where}: {told}. Arms can be compared on the same data and splits only. Put the data "
+        f"{what} differs within {where}: {found}. Arms can be compared on the same data and splits only. Put the data "
         "back as they were and take the other runs away (python -m seg.clean), or run the study anew: "
         "hydra.sweeper.name=…"
     ]

@@ -35,7 +35,7 @@ def write_tables(
         analysis: of seg.study.analysis.
         folder: where the files go.
         cost: indexed by arm, any of the columns of ``COST``; what is missing is left out.
-        more: tables that stand behind the analysis' own in Markdown and LaTeX.
+        more: tables after the analysis' own in Markdown and LaTeX.
 
     Returns:
         The files written.
@@ -53,7 +53,7 @@ def write_tables(
 def markdown(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> str:
     """The findings in words, then every table, in GitHub's Markdown."""
     words = "\n".join(f"- {typeset.markdown_text(sentence)}" for sentence in analysis.sentences())
-    notice = [f"**{typeset.markdown_text(analysis.meta.notice)}**"] * bool(analysis.meta.notice)
+    notice = [f"**{typeset.markdown_text(analysis.meta.notice)}**"] if analysis.meta.notice else []
     return "\n\n".join([*notice, words, *map(typeset.markdown, tables(analysis, cost, more))]) + "\n"
 
 
@@ -93,7 +93,8 @@ def tables(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[
     Of a study that is half done each of them says so.
     """
     found = [_results(analysis, cost), _spreads(analysis)]
-    found += [_comparisons(analysis), _ranks(analysis)] * bool(len(analysis.comparisons))
+    if len(analysis.comparisons):
+        found += [_comparisons(analysis), _ranks(analysis)]
     return [replace(one, note=f"{analysis.meta.notice} {one.note}".lstrip()) for one in [*found, *more]]
 
 

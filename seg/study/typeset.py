@@ -24,7 +24,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and rows, with what must be said below them; rows under the same title stand together."""
+    """Headings and rows, with what must be said below them; rows under the same title are together."""
 
     name: str
     heads: Sequence[str]
@@ -43,12 +43,13 @@ def markdown(table: Table) -> str:
 
     def cell(one: Cell) -> str:
         text = markdown_text(one.text)
-        return f"**{text}**" * one.bold + text * (not one.bold) + f" {one.mark}" * bool(one.mark)
+        return (f"**{text}**" if one.bold else text) + (f" {one.mark}" if one.mark else "")
 
     lines = [f"### {table.name}", ""]
     lines += [_row([markdown_text(head) for head in table.heads]), _row(["---", *["---:"] * (len(table.heads) - 1)])]
     for title, rows in table.blocks.items():
-        lines += [_row([f"*{markdown_text(title)}*", *[""] * (len(table.heads) - 1)])] * bool(title)
+        if title:
+            lines.append(_row([f"*{markdown_text(title)}*", *[""] * (len(table.heads) - 1)]))
         lines += [_row([cell(one) for one in row]) for row in rows]
     return "\n".join([*lines, "", markdown_text(table.note)])
 
@@ -67,7 +68,7 @@ def latex(table: Table, study: str = "") -> str:
 
     Args:
         table: any text may stand in it.
-        study: stands in the label, so that tables of two studies can be told apart.
+        study: goes into the label, so that tables of two studies can be told apart.
     """
     label = re.sub(r"[^a-z0-9]+", "-", f"{study} {table.name}".lower()).strip("-")
 
@@ -80,8 +81,8 @@ def latex(table: Table, study: str = "") -> str:
 
     body = [r"\toprule", row([latex_text(head) for head in table.heads])]
     for title, rows in table.blocks.items():
-        heading = rf"\multicolumn{{{len(table.heads)}}}{{l}}{{\emph{{{latex_text(title)}}}}} \\"
-        body += [r"\midrule", *[heading] * bool(title), *(row([cell(one) for one in each]) for each in rows)]
+        heading = [rf"\multicolumn{{{len(table.heads)}}}{{l}}{{\emph{{{latex_text(title)}}}}} \\"] if title else []
+        body += [r"\midrule", *heading, *(row([cell(one) for one in each]) for each in rows)]
     return "\n".join(
         [
             r"\begin{table}[t]", r"\centering\small", rf"\caption{{{table.name}. {latex_text(table.note)}}}\smallskip",
