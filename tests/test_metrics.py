@@ -19,14 +19,18 @@ from monai.metrics import (
     compute_surface_dice,
 )
 
+from benchmarks.statistics import study
 from seg import metrics
 from seg.errors import DataError
+from seg.study import analyse
+from seg.study.tables import markdown
 
 Mask = npt.NDArray[np.bool_]
 
-SHARES = [metrics.dice, metrics.iou, metrics.precision, metrics.recall, metrics.nsd]
-DISTANCES = [metrics.hd95_mm, metrics.assd_mm]
-SYMMETRIC = [metrics.dice, metrics.iou, metrics.nsd, *DISTANCES]
+EVERY = list(metrics.METRICS.values())
+SHARES = [metric for metric in EVERY if metric.limits == (0, 1)]
+DISTANCES = [metric for metric in EVERY if metric.unit == "mm"]
+SYMMETRIC = [metric for metric in EVERY if metric.name not in ("precision", "recall", "volume_difference_ml")]
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 1.3, 5.0), (3.0, 0.5, 0.9)]
 
 
@@ -123,8 +127,8 @@ checked = settings(max_examples=60, deadline=None, derandomize=True)
 def test_bounds_and_symmetry(pair: tuple[Mask, Mask], spacing_mm: tuple[float, ...]) -> None:
     pred, label = pair
     diagonal_mm = np.linalg.norm(np.multiply(pred.shape, spacing_mm))
-    for metric in SHARES:
-        assert 0 <= metric(pred, label, spacing_mm) <= 1
+    for metric in EVERY:
+        assert metric.limits[0] <= metric(pred, label, spacing_mm) <= metric.limits[1]
     for metric in DISTANCES:
         assert 0 <= metric(pred, label, spacing_mm) <= diagonal_mm
     for metric in SYMMETRIC:
@@ -136,8 +140,9 @@ def test_bounds_and_symmetry(pair: tuple[Mask, Mask], spacing_mm: tuple[float, .
 @given(pairs, spacings)
 def test_identity_is_best_and_only_identity(pair: tuple[Mask, Mask], spacing_mm: tuple[float, ...]) -> None:
     pred, label = pair
-    assert [metric(label, label, spacing_mm) for metric in SHARES] == [1] * 5
-    assert [metric(label, label, spacing_mm) for metric in DISTANCES] == [0] * 2
+    for metric in EVERY:
+        best = metric.limits[{1: 1, -1: 0}[metric.better]] if metric.better else 0
+        assert metric(label, label, spacing_mm) == best, metric.name
     if not np.array_equal(pred, label):
         assert metrics.dice(pred, label, spacing_mm) < 1
 
@@ -161,7 +166,7 @@ def test_flips_and_swapped_axes_change_nothing(
 ) -> None:
     turned = [mask[tuple(slice(None, None, step) for step in flip)].transpose(order) for mask in pair]
     swapped = [spacing_mm[axis] for axis in order]
-    for metric in [*SHARES, *DISTANCES, metrics.volume_difference_ml]:
+    for metric in EVERY:
         assert metric(*turned, swapped) == pytest.approx(metric(*pair, spacing_mm))
 
 
@@ -182,11 +187,9 @@ def test_a_missed_structure_is_never_better_than_any_attempt(
 @pytest.mark.parametrize("tolerance_mm", [1.0, 1e6])
 def test_empty_rule(tolerance_mm: float) -> None:
     empty, full, spacing_mm = np.zeros((3, 4, 12), bool), np.ones((3, 4, 12), bool), (1.0, 1.0, 1.0)
-    for metric in SHARES[:4]:
-        assert metric(empty, empty, spacing_mm) == 1
-        assert metric(empty, full, spacing_mm) == metric(full, empty, spacing_mm) == 0
-    assert metrics.nsd(empty, empty, spacing_mm, tolerance_mm) == 1
-    assert metrics.nsd(empty, full, spacing_mm, tolerance_mm) == metrics.nsd(full, empty, spacing_mm, tolerance_mm) == 0
+    for metric in SHARES:
+        assert metric(empty, empty, spacing_mm, tolerance_mm) == 1
+        assert metric(empty, full, spacing_mm, tolerance_mm) == metric(full, empty, spacing_mm, tolerance_mm) == 0
     for metric in DISTANCES:
         assert metric(empty, empty, spacing_mm) == 0
         assert metric(empty, full, spacing_mm) == metric(full, empty, spacing_mm) == 13  # 3-4-12 diagonal
@@ -217,6 +220,19 @@ def test_score_case_gives_the_single_metrics_and_counts_what_was_missed() -> Non
     assert [row["class"] for row in (first, false, missed, absent)] == ["a", "b", "c", "d"]
     assert [(row["missed"], row["false"]) for row in (first, false, missed, absent)] == [(0, 0), (0, 1), (1, 0), (0, 0)]
     assert (false["dice"], missed["dice"], absent["dice"]) == (0, 0, 1)
+
+
+def test_a_new_metric_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = metrics.Metric("size_ml", "Size", "ml", 1, 2, (0, np.inf), lambda pair: pair.in_pred / 1000)
+    monkeypatch.setitem(metrics.METRICS, "size_ml", size)
+    label = np.ones((10, 10), np.uint8)
+    rows = pd.DataFrame([{"case": "a"} | row for row in metrics.score_case(label, label, "bx", (1, 1), 1.0)])
+    assert list(rows.columns[-3:]) == ["size_ml", "missed", "false"]
+    assert metrics.summary(rows).loc["x", "size_ml_mean"] == 0.1
+    table = study({"base": 0.0, "new": 0.0}, patients=5)
+    scores = pd.concat([table.assign(size_ml=table["dice"] + 9 * (table["arm"] == "new"))])
+    found = analyse(scores, baseline="base", metrics=["size_ml"], draws=400)
+    assert "Size (ml) ↑" in markdown(found)
 
 
 def test_summary_counts_a_missed_structure_in_the_mean() -> None:

@@ -126,8 +126,8 @@ def arranged(table: "pd.DataFrame", column: str, reverse: bool = False) -> "pd.D
     from seg.metrics import METRICS
 
     check_columns([column], table)
-    rising = {name for name, metric in METRICS.items() if metric.better > 0}
-    falling = bool({"started", *rising} & set(re.split("[_ ]", column)))
+    better = [name for name, metric in METRICS.items() if metric.better > 0]  # test_dice, val_dice_tail, case_nsd
+    falling = column == "started" or any(re.search(f"(^|[_ ]){name}($|[_ ])", column) for name in better)
     return table.sort_values(column, ascending=falling == reverse, kind="stable", ignore_index=True)
 
 

@@ -24,7 +24,7 @@ from scipy import stats
 from seg.errors import ConfigError, DataError, few, together
 from seg.metrics import METRICS
 from seg.study.contrasts import Spread, contrast_table, interval, resample, spread
-from seg.study.scores import DIRECTED, Incomplete, Numbers, Values, higher_is_better, patient_values
+from seg.study.scores import Incomplete, Numbers, Values, directed, higher_is_better, patient_values
 
 AGAINST = ("baseline", "previous")
 
@@ -145,10 +145,10 @@ def _meta(values: Values, **options: Any) -> Meta:
 def _analysis(values: Values, pairs: Mapping[tuple[int, int], str], meta: Meta) -> Analysis:
     parts = {metric: spread(arrays) for metric, arrays in values.by_metric.items()}
     drawn = dict(zip(parts, resample(list(parts.values()), meta.draws, meta.seed), strict=True))
-    directed = [metric for metric in parts if metric in DIRECTED]
+    judged = [metric for metric in parts if metric in directed()]
     lines = [_arm_lines(metric, parts[metric], drawn[metric], meta) for metric in parts]
-    compared = [_compared(metric, parts[metric], drawn[metric], pairs, meta) for metric in directed]
-    ranked = [_ranked(metric, parts[metric], drawn[metric], meta) for metric in directed]
+    compared = [_compared(metric, parts[metric], drawn[metric], pairs, meta) for metric in judged]
+    ranked = [_ranked(metric, parts[metric], drawn[metric], meta) for metric in judged]
     return Analysis(
         arms=pd.concat(lines, ignore_index=True).join(values.failures, on="arm"),
         comparisons=pd.concat(compared, ignore_index=True),
@@ -168,8 +168,8 @@ def check_options(
 ) -> None:
     """Holds the rules of ``analyse``'s options; ConfigError with every fault."""
     faults = []
-    if primary not in DIRECTED:
-        faults.append(f"primary metric {primary!r} has no better direction; take one of {', '.join(DIRECTED)}")
+    if primary not in directed():
+        faults.append(f"primary metric {primary!r} has no better direction; take one of {', '.join(directed())}")
     if unknown := set(margins) - set(metrics):
         faults.append(f"margins for {few(unknown)}, which are not analysed; name them in metrics too")
     faults += [

@@ -16,7 +16,6 @@ from seg.errors import ConfigError, DataError, few, together
 from seg.metrics import COUNTS, METRICS
 
 KEYS = ("arm", "seed", "fold", "case", "patient", "class")
-DIRECTED = tuple(name for name, metric in METRICS.items() if metric.better)
 
 Numbers = npt.NDArray[np.float64]
 Incomplete = Literal["refuse", "common"]
@@ -42,12 +41,17 @@ def higher_is_better(metric: str) -> bool:
     Raises:
         ConfigError: it points nowhere (a signed error) or is unknown.
     """
-    if metric not in DIRECTED:
+    if metric not in directed():
         raise ConfigError(
             f"metric {metric!r} has no better direction, so arms cannot be compared by it; take one of "
-            f"{', '.join(DIRECTED)}"
+            f"{', '.join(directed())}"
         )
     return METRICS[metric].better > 0
+
+
+def directed() -> list[str]:
+    """The metrics that say which of two values is better."""
+    return [name for name, metric in METRICS.items() if metric.better]
 
 
 def patient_values(
