@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,21 @@ from omegaconf import DictConfig, open_dict
 
 from seg.config.content import PLACES, config_hash
 from seg.config.options import known_keys
-from seg.config.schema import check
+from seg.config.schema import Kind, check
 from seg.errors import ConfigError, nearest, together
 from seg.study.question import changes
-from seg.sweep.design import Study, check_arms, identity, read_study
+from seg.sweep.design import Differences, Study, check_arms, identity, read_study
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import Job, Space, grid, read_space
 
 log = logging.getLogger(__name__)
-# The settings that make a sweep this one and no other, the study beside them.
-_DEFINING = ("enqueue", "sampler", "sampler_options", "seed", "pruner", "pruner_options")
+_COUNTS = {
+    "n_trials": Kind(int, (None,), low=1),
+    "n_jobs": Kind(int, low=1),
+    "retries": Kind(int, low=0),
+    "max_failures": Kind(int, low=1),
+    "seed": Kind(int, low=0),
+}
 _OF_GOAL = ("n_trials", "sampler", "sampler_options", "pruner", "pruner_options", "seed", "retries")
 _COSTS = ("params", "seconds", "memory_mib", "samples_per_second", "epoch_seconds")
 _NUMBERS = ("train_loss", "train_dice", "val_dice", "val_loss", *_COSTS)
@@ -38,25 +43,27 @@ class Sweep:
     name: str
     folder: Path
     cfg: DictConfig  # of one trial: data, places and tracking are the same for all
-    settings: dict[str, Any]  # hydra.sweeper
     goal: Goal
     space: Space | None  # of a search
     jobs: tuple[Job, ...]  # known beforehand: all of a grid or a study, those to begin with of a search
     study: Study | None
-    different: dict[str, dict[str, list[Any]]]  # of a study: what each arm changes, resolved, from what to what
+    different: Differences  # of a study
     definition: dict[str, Any]  # what may not change when the sweep goes on
     choices: Callable[[Sequence[str]], dict[str, str]]  # overrides of a trial → the option of each group
     given: tuple[str, ...]  # places that the command line names: kept in no storage, for an address may hold a password
+    n_jobs: int  # trials at a time
+    max_failures: int  # that end it
+    storage: str | None  # shared with other processes
 
     @property
     def total(self) -> int:
         """Trials that must finish."""
-        return int(self.settings["n_trials"] or len(self.jobs))
+        return self.goal.n_trials or len(self.jobs)
 
     @property
     def address(self) -> str | Path:
         """Where its trials are kept."""
-        return self.settings["storage"] or self.folder / "journal.log"
+        return self.storage or self.folder / "journal.log"
 
     @property
     def ranked(self) -> bool:
@@ -64,7 +71,9 @@ class Sweep:
         return self.study is None and len(self.goal.objectives) == 1
 
 
-def read_sweep(arguments: Sequence[str], settings: dict[str, Any], context: HydraContext, config: DictConfig) -> Sweep:
+def read_sweep(
+    arguments: Sequence[str], settings: Mapping[str, Any], context: HydraContext, config: DictConfig
+) -> Sweep:
     """Reads and checks a sweep.
 
     Args:
@@ -105,8 +114,22 @@ def read_sweep(arguments: Sequence[str], settings: dict[str, Any], context: Hydr
         cfg = loader.load_sweep_config(config, [*overrides, *given])
         return {group: option for group, option in cfg.hydra.runtime.choices.items() if option and group in cfg}
 
-    rest = (tuple(jobs), study, different, definition, choices, given)
-    return Sweep(name, folder, composed[0], settings, goal, space, *rest)
+    return Sweep(
+        name,
+        folder,
+        composed[0],
+        goal,
+        space,
+        tuple(jobs),
+        study,
+        different,
+        definition,
+        choices,
+        given,
+        n_jobs=settings["n_jobs"],
+        max_failures=settings["max_failures"],
+        storage=settings["storage"],
+    )
 
 
 def _definition(
@@ -116,10 +139,9 @@ def _definition(
     definition = {
         "configurations": sorted(map(config_hash, composed)),
         "trials": repr(space.parameters) if space else [sorted(job.params.items()) for job in jobs],
-        **{key: settings[key] for key in _DEFINING},
+        "enqueue": settings["enqueue"],
         "study": identity(settings["study"]),
-        "objectives": goal.objectives,
-        "directions": goal.directions,
+        **{key: value for key, value in asdict(goal).items() if key not in ("n_trials", "retries")},
     }
     plain: dict[str, Any] = json.loads(json.dumps(definition))
     return plain
@@ -144,7 +166,7 @@ def _study_jobs(study: Study, given: Sequence[Sequence[str]]) -> list[Job]:
     return jobs
 
 
-def _different(study: Study, composed: Sequence[DictConfig]) -> dict[str, dict[str, list[Any]]]:
+def _different(study: Study, composed: Sequence[DictConfig]) -> Differences:
     """What each arm changes, checked and told: a fault of the study's file is seen before it has cost hours."""
     arms = [arm.name for arm in study.arms]
     different = check_arms(study, dict(zip(arms, composed, strict=True)))
@@ -169,11 +191,11 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
-    lowest = {"n_trials": 1, "n_jobs": 1, "retries": 0, "max_failures": 1, "seed": 0}
-    for key, least in lowest.items():
-        value = settings[key]
-        if not (isinstance(value, int) and value >= least) and not (key == "n_trials" and value is None):
-            yield f"hydra.sweeper.{key} is {value!r}; it must be a whole number from {least}."
+    for key, kind in _COUNTS.items():
+        try:
+            kind.read(settings[key])
+        except ValueError:
+            yield f"hydra.sweeper.{key} is {settings[key]!r}; it must be {kind}."
     for key in ("params", "when", "sampler_options", "pruner_options"):
         if not isinstance(settings[key], dict):
             yield f"hydra.sweeper.{key} is {settings[key]!r}; it must be a mapping, such as {{optimizer.lr: …}}."

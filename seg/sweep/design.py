@@ -24,6 +24,7 @@ from seg.errors import ConfigError, nearest, together
 from seg.sweep.syntax import lines_of
 
 Overrides = dict[str, Any]
+Differences = dict[str, dict[str, list[Any]]]  # by arm: what it changes, resolved, [the baseline's value, the arm's]
 WHERE = "hydra.sweeper.study"
 DESIGNS = ("arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial")
 # What must be the same for all arms, else a difference has a second cause.
@@ -288,7 +289,7 @@ def identity(section: Mapping[str, Any]) -> dict[str, Any]:
     return known | {"compare": _against(section)}
 
 
-def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> dict[str, dict[str, list[Any]]]:
+def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> Differences:
     """The resolved difference of each arm from the baseline, ``{arm: {key: [the baseline's value, the arm's]}}``.
 
     A value is None where there is no such key.
@@ -304,7 +305,7 @@ def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> dict[str, di
     values = {arm: {key: value for key, value in own.items() if key not in _NAMES} for arm, own in values.items()}
     baseline = study.arms[0]
     first = values[baseline.name]
-    different: dict[str, dict[str, list[Any]]] = {}
+    different: Differences = {}
     faults = []
     for arm in study.arms:
         own = values[arm.name]

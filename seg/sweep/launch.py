@@ -79,7 +79,7 @@ class Workers:
         self.in_process = isinstance(workers[0].launcher, BasicLauncher)
         self._on_cluster = type(workers[0].launcher).__name__ == "SlurmLauncher"  # without its import
         self._workers, self._ended = workers, ended
-        self._retries: int = sweep.settings["retries"]
+        self._retries = sweep.goal.retries
         self._failed_before = {number for number, _ in search.failures()}
         self._over = threading.Event()
         self._crash: BaseException | None = None
@@ -136,8 +136,7 @@ class Workers:
             self._settle(trial, folder, outcome)
 
     def _next(self) -> Trial | None:
-        limit = self.sweep.settings["max_failures"]
-        while not (self.stopped or self._over.is_set() or len(self.failures()) >= limit):
+        while not (self.stopped or self._over.is_set() or len(self.failures()) >= self.sweep.max_failures):
             if trial := self.search.take():
                 return trial
             if self.search.over():
@@ -296,7 +295,7 @@ def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config
     Raises:
         ConfigError: the launcher is none of those that a sweep can use.
     """
-    name, jobs = config.hydra.runtime.choices["hydra/launcher"], sweep.settings["n_jobs"]
+    name, jobs = config.hydra.runtime.choices["hydra/launcher"], sweep.n_jobs
     config = deepcopy(config)
     with open_dict(config):
         if name == "basic" and jobs > 1:  # this process can do one at a time only

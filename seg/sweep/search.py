@@ -11,7 +11,6 @@ import logging
 import random
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -238,7 +237,6 @@ class Search:
 
     @patient
     def _opened(self) -> Study:
-        _hush()
         with self._alone():
             study = optuna.create_study(
                 storage=self._storage,
@@ -329,42 +327,6 @@ class Search:
         return table
 
 
-class Judge:
-    """Hears the epochs of a trial, in whatever process it runs, and decides whether it should stop.
-
-    Args:
-        name: of the sweep.
-        address: of its storage.
-        trial_id: of the trial in the storage.
-        pruner: of the sweep, as are its ``options``.
-    """
-
-    def __init__(self, name: str, address: str | Path, trial_id: int, pruner: str, options: Mapping[str, Any]) -> None:
-        _hush()
-        self._storage = open_storage(address)
-        study = optuna.load_study(
-            study_name=name,
-            storage=self._storage,
-            sampler=optuna.samplers.RandomSampler(),  # nothing is drawn
-            pruner=make_pruner(pruner, options),
-        )
-        self._trial = optuna.Trial(study, trial_id)
-
-    def stops(self, epoch: int, value: float) -> bool:
-        """Keeps the value of the objective, a finite number, at an epoch; whether others were better by then."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # a resumed run may report an epoch once more
-                self._trial.report(value, epoch)
-            return bool(self._trial.should_prune())
-        except UpdateFinishedTrialError:
-            return True  # another machine took this one for dead and gave the trial up
-
-    def close(self) -> None:
-        """Lets go of the storage."""
-        close_storage(self._storage)
-
-
 def _grid_space(jobs: Sequence[Job]) -> Space:
     """The values that a grid's jobs have, as choices."""
     values: dict[str, dict[Value, None]] = {}
@@ -421,12 +383,3 @@ def _table(trials: Sequence[FrozenTrial], objectives: Sequence[str], keys: Seque
         table[key] = table[key].astype(object).where(table[key].notna(), None)
     table.attrs["parameters"] = list(keys)
     return table
-
-
-def _hush() -> None:
-    """Sends Optuna's log to the sweep's, not through its live table, and leaves out remarks on what is experimental."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    optuna.logging.disable_default_handler()
-    optuna.logging.enable_propagation()
-    warnings.filterwarnings("ignore", category=ExperimentalWarning)
-    warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")  # to be used with optimize, which we are not

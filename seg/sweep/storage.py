@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from optuna.exceptions import OptunaError, StorageInternalError
+import optuna
+from optuna.exceptions import ExperimentalWarning, OptunaError, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy import URL, make_url, text
@@ -58,6 +60,7 @@ def open_storage(address: str | Path) -> BaseStorage:
     Raises:
         ConfigError: it cannot be opened; the message holds no password.
     """
+    _hush()
     url = _url(str(address)) if "://" in str(address) else None
     try:
         return _journal(Path(address)) if url is None else _database(url)
@@ -145,3 +148,11 @@ def _reason(error: BaseException, address: str | Path) -> str:
     """The reason that an error gives, without the password of ``address``."""
     words = " ".join(str(error).split("(Background on")[0].split())
     return without_passwords(words, str(address))[:300].rstrip(". ") or type(error).__name__
+
+
+def _hush() -> None:
+    """Sends Optuna's log to the sweep's, not through its live table, and leaves out remarks on what is experimental."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)

@@ -68,7 +68,6 @@ def sweep(
         owns = _claim(asked)
     log_to(asked.folder / "log.txt")
     experiment = experiment_name(asked.cfg.tracking.experiment, f"{material.cases.name}/{asked.cfg.study}")
-    shared = settings["storage"] is not None
     search = Search(
         asked.name,
         asked.address,
@@ -77,7 +76,7 @@ def sweep(
         asked.space,
         asked.jobs,
         definition=asked.definition,
-        shared=shared,
+        shared=asked.storage is not None,
     )
     with closing(search):
         atomic_write(asked.folder / "sweep.json", json.dumps(asked.definition, indent=1))
@@ -119,7 +118,7 @@ def _check_end(asked: Sweep, search: Search, workers: Workers) -> None:
     if workers.stopped:
         raise InterruptedRunError("The sweep is stopped and saved; the same command goes on with it.")
     failures = workers.failures()
-    if len(failures) >= asked.settings["max_failures"] and not search.over():
+    if len(failures) >= asked.max_failures and not search.over():
         number, error = failures[0]
         raise SegError(
             f"{len(failures)} trials failed, the sweep ends (hydra.sweeper.max_failures). The first was trial "
@@ -167,7 +166,7 @@ def _claim(asked: Sweep) -> bool:
     owner = asked.folder / OWNER
     process = Process(**json.loads(owner.read_text())) if owner.exists() else Process.this()
     if process != Process.this() and not process.lost(owner.stat().st_mtime):
-        if asked.settings["storage"]:
+        if asked.storage:
             return False
         raise ConfigError(
             f"This sweep is running already, as process {process.pid} of {process.host}. Wait for it, or set "

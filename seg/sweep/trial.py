@@ -24,7 +24,7 @@ from seg.files import atomic_write
 from seg.records.folder import Process, RunFolders
 
 if TYPE_CHECKING:
-    from seg.sweep.search import Judge
+    from seg.sweep.judge import Judge
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class TrialReporter:
             return False
 
     def _found_judge(self) -> "Judge":
-        from seg.sweep.search import Judge
+        from seg.sweep.judge import Judge
 
         own = self.assignment
         return Judge(own.sweep, own.storage or os.environ[STORAGE], own.id, own.pruner, own.pruner_options)

@@ -17,7 +17,8 @@ from seg.errors import ConfigError
 from seg.records.folder import Process
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import Job, Space, read_space
-from seg.sweep.search import Judge, Search, Trial
+from seg.sweep.judge import Judge
+from seg.sweep.search import Search, Trial
 
 GOAL = Goal(("val_dice",), ("maximize",))
 LINES = ["lr=tag(log,interval(1e-5,1e-1))", "depth=range(2,6)", "model=choice(unet,unetpp,swin)"]

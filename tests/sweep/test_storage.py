@@ -23,7 +23,8 @@ from seg.records.folder import Process
 from seg.sweep import storage
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import Job, Space, read_space
-from seg.sweep.search import Judge, Search
+from seg.sweep.judge import Judge
+from seg.sweep.search import Search
 
 SECRET = "s3cr:t/@{x}"
 WRITTEN = "s3cr%3At%2F%40{x}"  # as it stands in an address

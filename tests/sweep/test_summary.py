@@ -13,7 +13,8 @@ import pytest
 from seg.records.folder import Process
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import Job, read_space
-from seg.sweep.search import Judge, Search
+from seg.sweep.judge import Judge
+from seg.sweep.search import Search
 from seg.sweep.summary import draw, importances
 
 LINES = [

@@ -14,7 +14,8 @@ from seg.records.folder import Process, claim
 from seg.sweep import trial as module
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import read_space
-from seg.sweep.search import Judge, Search
+from seg.sweep.judge import Judge
+from seg.sweep.search import Search
 from seg.sweep.trial import Assignment, Outcome, TrialFolder, TrialReporter, current_trial
 
 
