@@ -48,7 +48,7 @@ class Sweep:
     jobs: tuple[Job, ...]  # known beforehand: all of a grid or a study, those to begin with of a search
     study: Study | None
     different: Differences  # of a study
-    definition: dict[str, Any]  # what may not change when the sweep goes on
+    definition: dict[str, Any]  # what may not change when the sweep continues
     choices: Callable[[Sequence[str]], dict[str, str]]  # overrides of a trial → the option of each group
     given: tuple[str, ...]  # places that the command line names: kept in no storage, for an address may hold a password
     n_jobs: int  # trials at a time
@@ -148,13 +148,13 @@ def _definition(
 
 
 def _is_place(argument: str) -> bool:
-    """Whether an override says where something lies, the same for all trials."""
+    """Whether an override says where something is, the same for all trials."""
     key, _, value = argument.lstrip("+").partition("=")
     return key in PLACES and (value[:1] in ("'", '"') or not any(sign in value for sign in ",()"))
 
 
 def _grid_jobs(overrides: Sequence[Sequence[str]]) -> list[Job]:
-    """A grid's jobs, each told by what varies."""
+    """A grid's jobs, each known by what varies."""
     varies = [n for n in range(len(overrides[0])) if len({job[n] for job in overrides}) > 1]
     return [Job(dict(job[n].lstrip("+").split("=", 1) for n in varies), tuple(job)) for job in overrides]
 
@@ -167,11 +167,11 @@ def _study_jobs(study: Study, given: Sequence[Sequence[str]]) -> list[Job]:
 
 
 def _different(study: Study, composed: Sequence[DictConfig]) -> Differences:
-    """What each arm changes, checked and told: a fault of the study's file is seen before it has cost hours."""
+    """What each arm changes, checked and logged: a fault of the study's file is seen before it has cost hours."""
     arms = [arm.name for arm in study.arms]
     different = check_arms(study, dict(zip(arms, composed, strict=True)))
-    told = [f"  {arm}: {'; '.join(changes(keys))}" for arm, keys in different.items()]
-    log.info("%s", "\n".join([f"study {study.name}, what each arm changes:", *told]))
+    lines = [f"  {arm}: {'; '.join(changes(keys))}" for arm, keys in different.items()]
+    log.info("%s", "\n".join([f"study {study.name}, what each arm changes:", *lines]))
     return different
 
 
@@ -219,7 +219,7 @@ def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: DictConfig) -> list[DictConfig]:
-    """The configurations of ``examples``, each one checked; every fault is told once."""
+    """The configurations of ``examples``, each one checked; every fault comes once."""
     faults: dict[str, None] = {}
     known: dict[str, dict[str, Any]] = {}
     out = []
@@ -232,7 +232,7 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
         if (key := json.dumps(choices)) not in known:
             known[key] = known_keys(choices, places, "train")
         if cfg.resume is not None:
-            faults["resume goes on with one run; a sweep goes on by its own command. Leave resume out."] = None
+            faults["resume continues one run; a sweep is continued by its own command. Leave resume out."] = None
         try:
             check(cfg, known[key], f"experiments={study}" if study else "the sweep")
         except ConfigError as error:

@@ -35,7 +35,7 @@ _NAMED = {  # of the designs that name arms themselves
 }
 AGAINST = ("baseline", "previous")
 _STEPWISE = ("arms", "cumulative")  # designs whose arms stand in an order that means something
-_NAMES = ("study", "arm")  # told by the study itself, without an effect
+_NAMES = ("study", "arm")  # set by the study itself, without an effect
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Arm:
 
 
 def shared(key: str) -> bool:
-    """Whether ``key`` lies in what must be the same for all arms."""
+    """Whether ``key`` is in what must be the same for all arms."""
     return key.partition(".")[0] in SHARED
 
 
@@ -146,8 +146,8 @@ def _factorial(factors: Mapping[str, Sequence[Any]], allow: tuple[str, ...]) -> 
     arms = []
     for levels in product(*factors.values()):
         values = dict(zip(map(str, factors), levels, strict=True))
-        told = tuple(map(_text, levels))
-        arms.append(Arm("-".join(told), values, allow, told))
+        names = tuple(map(_text, levels))
+        arms.append(Arm("-".join(names), values, allow, names))
     return arms, [*map(str, factors)]
 
 

@@ -17,7 +17,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from seg.errors import ConfigError, nearest, together
 from seg.sweep.syntax import FORMS, key_of, lines_of, meant, parsed, same_shuffle, texts
 
-Value = str | int | float  # of a parameter: a text as it stands in an override, or a number
+Value = str | int | float  # of a parameter: a text as in an override, or a number
 Distribution = CategoricalDistribution | IntDistribution | FloatDistribution
 
 
@@ -76,7 +76,7 @@ class Parameter:
     def read(self, value: object) -> Value | None:
         """A value from a YAML file as a search would draw it; None where it is no value of this parameter.
 
-        A text may also be the value as it stands in an override.
+        A text may also be the value as in an override.
         """
         if self.choices:
             return meant(value, self.choices) or next((text for text in self.choices if text == value), None)

@@ -75,7 +75,7 @@ class Workers:
     ) -> None:
         self.search, self.sweep, self.experiment = search, sweep, experiment
         self.running: dict[int, Running] = {}
-        self.stopped = False  # by the user or the cluster: what runs may go on later
+        self.stopped = False  # by the user or the cluster: what runs may continue later
         self.in_process = isinstance(workers[0].launcher, BasicLauncher)
         self._on_cluster = type(workers[0].launcher).__name__ == "SlurmLauncher"  # without its import
         self._workers, self._ended = workers, ended
@@ -112,7 +112,7 @@ class Workers:
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive() and not (self.stopped and self._on_cluster):  # whose jobs go on without us
+            while thread.is_alive() and not (self.stopped and self._on_cluster):  # whose jobs continue without us
                 thread.join(0.2)  # in parts, so that signals are heard
 
     def _guarded(self, work: Callable[..., None], *arguments: Worker) -> None:
@@ -145,7 +145,7 @@ class Workers:
         return None
 
     def _run(self, trial: Trial, folder: TrialFolder, worker: Worker) -> Outcome:
-        """Runs a trial, however many jobs it takes: one that somebody else told to stop has saved."""
+        """Runs a trial, however many jobs it takes: one that somebody else asked to stop has saved."""
         in_vain = 0
         while True:
             before = folder.reached
@@ -153,15 +153,15 @@ class Workers:
             in_vain = 0 if folder.reached > before else in_vain + 1
             if outcome.status != "killed" or self.stopped or self.in_process or in_vain > self._retries:
                 return outcome
-            log.info("trial %d was told to stop; it goes on", trial.number)
+            log.info("trial %d was asked to stop; it continues", trial.number)
 
     def _job(self, trial: Trial, folder: TrialFolder, worker: Worker) -> Outcome:
-        """One job of a trial; it goes on with the run that a job before it began."""
+        """One job of a trial; it continues the run that a job before it began."""
         while folder.alive:  # began under a sweep process that died, and outlived it
             if self.stopped or self._over.is_set():
                 return Outcome("killed")
             time.sleep(_IDLE)
-        if (outcome := folder.outcome) and outcome.status != "killed":  # such a run goes on
+        if (outcome := folder.outcome) and outcome.status != "killed":  # such a run continues
             return self._closed(folder, outcome)
         if (run := folder.run) and not (Path(run["run"]) / "checkpoints" / "last.pt").exists():
             self._mark_dead(folder, "its process died before the first checkpoint")
@@ -170,16 +170,16 @@ class Workers:
             error = f"its process died {assignment.deaths} times at the same epoch, out of memory perhaps"
             self._mark_dead(folder, error)
             return Outcome("failed", error=error, permanent=True)
-        if self.stopped:  # before the assignment took an older word to stop away
+        if self.stopped:  # before the assignment removed the older file that says so
             return Outcome("killed")
         return self._outcome(folder, self._launched(trial, folder, worker, assignment.token))
 
     def _launched(self, trial: Trial, folder: TrialFolder, worker: Worker, token: str) -> str:
-        """Starts a job and waits for its end; what is to be said where the trial says nothing itself."""
+        """Starts a job and waits for its end; the message where the trial leaves none itself."""
         place = folder.path.absolute()
         own = [f"+hydra.job.env_set.{TOKEN}='{token}'", f"hydra.sweep.dir='{place.parent}'"]
         own.append(f"hydra.sweep.subdir={place.name}")
-        error = "its process died without a word; the end of its log may tell why"
+        error = "its process died without a message; the end of its log may say why"
         try:
             overrides = [*trial.overrides, *self.sweep.given, *worker.overrides, *own]
             (job,) = worker.launcher.launch([overrides], trial.number)
@@ -192,7 +192,7 @@ class Workers:
         return error
 
     def _outcome(self, folder: TrialFolder, error: str) -> Outcome:
-        """What a trial said at its end; where it said nothing, ``error``, unless the sweep was stopped."""
+        """How a trial ended by its own account; without one by ``error``, unless the sweep was stopped."""
         if self.stopped:  # Ctrl-C may end a launcher before its trial has saved
             while folder.alive:
                 time.sleep(_IDLE)
@@ -229,23 +229,23 @@ class Workers:
             add_to_record(Path(run["run"]), status="FAILED", error=error, uri=self.sweep.cfg.tracking.uri)
 
     def _closed(self, folder: TrialFolder, outcome: Outcome) -> Outcome:
-        """Where a trial's process died after its run's last word, the run's record is closed."""
-        if folder.said is None:
+        """Where a trial's process died after its run had ended, the run's record is closed."""
+        if folder.own_outcome is None:
             add_to_record(Path(folder.run["run"]), status="FINISHED", uri=self.sweep.cfg.tracking.uri)
         return outcome
 
     def _settle(self, trial: Trial, folder: TrialFolder, outcome: Outcome) -> None:
-        """Tells the search how the trial ended."""
+        """Records how the trial ended."""
         if run := folder.run:
             self.search.note(trial.number, run_id=run["run_id"], predictions=run["predictions"])
         values = {name: outcome.metrics.get(name, math.nan) for name in self.sweep.goal.objectives}
         missing = [name for name, value in values.items() if not math.isfinite(value)]
-        status, said, permanent = outcome.status, outcome.error, outcome.permanent
+        status, message, permanent = outcome.status, outcome.error, outcome.permanent
         if status == "finished" and missing:
             status, permanent = "failed", True
-            said = f"the run has no {', '.join(missing)}; it has {', '.join(sorted(outcome.metrics))}"
+            message = f"the run has no {', '.join(missing)}; it has {', '.join(sorted(outcome.metrics))}"
         if status in ("finished", "pruned"):
-            said = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            message = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             if status == "finished":
                 self.search.complete(trial.number, list(values.values()))
             else:
@@ -253,11 +253,11 @@ class Workers:
         elif status == "killed" and (self.stopped or self.in_process):
             self.stopped = True
             self.search.let_go(trial.number)
-            status, said = "stopped", "the same command goes on with it"
+            status, message = "stopped", "the same command continues it"
         else:
-            status, said = "failed", said or "its process was told to stop"
-            self.search.fail(trial.number, said, retry=not permanent)
-        self._ended(trial, status, said)
+            status, message = "failed", message or "its process was asked to stop"
+            self.search.fail(trial.number, message, retry=not permanent)
+        self._ended(trial, status, message)
 
     def _beat(self) -> None:
         """Shows that this process and its trials live."""
@@ -268,13 +268,13 @@ class Workers:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the sweep: local trials are told so, save, and can go on later."""
+        """SIGINT and SIGTERM stop the sweep: local trials hear of it, save, and can continue later."""
 
         def note(number: int, _: object) -> None:
             if self.stopped and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            what = "the jobs of the cluster go on, and" if self._on_cluster else "the trials at work save and stop;"
-            log.warning("%s: %s the same command goes on.", signal.Signals(number).name, what)
+            what = "the jobs of the cluster continue, and" if self._on_cluster else "the trials at work save and stop;"
+            log.warning("%s: %s the same command continues the sweep.", signal.Signals(number).name, what)
             self.stopped = True
             if self.in_process and self.running:
                 raise KeyboardInterrupt  # a trial that trains already hears the signal itself

@@ -31,13 +31,13 @@ class LiveTable:
         log.info("sweep %s: %s", sweep.name, sweep.folder)
         self._refresh()
         if total := sum(self.counts.values()):
-            log.info("going on: %s (%d trials)", self._counted(), total)
+            log.info("continued: %s (%d trials)", self._counted(), total)
 
-    def ended(self, trial: Trial, status: str, said: str) -> None:
+    def ended(self, trial: Trial, status: str, message: str) -> None:
         """After each trial."""
         self._refresh()
         best = "" if self.best is None else f", best {self.best:.4g}"
-        log.info("%s", f"trial {trial.number} {status}: {said}  [{settings_of(trial)}]  ({self._counted()}{best})")
+        log.info("%s", f"trial {trial.number} {status}: {message}  [{settings_of(trial)}]  ({self._counted()}{best})")
 
     @contextmanager
     def watching(self, workers: Workers) -> Iterator[None]:

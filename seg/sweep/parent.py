@@ -57,11 +57,11 @@ class Parent:
         """Writes what came out into the sweep's folder and the record: a study's report, or plots and the winner."""
         folder, frame = self.sweep.folder, search.frame()
         atomic_write(folder / "trials.csv", frame.to_csv(index=False))
-        said, written = self._study(frame) if self.sweep.study else self._search(search, frame)
+        message, written = self._study(frame) if self.sweep.study else self._search(search, frame)
         for path in [folder / "trials.csv", folder / "summary.md", *written]:
             self.tracker.log_artifact(path, "")
-        self.tracker.set_tags({NOTE: said})
-        print(f"\n{said}")
+        self.tracker.set_tags({NOTE: message})
+        print(f"\n{message}")
         print_lines(self.tracker.look)
 
     def _study(self, frame: pd.DataFrame) -> tuple[str, list[Path]]:
@@ -74,12 +74,12 @@ class Parent:
         if (recipe := best_recipe(self.sweep, search)) is not None:
             atomic_write(folder / "experiments/best.yaml", recipe)
             written.append(folder / "experiments/best.yaml")
-        said = summary(self.sweep, search, frame, again=recipe is not None)
-        atomic_write(folder / "summary.md", said)
+        message = summary(self.sweep, search, frame, again=recipe is not None)
+        atomic_write(folder / "summary.md", message)
         if page := draw(search, self.sweep.name):
             atomic_write(folder / "plots.html", page)
             written.append(folder / "plots.html")
-        return said, written
+        return message, written
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -95,13 +95,13 @@ class Parent:
             reason = without_passwords(str(error))
             raise
         finally:
-            with suppress(OSError):  # a full disk must not keep the state from being told
+            with suppress(OSError):  # a full disk must not keep the state from being recorded
                 self.tracker.log_artifact(self.sweep.folder / "log.txt", "")
             self.tracker.finish(state, reason)
 
 
 def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequence[str]) -> Parent | None:
-    """Opens the sweep's run, the same one whenever it goes on; None where another machine keeps it."""
+    """Opens the sweep's run, the same one whenever it continues; None where another machine keeps it."""
     cfg, outputs = sweep.cfg, Path(sweep.cfg.paths.outputs)
     if sweep.study:
         _keep_question(sweep)
@@ -134,7 +134,7 @@ def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequen
 
 
 def unfinished(sweep: Sweep, search: Search) -> bool:
-    """Whether the sweep's run lies here and has not finished, by whomever it is kept."""
+    """Whether the sweep's run is here and has not finished, by whomever it is kept."""
     known = search.parent
     folders = _found(Path(sweep.cfg.paths.outputs), known) if known else None
     state = read_state(folders.run) if folders else None

@@ -1,9 +1,9 @@
-"""The trials of a sweep: asked for and told through one Optuna study, by any number of processes.
+"""The trials of a sweep: asked for and recorded through one Optuna study, by any number of processes.
 
 A grid is a search whose trials are all entered beforehand. Every process that shares the storage takes the next trial,
-runs it, and tells how it ended. Optuna's word for an unfinished trial, RUNNING, is not believed: each trial carries the
-process that took it, and one whose process has gone is taken again; that of another machine counts as gone when it has
-given no sign of life for five minutes.
+runs it, and records how it ended. Optuna's state of an unfinished trial, RUNNING, is not trusted: each trial carries
+the process that took it, and one whose process has gone is taken again; that of another machine counts as gone when
+it has given no sign of life for five minutes.
 """
 
 import json
@@ -63,7 +63,7 @@ class Search:
         process: this one.
         space: of a search; None for a grid.
         jobs: all of a grid, or those that a search starts from.
-        definition: plain data that may not change while the sweep goes on.
+        definition: plain data that may not change once the sweep has begun.
         shared: whether other processes work at the sweep at the same time.
 
     Raises:
@@ -96,7 +96,7 @@ class Search:
             started = {name for name, _ in self._jobs}
             self._jobs += [(_entry(point), point) for point in points if _entry(point) not in started]
         self._lock = threading.RLock()
-        self._mine: dict[int, optuna.Trial] = {}  # trials that this process took and has not told the end of
+        self._mine: dict[int, optuna.Trial] = {}  # trials that this process took and whose end it has not recorded
         self._shared = shared
         self._storage = open_storage(address)
         self._study = self._opened()
@@ -172,7 +172,7 @@ class Search:
         return [(trial.number, trial.user_attrs.get("error", "")) for trial in failed]
 
     def let_go(self, number: int) -> None:
-        """Leaves a trial that was stopped as it is, for whoever goes on with the sweep."""
+        """Leaves a trial that was stopped as it is, for whoever continues the sweep."""
         self._mine.pop(number, None)
 
     def beat(self) -> None:
@@ -247,7 +247,7 @@ class Search:
             )
             self._check_same(study)
             begun = len(study.get_trials(deepcopy=False))
-            # What goes on draws other points than before; a sequence such as qmc's keeps its place in the storage.
+            # A continued sweep draws other points than before; a sequence such as qmc's keeps its place in the storage.
             own = f"{self.goal.seed} {begun} {self.process.pid if self._shared else ''}"
             seed = self.goal.seed if self.goal.sampler == "qmc" else random.Random(own).getrandbits(32)
             study.sampler = make_sampler(self.goal, self.space, seed)

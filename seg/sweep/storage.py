@@ -46,7 +46,9 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
                 break
             log.warning("The sweep's storage does not answer (%s); trying again in %.0f s.", reason, pause)
             time.sleep(pause)
-        raise SegError(f"The sweep's storage does not answer: {reason}. Fix it; the same command then goes on.")
+        raise SegError(
+            f"The sweep's storage does not answer: {reason}. Fix it; the same command then continues the sweep."
+        )
 
     return call
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _DROPPED = ("paths", "tracking", "check", "resume", "arm")  # of a winner's configuration: not what made it win
-_FEWEST = 4  # trials of which something can be said
+_FEWEST = 4  # trials that allow a statement
 
 
 def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> str:
@@ -54,24 +54,24 @@ def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> s
 
 
 def study_summary(sweep: Sweep, frame: pd.DataFrame) -> str:
-    """A study's runs in Markdown; no best one, for what they say together stands in the report."""
+    """A study's runs in Markdown; no best one, for what they say together is in the report."""
     assert sweep.study is not None
     command = f"python -m seg.report study={sweep.name}"
     if (outputs := str(sweep.cfg.paths.outputs)) != "outputs":
         command += f" {shlex.quote(f'paths.outputs={outputs}')}"
     done = set(frame.loc[frame["state"] == "finished", "arm"])
     if sweep.study.arms[0].name in done and len(done) > 1:
-        said = f"What it found: report.html and table.md, beside this file. To make them again: `{command}`"
+        message = f"What it found: report.html and table.md, beside this file. To make them again: `{command}`"
     else:
-        said = "There is nothing to compare so far: the baseline and another arm must have finished. "
-        said += f"Then `{command}` makes report.html and table.md beside this file."
-    return "\n".join([*_counted(f"Study {sweep.name}", frame), *_failed(frame), said, ""])
+        message = "There is nothing to compare so far: the baseline and another arm must have finished. "
+        message += f"Then `{command}` makes report.html and table.md beside this file."
+    return "\n".join([*_counted(f"Study {sweep.name}", frame), *_failed(frame), message, ""])
 
 
 def _counted(title: str, frame: pd.DataFrame) -> list[str]:
     counts = frame["state"].value_counts()
-    said = ", ".join(f"{counts[state]} {state}" for state in counts.index)
-    return [f"# {title}", "", f"{len(frame)} trials: {said}.", ""]
+    listed = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return [f"# {title}", "", f"{len(frame)} trials: {listed}.", ""]
 
 
 def _failed(frame: pd.DataFrame) -> list[str]:
@@ -118,7 +118,7 @@ def best_recipe(sweep: Sweep, search: Search) -> str | None:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """How much each parameter matters for being among the best trials; empty where that cannot be said.
+    """How much each parameter matters for being among the best trials; empty where there are too few.
 
     By PED-ANOVA (Watanabe et al. 2023), which compares the best tenth of the trials with all; where that is fewer than
     five, the best five, or half.

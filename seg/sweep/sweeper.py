@@ -1,7 +1,7 @@
 """Runs a sweep: ``python -m seg.train -m …``.
 
 A grid's trials are all entered beforehand, a search's are asked for one by one; everything after that is the same: one
-parent run, trials in folders of their own, retries, going on after a stop, tables and plots.
+parent run, trials in folders of their own, retries, continuing after a stop, tables and plots.
 """
 
 import json
@@ -39,7 +39,7 @@ def sweep(
     task_function: TaskFunction,
     config: DictConfig,
 ) -> None:
-    """Runs the sweep, or goes on with it.
+    """Runs the sweep, or continues it.
 
     Args:
         arguments: overrides of the command line.
@@ -50,7 +50,7 @@ def sweep(
 
     Raises:
         ConfigError: what can be known to be wrong before the first trial.
-        InterruptedRunError: stopped by a signal; the same command goes on.
+        InterruptedRunError: stopped by a signal; the same command continues.
         SegError: too many trials failed, or a grid is not whole.
     """
     settings = {key: _plain(value) for key, value in settings.items()}
@@ -58,7 +58,7 @@ def sweep(
     log_to()
     check_launcher(config)
     asked = read_sweep(arguments, settings, hydra_context, config)
-    material = read_material(asked.cfg)  # its faults are told before the first trial
+    material = read_material(asked.cfg)  # its faults come before the first trial
     _check_classes(asked, material)
     check(asked.goal, asked.space)
     if asked.cfg.check:
@@ -91,10 +91,10 @@ def sweep(
 def _work(
     asked: Sweep, search: Search, parent: Parent | None, experiment: str, workers: list[Worker], arguments: list[str]
 ) -> None:
-    def ended(trial: Trial, status: str, said: str) -> None:
+    def ended(trial: Trial, status: str, message: str) -> None:
         if at_work.in_process:  # the trial had the log to itself
             log_to(asked.folder / "log.txt")
-        table.ended(trial, status, said)
+        table.ended(trial, status, message)
         if parent:
             parent.progress(search)
 
@@ -116,7 +116,7 @@ def _work(
 def _check_end(asked: Sweep, search: Search, workers: Workers) -> None:
     """Raises an InterruptedRunError or a SegError where the sweep is not whole."""
     if workers.stopped:
-        raise InterruptedRunError("The sweep is stopped and saved; the same command goes on with it.")
+        raise InterruptedRunError("The sweep is stopped and saved; the same command continues it.")
     failures = workers.failures()
     if len(failures) >= asked.max_failures and not search.over():
         number, error = failures[0]
@@ -134,7 +134,7 @@ def _check_end(asked: Sweep, search: Search, workers: Workers) -> None:
 
 
 def _taken_over(asked: Sweep, search: Search, experiment: str, arguments: list[str]) -> Parent | None:
-    """The sweep's own run where the process that kept it has gone without its last word; None otherwise."""
+    """The sweep's own run where the process that kept it died before its end; None otherwise."""
     with one_at_a_time(Path(asked.cfg.paths.outputs)):
         left = unfinished(asked, search) and _claim(asked)
     return open_parent(asked, search, experiment, arguments) if left else None

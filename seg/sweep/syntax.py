@@ -19,14 +19,14 @@ from seg.config.content import flat
 
 FORMS = (
     "a,b,c · choice(a,b) · range(start,stop,step) · interval(low,high) · tag(log,interval(low,high)) · "
-    "glob(*) of a group's options; a text with unusual characters stands in quotes"
+    "glob(*) of a group's options; a text with unusual characters is written in quotes"
 )
 _UNREADABLE = (HydraException, OmegaConfBaseException, AssertionError, ArithmeticError, TypeError, ValueError)
 
 
 @contextmanager
 def same_shuffle() -> Iterator[None]:
-    """Lets Hydra's ``shuffle`` give the same order each time: a sweep that goes on must find its own jobs again."""
+    """Lets Hydra's ``shuffle`` give the same order each time: a sweep that continues must find its own jobs again."""
     state = random.getstate()
     random.seed(0)
     try:
@@ -47,7 +47,7 @@ def parsed(lines: Sequence[str], config_loader: Any) -> tuple[list[Override], li
             overrides.append(override)
         except _UNREADABLE as error:
             faults.append(f"{line}: {_reason(error)}.")
-    if faults:  # told once
+    if faults:  # once for all
         faults[-1] += f" The forms are {FORMS}."
     return overrides, faults
 
@@ -113,8 +113,8 @@ def _written(value: Any) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, OmegaConfBaseException | AssertionError):  # what Hydra stumbles over then
         return "a sweep cannot stand inside a list or another sweep"
-    told = [line.strip() for line in str(error).split("\n") if not line.startswith(("Error parsing", "See http"))]
-    return " ".join(told).rstrip(" .^")
+    lines = [line.strip() for line in str(error).split("\n") if not line.startswith(("Error parsing", "See http"))]
+    return " ".join(lines).rstrip(" .^")
 
 
 def _parser(config_loader: Any = None) -> OverridesParser:

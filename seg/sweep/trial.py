@@ -1,4 +1,4 @@
-"""What a sweep and its trials tell each other: small files in the trial's folder.
+"""What a sweep and its trials let each other know: small files in the trial's folder.
 
 A trial may be this process, another one, or a job on another machine of the cluster; one that outlives its sweep loses
 nothing. ``trial.json`` is the sweep's word before the trial starts, ``stop`` its last one; ``run.json``,
@@ -50,7 +50,7 @@ class Assignment:
     pruner: str = "none"
     pruner_options: dict[str, Any] = field(default_factory=dict)
     token: str = ""  # of the job that is to do it; a queue may start one of an earlier sweep process late
-    deaths: int = 0  # jobs before this one that died without a word, and without an epoch more than the one before
+    deaths: int = 0  # jobs before this one that died without a message, and without an epoch more than the one before
     reached: int = 0  # epochs before this job
 
 
@@ -86,7 +86,7 @@ class TrialReporter:
         return (self.folder / "stop").exists()
 
     def stop(self) -> None:
-        """Leaves word that it was told to stop, for a sweep in the same process, which did not hear the signal."""
+        """Notes that it was asked to stop, for a sweep in the same process, which did not hear the signal."""
         (self.folder / "stop").touch()
 
     @property
@@ -143,7 +143,7 @@ class TrialReporter:
             self._judge = self._judge or self._found_judge()
             return self._judge.stops(step, value)
         except Exception as error:  # of a file, a database, its driver: none may end a training
-            log.warning("The sweep's storage does not answer (%s); the trial goes on unjudged.", type(error).__name__)
+            log.warning("The sweep's storage does not answer (%s); the trial continues unjudged.", type(error).__name__)
             self._silent_until = time.monotonic() + _PAUSE
             return False
 
@@ -241,20 +241,20 @@ class TrialFolder:
 
     @property
     def stopping(self) -> bool:
-        """Whether the trial was told to stop, by its sweep or by a signal that it heard."""
+        """Whether the trial was asked to stop, by its sweep or by a signal that it heard."""
         return (self.path / "stop").exists()
 
     @property
-    def said(self) -> Outcome | None:
-        """What the trial itself said of its end; None while it goes on, or where it died."""
+    def own_outcome(self) -> Outcome | None:
+        """How the trial ended by its own account; None while it runs, or where it died."""
         result = _read(self.path / "result.json")
         return Outcome(**result) if result else None
 
     @property
     def outcome(self) -> Outcome | None:
-        """How the trial ended; one whose process died after its run's last word ended like the run."""
-        if self.said or not (run := self.run) or not Process(**run["process"]).gone:
-            return self.said
+        """How the trial ended; one whose process died after its run had ended, like the run."""
+        if self.own_outcome or not (run := self.run) or not Process(**run["process"]).gone:
+            return self.own_outcome
         concluded = _read(Path(run["run"]) / "summary.json")
         return Outcome(concluded["status"], concluded["metrics"]) if concluded else None
 

@@ -136,7 +136,7 @@ def test_a_stopped_sweep_leaves_its_jobs_to_the_cluster(sweeps: Sweeps, slurm: S
     until(lambda: started(sweeps, "wait"))
     job = sweeps.acts[0]["job"]
     process.terminate()
-    assert "the jobs of the cluster go on" in ended(process, code=1)
+    assert "the jobs of the cluster continue" in ended(process, code=1)
     assert slurm.jobs("RUNNING") == [job]
     (sweeps.outputs / "go").touch()
     sweeps.run_alone(*grid)

@@ -154,7 +154,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_without_showing_the_password(
     monkeypatch.setattr(storage, "_PAUSES", (0.0,) * 3)
     hand = search(tmp_path / "journal.log")
     monkeypatch.setattr(hand.study._storage, "get_all_trials", Away(99, lambda: None))
-    with pytest.raises(SegError, match=r"does not answer: .* Fix it; the same command then goes on") as caught:
+    with pytest.raises(SegError, match=r"does not answer: .* Fix it; the same command then continues") as caught:
         hand.take()
     assert "s3cr" not in told(caught.value) + caplog.text
     assert caplog.text.count("trying again") == 3

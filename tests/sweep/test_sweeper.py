@@ -225,7 +225,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(number: signal.Signals, sweeps: Sw
     assert [act["arm"] for act in sweeps.acts].count("well") == 1
     assert len([path for path in sweeps.outputs.glob("runs/*/record.jsonl") if "sweep" in path.read_text()]) == 1
     if number == signal.SIGTERM:
-        assert "the same command goes on" in said
+        assert "the same command continues" in said
 
 
 @pytest.mark.slow
@@ -286,7 +286,7 @@ def test_ctrl_c_reaches_all_processes_and_loses_no_trial(sweeps: Sweeps) -> None
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "the same command goes on" in said
+    assert "the same command continues" in said
     sweeps.run_alone(*grid)
     trials = sweeps.trials
     assert sorted(trials["seed"]) == [1, 2, 3]
@@ -408,7 +408,7 @@ def test_trials_that_prepare_their_data_hear_that_the_sweep_is_stopped(sweeps: S
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "the same command goes on" in said
+    assert "the same command continues" in said
     assert "prepare_3" not in [act["arm"] for act in sweeps.acts]
     sweeps.run_alone("arm=prepare_3,well", "hydra.sweeper.n_jobs=2")
     assert sorted(act["arm"] for act in sweeps.acts) == ["prepare_3", "well"]
@@ -466,7 +466,7 @@ def test_the_winners_tags_hold_nothing_of_an_earlier_winner(sweeps: Sweeps) -> N
 
 def test_a_stop_that_only_the_trial_heard_stops_the_sweep(sweeps: Sweeps) -> None:
     said = sweeps.run("arm=heard,well", code=1)
-    assert "the same command goes on" in said
+    assert "the same command continues" in said
     assert [act["arm"] for act in sweeps.acts] == ["heard"]
     sweeps.run("arm=heard,well")
     assert [act["arm"] for act in sweeps.acts] == ["heard", "well"]

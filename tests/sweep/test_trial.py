@@ -47,7 +47,7 @@ def test_the_sweep_learns_which_run_it_is(tmp_path: Path) -> None:
     assert watch.alive
     with trial.reported({"val_dice": 0.5}):
         assert watch.outcome is None
-    assert watch.outcome == watch.said == Outcome("finished", {"val_dice": 0.5})
+    assert watch.outcome == watch.own_outcome == Outcome("finished", {"val_dice": 0.5})
     assert not watch.alive
     assert trial.tracking["tags"] == {"sweep": "tune", "trial": "7"}
 
@@ -200,7 +200,7 @@ def test_a_trial_that_dies_after_its_runs_last_word_has_finished(tmp_path: Path)
     run = watch.run
     run["process"]["started"] = 0.0
     (watch.path / "run.json").write_text(json.dumps(run))
-    assert (watch.outcome, watch.said) == (Outcome("pruned", {"val_dice": 0.5}), None)
+    assert (watch.outcome, watch.own_outcome) == (Outcome("pruned", {"val_dice": 0.5}), None)
 
 
 def test_a_run_that_was_saved_can_be_gone_on_with(tmp_path: Path) -> None:
