@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
@@ -21,7 +22,7 @@ from seg.errors import ConfigError, nearest, together
 from seg.study.question import changes
 from seg.sweep.design import Differences, Study, check_arms, identity, read_study
 from seg.sweep.goal import Goal
-from seg.sweep.jobs import Job, Space, grid, read_space
+from seg.sweep.jobs import Entry, Space, grid, read_space
 
 log = logging.getLogger(__name__)
 _COUNTS = {
@@ -45,7 +46,7 @@ class Sweep:
     cfg: DictConfig  # of one trial: data, places and tracking are the same for all
     goal: Goal
     space: Space | None  # of a search
-    jobs: tuple[Job, ...]  # known beforehand: all of a grid or a study, those to begin with of a search
+    jobs: tuple[Entry, ...]  # known beforehand: all of a grid or a study, those to begin with of a search
     study: Study | None
     different: Differences  # of a study
     definition: dict[str, Any]  # what may not change when the sweep continues
@@ -89,24 +90,11 @@ def read_sweep(
     given = tuple(argument for argument in arguments if _is_place(argument))
     swept = [argument for argument in arguments if argument not in given]
     loader, label = context.config_loader, _label(config)
-    space: Space | None = None
-    study: Study | None = None
-    if settings["n_trials"] is not None:
-        options = partial(loader.get_group_options, config_name="train")
-        space = read_space(swept, settings["params"], settings["when"], options=options)
-        jobs = [Job(start) for start in space.starts(settings["enqueue"])]
-        examples: Sequence[Sequence[str]] = space.examples()
-    elif settings["study"]["arms"] or settings["study"]["factors"]:
-        study = read_study(label, settings["study"])
-        jobs = _study_jobs(study, grid(swept, settings["params"], loader))
-        examples = [job.overrides for job in jobs[: len(study.arms)]]
-    else:
-        jobs = _grid_jobs(grid(swept, settings["params"], loader))
-        examples = [job.overrides for job in jobs]
+    space, study, entries, examples = _runs(settings, swept, label, loader)
     composed = _composed([[*example, *given] for example in examples], context, config)
     different = _different(study, composed) if study else {}
     goal = _goal(settings, composed)
-    definition = _definition(settings, goal, space, jobs, composed)
+    definition = _definition(settings, goal, space, entries, composed)
     name = settings["name"] or f"{label}-{_digest(definition)[:8]}"
     folder = Path(composed[0].paths.outputs) / "sweeps" / name
 
@@ -120,7 +108,7 @@ def read_sweep(
         composed[0],
         goal,
         space,
-        tuple(jobs),
+        tuple(entries),
         study,
         different,
         definition,
@@ -132,8 +120,24 @@ def read_sweep(
     )
 
 
+def _runs(
+    settings: Mapping[str, Any], swept: Sequence[str], label: str, loader: ConfigLoader
+) -> tuple[Space | None, Study | None, list[Entry], Sequence[Sequence[str]]]:
+    """The space of a search, a study, the trials known beforehand, and the overrides of those to compose and check."""
+    if settings["n_trials"] is not None:
+        options = partial(loader.get_group_options, config_name="train")
+        space = read_space(swept, settings["params"], settings["when"], options=options)
+        return space, None, [Entry(start) for start in space.starts(settings["enqueue"])], space.examples()
+    jobs = grid(swept, settings["params"], loader)
+    if settings["study"]["arms"] or settings["study"]["factors"]:
+        study = read_study(label, settings["study"])
+        entries = _study_entries(study, jobs)
+        return None, study, entries, [entry.overrides for entry in entries[: len(study.arms)]]
+    return None, None, _grid_entries(jobs), jobs
+
+
 def _definition(
-    settings: Mapping[str, Any], goal: Goal, space: Space | None, jobs: Sequence[Job], composed: Sequence[DictConfig]
+    settings: Mapping[str, Any], goal: Goal, space: Space | None, jobs: Sequence[Entry], composed: Sequence[DictConfig]
 ) -> dict[str, Any]:
     """What makes a sweep this one and no other, as plain data."""
     definition = {
@@ -153,14 +157,14 @@ def _is_place(argument: str) -> bool:
     return key in PLACES and (value[:1] in ("'", '"') or not any(sign in value for sign in ",()"))
 
 
-def _grid_jobs(overrides: Sequence[Sequence[str]]) -> list[Job]:
+def _grid_entries(overrides: Sequence[Sequence[str]]) -> list[Entry]:
     """A grid's jobs, each known by what varies."""
     varies = [n for n in range(len(overrides[0])) if len({job[n] for job in overrides}) > 1]
-    return [Job(dict(job[n].lstrip("+").split("=", 1) for n in varies), tuple(job)) for job in overrides]
+    return [Entry(dict(job[n].lstrip("+").split("=", 1) for n in varies), tuple(job)) for job in overrides]
 
 
-def _study_jobs(study: Study, given: Sequence[Sequence[str]]) -> list[Job]:
-    jobs = [Job(run.params, run.overrides) for run in study.runs(given[0])]
+def _study_entries(study: Study, given: Sequence[Sequence[str]]) -> list[Entry]:
+    jobs = [Entry(run.params, run.overrides) for run in study.runs(given[0])]
     if len(given) > 1:
         raise ConfigError(f"The study {study.name} says what varies; nothing else can be swept with it.")
     return jobs

@@ -104,7 +104,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Job:
+class Entry:
     """A trial that is known beforehand."""
 
     params: Mapping[str, Value]  # what makes it differ; a search draws those that are not given

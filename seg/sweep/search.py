@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from seg.errors import ConfigError, without_passwords
 from seg.records.folder import Process
 from seg.sweep.goal import Goal, check, make_pruner, make_sampler
-from seg.sweep.jobs import Job, Parameter, Space, Value
+from seg.sweep.jobs import Entry, Parameter, Space, Value
 from seg.sweep.storage import alone, close_storage, open_storage, patient
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Search:
         goal: Goal,
         process: Process,
         space: Space | None = None,
-        jobs: Sequence[Job] = (),
+        jobs: Sequence[Entry] = (),
         *,
         definition: Mapping[str, Any] | None = None,
         shared: bool = False,
@@ -88,13 +88,13 @@ class Search:
         self.definition = dict(definition or {})
         self.space = space or _grid_space(jobs)
         self._draws = space is not None and goal.sampler != "grid"
-        self._overrides = {_entry(job.params): job.overrides for job in jobs if space is None}
-        self._jobs = [(_entry(job.params), dict(job.params)) for job in jobs]
+        self._overrides = {_name_of(job.params): job.overrides for job in jobs if space is None}
+        self._jobs = [(_name_of(job.params), dict(job.params)) for job in jobs]
         if space and goal.sampler == "grid":
             points = list(space.points())
             random.Random(goal.seed).shuffle(points)  # so that the first n_trials are spread over the space
             started = {name for name, _ in self._jobs}
-            self._jobs += [(_entry(point), point) for point in points if _entry(point) not in started]
+            self._jobs += [(_name_of(point), point) for point in points if _name_of(point) not in started]
         self._lock = threading.RLock()
         self._mine: dict[int, optuna.Trial] = {}  # trials that this process took and whose end it has not recorded
         self._shared = shared
@@ -199,7 +199,7 @@ class Search:
 
     def overrides(self, params: Mapping[str, Value]) -> list[str]:
         """The overrides of the trial that has these values."""
-        return list(self._overrides[_entry(params)]) if self._overrides else self.space.overrides(params)
+        return list(self._overrides[_name_of(params)]) if self._overrides else self.space.overrides(params)
 
     @property
     @patient
@@ -327,7 +327,7 @@ class Search:
         return table
 
 
-def _grid_space(jobs: Sequence[Job]) -> Space:
+def _grid_space(jobs: Sequence[Entry]) -> Space:
     """The values that a grid's jobs have, as choices."""
     values: dict[str, dict[Value, None]] = {}
     for job in jobs:
@@ -336,7 +336,7 @@ def _grid_space(jobs: Sequence[Job]) -> Space:
     return Space(tuple(Parameter(key, choices=tuple(map(str, found))) for key, found in values.items()))
 
 
-def _entry(params: Mapping[str, Value]) -> str:
+def _name_of(params: Mapping[str, Value]) -> str:
     """By which a job is known again."""
     return json.dumps(params, sort_keys=True)
 

@@ -68,7 +68,18 @@ def sweep(
         owns = _claim(asked)
     log_to(asked.folder / "log.txt")
     experiment = experiment_name(asked.cfg.tracking.experiment, f"{material.cases.name}/{asked.cfg.study}")
-    search = Search(
+    with closing(_opened(asked)) as search:
+        atomic_write(asked.folder / "sweep.json", json.dumps(asked.definition, indent=1))
+        search.enter(again=owns)
+        workers = make_workers(asked, hydra_context, task_function, config)
+        parent = open_parent(asked, search, experiment, arguments) if owns else None
+        if not owns:
+            _await_parent(search)
+        _work(asked, search, parent, experiment, workers, arguments)
+
+
+def _opened(asked: Sweep) -> Search:
+    return Search(
         asked.name,
         asked.address,
         asked.goal,
@@ -78,14 +89,6 @@ def sweep(
         definition=asked.definition,
         shared=asked.storage is not None,
     )
-    with closing(search):
-        atomic_write(asked.folder / "sweep.json", json.dumps(asked.definition, indent=1))
-        search.enter(again=owns)
-        workers = make_workers(asked, hydra_context, task_function, config)
-        parent = open_parent(asked, search, experiment, arguments) if owns else None
-        if not owns:
-            _await_parent(search)
-        _work(asked, search, parent, experiment, workers, arguments)
 
 
 def _work(

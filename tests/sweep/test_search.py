@@ -16,7 +16,7 @@ import pytest
 from seg.errors import ConfigError
 from seg.records.folder import Process
 from seg.sweep.goal import Goal
-from seg.sweep.jobs import Job, Space, read_space
+from seg.sweep.jobs import Entry, Space, read_space
 from seg.sweep.judge import Judge
 from seg.sweep.search import Search, Trial
 
@@ -43,15 +43,15 @@ def search(
     **goal: Any,
 ) -> Search:
     among = among or space()
-    jobs = [Job(start) for start in among.starts(starts)]
+    jobs = [Entry(start) for start in among.starts(starts)]
     chosen, me = replace(GOAL, n_trials=n_trials, **goal), process or Process.this()
     hand = Search("tune", path / "journal.log", chosen, me, among, jobs, shared=True)
     hand.enter()
     return hand
 
 
-def grid(path: Path, count: int = 6, jobs: Sequence[Job] | None = None, **goal: Any) -> Search:
-    jobs = [Job({"seed": str(n)}, (f"seed={n}",)) for n in range(count)] if jobs is None else jobs
+def grid(path: Path, count: int = 6, jobs: Sequence[Entry] | None = None, **goal: Any) -> Search:
+    jobs = [Entry({"seed": str(n)}, (f"seed={n}",)) for n in range(count)] if jobs is None else jobs
     hand = Search("grid", path / "journal.log", replace(GOAL, **goal), Process.this(), jobs=jobs, shared=True)
     hand.enter()
     return hand
@@ -104,7 +104,7 @@ def test_a_grid_that_goes_on_skips_what_is_entered(tmp_path: Path) -> None:
 
 
 def test_a_job_that_a_grid_has_twice_runs_twice(tmp_path: Path) -> None:
-    jobs = [Job({"seed": seed}, (f"seed={seed}",)) for seed in "001"]
+    jobs = [Entry({"seed": seed}, (f"seed={seed}",)) for seed in "001"]
     grid(tmp_path, jobs=jobs)
     done = finish(grid(tmp_path, jobs=jobs))  # the second time nothing is new
     assert sorted(trial.overrides for trial in done) == [("seed=0",), ("seed=0",), ("seed=1",)]

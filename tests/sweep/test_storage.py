@@ -22,7 +22,7 @@ from seg.errors import ConfigError, SegError
 from seg.records.folder import Process
 from seg.sweep import storage
 from seg.sweep.goal import Goal
-from seg.sweep.jobs import Job, Space, read_space
+from seg.sweep.jobs import Entry, Space, read_space
 from seg.sweep.judge import Judge
 from seg.sweep.search import Search
 
@@ -40,7 +40,7 @@ def search(
     address: str | Path, n_trials: int = 6, name: str = "tune", starts: Sequence[dict[str, Any]] = (), **goal: Any
 ) -> Search:
     chosen, among = Goal(("val_dice",), ("maximize",), n_trials, **goal), space()
-    jobs = [Job(start) for start in among.starts(starts)]
+    jobs = [Entry(start) for start in among.starts(starts)]
     OPENED.append(hand := Search(name, address, chosen, Process.this(), among, jobs, shared=True))
     hand.enter()
     return hand
@@ -289,7 +289,7 @@ def test_a_database_gives_the_same_trials_as_a_journal(server: Server, tmp_path:
 @pytest.mark.slow
 @pytest.mark.network
 def test_a_grid_and_its_retries_on_a_database(server: Server) -> None:
-    jobs = [Job({"lr": lr}, (f"lr={lr}",)) for lr in ("1e-4", "1e-3", "1e-2", "1e-1")]
+    jobs = [Entry({"lr": lr}, (f"lr={lr}",)) for lr in ("1e-4", "1e-3", "1e-2", "1e-1")]
     hand = Search("grid", server.address, Goal(("a",), ("minimize",), retries=1), Process.this(), jobs=jobs)
     OPENED.append(hand)
     hand.enter()

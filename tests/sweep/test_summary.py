@@ -12,7 +12,7 @@ import pytest
 
 from seg.records.folder import Process
 from seg.sweep.goal import Goal
-from seg.sweep.jobs import Job, read_space
+from seg.sweep.jobs import Entry, read_space
 from seg.sweep.judge import Judge
 from seg.sweep.search import Search
 from seg.sweep.summary import draw, importances
@@ -68,7 +68,7 @@ def test_several_objectives_are_drawn_as_a_front(count: int, drawn: int, tmp_pat
 
 def test_what_explains_the_results_is_important_in_a_grid_too(tmp_path: Path) -> None:
     assert next(iter(importances(searched(tmp_path / "search").study))) == "optimizer.lr"
-    jobs = [Job({"lr": lr, "model": m}, (lr, m)) for lr in ("1e-4", "1e-3", "1e-2") for m in ("unet", "unetpp")]
+    jobs = [Entry({"lr": lr, "model": m}, (lr, m)) for lr in ("1e-4", "1e-3", "1e-2") for m in ("unet", "unetpp")]
     hand = Search("grid", tmp_path / "journal.log", Goal(("a",), ("maximize",)), Process.this(), jobs=jobs)
     hand.enter()
     while trial := hand.take():
@@ -117,7 +117,7 @@ class Loads(HTMLParser):
 
 def test_the_page_fetches_nothing_and_shows_names_as_they_are(tmp_path: Path) -> None:
     models = ("<script>alert(1)</script>", "b</script>")
-    jobs = [Job({"model<img src=x>": model}, (model,)) for model in models]
+    jobs = [Entry({"model<img src=x>": model}, (model,)) for model in models]
     hand = Search("x", tmp_path / "journal.log", Goal(("a",), ("maximize",)), Process.this(), jobs=jobs)
     hand.enter()
     while trial := hand.take():
