@@ -30,7 +30,7 @@ from seg.data.phantom import phantom
 from seg.files import atomic_write
 from seg.metrics import score_case
 from seg.records.folder import Process, RunFolders, State, claim, write_state
-from seg.records.pending import Journal
+from seg.records.journal import Journal
 
 CASES, RUNS, LOADS = 60, 12, 7
 

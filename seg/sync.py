@@ -7,8 +7,7 @@ from omegaconf import DictConfig
 from seg.config.command import verb
 from seg.errors import ConfigError
 from seg.records.folder import claimed, find, read_state
-from seg.records.mlflow import Mlflow
-from seg.records.pending import Journal
+from seg.records.record import push_again
 
 
 def main(cfg: DictConfig) -> None:
@@ -21,20 +20,19 @@ def main(cfg: DictConfig) -> None:
     waiting = 0
     for run in claimed(outputs) if cfg.run == "all" else [find(outputs, str(cfg.run))]:
         state = read_state(run.run)
-        if not state or state.kind != "mlflow" or not Journal(run.run).first(1):
+        if not state or not run.is_pending:
             continue
         waiting += 1
         if state.true_status == "RUNNING":
             why = (
                 f"Run {run.short} is still going, as process {state.process.pid} of {state.process.host}, and sends by "
-                f"itself. If that machine is gone for ever, set the status in {run.run / 'state.json'} to KILLED."
+                f"itself. If that machine is gone for good, set the status in {run.run / 'state.json'} to KILLED."
             )
             if cfg.run != "all":
                 raise ConfigError(why)
             print(why)
             continue
-        mlflow = Mlflow(cfg.tracking.uri or state.uri, outputs)
-        print(f"run {run.short} ({state.name}): sent {mlflow.catch_up(run)} reports to {mlflow.name}")
+        print(f"run {run.short} ({state.name}): sent to {push_again(run, cfg.tracking.uri)}")
     if not waiting:
         print(f"Nothing is waiting to be sent under {outputs / 'runs'}.")
 

@@ -76,7 +76,7 @@ def resumed(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     if not cfg.resume:
         raise ConfigError("resume is empty. Give the run's id, the beginning of it, or its folder.")
     folders = find(Path(cfg.paths.outputs), cfg.resume)
-    if (folders.run / "summary.json").exists():
+    if folders.summary.exists():
         raise ConfigError(f"resume={cfg.resume}: run {folders.run_id} is finished; there is nothing to resume.")
     if ignored := sorted(set(given) - set(PLACES) - {"resume"}):
         raise ConfigError(
@@ -92,7 +92,7 @@ def as_begun(cfg: DictConfig, folders: RunFolders, places: Sequence[str]) -> Dic
     Raises:
         ConfigError: an earlier version began the run.
     """
-    old = OmegaConf.load(folders.run / "config" / "config.yaml")
+    old = OmegaConf.load(folders.config)
     assert isinstance(old, DictConfig)
     if "layout" not in old.trainer:
         raise ConfigError(

@@ -22,7 +22,7 @@ from seg.data.nifti import write_volume
 from seg.errors import ConfigError, DataError
 from seg.metrics import read_scores
 from seg.records.folder import RunFolders
-from seg.records.pending import Journal
+from seg.records.journal import Journal
 from seg.records.scored import ScoredRun, labels, ui_commands
 from seg.records.table import runs, scores_of
 

@@ -17,7 +17,7 @@ from benchmarks.statistics import study
 from seg.data.cases import folder as cases_of
 from seg.errors import ConfigError, DataError
 from seg.pages.study import costs, factor_effects, report, side_by_side
-from seg.records.pending import Journal
+from seg.records.journal import Journal
 from seg.report import find_sweep, main, run
 from seg.study.question import Asked, changes
 

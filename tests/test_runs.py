@@ -19,7 +19,7 @@ from seg.records import mlflow as mlflow_store
 from seg.records import table
 from seg.records.live import filed
 from seg.records.mlflow import Mlflow
-from seg.records.record import Tracker, open_tracker
+from seg.records.record import Record, open_record
 from seg.records.table import arranged, runs
 
 METRICS = ("dice", "iou", "precision", "recall", "nsd", "hd95_mm", "assd_mm", "volume_difference_ml")
@@ -37,9 +37,9 @@ def make_run(
     cases: dict[str, float] | None = None,
     status: str = "FINISHED",
     parent: str | None = None,
-) -> Tracker:
+) -> Record:
     """A run as seg.engine.results leaves it, without the training."""
-    tracker = open_tracker(kind, outputs=outputs, uri=None, experiment=experiment, run_name=name, parent_run_id=parent)
+    tracker = open_record(kind, outputs=outputs, uri=None, experiment=experiment, run_name=name, parent_run_id=parent)
     own = {"run_id": tracker.run_id, "run_id_short": tracker.folders.short, "study": experiment.split("/")[-1]}
     tracker.set_tags(own | {"predictions": tracker.folders.predictions} | (tags or {}))
     tracker.log_params(params or {})
@@ -206,8 +206,8 @@ def test_more_runs_than_a_page_of_mlflow(outputs: Path, monkeypatch: pytest.Monk
 OPEN_AND_DIE = """
 import os, sys
 from pathlib import Path
-from seg.records.record import open_tracker
-tracker = open_tracker(sys.argv[2], outputs=Path(sys.argv[1]), uri=None, experiment="phantom/dead", run_name="dies")
+from seg.records.record import open_record
+tracker = open_record(sys.argv[2], outputs=Path(sys.argv[1]), uri=None, experiment="phantom/dead", run_name="dies")
 tracker.set_tags({"study": "dead"})
 while tracker._courier and tracker._courier.journal.first():
     pass

@@ -1,7 +1,8 @@
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -9,27 +10,27 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg import sync
 from seg.errors import ConfigError
-from seg.records.folder import Process, RunFolders, State, claim, read_state, write_state
-from seg.records.pending import Journal
+from seg.records import record
+from seg.records.folder import Process, RunFolders, State, claim, find, read_state, write_state
+from seg.records.journal import Journal, Report
+from seg.records.record import Sink
 
 
-class FakeMlflow:
-    """Takes everything; sending to a real one is tested in test_tracking."""
+class Taking(Sink):
+    """Takes everything; sending to MLflow is tested in test_record."""
 
     name = "MLflow at x"
+    got: ClassVar[dict[str, int]] = {}
 
-    def __init__(self) -> None:
-        self.got: dict[str, list[Any]] = {}
-
-    def catch_up(self, folders: RunFolders) -> int:
-        return Journal(folders.run).deliver(self.got.setdefault(folders.run_id, []).extend)
+    def push(self, run: RunFolders, unwritten: Sequence[Report] = ()) -> None:
+        self.got[run.run_id] = sum("n" in report for report in Journal(run.run).read())
 
 
 @pytest.fixture
-def mlflow(monkeypatch: pytest.MonkeyPatch) -> FakeMlflow:
-    fake = FakeMlflow()
-    monkeypatch.setattr(sync, "Mlflow", lambda *_: fake)
-    return fake
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> type[Taking]:
+    monkeypatch.setattr(record, "sink_of", lambda *_: Taking(None, Path()))
+    monkeypatch.setattr(Taking, "got", {})
+    return Taking
 
 
 def config(outputs: Path, run: str) -> DictConfig:
@@ -42,6 +43,7 @@ def make_run(outputs: Path, run_id: str, reports: int, process: Process | None =
     write_state(folders.run, State("mlflow", None, "phantom/default", "unet", status, process or Process.this()))
     for n in range(reports):
         Journal(folders.run).append({"n": n})
+        folders.pending.touch()
     return folders
 
 
@@ -49,20 +51,20 @@ def alive() -> Process:
     return replace(Process.this(), pid=os.getppid(), started=psutil.Process(os.getppid()).create_time())
 
 
-def test_one_run_or_all_that_kept_something(tmp_path: Path, mlflow: FakeMlflow, capsys: Any) -> None:
+def test_one_run_or_all_that_kept_something(tmp_path: Path, mlflow: type[Taking], capsys: Any) -> None:
     for letter, reports in (("a", 2), ("b", 3), ("c", 0)):
         make_run(tmp_path, letter * 32, reports)
     sync.main(config(tmp_path, "bbb"))
-    assert {run: len(got) for run, got in mlflow.got.items()} == {"b" * 32: 3}
+    assert mlflow.got == {"b" * 32: 3}
     sync.main(config(tmp_path, "all"))
-    assert {run: len(got) for run, got in mlflow.got.items()} == {"b" * 32: 3, "a" * 32: 2}
+    assert mlflow.got == {"b" * 32: 3, "a" * 32: 2}
     sync.main(config(tmp_path, "all"))
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "run bbbbbbbb (unet): sent 3 reports to MLflow at x"
+    assert said[0] == "run bbbbbbbb (unet): sent to MLflow at x"
     assert said[-1].startswith("Nothing is waiting to be sent")
 
 
-def test_a_run_that_is_still_going_sends_by_itself(tmp_path: Path, mlflow: FakeMlflow, capsys: Any) -> None:
+def test_a_run_that_is_still_going_sends_by_itself(tmp_path: Path, mlflow: type[Taking], capsys: Any) -> None:
     going = make_run(tmp_path, "a" * 32, 2, alive())
     make_run(tmp_path, "b" * 32, 1)
     with pytest.raises(ConfigError, match="still going"):
@@ -70,13 +72,14 @@ def test_a_run_that_is_still_going_sends_by_itself(tmp_path: Path, mlflow: FakeM
     sync.main(config(tmp_path, "all"))
     assert list(mlflow.got) == ["b" * 32]
     assert "Run aaaaaaaa is still going" in capsys.readouterr().out
-    assert len(Journal(going.run).first()) == 2
+    assert going.is_pending
 
 
-def test_a_killed_run_can_be_sent(tmp_path: Path, mlflow: FakeMlflow) -> None:
+def test_a_killed_run_can_be_sent(tmp_path: Path, mlflow: type[Taking]) -> None:
     make_run(tmp_path, "a" * 32, 2, replace(alive(), started=0.0))
     sync.main(config(tmp_path, "a"))
-    assert len(mlflow.got["a" * 32]) == 2
+    assert mlflow.got["a" * 32] == 2
+    assert read_state(find(tmp_path, "a").run).status == "KILLED"
 
 
 def test_an_unknown_run_is_an_error(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_a_password_that_was_not_written_down_is_asked_for(tmp_path: Path) -> No
         ConfigError, match=r"The password of http://user:\*\*\*@host is never written down.*tracking.uri="
     ):
         sync.main(config(tmp_path, "all"))
-    assert len(Journal(run.run).first()) == 1
+    assert run.is_pending
 
 
 @pytest.mark.parametrize("uri", [None, "sqlite:///{}/other.db"])
@@ -115,9 +118,18 @@ def test_outputs_that_are_not_there_are_an_error(tmp_path: Path, run: str) -> No
     assert not (tmp_path / "typo").exists(), caught.value
 
 
-def test_a_run_without_mlflow_has_nothing_to_send(tmp_path: Path, mlflow: FakeMlflow, capsys: Any) -> None:
+def test_a_run_without_mlflow_has_nothing_to_send(tmp_path: Path, mlflow: type[Taking], capsys: Any) -> None:
     run = make_run(tmp_path, "a" * 32, 2)
-    write_state(run.run, replace(read_state(run.run), kind="none"))
+    run.pending.unlink()  # no sink lacks anything
     sync.main(config(tmp_path, "all"))
     assert capsys.readouterr().out.startswith("Nothing is waiting")
     assert not mlflow.got
+
+
+def test_what_version_0_1_0_kept_is_sent(tmp_path: Path, mlflow: type[Taking]) -> None:
+    run = make_run(tmp_path, "a" * 32, 2)
+    run.pending.unlink()
+    (run.run / "record.sent").write_text("5")
+    sync.main(config(tmp_path, "all"))
+    assert mlflow.got == {"a" * 32: 2}
+    assert not run.is_pending

@@ -130,7 +130,7 @@ KEYS: dict[str, Kind] = {
     "predictions.slices": _whole(1, "best", "foreground", "all"),
     "predictions.dpi": _whole(30, high=1200),
     "predictions.upload": _choice("sheet", "all"),
-    "tracking.kind": _choice("mlflow", "none"),
+    "tracking.kind": _TEXT,
     "tracking.uri": _TEXT_OR_NULL,
     "tracking.experiment": _TEXT_OR_NULL,
     "tracking.every_steps": _whole(1, "auto"),
@@ -275,7 +275,10 @@ def _without_validation(v: Mapping[str, Any]) -> Iterator[str]:
 
 def _ignored(v: Mapping[str, Any]) -> Iterator[str]:
     """Options that would change nothing."""
-    if v.get("tracking.kind") == "none":
+    kind = v.get("tracking.kind")
+    if kind not in (None, "mlflow", "none") and "." not in kind:
+        yield f"tracking.kind is {kind!r}; it must be mlflow, none, or the path of a class such as my_package.MySink."
+    if kind == "none":
         for key in ("uri", "parent", "experiment", "system_metrics"):
             if v.get(f"tracking.{key}"):
                 yield f"tracking.{key} would be ignored under tracking=none. Leave one of the two out."

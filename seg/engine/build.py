@@ -86,7 +86,7 @@ def computing(
     alike: the first to be measured decides. A resumed run computes as it began.
     """
     ways = ways_to_compute(precision, cfg.trainer.precision, cfg.trainer.layout)
-    file = find(Path(cfg.paths.outputs), cfg.resume).run / "config" / "computing.json" if cfg.resume else None
+    file = find(Path(cfg.paths.outputs), cfg.resume).computing if cfg.resume else None
     if file and file.exists():  # as it began, whatever a measurement would say now
         began = json.loads(file.read_text())
         ways = [

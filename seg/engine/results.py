@@ -5,7 +5,7 @@ import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
 from statistics import fmean
@@ -26,28 +26,20 @@ from seg.models import parameter_count
 from seg.models.cost import gflops
 from seg.pages.curves import curves
 from seg.pages.panels import contact_sheet, extremes
-from seg.records.folder import RunFolders, write_manifest
+from seg.records.folder import write_manifest
 from seg.records.live import filed
 from seg.records.mlflow import NOTE
 from seg.records.provenance import common_tags, git
-from seg.records.record import Tracker, experiment_name, open_tracker
+from seg.records.record import Record, experiment_name, open_record
 
 log = logging.getLogger(__name__)
 _CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
 
 
-@dataclass(frozen=True)
-class Run:
-    """An open record: where it is tracked and where its files lie."""
-
-    tracker: Tracker
-    folders: RunFolders
-
-
-def open_run(cfg: DictConfig, dataset: str, name: str) -> Run:
+def open_run(cfg: DictConfig, dataset: str, name: str) -> Record:
     """Opens the record and the folders; a resumed run gets its own back."""
     t = cfg.tracking
-    tracker = open_tracker(
+    return open_record(
         t.kind,
         outputs=Path(cfg.paths.outputs),
         uri=t.uri,
@@ -57,19 +49,18 @@ def open_run(cfg: DictConfig, dataset: str, name: str) -> Run:
         parent_run_id=t.parent,
         system_metrics=t.system_metrics,
     )
-    return Run(tracker, tracker.folders)
 
 
-def note_start(run: Run, cfg: DictConfig, built: Built, processes: int, options: Mapping[str, str]) -> None:
+def note_start(record: Record, cfg: DictConfig, built: Built, processes: int, options: Mapping[str, str]) -> None:
     """Notes everything that is known before training; ``options`` are the names of those chosen, by group."""
-    also_log_to(run.folders.run / "log.txt")
-    log.info("run %s (%s): %s", run.folders.run_id, run.tracker.name, run.folders.run)
-    log.info("  recorded in %s", run.tracker.place)
+    also_log_to(record.folders.log)
+    log.info("run %s (%s): %s", record.folders.run_id, record.name, record.folders.run)
+    log.info("  recorded in %s", record.place)
     describe(built.material, extra={"file_only": True})
     if cfg.resume:
-        _refuse_other_data(run, built.material)
-    _note_inputs(run, cfg, built)
-    run.tracker.set_tags(_tags(run, cfg, built) | {NOTE: _description(cfg, built)})
+        _refuse_other_data(record, built.material)
+    _note_inputs(record, cfg, built)
+    record.set_tags(_tags(record, cfg, built) | {NOTE: _description(cfg, built)})
     plan = built.material.plan
     resolved = {
         "parameters": parameter_count(built.training.network),
@@ -82,57 +73,57 @@ def note_start(run: Run, cfg: DictConfig, built: Built, processes: int, options:
         "resolved.batch_size": plan.batch_size,
         "resolved.steps_per_epoch": built.budget.steps_per_epoch,
     }
-    run.tracker.log_params(flat(plain(cfg)) | resolved | dict(options))
+    record.log_params(flat(plain(cfg)) | resolved | dict(options))
 
 
-def _refuse_other_data(run: Run, material: Material) -> None:
+def _refuse_other_data(record: Record, material: Material) -> None:
     """A run goes on only with the data and the split it began with: else a training case could become a test case.
 
     Raises:
         ConfigError: they changed.
     """
-    folder = run.folders.run / "data"
-    split, prints = (json.loads((folder / f"{name}.json").read_text()) for name in ("split", "fingerprint"))
+    split, prints = (json.loads(file.read_text()) for file in (record.folders.split, record.folders.fingerprint))
     if (split["hash"], prints["hash"]) != (material.split.hash, material.fingerprint.hash):
+        then, now = len(prints["cases"]), len(material.fingerprint.cases)
         raise ConfigError(
-            f"resume: the data of run {run.folders.run_id} changed since it began ({len(prints['cases'])} cases then, "
-            f"{len(material.fingerprint.cases)} now). Put them back, or start a new run."
+            f"resume: the data of run {record.folders.run_id} changed since it began ({then} cases then, {now} now). "
+            "Put them back, or start a new run."
         )
 
 
-def _note_inputs(run: Run, cfg: DictConfig, built: Built) -> None:
+def _note_inputs(record: Record, cfg: DictConfig, built: Built) -> None:
     """Writes configuration, split, fingerprint, plan and environment into the run's folder and the record."""
-    folder, material = run.folders.run, built.material
+    folders, material = record.folders, built.material
     packages = sorted(f"{d.name}=={d.version}" for d in distributions())
     files = {
-        "config/config.yaml": OmegaConf.to_yaml(OmegaConf.create(plain(cfg))),
-        "config/computing.json": json.dumps({"precision": built.precision.name, "layout": built.precision.layout}),
-        "data/split.json": material.split.to_json(),
-        "data/fingerprint.json": material.fingerprint.to_json(),
-        "data/plan.json": json.dumps(asdict(material.plan), indent=1),
-        "environment/packages.txt": "\n".join(packages) + "\n",
-        "environment/git.diff": git("diff", "HEAD"),
+        folders.config: OmegaConf.to_yaml(OmegaConf.create(plain(cfg))),
+        folders.computing: json.dumps({"precision": built.precision.name, "layout": built.precision.layout}),
+        folders.split: material.split.to_json(),
+        folders.fingerprint: material.fingerprint.to_json(),
+        folders.plan: json.dumps(asdict(material.plan), indent=1),
+        folders.run / "environment/packages.txt": "\n".join(packages) + "\n",
+        folders.run / "environment/git.diff": git("diff", "HEAD"),
     }
-    for name, content in files.items():
-        atomic_write(folder / name, content)
-        run.tracker.log_artifact(folder / name, name.split("/")[0])
-    run.tracker.log_dataset(material.cases.name, material.fingerprint.hash, source=str(cfg.data.root))
+    for path, content in files.items():
+        atomic_write(path, content)
+        record.log_artifact(path, path.parent.name)
+    record.log_dataset(material.cases.name, material.fingerprint.hash, source=str(cfg.data.root))
 
 
-def _tags(run: Run, cfg: DictConfig, built: Built) -> dict[str, str]:
+def _tags(record: Record, cfg: DictConfig, built: Built) -> dict[str, str]:
     material = built.material
     own = {
-        "run_id": run.folders.run_id,
-        "run_id_short": run.folders.short,
+        "run_id": record.folders.run_id,
+        "run_id_short": record.folders.short,
         "experiment_type": "training",
         "dataset_version": material.fingerprint.hash,
         "split_hash": material.split.hash,
         "config_hash": config_hash(cfg),
         "study": cfg.study,
-        "arm": cfg.arm or run.tracker.name,
+        "arm": cfg.arm or record.name,
         "seed": cfg.seed,
         "fold": cfg.data.fold,
-        "predictions": str(run.folders.predictions),
+        "predictions": str(record.folders.predictions),
     }
     return {key: str(value) for key, value in (common_tags() | own | dict(cfg.tracking.tags)).items()}
 
@@ -165,7 +156,7 @@ def _result(progress: Progress, metrics: Mapping[str, float]) -> str:
 
 
 @contextmanager
-def recorded(run: Run | None) -> Iterator[None]:
+def recorded(record: Record | None) -> Iterator[None]:
     """Gives the record its last state: FINISHED, KILLED where the user or the cluster stopped it, else FAILED."""
     state, reason = "FAILED", ""
     try:
@@ -173,11 +164,11 @@ def recorded(run: Run | None) -> Iterator[None]:
         state = "FINISHED"
     except (InterruptedRunError, KeyboardInterrupt, SystemExit) as error:
         state = "KILLED"
-        if run and isinstance(error, InterruptedRunError):
-            outputs = run.folders.run.parent.parent
+        if record and isinstance(error, InterruptedRunError):
+            outputs = record.folders.run.parent.parent
             where = "" if outputs == Path("outputs") else f" paths.outputs={shlex.quote(str(outputs))}"
-            command = f"python -m seg.train resume={run.folders.short}{where}"
-            log.warning("run %s is stopped and saved; go on with: %s", run.folders.run_id, command)
+            command = f"python -m seg.train resume={record.folders.short}{where}"
+            log.warning("run %s is stopped and saved; go on with: %s", record.folders.run_id, command)
         raise
     except BaseException as error:
         # On the screen the command says it once, when it ends.
@@ -185,21 +176,21 @@ def recorded(run: Run | None) -> Iterator[None]:
         log.error("%s", error, exc_info=not isinstance(error, SegError), extra={"file_only": True})
         raise
     finally:
-        if run:
+        if record:
             with suppress(OSError):  # a full disk must not keep the state from being told
-                run.tracker.log_artifact(run.folders.run / "log.txt", "")
-            run.tracker.finish(state, reason)
+                record.log_artifact(record.folders.log, "")
+            record.finish(state, reason)
             log_to()
 
 
-def chosen_checkpoint(run: Run, wanted: str) -> Path:
+def chosen_checkpoint(record: Record, wanted: str) -> Path:
     """``best`` where it was asked for and a validation made one, else ``last``."""
-    best = run.folders.run / "checkpoints" / "best.pt"
-    return best if wanted == "best" and best.exists() else best.with_name("last.pt")
+    best = record.folders.checkpoint("best")
+    return best if wanted == "best" and best.exists() else record.folders.checkpoint("last")
 
 
 def record_results(
-    run: Run,
+    record: Record,
     cfg: DictConfig,
     built: Built,
     rows: list[dict[str, Any]],
@@ -213,39 +204,39 @@ def record_results(
     Returns:
         The final metrics.
     """
-    folder, progress = run.folders.run, built.training.progress
+    folders, progress = record.folders, built.training.progress
     cases = pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
-    atomic_write(folder / "data/cases.csv", cases.to_csv(index=False))
-    atomic_write(folder / "history.csv", pd.DataFrame(progress.history).to_csv(index=False))
-    plots = curves(progress.history, folder / "plots")
+    atomic_write(folders.cases, cases.to_csv(index=False))
+    atomic_write(folders.history, pd.DataFrame(progress.history).to_csv(index=False))
+    plots = curves(progress.history, folders.run / "plots")
     metrics = final_metrics(cases, cfg, progress) | costs
-    run.tracker.log_metrics(filed(metrics), step=progress.step)
-    run.tracker.set_tags({NOTE: _description(cfg, built, _result(progress, metrics))})
+    record.log_metrics(filed(metrics), step=progress.step)
+    record.set_tags({NOTE: _description(cfg, built, _result(progress, metrics))})
     for path, place in [
-        (folder / "data/cases.csv", "data"),
+        (folders.cases, "data"),
         (checkpoint, "models"),
         *((path, "plots") for path in plots),
     ]:
-        run.tracker.log_artifact(path, place)
-    for path in _pictures_to_send(run, cfg, cases, pictures):
-        run.tracker.log_artifact(path, "predictions")
-    write_manifest(run.folders, config_hash=config_hash(cfg), checkpoint_hash=sha256(checkpoint))
+        record.log_artifact(path, place)
+    for path in _pictures_to_send(record, cfg, cases, pictures):
+        record.log_artifact(path, "predictions")
+    write_manifest(record.folders, config_hash=config_hash(cfg), checkpoint_hash=sha256(checkpoint))
     metrics |= kept_epoch(cfg, built)
-    ended = {"run_id": run.folders.run_id, "status": "pruned" if progress.pruned else "finished", "metrics": metrics}
-    atomic_write(folder / "summary.json", json.dumps(ended, indent=1))
+    ended = {"run_id": record.folders.run_id, "status": "pruned" if progress.pruned else "finished", "metrics": metrics}
+    atomic_write(folders.summary, json.dumps(ended, indent=1))
     if progress.pruned:
-        run.tracker.set_tags({"status": "pruned"})
+        record.set_tags({"status": "pruned"})
     return metrics
 
 
-def print_results(run: Run, cases: pd.DataFrame, progress: Progress) -> None:
+def print_results(record: Record, cases: pd.DataFrame, progress: Progress) -> None:
     """Prints the scores, and where all of it is."""
     lines = {
         "training": f"{progress.seconds:.0f} s, {progress.step} steps",
-        "run": run.folders.run_id,
-        "predictions": run.folders.predictions,
+        "run": record.folders.run_id,
+        "predictions": record.folders.predictions,
     }
-    print_summary(cases, lines | run.tracker.look)
+    print_summary(cases, lines | record.look)
 
 
 def costs(built: Built, inference_seconds: Sequence[float], energy_kwh: float | None) -> dict[str, float]:
@@ -287,7 +278,7 @@ def final_metrics(cases: pd.DataFrame, cfg: DictConfig, progress: Progress) -> d
     return metrics | {f"{part}_dice_{name}": float(row["dice_mean"]) for name, row in table.iloc[:-1].iterrows()}
 
 
-def _pictures_to_send(run: Run, cfg: DictConfig, cases: pd.DataFrame, pictures: list[Path]) -> list[Path]:
+def _pictures_to_send(record: Record, cfg: DictConfig, cases: pd.DataFrame, pictures: list[Path]) -> list[Path]:
     if not pictures:
         return []
     ranked = extremes(cases.groupby("case")["dice"].mean().to_dict())
@@ -295,5 +286,5 @@ def _pictures_to_send(run: Run, cfg: DictConfig, cases: pd.DataFrame, pictures: 
         caption: next(path for path in pictures if path.name.startswith(f"{case}_Slice_"))
         for caption, case in ranked.items()
     }
-    sheet = contact_sheet(first, run.folders.predictions / "contact_sheet.png")
+    sheet = contact_sheet(first, record.folders.predictions / "contact_sheet.png")
     return [sheet, *pictures] if cfg.predictions.upload == "all" else [sheet]

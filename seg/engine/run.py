@@ -22,7 +22,6 @@ from seg.engine.distributed import World, parallel
 from seg.engine.energy import joules, kwh
 from seg.engine.loop import Hooks, Progress, Settings, fit
 from seg.engine.results import (
-    Run,
     chosen_checkpoint,
     costs,
     note_start,
@@ -36,6 +35,7 @@ from seg.engine.testing import Report, test, validate
 from seg.errors import InterruptedRunError
 from seg.records.folder import RunFolders, begin_predictions, find
 from seg.records.live import Live
+from seg.records.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def run(job: Job, name: str, options: Mapping[str, str]) -> Result | None:
         return _test(job, record, interrupted, energy) if record else None
 
 
-def _open(job: Job, name: str) -> Run:
+def _open(job: Job, name: str) -> Record:
     if job.reporter:
         job.reporter.begin(None)
     record = open_run(job.cfg, job.built.material.cases.name, name)
@@ -110,17 +110,17 @@ def _open(job: Job, name: str) -> Run:
         try:
             job.reporter.begin(record.folders)
         except InterruptedRunError:
-            record.tracker.finish("KILLED")
+            record.finish("KILLED")
             raise
     return record
 
 
-def _fit(job: Job, record: Run | None, interrupted: Callable[[], bool]) -> None:
+def _fit(job: Job, record: Record | None, interrupted: Callable[[], bool]) -> None:
     """Trains; where the run is a resumed one, from its last checkpoint."""
     cfg, built, world = job.cfg, job.built, job.world
     training, t, device = built.training, cfg.trainer, built.precision.device
     if cfg.resume:
-        last = find(Path(cfg.paths.outputs), cfg.resume).run / "checkpoints" / "last.pt"
+        last = find(Path(cfg.paths.outputs), cfg.resume).checkpoint("last")
         if last.exists():
             checkpoint.load(last, training)
         log.info("resumed after step %d, epoch %d", training.progress.step, training.progress.epoch)
@@ -129,7 +129,7 @@ def _fit(job: Job, record: Run | None, interrupted: Callable[[], bool]) -> None:
     training.model = parallel(training.network, world, device)
     samples = built.material.plan.batch_size * t.accumulate
     settings = Settings(built.precision, samples, t.accumulate, t.clip_norm, t.validate_every, t.save_every)
-    live = Live(record.tracker, cfg.tracking.get("every_steps", "auto")) if record else None
+    live = Live(record, cfg.tracking.get("every_steps", "auto")) if record else None
     with Display(built.budget, world.leads, live=job.reporter is None) as display:
         hooks = _hooks(job, record, display, live, interrupted)
         try:
@@ -139,7 +139,9 @@ def _fit(job: Job, record: Run | None, interrupted: Callable[[], bool]) -> None:
                 live.point(training.progress)
 
 
-def _hooks(job: Job, record: Run | None, display: Display, live: Live | None, interrupted: Callable[[], bool]) -> Hooks:
+def _hooks(
+    job: Job, record: Record | None, display: Display, live: Live | None, interrupted: Callable[[], bool]
+) -> Hooks:
     built, patience = job.built, job.cfg.trainer.early_stopping
     progress, val, names = built.training.progress, built.material.split.val, built.material.cases.names[1:]
 
@@ -165,12 +167,12 @@ def _hooks(job: Job, record: Run | None, display: Display, live: Live | None, in
 
     def save(name: str) -> None:
         if record:
-            checkpoint.save(record.folders.run / "checkpoints" / f"{name}.pt", built.training)
+            checkpoint.save(record.folders.checkpoint(name), built.training)
 
     return Hooks(on_validate if val else None, on_step, on_epoch, save, interrupted)
 
 
-def _test(job: Job, record: Run, interrupted: Callable[[], bool], energy_kwh: float | None) -> Result:
+def _test(job: Job, record: Record, interrupted: Callable[[], bool], energy_kwh: float | None) -> Result:
     """Scores and draws the part's cases with the chosen checkpoint, and closes the record; a pruned run has none."""
     cfg, built = job.cfg, job.built
     material, training = built.material, built.training

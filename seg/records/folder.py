@@ -35,6 +35,72 @@ class RunFolders:
     run: Path
     predictions: Path
 
+    @property
+    def pending(self) -> Path:
+        """Is there while a sink may lack something of the run."""
+        return self.run / "pending"
+
+    def arrived(self) -> None:
+        """Notes that the sink has all of the run."""
+        for mark in (self.pending, self.run / "record.sent"):
+            mark.unlink(missing_ok=True)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a sink may lack something; version 0.1.0 noted how many bytes of the journal had been sent."""
+        sent, journal = self.run / "record.sent", self.run / "record.jsonl"
+        old = sent.exists() and journal.exists() and int(sent.read_text()) < journal.stat().st_size
+        return self.pending.exists() or old
+
+    @property
+    def log(self) -> Path:
+        """What the run said, with times."""
+        return self.run / "log.txt"
+
+    @property
+    def summary(self) -> Path:
+        """Last numbers; is there once the run is finished or pruned."""
+        return self.run / "summary.json"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.run / "config" / "config.yaml"
+
+    @property
+    def computing(self) -> Path:
+        """Precision and layout that were chosen."""
+        return self.run / "config" / "computing.json"
+
+    @property
+    def split(self) -> Path:
+        """Which cases were trained on, validated and tested."""
+        return self.run / "data" / "split.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        """Of the data: classes, channels, and the hash of each case."""
+        return self.run / "data" / "fingerprint.json"
+
+    @property
+    def plan(self) -> Path:
+        """What every ``auto`` of the data became."""
+        return self.run / "data" / "plan.json"
+
+    @property
+    def cases(self) -> Path:
+        """Scores, a row a case and class."""
+        return self.run / "data" / "cases.csv"
+
+    @property
+    def history(self) -> Path:
+        """Numbers, a row an epoch."""
+        return self.run / "history.csv"
+
+    def checkpoint(self, name: str) -> Path:
+        """``last`` or ``best``."""
+        return self.run / "checkpoints" / f"{name}.pt"
+
     @classmethod
     def of(cls, outputs: Path, run_id: str, short: str) -> "RunFolders":
         """The two folders of that name, whether or not they exist."""

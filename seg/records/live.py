@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seg.engine.loop import Progress
-    from seg.records.record import Tracker
+    from seg.records.record import Record
 
 _COSTS = (
     *("epoch_seconds", "samples_per_second", "memory_mib", "total_training_seconds", "gflops_a_patch"),
@@ -34,7 +34,7 @@ class Live:
         every: steps between two points; ``auto``: about ten seconds of training, the first after the first step.
     """
 
-    def __init__(self, tracker: "Tracker", every: int | str) -> None:
+    def __init__(self, tracker: "Record", every: int | str) -> None:
         self._tracker, self._every = tracker, every
         self._loss_until, self._epochs_until = (tracker.reached(name) for name in ("train_loss", "epoch"))
         self._losses: list[float] = []  # of the steps since the last point

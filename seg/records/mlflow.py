@@ -1,7 +1,6 @@
 """The MLflow that holds the record: a database or a server. Only this file imports mlflow, and only when it is asked.
 
-It takes reports as seg.records.pending delivers them and gives runs back as plain data; what it raises names no
-password.
+It is a sink for records, and gives runs back as plain data; what it raises names no password.
 """
 
 import json
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from seg.errors import ConfigError, without_passwords
 from seg.records.folder import Process, RunFolders, State, one_at_a_time
-from seg.records.pending import Journal, Report, UnreachableError, status_report
+from seg.records.journal import Journal, Report, status_report
 from seg.records.provenance import common_tags
+from seg.records.record import ADDRESS, PARENT, Sink, UnreachableError, address_given
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run, RunTag
@@ -39,10 +39,10 @@ _SETTINGS = {  # an address that does not answer is given up in seconds, not in 
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not take however often it is sent
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
-PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"  # tags of MLflow's own: the parent, and the description
+_BATCH = 500  # reports sent at once
+NOTE = "mlflow.note.content"  # a tag of MLflow's own: the description
 _PROCESS, _ERROR = "seg.process", "error"  # ours
 
 
@@ -51,12 +51,7 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def address_given() -> str | None:
-    """The address in MLflow's own variable: where a new run is recorded whose configuration names none."""
-    return os.environ.get(ADDRESS) or None
-
-
-class Mlflow:
+class Mlflow(Sink):
     """An MLflow database or server that has answered once; where it does not, a ConfigError without its password.
 
     Only a run that begins may ``create`` a database: in an empty one every older run would seem lost.
@@ -72,7 +67,8 @@ class Mlflow:
         self.uri = uri or f"sqlite:///{(outputs / 'mlflow.db').resolve()}"
         self._set_by = ADDRESS if self.uri == given else "tracking.uri"
         self.name = f"MLflow at {without_passwords(self.uri, self.uri)}"
-        self._outputs, self._artifacts = outputs, (outputs / "mlartifacts").resolve().as_uri()
+        self._artifacts = (outputs / "mlartifacts").resolve().as_uri()
+        self._pushed: dict[str, int] = {}  # bytes of each run's journal
         self._is_server = is_server(self.uri)
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
@@ -113,7 +109,7 @@ class Mlflow:
             raise ConfigError(f"{said}. Start it, fix the address, or choose tracking=none.") from None
 
     def open_run(self, state: State, run_id: str | None, parent: str | None) -> tuple[str, dict[str, str]]:
-        """Creates a run, or goes on with ``run_id`` in a new process; first buries those whose process died.
+        """Creates a run, or goes on with ``run_id`` in a new process; first marks those whose process died.
 
         Returns:
             Its id, and how to look at it: what holds it, its charts, and the table of all runs beside it.
@@ -122,7 +118,7 @@ class Mlflow:
             ConfigError: there is no such run, or no answer.
         """
         with self.explained():
-            self._bury_dead_runs()
+            self._mark_dead_runs()
             run = self._reopen(run_id, state) if run_id else self._begin(state, parent)
         return run.info.run_id, self._look(run)
 
@@ -174,22 +170,10 @@ class Mlflow:
             raise ConfigError(f"The experiment {name} was deleted in MLflow. Restore it there, or set another study=….")
         return str(found.experiment_id)
 
-    def _bury_dead_runs(self) -> None:
+    def _mark_dead_runs(self) -> None:
         """Marks KILLED the runs of this machine that say RUNNING and whose process has gone: it could not say so."""
         for run in filter(_dead, list(self._runs("attributes.status = 'RUNNING'"))):
             self._set_status(run.info.run_id, _killed())
-
-    def catch_up(self, folders: RunFolders) -> int:
-        """Sends what a run that has ended could not, KILLED where it did not even say so; returns how many went."""
-        journal = Journal(folders.run)
-        with self.explained():
-            sent = journal.deliver(partial(self.send, folders.run_id))
-            last = [report for report in journal.read() if "status" in report][-1:]
-            if not last or last[0]["status"] == "RUNNING":
-                last = [_killed()]
-            with one_at_a_time(self._outputs):  # not while another run that begins takes this one for killed
-                self.send(folders.run_id, last)
-        return sent
 
     def stage(self, run_id: str) -> str:
         """``active``, ``deleted``, or ``unknown`` where MLflow never had the run or has no trace of it any more."""
@@ -213,7 +197,7 @@ class Mlflow:
                 return None
             return Path(self._client.download_artifacts(run_id, path, place)).read_text()
 
-    def instruments(self, run_id: str) -> Iterator[dict[str, float]]:
+    def readings(self, run_id: str) -> Iterator[dict[str, float]]:
         """Readings of the machine's load, named as MLflow names them."""
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -235,22 +219,33 @@ class Mlflow:
         ids = [experiment.experiment_id for experiment in experiments]
         return _pages(partial(self._client.search_runs, ids, where, view))
 
-    def send(self, run_id: str, reports: Sequence[Report]) -> None:
-        """Gives ``reports`` to a run in few calls, or raises UnreachableError. One that comes twice changes nothing."""
-        from mlflow.entities import Metric, Param, RunTag
-
+    def push(self, run: RunFolders, unwritten: Sequence[Report] = ()) -> None:
+        """Sends what is new in the journal of ``run`` since this process last did; see ``Sink.push``."""
+        journal, start = Journal(run.run), self._pushed.get(run.run_id, 0)
         try:
-            items: list[Metric | Param | RunTag] = []
-            for report in reports:
-                params, tags, metrics = (report.get(kind, {}).items() for kind in ("params", "tags", "metrics"))
-                items += [Param(key, value[:_LONGEST_PARAM]) for key, value in params]
-                items += [RunTag(key, value) for key, value in tags]
-                items += [Metric(key, value, report["time"], report["step"]) for key, value in metrics]
-            self._log(run_id, items)
-            for report in reports:
-                self._single(run_id, report)
+            while (found := journal.read_from(start, _BATCH))[0]:
+                self._send(run, found[0])
+                start = self._pushed[run.run_id] = found[1]
+            self._send(run, unwritten)
         except Exception as error:  # whatever it is, it may not reach the training, nor show the password
             raise UnreachableError(self._said(error)) from None
+
+    def _send(self, run: RunFolders, reports: Sequence[Report]) -> None:
+        """Gives ``reports`` to a run in few calls. One that comes twice changes nothing."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        items: list[Metric | Param | RunTag] = []
+        for report in reports:
+            params, tags, metrics = (report.get(kind, {}).items() for kind in ("params", "tags", "metrics"))
+            items += [Param(key, value[:_LONGEST_PARAM]) for key, value in params]
+            items += [RunTag(key, value) for key, value in tags]
+            items += [Metric(key, value, report["time"], report["step"]) for key, value in metrics]
+        if items:
+            self._log(run.run_id, items)
+        for report in reports:
+            self._single(run, report)
+        for last in [report for report in reports if "status" in report][-1:]:
+            self._set_status(run.run_id, last)
 
     def _log(self, run_id: str, items: "Sequence[Metric | Param | RunTag]") -> None:
         """Logs ``items``; where MLflow refuses, halves them until the one that it refuses stands alone."""
@@ -269,19 +264,19 @@ class Mlflow:
             self._log(run_id, items[: len(items) // 2])
             self._log(run_id, items[len(items) // 2 :])
 
-    def _single(self, run_id: str, report: Report) -> None:
+    def _single(self, run: RunFolders, report: Report) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        if "path" in report and not Path(report["path"]).exists():
-            log.warning("%s was gone before it could be sent to MLflow.", report["path"])
-        elif "path" in report:
-            self._client.log_artifact(run_id, report["path"], report["folder"] or None)
+        if "path" in report:
+            path = run.run / report["path"]
+            if path.exists():
+                self._client.log_artifact(run.run_id, str(path), report["folder"] or None)
+            else:
+                log.warning("%s was gone before it could be sent to MLflow.", path)
         elif "dataset" in report:
             seen = report["dataset"]
             dataset = Dataset(seen["name"], seen["digest"], "local", json.dumps({"uri": seen["source"]}))
-            self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-        elif "status" in report:
-            self._set_status(run_id, report)
+            self._client.log_inputs(run.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def _set_status(self, run_id: str, report: Report) -> None:
         """The last word counts: it takes the place of what was said before, and of the reason given for it."""

@@ -1,56 +1,128 @@
-"""The record of a run, in MLflow or, with ``tracking=none``, in the run's own folder.
+"""The record of a run: written into its own folder, and pushed from there to a sink, MLflow for one.
 
-Whatever a run tells its Tracker is a line on disk first; seg.records.pending takes it from there to
-seg.records.mlflow. So no database and no server can slow, stop or lose a run.
+Whatever a run tells its Record is a line on disk first. A thread pushes the folder about every ten seconds, so no
+database and no server can slow, stop or lose a run; what did not arrive is pushed again later, by ``seg.sync``.
 """
 
+import importlib
 import logging
 import os
 import re
 import shlex
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from seg.errors import ConfigError, without_passwords
 from seg.records.folder import Process, RunFolders, State, claim, find, one_at_a_time, read_state, write_state
-from seg.records.mlflow import ADDRESS, EXPERIMENT, PARENT, Mlflow, address_given
-from seg.records.pending import Courier, Journal, UnreachableError, now_ms, status_report
+from seg.records.journal import Journal, Report, now_ms, status_report
 
 log = logging.getLogger(__name__)
 
+ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
+PARENT = "mlflow.parentRunId"  # a tag of MLflow's own
+_SINKS = {"mlflow": "seg.records.mlflow.Mlflow", "none": None}  # by tracking.kind; any other kind is a class itself
+_PUSH_SECONDS = (10.0, 300.0)  # between two pushes; at most, while the sink is away
 _SAMPLE_SECONDS = 5.0
+_LATER = "%s Send it later with: %s"
 
 
-class Tracker:
-    """The record of one run. Every call writes a line and returns; only ``finish`` may wait for the receiver.
+class UnreachableError(Exception):
+    """A sink does not answer, or refuses for now."""
+
+
+class Sink:
+    """Takes the record of runs to where their user looks at it.
+
+    Args:
+        uri: as ``tracking.uri``; None: the sink's own place.
+        outputs: holds the run folders.
+        create: whether a place that is not there yet may be made.
+
+    Raises:
+        ConfigError: it cannot be reached.
+    """
+
+    name = "a sink"
+
+    def __init__(self, uri: str | None, outputs: Path, *, create: bool = False) -> None:
+        """Keeps nothing."""
+
+    def open_run(self, state: State, run_id: str | None, parent: str | None) -> tuple[str, dict[str, str]]:
+        """Before a run has its folders: its id, and where to look at it. A sink that gives no ids takes a new one."""
+        return run_id or new_run_id(), {}
+
+    def push(self, run: RunFolders, unwritten: Sequence[Report] = ()) -> None:
+        """Takes what is new in the journal of ``run``; a second time it changes nothing.
+
+        Args:
+            run: whose journal is read.
+            unwritten: reports for which the disk had no room.
+
+        Raises:
+            UnreachableError: not all arrived.
+        """
+
+    def readings(self, run_id: str) -> Iterator[dict[str, float]] | None:
+        """The load of the machine, again and again; None where the sink does not show it."""
+        return None
+
+
+def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) -> Sink | None:
+    """The sink that ``tracking.kind`` names: mlflow, none, or the path of a class.
+
+    Raises:
+        ConfigError: there is no such class, or it is no sink, or it cannot be reached.
+    """
+    target = _SINKS.get(kind, kind)
+    if target is None:
+        return None
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"tracking.kind is {kind!r}: {error}. Choose mlflow, none, or the path of a sink.") from None
+    if not (isinstance(found, type) and issubclass(found, Sink)):
+        raise ConfigError(f"tracking.kind is {kind!r}, which is no {Sink.__module__}.Sink.")
+    return found(uri, outputs, create=create)
+
+
+def new_run_id() -> str:
+    """32 random characters, as MLflow's are."""
+    return os.urandom(16).hex()
+
+
+class Record:
+    """The record of one run. Every call writes a line and returns; only ``finish`` waits for the sink.
 
     Args:
         folders: of the run.
         state: of the run as it begins.
-        courier: of the run's journal; None: reports stay in the run's folder, where its files lie already.
+        sink: where the folder is pushed to; None: nowhere.
         place: where the record is kept, and what decided so.
         look: where the record is to be seen: commands, addresses, folders by what they show.
     """
 
-    def __init__(
-        self, folders: RunFolders, state: State, courier: Courier | None, place: str, look: dict[str, str]
-    ) -> None:
+    def __init__(self, folders: RunFolders, state: State, sink: Sink | None, place: str, look: dict[str, str]) -> None:
         self.run_id, self.folders, self.name = folders.run_id, folders, state.name
         self.place, self.look = place, look
-        self._state, self._courier = state, courier
-        journal = courier.journal if courier else Journal(folders.run)
-        self._put = courier.put if courier else journal.append
-        before = journal.read()  # of a resumed run
+        self._state, self._sink, self._journal = state, sink, Journal(folders.run)
+        self._lock = threading.Lock()  # the sampler writes, too
+        before = self._journal.read()  # of a resumed run
         self._known = {key for report in before for key in report.get("params", ())}
         self._reached = {key: report["step"] for report in before for key in report.get("metrics", ())}
         self._since = next((report["time"] for report in before if "time" in report), now_ms())
-        self._ending, self._sampler = threading.Event(), threading.Thread()
+        self._unwritten: list[Report] = []
+        self._arrived = False  # all of it, at the last push
+        self._ending, self._closing = threading.Event(), threading.Event()  # of the sampler; of the last push
+        self._sampler = self._pusher = threading.Thread()
         self._put(status_report("RUNNING"))
+        if sink:
+            folders.pending.touch()
+            self._pusher = _started(self._push_often, sink)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Settings; they cannot be changed, so those that a resumed run has already are left as they are."""
@@ -72,7 +144,8 @@ class Tracker:
 
     def log_artifact(self, path: Path, folder: str) -> None:
         """The file ``path`` under ``folder`` of the run's artifacts; "" is their root."""
-        self._put({"path": str(path.absolute()), "folder": folder})
+        with self._lock:
+            self._journal.append_file(path, folder)
 
     def log_dataset(self, name: str, digest: str, source: str) -> None:
         """The data the run is trained on; ``digest`` is shortened, for MLflow shows it beside the name."""
@@ -80,28 +153,52 @@ class Tracker:
 
     def sample(self, readings: Iterator[dict[str, float]]) -> None:
         """Takes a reading every few seconds until the run ends, and reports it."""
-        self._sampler = threading.Thread(target=self._sample, args=(readings,), daemon=True)
-        self._sampler.start()
+        self._sampler = _started(self._sample, readings)
 
     def finish(self, status: str, error: str = "") -> None:
         """Closes the record as FINISHED, FAILED or KILLED; why, ``error``, becomes a tag.
 
-        Waits while reports still get through, and says how to send what is left. Raises no OSError: a full disk may be
+        Waits for the last push, and says how to repeat it where not all arrived. Raises no OSError: a full disk may be
         what ended the run.
         """
         self._ending.set()
-        if self._sampler.is_alive():
-            self._sampler.join()
-        unwritten = [status_report(status, error)]
-        with suppress(OSError):
-            self._put(unwritten[0])
-            unwritten = []
+        _join(self._sampler)
+        last = status_report(status, error)
+        try:
+            self._put(last)
+        except OSError:
+            self._unwritten = [last]
         with suppress(OSError):
             write_state(self.folders.run, replace(self._state, status=status))
-        if self._courier and not self._courier.close(unwritten):
-            where = shlex.quote(f"paths.outputs={self.folders.run.parent.parent}")
-            command = f"python -m seg.sync run={self.folders.short} {where}"
-            log.warning("Not all reached %s; the rest is kept. Send it later with: %s", self._courier.receiver, command)
+        self._closing.set()
+        _join(self._pusher)
+        if self._arrived:
+            self.folders.arrived()
+        elif self._sink:
+            log.warning(_LATER, f"Not all reached {self._sink.name}; the rest is kept.", _sync(self.folders))
+
+    def _put(self, report: Report) -> None:
+        with self._lock:
+            self._journal.append(report)
+
+    def _push_often(self, sink: Sink) -> None:
+        """Pushes until the run ends, and then once more; ever more seldom while the sink is away."""
+        (usual, longest), pause, away, last = _PUSH_SECONDS, 0.0, False, False
+        while not last:
+            last = self._closing.wait(pause)
+            try:
+                sink.push(self.folders, self._unwritten)
+            except (UnreachableError, OSError) as error:  # OSError: of the run's own disk
+                if not away:
+                    log.warning(
+                        "%s does not answer (%s); the run goes on and keeps what it has to report.", sink.name, error
+                    )
+                away, pause = True, min(longest, max(usual, 2 * pause))
+            else:
+                if away:
+                    log.warning("%s is back, and has all that had been kept.", sink.name)
+                away, pause = False, usual
+        self._arrived = not away
 
     def _sample(self, readings: Iterator[dict[str, float]]) -> None:
         try:
@@ -112,7 +209,7 @@ class Tracker:
             log.info("no more system metrics: %s", error)
 
 
-def open_tracker(
+def open_record(
     kind: str,
     *,
     outputs: Path,
@@ -123,13 +220,13 @@ def open_tracker(
     parent_run_id: str | None = None,
     system_metrics: bool = False,
     predictions: bool = True,
-) -> Tracker:
-    """Begins a record, or goes on with that of the run ``run_id``; the run's folders are its own from here on.
+) -> Record:
+    """Begins a record, or continues that of the run ``run_id``; the run's folders are its own from here on.
 
     Args:
-        kind: ``mlflow`` or ``none``.
+        kind: of the sink, see ``sink_of``.
         outputs: holds the run folders, and ``mlflow.db`` where nothing names another place.
-        uri: of an MLflow server or database; None: see ``_place``.
+        uri: of the sink; None: see ``_place``.
         experiment: under which a new run is filed.
         run_name: of a new run, for people.
         run_id: of the run to resume.
@@ -138,7 +235,7 @@ def open_tracker(
         predictions: whether the run will make any; without them it has no folder for them.
 
     Raises:
-        ConfigError: MLflow does not answer; the run to resume is unknown, deleted or still going.
+        ConfigError: the sink does not answer; the run to resume is unknown, deleted or still going.
     """
     process = Process.this()
     known = claim(outputs, find(outputs, run_id).run_id, predictions=predictions) if run_id else None
@@ -146,36 +243,43 @@ def open_tracker(
     if known and begun:
         run_name, experiment = begun.name, begun.experiment
     uri, why = _place(uri, begun, "where it began" if known else "where its parent is")
-    mlflow = Mlflow(uri, outputs, create=not run_id) if kind == "mlflow" else None
-    noted = without_passwords(uri) if mlflow and uri else None
-    state = State(kind, noted, experiment, run_name, "RUNNING", process)
+    sink = sink_of(kind, uri, outputs, create=not run_id)
+    state = State(kind, without_passwords(uri) if sink and uri else None, experiment, run_name, "RUNNING", process)
     with one_at_a_time(outputs):
         last = read_state(known.run) if known else None
         if last and last.process != process and last.true_status == "RUNNING" and last.process.host == process.host:
             raise ConfigError(f"Run {run_id} is still going, as process {last.process.pid}. Stop that one first.")
-        own, look = known.run_id if known else os.urandom(16).hex(), None
-        if mlflow:
-            own, look = mlflow.open_run(state, known.run_id if known else None, parent_run_id)
-        try:
-            folders = claim(outputs, own, predictions=predictions)
-            write_state(folders.run, state)
-        except BaseException as error:  # a full disk, a folder where one may not write
-            if mlflow:
-                with suppress(UnreachableError):
-                    mlflow.send(own, [status_report("FAILED", str(error))])
-            raise
-    courier = Courier(Journal(folders.run), partial(mlflow.send, own), mlflow.name) if mlflow else None
-    place = f"{mlflow.name} ({why})" if mlflow else f"{folders.run} (tracking=none)"
-    tracker = Tracker(folders, state, courier, place, look or {"record": str(folders.run)})
-    if parent_run_id and not mlflow:
-        tracker.set_tags({PARENT: parent_run_id})
-    if mlflow and system_metrics:
-        tracker.sample(mlflow.instruments(own))
-    return tracker
+        folders, look = _opened(sink, state, known.run_id if known else None, parent_run_id, outputs, predictions)
+    place = f"{sink.name} ({why})" if sink else f"{folders.run} (tracking=none)"
+    record = Record(folders, state, sink, place, look or {"record": str(folders.run)})
+    if parent_run_id and not sink:
+        record.set_tags({PARENT: parent_run_id})
+    readings = sink.readings(folders.run_id) if sink and system_metrics else None
+    if readings:
+        record.sample(readings)
+    return record
+
+
+def _opened(
+    sink: Sink | None, state: State, run_id: str | None, parent: str | None, outputs: Path, predictions: bool
+) -> tuple[RunFolders, dict[str, str]]:
+    """The run's folders, its own from now on, and where to look at it; a run that gets none has failed."""
+    own, look = sink.open_run(state, run_id, parent) if sink else (run_id or new_run_id(), {})
+    folders = None
+    try:
+        folders = claim(outputs, own, predictions=predictions)
+        write_state(folders.run, state)
+    except BaseException as error:  # a full disk, a folder where one may not write
+        if sink:
+            with suppress(UnreachableError):
+                nowhere = folders or RunFolders.of(outputs, own, own)
+                sink.push(nowhere, [status_report("FAILED", str(error))])
+        raise
+    return folders, look
 
 
 def _place(uri: str | None, begun: State | None, where: str) -> tuple[str | None, str]:
-    """The MLflow that holds a run, None for ``mlflow.db``, and what decides so.
+    """The address that holds a run, None for the sink's own place, and what decides so.
 
     The configuration's ``uri``; else that of the run itself or of its parent, ``begun``, told as ``where``; else that
     of MLflow's own variable.
@@ -186,6 +290,11 @@ def _place(uri: str | None, begun: State | None, where: str) -> tuple[str | None
         return begun.uri, where
     given = address_given()
     return given, ADDRESS if given else "by default"
+
+
+def address_given() -> str | None:
+    """The address in MLflow's own variable: where a new run is recorded whose configuration names none."""
+    return os.environ.get(ADDRESS) or None
 
 
 def experiment_name(given: str | None, usual: str) -> str:
@@ -211,7 +320,7 @@ def add_to_record(
 ) -> None:
     """Adds to the record of a run whose process has ended, maybe without a word: it was killed, or ran out of memory.
 
-    In its own folder and in MLflow. What MLflow does not get now, seg.sync sends later.
+    In its own folder and in its sink. What does not arrive there now, seg.sync sends later.
 
     Args:
         run: the run's folder.
@@ -219,26 +328,73 @@ def add_to_record(
         error: why; becomes a tag.
         tags: to be set.
         artifacts: files that take the place of those of the same name.
-        uri: of MLflow; None: where the folder says.
+        uri: of the sink; None: where the folder says.
     """
     outputs, state, journal = run.parent.parent, read_state(run), Journal(run)
-    if state is None:  # it died before it could say anything, and the next run that begins will bury it
+    if state is None:  # it died before it could say anything, and the next run that begins will mark it dead
         return
+    folders = find(outputs, str(run))
     if tags:
         journal.append({"tags": dict(tags)})
     for path in artifacts:
-        journal.append({"path": str(path.absolute()), "folder": ""})
+        journal.append_file(path, "")
     if status:
-        if (run / "log.txt").exists():
-            journal.append({"path": str((run / "log.txt").absolute()), "folder": ""})
+        if folders.log.exists():
+            journal.append_file(folders.log, "")
         journal.append(status_report(status, error))
         write_state(run, replace(state, status=status))
-    if state.kind == "mlflow":
+    if _SINKS.get(state.kind, state.kind):
+        folders.pending.touch()
         try:
-            Mlflow(uri or state.uri, outputs).catch_up(find(outputs, str(run)))
+            push_again(folders, uri)
         except ConfigError as reason:
-            where = shlex.quote(f"paths.outputs={outputs}")
-            log.warning("%s Send it later with: python -m seg.sync run=%s %s", reason, run.name[4:], where)
+            log.warning(_LATER, reason, _sync(folders))
+
+
+def push_again(run: RunFolders, uri: str | None = None) -> str:
+    """Pushes all of a run that has ended, with its true last state: it may have had no time to say it.
+
+    Args:
+        run: whose state is known.
+        uri: of the sink; None: where the folder says.
+
+    Returns:
+        The name of the sink.
+
+    Raises:
+        ConfigError: the sink does not answer.
+    """
+    outputs, state = run.run.parent.parent, read_state(run.run)
+    assert state is not None
+    sink = sink_of(state.kind, uri or state.uri, outputs)
+    assert sink is not None
+    if state.status == "RUNNING":
+        status = "FINISHED" if run.summary.exists() else "KILLED"
+        Journal(run.run).append(status_report(status, "" if status == "FINISHED" else "its process has gone"))
+        write_state(run.run, replace(state, status=status))
+    try:
+        with one_at_a_time(outputs):  # not while another run that begins takes this one for killed
+            sink.push(run)
+    except UnreachableError as error:
+        raise ConfigError(f"{sink.name} does not take all of run {run.short}: {error}.") from None
+    run.arrived()
+    return sink.name
+
+
+def _started(work: Callable[[Any], None], argument: Any) -> threading.Thread:
+    thread = threading.Thread(target=work, args=(argument,), name="record", daemon=True)
+    thread.start()
+    return thread
+
+
+def _join(thread: threading.Thread) -> None:
+    if thread.is_alive():
+        thread.join()
+
+
+def _sync(run: RunFolders) -> str:
+    """The command that pushes what is left."""
+    return f"python -m seg.sync run={run.short} {shlex.quote(f'paths.outputs={run.run.parent.parent}')}"
 
 
 def _key(name: str) -> str:

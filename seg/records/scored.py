@@ -35,8 +35,7 @@ class ScoredRun:
     def fault(self) -> str | None:
         """Why the run cannot be shown, if it cannot."""
         who = f"Run {self.folders.short} ({self.name}, {self.state.true_status if self.state else 'state unknown'})"
-        for file in ("config/config.yaml", "data/fingerprint.json", "data/cases.csv"):
-            path = self.folders.run / file
+        for path in (self.folders.config, self.folders.fingerprint, self.folders.cases):
             if not path.exists():
                 return f"{who}: {path} is missing. Wait until the run is finished, or leave it out."
         return None if self.scores else f"{who} tested no case: its split has no test part. Leave it out."
@@ -44,14 +43,14 @@ class ScoredRun:
     @cached_property
     def cfg(self) -> DictConfig:
         """The run's resolved configuration."""
-        cfg = OmegaConf.load(self.folders.run / "config/config.yaml")
+        cfg = OmegaConf.load(self.folders.config)
         assert isinstance(cfg, DictConfig)
         return cfg
 
     @cached_property
     def data(self) -> dict[str, Any]:
         """Of the run's fingerprint of its data: classes, channels, and the hash of each case by its id."""
-        content = json.loads((self.folders.run / "data/fingerprint.json").read_text())
+        content = json.loads(self.folders.fingerprint.read_text())
         hashes = {case["id"]: case["sha256"] for case in content["cases"]}
         return {"classes": content["classes"], "channels": content["channels"], "cases": hashes}
 

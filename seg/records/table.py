@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from seg.errors import ConfigError, nearest, without_passwords
 from seg.records.folder import RunFolders, State, claimed, read_state
+from seg.records.journal import Journal
 from seg.records.live import PLAIN
-from seg.records.mlflow import PARENT, Mlflow, address_given
-from seg.records.pending import Journal
+from seg.records.mlflow import Mlflow
+from seg.records.record import PARENT, address_given
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +74,7 @@ def runs(
     tags = {key: value for key, value in (("study", study), ("sweep", sweep), ("arm", arm)) if value is not None}
     here, stores = sources(outputs, uri)
     folders = {folders.run_id: folders for folders in here}
-    records = [_local(folders, state) for folders, state in here.items() if state and state.kind == "none"]
+    records = [_local(folders, state) for folders, state in here.items() if state and state.kind != "mlflow"]
     homes: dict[str, Mlflow] = {}
     for store in stores:
         found = store.search(run, tags)
@@ -285,7 +286,6 @@ def _with_case(
 
 def _scores(run_id: str, folders: RunFolders | None, home: Mlflow | None) -> str:
     """The run's table of test cases; only its header where it has none."""
-    path = "data/cases.csv"
     if folders:
-        return (folders.run / path).read_text() if (folders.run / path).exists() else "case\n"
-    return (home and home.read_artifact(run_id, path)) or "case\n"
+        return folders.cases.read_text() if folders.cases.exists() else "case\n"
+    return (home and home.read_artifact(run_id, "data/cases.csv")) or "case\n"

@@ -19,7 +19,7 @@ from seg.pages.study import report
 from seg.records.folder import RunFolders, find, read_state
 from seg.records.mlflow import NOTE
 from seg.records.provenance import common_tags
-from seg.records.record import Tracker, open_tracker
+from seg.records.record import Record, open_record
 from seg.study.question import Asked
 from seg.sweep.definition import Sweep
 from seg.sweep.search import Search
@@ -33,7 +33,7 @@ class Parent:
     """The record of a sweep."""
 
     sweep: Sweep
-    tracker: Tracker
+    tracker: Record
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def progress(self, search: Search) -> None:
@@ -108,7 +108,7 @@ def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequen
     known = search.parent
     if known and _found(outputs, known) is None:
         return None
-    tracker = open_tracker(
+    tracker = open_record(
         cfg.tracking.kind,
         outputs=outputs,
         uri=cfg.tracking.uri,

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from seg.errors import ConfigError
 from seg.pages.progress import points_of, scored_runs
-from seg.records.record import Tracker, open_tracker
+from seg.records.record import Record, open_record
 from seg.report import main
 
 BEGIN = pd.Timestamp("2026-03-01 08:00", tz="UTC")
@@ -120,9 +120,9 @@ def test_a_run_by_itself_has_no_arm_but_its_name() -> None:
     assert (result.name, result.arm, result.seed) == ("unet", "", "")
 
 
-def make_run(outputs: Path, kind: str, dice: float, experiment: str = "Brain <1>/first", **more: Any) -> Tracker:
+def make_run(outputs: Path, kind: str, dice: float, experiment: str = "Brain <1>/first", **more: Any) -> Record:
     """A run as seg.engine.results leaves it, without the training."""
-    tracker = open_tracker(kind, outputs=outputs, uri=None, experiment=experiment, run_name="unet-f0-s0")
+    tracker = open_record(kind, outputs=outputs, uri=None, experiment=experiment, run_name="unet-f0-s0")
     short = tracker.folders.short
     tags = {"run_id_short": short, "study": "first", "arm": "unet-f0-s0", "seed": 0, "dataset_version": "v"}
     tracker.set_tags(tags)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -23,13 +24,19 @@ from seg.engine.loop import Progress
 from seg.errors import ConfigError, without_passwords
 from seg.records import record as tracking
 from seg.records.folder import Process, RunFolders, find, read_state, write_state
+from seg.records.journal import Journal
 from seg.records.live import Live
 from seg.records.mlflow import Mlflow
-from seg.records.pending import Journal
-from seg.records.record import Tracker, add_to_record, experiment_name, open_tracker
+from seg.records.record import Record, add_to_record, experiment_name, open_record, push_again
 from seg.records.table import runs
 
 ADDRESS = "http://user:secret@127.0.0.1:1/"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pushes come in the time of a test."""
+    monkeypatch.setattr(tracking, "_PUSH_SECONDS", (0.05, 0.2))
 
 
 @pytest.fixture(scope="module")
@@ -44,27 +51,27 @@ def client(outputs: Path) -> Any:
 
 
 @pytest.fixture
-def begin(outputs: Path) -> Iterator[Callable[..., tuple[Tracker, RunFolders]]]:
-    open_ones: list[Tracker] = []
+def begin(outputs: Path) -> Iterator[Callable[..., tuple[Record, RunFolders]]]:
+    open_ones: list[Record] = []
 
-    def begin(**options: Any) -> tuple[Tracker, RunFolders]:
+    def begin(**options: Any) -> tuple[Record, RunFolders]:
         given = {"outputs": outputs, "uri": None, "experiment": "phantom/default", "run_name": "unet"} | options
-        tracker = open_tracker(given.pop("kind", "mlflow"), **given)
+        tracker = open_record(given.pop("kind", "mlflow"), **given)
         open_ones.append(tracker)
         return tracker, tracker.folders
 
     yield begin
     for tracker in open_ones:
-        if tracker._courier and tracker._courier._thread.is_alive():
+        if tracker._pusher.is_alive():
             tracker.finish("FAILED")
 
 
-def store(tracker: Tracker) -> Mlflow:
-    """Where the tracker's reports go."""
-    return tracker._courier.send.func.__self__
+def store(tracker: Record) -> Mlflow:
+    """Where the record is pushed to."""
+    return tracker._sink
 
 
-def record(tracker: Tracker, folder: Path) -> None:
+def record(tracker: Record, folder: Path) -> None:
     """A little of everything."""
     tracker.log_params({"model.width": 32, "loss": "dice_ce"})
     tracker.set_tags({"study": "attention", "fold": 0})
@@ -94,8 +101,7 @@ def test_everything_arrives(begin: Any, client: Any) -> None:
     assert [file.path for file in client.list_artifacts(tracker.run_id, "config")] == ["config/config.yaml"]
     (seen,) = run.inputs.dataset_inputs
     assert (seen.dataset.name, seen.dataset.digest) == ("phantom", "d" * 8)
-    assert not Journal(folders.run).first()
-    assert not (folders.run / "unsent").exists()
+    assert not folders.is_pending
     assert read_state(folders.run).status == "FINISHED"
 
 
@@ -185,8 +191,7 @@ def test_one_refused_report_does_not_take_others_with_it(
     assert len(run.data.params) == 150
     assert run.data.metrics["loss"] == 1.0
     assert sum("does not take /x" in entry.message for entry in caplog.records) == 1
-    assert not Journal(folders.run).first()
-    assert not (folders.run / "unsent").exists()
+    assert not folders.is_pending
 
 
 def test_a_resumed_run_is_the_same_run(begin: Any, client: Any, outputs: Path) -> None:
@@ -196,6 +201,7 @@ def test_a_resumed_run_is_the_same_run(begin: Any, client: Any, outputs: Path) -
     assert client.get_run(first.run_id).info.status == "KILLED"
     second, again = begin(run_id=first.run_id)
     assert (second.run_id, again) == (first.run_id, folders)
+    wait_until_sent(second)
     assert client.get_run(first.run_id).info.status == "RUNNING"
     assert read_state(folders.run).status == "RUNNING"
     second.log_params({"loss": "another, which cannot be set", "new": 1})
@@ -221,7 +227,7 @@ def test_of_two_that_resume_a_run_at_once_one_is_refused(begin: Any, tmp_path: P
     first.finish("KILLED")
     asked = {"outputs": tmp_path, "uri": None, "experiment": "a", "run_name": "b", "run_id": first.run_id}
     command = (
-        "import sys; from pathlib import Path; from seg.records.record import open_tracker as o; o('none', outputs="
+        "import sys; from pathlib import Path; from seg.records.record import open_record as o; o('none', outputs="
     )
     command += f"Path({str(tmp_path)!r}), uri=None, experiment='a', run_name='b', run_id={first.run_id!r}); print(); "
     with subprocess.Popen(
@@ -231,9 +237,9 @@ def test_of_two_that_resume_a_run_at_once_one_is_refused(begin: Any, tmp_path: P
     ) as other:
         assert other.stdout.readline() == b"\n"
         with pytest.raises(ConfigError, match=f"still going, as process {other.pid}"):
-            open_tracker("none", **asked)
+            open_record("none", **asked)
         other.stdin.close()
-    assert open_tracker("none", **asked).run_id == first.run_id
+    assert open_record("none", **asked).run_id == first.run_id
 
 
 def test_a_resume_that_fails_leaves_the_state_as_it_was(begin: Any, tmp_path: Path) -> None:
@@ -260,7 +266,7 @@ def test_a_full_disk_does_not_keep_the_end_from_being_told(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    for name in ("seg.records.pending.append_line", "seg.records.record.write_state"):
+    for name in ("seg.records.journal.append_line", "seg.records.record.write_state"):
         monkeypatch.setattr(name, full)
     with pytest.raises(OSError, match="No space left"):
         tracker.log_metrics({"loss": 2.0}, step=1)
@@ -268,7 +274,6 @@ def test_a_full_disk_does_not_keep_the_end_from_being_told(
     if kind == "mlflow":
         run = client.get_run(tracker.run_id)
         assert (run.info.status, run.data.metrics["loss"]) == ("FAILED", 1.0)
-        assert not tracker._courier._thread.is_alive()
 
 
 def test_mlflow_tells_a_deleted_run_from_one_it_never_had(begin: Any, client: Any) -> None:
@@ -309,9 +314,9 @@ def test_a_deleted_experiment_is_explained(begin: Any, client: Any) -> None:
 OPEN_AND_DIE = """
 import os, sys
 from pathlib import Path
-from seg.records.record import open_tracker
+from seg.records.record import open_record
 outputs = Path(sys.argv[1])
-tracker = open_tracker("mlflow", outputs=outputs, uri=None, experiment="phantom/default", run_name="dies")
+tracker = open_record("mlflow", outputs=outputs, uri=None, experiment="phantom/default", run_name="dies")
 print(tracker.run_id, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -335,9 +340,9 @@ def test_a_killed_run_is_marked_so_by_the_next_one(begin: Any, client: Any, outp
 KILLED_MIDWAY = """
 import os, sys
 from pathlib import Path
-from seg.records.record import open_tracker
+from seg.records.record import open_record
 kind, outputs = sys.argv[1], Path(sys.argv[2])
-tracker = open_tracker(kind, outputs=outputs, uri=None, experiment="phantom/default", run_name="dies")
+tracker = open_record(kind, outputs=outputs, uri=None, experiment="phantom/default", run_name="dies")
 tracker.log_metrics({"loss": 0.5}, step=1)
 (tracker.folders.run / "log.txt").write_text("about to die")
 with (tracker.folders.run / "record.jsonl").open("a") as file:
@@ -408,7 +413,9 @@ def test_what_mlflow_does_not_hear_of_a_failed_run_is_sent_later(
     assert f"Send it later with: python -m seg.sync run={folders.short}" in caplog.text
     assert "secret" not in caplog.text
     monkeypatch.undo()
-    assert Mlflow(None, outputs).catch_up(folders) >= 2
+    assert folders.is_pending
+    push_again(folders)
+    assert not folders.is_pending
     assert client.get_run(folders.run_id).info.status == "FAILED"
 
 
@@ -418,6 +425,7 @@ def test_a_failed_run_that_is_resumed_has_no_error_any_more(
     folders = killed_midway("mlflow", outputs)
     add_to_record(folders.run, status="FAILED", error="out of memory")
     tracker, _ = begin(run_id=folders.run_id)
+    wait_until_sent(tracker)
     assert "error" not in client.get_run(folders.run_id).data.tags
     tracker.finish("FINISHED")
     run = client.get_run(folders.run_id)
@@ -435,7 +443,7 @@ def test_a_parent_tells_its_story_while_it_runs_and_goes_on_when_it_is_resumed(b
     for finished in range(3):
         parent.log_metrics({"finished": finished, "best_val_dice": 0.5 + finished / 10}, step=finished)
         parent.set_tags({"best.trial": finished})
-        wait_until_sent(parent.folders)
+        wait_until_sent(parent)
         run = client.get_run(parent.run_id)
         assert (run.info.status, run.data.tags["best.trial"]) == ("RUNNING", str(finished))
         assert run.data.metrics["finished"] == finished
@@ -444,7 +452,7 @@ def test_a_parent_tells_its_story_while_it_runs_and_goes_on_when_it_is_resumed(b
     child, _ = begin(parent_run_id=again.run_id)
     again.log_metrics({"finished": 3}, step=3)
     again.set_tags({"best.trial": 3})
-    wait_until_sent(again.folders)
+    wait_until_sent(again)
     run = client.get_run(again.run_id)
     assert (run.info.status, run.data.tags["best.trial"], run.data.metrics["finished"]) == ("RUNNING", "3", 3)
     found = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{again.run_id}'")
@@ -460,7 +468,7 @@ def test_a_run_that_gets_no_folder_has_failed(
 
     monkeypatch.setattr(tracking, "claim", refuse)
     with pytest.raises(type(fault), match=str(fault)[-10:]):
-        open_tracker("mlflow", outputs=outputs, uri=None, experiment="phantom/folderless", run_name="a")
+        open_record("mlflow", outputs=outputs, uri=None, experiment="phantom/folderless", run_name="a")
     experiment = client.get_experiment_by_name("phantom/folderless").experiment_id
     run = client.search_runs([experiment])[0]
     assert (run.info.status, run.data.tags["error"]) == ("FAILED", str(fault))
@@ -470,17 +478,17 @@ def test_a_run_that_goes_on_has_not_ended_whatever_it_could_not_say_before(
     begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, folders = begin()
-    wait_until_sent(folders)
+    wait_until_sent(first)
 
     def away(*_: Any) -> None:
         raise OSError(111, "Connection refused")
 
-    monkeypatch.setattr(store(first)._client, "log_batch", away)
+    monkeypatch.setattr(store(first)._client, "set_terminated", away)
     first.finish("KILLED")
-    assert [report["status"] for report in Journal(folders.run).first()] == ["KILLED"]
+    assert folders.is_pending
     monkeypatch.undo()
-    begin(run_id=first.run_id)
-    wait_until_sent(folders)
+    again, _ = begin(run_id=first.run_id)
+    wait_until_sent(again)
     assert client.get_run(first.run_id).info.status == "RUNNING"
 
 
@@ -502,7 +510,7 @@ def test_what_an_outage_kept_is_sent_later_and_nothing_differs(
     whole.finish("FINISHED")
 
     broken, folders = begin()
-    wait_until_sent(folders)
+    wait_until_sent(broken)
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(111, f"Connection refused by {ADDRESS}")
@@ -514,22 +522,20 @@ def test_what_an_outage_kept_is_sent_later_and_nothing_differs(
     assert f"python -m seg.sync run={folders.short}" in caplog.text
     assert "secret" not in caplog.text + Journal(folders.run).path.read_text()
     assert client.get_run(broken.run_id).data.params == {}
-    (folders.run / "config.yaml").unlink()
+    assert folders.is_pending
 
     monkeypatch.undo()
-    mlflow = Mlflow(None, folders.run.parent.parent)
-    assert mlflow.catch_up(folders) == 8
-    assert not Journal(folders.run).first()
-    assert not (folders.run / "unsent").exists()
+    assert push_again(folders).startswith("MLflow at sqlite:")
+    assert not folders.is_pending
     assert contents(client, broken.run_id) == contents(client, whole.run_id)
 
 
-def wait_until_sent(folders: RunFolders) -> None:
-    """Returns once nothing waits to be sent."""
-    deadline = time.time() + 60
-    while Journal(folders.run).first() and time.time() < deadline:
+def wait_until_sent(tracker: Record) -> None:
+    """Returns once all of the journal has arrived."""
+    deadline, journal = time.time() + 60, Journal(tracker.folders.run).path
+    while store(tracker)._pushed.get(tracker.run_id, 0) < journal.stat().st_size:
+        assert time.time() < deadline
         time.sleep(0.01)
-    assert not Journal(folders.run).first()
 
 
 def contents(client: Any, run_id: str) -> dict[str, Any]:
@@ -552,16 +558,69 @@ def contents(client: Any, run_id: str) -> dict[str, Any]:
     }
 
 
-def test_a_report_that_comes_twice_changes_nothing(begin: Any, client: Any, tmp_path: Path) -> None:
-    local, folders = begin(kind="none", outputs=tmp_path)
-    record(local, folders.run)
-    reports = [json.loads(line) for line in (folders.run / "record.jsonl").read_text().splitlines()]
-    tracker, _ = begin()
-    store(tracker).send(tracker.run_id, reports)
+def test_a_push_that_is_repeated_changes_nothing(begin: Any, client: Any) -> None:
+    tracker, folders = begin()
+    record(tracker, folders.run)
+    tracker.finish("FINISHED")
     before = contents(client, tracker.run_id)
     assert len(before["metrics"]["train_loss"]) == 3
-    store(tracker).send(tracker.run_id, reports)
+    push_again(folders)
     assert contents(client, tracker.run_id) == before
+
+
+def test_a_sink_that_hangs_costs_the_run_nothing(begin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, _ = begin()
+    release, entered = threading.Event(), threading.Event()
+
+    def hang(*_: Any) -> None:
+        entered.set()
+        release.wait()
+
+    monkeypatch.setattr(store(tracker), "push", hang)
+    assert entered.wait(10)
+    for step in range(100):  # one that waited would never come back
+        tracker.log_metrics({"loss": 1.0}, step=step)
+    release.set()
+    tracker.finish("FINISHED")
+
+
+def test_a_run_that_died_after_its_last_number_is_finished_when_it_is_pushed_again(
+    client: Any, outputs: Path, killed_midway: Any
+) -> None:
+    folders = killed_midway("mlflow", outputs)
+    folders.summary.write_text("{}")
+    push_again(folders)
+    assert client.get_run(folders.run_id).info.status == read_state(folders.run).status == "FINISHED"
+
+
+CSV_SINK = """
+from seg.records.record import Sink
+from seg.records.journal import Journal
+
+class CsvSink(Sink):
+    name = "numbers.csv"
+    def push(self, run, unwritten=()):
+        reports = [*Journal(run.run).read(), *unwritten]
+        rows = [f"{name},{value},{r['step']}" for r in reports for name, value in r.get("metrics", {}).items()]
+        (run.run / self.name).write_text("\\n".join(rows))
+"""
+
+
+def test_another_sink_is_one_class(begin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_sinks.py").write_text(CSV_SINK)
+    monkeypatch.syspath_prepend(tmp_path)
+    tracker, folders = begin(kind="my_sinks.CsvSink", outputs=tmp_path)
+    tracker.log_metrics({"loss": 0.5}, step=1)
+    tracker.finish("FINISHED")
+    assert (folders.run / "numbers.csv").read_text() == "loss,0.5,1"
+    assert not folders.is_pending
+    assert list(runs(tmp_path)["loss"]) == [0.5], "the folder is the record"
+
+
+@pytest.mark.parametrize("kind", ["wandb", "no.such.Sink", "pathlib.Path"])
+def test_what_is_no_sink_is_refused(begin: Any, tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"tracking\.kind"):
+        begin(kind=kind, outputs=tmp_path)
 
 
 def test_the_machines_load_is_sampled(begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -622,7 +681,7 @@ def test_an_address_that_does_not_answer_is_named_without_its_password(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     caplog.set_level(logging.DEBUG)
     with pytest.raises(ConfigError, match=message) as caught:
-        open_tracker("mlflow", outputs=tmp_path, uri=uri, experiment="a", run_name="b")
+        open_record("mlflow", outputs=tmp_path, uri=uri, experiment="a", run_name="b")
     assert caught.value.__suppress_context__, "a traceback of the cause would show the password"
     printed = "".join(capfd.readouterr())
     assert "secret" not in str(caught.value) + caplog.text + printed
@@ -645,9 +704,9 @@ def test_passwords_are_masked(text: str, uri: str, safe: str) -> None:
 OPEN_AND_FINISH = """
 import sys
 from pathlib import Path
-from seg.records.record import open_tracker
+from seg.records.record import open_record
 outputs = Path(sys.argv[1])
-tracker = open_tracker("mlflow", outputs=outputs, uri=None, experiment="phantom/default", run_name=sys.argv[2])
+tracker = open_record("mlflow", outputs=outputs, uri=None, experiment="phantom/default", run_name=sys.argv[2])
 tracker.log_metrics({"loss": float(sys.argv[2])}, step=0)
 tracker.finish("FINISHED")
 """
@@ -709,7 +768,7 @@ def test_a_server_that_dies_midway_costs_nothing(
         whole.finish("FINISHED")
         broken, folders = begin(**place)
         broken.log_metrics({"params": 5.0}, step=0)
-        wait_until_sent(folders)
+        wait_until_sent(broken)
     record(broken, folders.run)
     broken.finish("FINISHED")
     assert f"python -m seg.sync run={folders.short}" in caplog.text

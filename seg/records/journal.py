@@ -1,0 +1,77 @@
+"""All that a run reports, a line each in ``record.jsonl`` of its folder: the record, and what sinks are fed from.
+
+A report is on disk before anything is sent. So a sink that is slow or dead, or a process that is killed, loses nothing.
+"""
+
+import json
+import os
+import time
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any
+
+Report = dict[str, Any]
+"""JSON values: ``params``, ``tags``, ``metrics`` with ``step`` and ``time``, ``path`` with ``folder``, ``dataset``, or
+``status`` with ``error`` and ``time``. A ``path`` is relative to the run's folder."""
+
+_LONGEST_ERROR = 500  # characters
+
+
+def status_report(status: str, error: str = "") -> Report:
+    """How a run goes from now on; the last one counts. ``error`` says why, in one line."""
+    return {"status": status, "error": " ".join(error.split())[:_LONGEST_ERROR], "time": now_ms()}
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch, as MLflow counts."""
+    return int(time.time() * 1000)
+
+
+class Journal:
+    """The reports of the run in the folder ``run``."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.path = run, run / "record.jsonl"
+
+    def append(self, *reports: Report) -> None:
+        """Adds reports at the end, in one write."""
+        append_line(self.path, "\n".join(map(json.dumps, reports)))
+
+    def append_file(self, path: Path, folder: str) -> None:
+        """Reports the file ``path``, which belongs in ``folder`` of the run's artifacts ("" is their root)."""
+        self.append({"path": os.path.relpath(path.absolute(), self.run.absolute()), "folder": folder})
+
+    def read(self) -> list[Report]:
+        """Every report."""
+        return self.read_from(0)[0]
+
+    def read_from(self, start: int, count: int | None = None) -> tuple[list[Report], int]:
+        """At most ``count`` reports from the byte ``start`` on, and where the next one begins.
+
+        Half a last line is being written, or was when its process died: it is left out.
+        """
+        if not self.path.exists():
+            return [], start
+        with self.path.open("rb") as file:
+            file.seek(start)
+            lines = list(takewhile(lambda line: line.endswith(b"\n"), islice(file, count)))
+        return [_parsed(line) for line in lines], start + sum(map(len, lines))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds ``line`` to the file ``path``; half a line that a killed process or a full disk left is cut off first."""
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        if file.read(1) not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode() + b"\n")
+
+
+def _parsed(line: bytes) -> Report:
+    try:
+        report: Report = json.loads(line)
+        return report
+    except ValueError:  # what a power failure left of it; an empty report changes nothing
+        return {}
