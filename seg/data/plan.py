@@ -1,9 +1,10 @@
 """What `auto` decides from the fingerprint: spacing, patch, batch, pooling, normalisation, each with its reason."""
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,6 +51,16 @@ class Plan:
     strides: tuple[tuple[int, ...], ...]
     normalization: tuple[ChannelNorm, ...]
     reasons: tuple[str, ...]  # a line each
+
+    def to_json(self) -> str:
+        """Text that ``from_json`` reads back."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Reads what ``to_json`` wrote."""
+        content = json.loads(text, object_hook=_tuples)
+        return cls(**content | {"normalization": tuple(ChannelNorm(**norm) for norm in content["normalization"])})
 
 
 def make_plan(
@@ -199,3 +210,12 @@ def _norm(
         ChannelNorm("ct", low, high, mean, std),
         f"normalisation of {name}: clipped to the foreground's {window}; {why}",
     )
+
+
+def _tuples(content: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples they were."""
+
+    def plain(value: Any) -> Any:
+        return tuple(map(plain, value)) if isinstance(value, list) else value
+
+    return {key: plain(value) for key, value in content.items()}

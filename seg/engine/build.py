@@ -243,12 +243,13 @@ def predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
     return predict
 
 
-def test_predictor(cfg: DictConfig, built: Built) -> Predict:
+def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
     """As the validation predicts, and over shifts where ``inference.shifts`` asks for it."""
+    predict = predictor(cfg, plan, precision)
     if not cfg.inference.shifts:
-        return built.predict
-    axes = [axis for axis in range(3) if cfg.dims == 3 or axis != built.material.plan.slice_axis]
-    return lambda network, image: over_shifts(lambda moved: built.predict(network, moved), image, axes)
+        return predict
+    axes = [axis for axis in range(3) if cfg.dims == 3 or axis != plan.slice_axis]
+    return lambda network, image: over_shifts(lambda moved: predict(network, moved), image, axes)
 
 
 def _plain(node: Any) -> Any:

@@ -5,7 +5,6 @@ import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
 from statistics import fmean
@@ -100,7 +99,7 @@ def _note_inputs(record: Record, cfg: DictConfig, built: Built) -> None:
         folders.computing: json.dumps({"precision": built.precision.name, "layout": built.precision.layout}),
         folders.split: material.split.to_json(),
         folders.fingerprint: material.fingerprint.to_json(),
-        folders.plan: json.dumps(asdict(material.plan), indent=1),
+        folders.plan: material.plan.to_json(),
         folders.run / "environment/packages.txt": "\n".join(packages) + "\n",
         folders.run / "environment/git.diff": git("diff", "HEAD"),
     }
@@ -181,12 +180,6 @@ def recorded(record: Record | None) -> Iterator[None]:
                 record.log_artifact(record.folders.log, "")
             record.finish(state, reason)
             log_to()
-
-
-def chosen_checkpoint(record: Record, wanted: str) -> Path:
-    """``best`` where it was asked for and a validation made one, else ``last``."""
-    best = record.folders.checkpoint("best")
-    return best if wanted == "best" and best.exists() else record.folders.checkpoint("last")
 
 
 def record_results(

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from seg.data.preprocess import Prepared
 from seg.engine import checkpoint
-from seg.engine.build import Built, test_predictor, training_batches
+from seg.engine.build import Built, case_predictor, training_batches
 from seg.engine.console import Display
 from seg.engine.distributed import World, parallel
 from seg.engine.energy import joules, kwh
 from seg.engine.loop import Hooks, Progress, Settings, fit
 from seg.engine.results import (
-    chosen_checkpoint,
     costs,
     note_start,
     open_run,
@@ -177,7 +176,7 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], energy_kwh:
     cfg, built = job.cfg, job.built
     material, training = built.material, built.training
     part = material.split.test if cfg.inference.part == "test" else material.split.val
-    path = chosen_checkpoint(record, cfg.inference.checkpoint)
+    path = record.folders.chosen(cfg.inference.checkpoint)
     checkpoint.load_weights(path, training.network)
     if removed := begin_predictions(record.folders):
         log.info("removed %d older files of this run from %s", removed, record.folders.predictions)
@@ -194,7 +193,7 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], energy_kwh:
         material.plan.slice_axis,
         cfg.predictions.dpi,
     )
-    predict, seconds = test_predictor(cfg, built), list[float]()
+    predict, seconds = case_predictor(cfg, material.plan, built.precision), list[float]()
 
     def timed(network: nn.Module, image: np.ndarray) -> Tensor:
         begin = time.perf_counter()

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from seg.errors import ConfigError
+from seg.errors import ConfigError, DataError
 from seg.files import atomic_folder, atomic_write, sha256
 
 SHORT = 8
@@ -100,6 +100,22 @@ class RunFolders:
     def checkpoint(self, name: str) -> Path:
         """``last`` or ``best``."""
         return self.run / "checkpoints" / f"{name}.pt"
+
+    def chosen(self, wanted: str) -> Path:
+        """The checkpoint ``best`` where it is wanted and a validation made one, else ``last``."""
+        best = self.checkpoint("best")
+        return best if wanted == "best" and best.exists() else self.checkpoint("last")
+
+    @classmethod
+    def at(cls, run: Path) -> "RunFolders":
+        """Those of the run whose own folder is ``run``.
+
+        Raises:
+            DataError: it is no run's folder.
+        """
+        if not (run_id := owner(run)):
+            raise DataError(f"{run} is no run's folder: no file {OWNER} in it names its run.")
+        return cls(run_id, run.name.removeprefix("run_"), run, run.parent.parent / "predictions" / run.name)
 
     @classmethod
     def of(cls, outputs: Path, run_id: str, short: str) -> "RunFolders":

@@ -1,0 +1,5 @@
+"""What comes after training: a trained network, ready to use."""
+
+from seg.deploy.predictor import Prediction, Predictor
+
+__all__ = ["Prediction", "Predictor"]

@@ -1,0 +1,129 @@
+"""A trained network and all that belongs around it, from a run's folder alone: without Hydra and without MLflow."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from seg.data.cases import Case
+from seg.data.fingerprint import Fingerprint
+from seg.data.nifti import write_label
+from seg.data.plan import Plan
+from seg.data.preprocess import prepare_case, restore
+from seg.engine.build import build_network, case_predictor
+from seg.engine.checkpoint import load_weights
+from seg.engine.computing import laid_out
+from seg.engine.device import choose_device, choose_precision
+from seg.engine.testing import Predict
+from seg.errors import ConfigError, DataError
+from seg.records.folder import RunFolders
+
+_TRUSTED = ("seg", "monai", "torch")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The mask of one image, on the image's own grid."""
+
+    mask: np.ndarray  # (X, Y, Z), values as in the label files of the training's data set
+    classes: Mapping[str, int]  # name → value, background first
+    voxel_ml: float
+    like: Path  # the image
+
+    @property
+    def volumes_ml(self) -> dict[str, float]:
+        """Volume of each class but the background, in millilitres."""
+        return {name: float((self.mask == value).sum()) * self.voxel_ml for name, value in [*self.classes.items()][1:]}
+
+    def save(self, path: str | Path) -> None:
+        """Writes the mask as NIfTI (.nii or .nii.gz), with the image's affine and codes."""
+        write_label(Path(path), self.mask, like=self.like)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts as a run did in its own test, bit for bit on the same processor.
+
+    ``predictor = Predictor.load("outputs/runs/run_a1b2c3d4")`` once; then ``predictor("scan.nii").save("mask.nii")``
+    """
+
+    cfg: DictConfig  # of the run
+    classes: Mapping[str, int]  # name → value in label files, background first
+    channels: tuple[str, ...]
+    plan: Plan
+    network: nn.Module
+    predict: Predict
+
+    @classmethod
+    def load(cls, run: str | Path, *, device: str = "auto", trusted: Sequence[str] = ()) -> "Predictor":
+        """The predictor of a run that has a checkpoint.
+
+        Args:
+            run: the run's folder, ``outputs/runs/run_…``.
+            device: auto, cpu, cuda or mps. Half precision becomes what this device has.
+            trusted: packages of your own that may be imported to build the network, besides seg, MONAI and PyTorch.
+
+        Raises:
+            DataError: the folder lacks a file, or holds a damaged one.
+            ConfigError: its network is of a package that is not trusted.
+        """
+        folders = RunFolders.at(Path(run))
+        cfg, prints, plan, computing = _read(folders)
+        for target in _targets([OmegaConf.to_container(cfg[part]) for part in ("model", "attention")]):
+            if (package := target.partition(".")[0]) not in (*_TRUSTED, *trusted):
+                raise ConfigError(
+                    f"{folders.config} builds {target}. Where you trust that package: "
+                    f'Predictor.load(…, trusted=["{package}"]).'
+                )
+        where = choose_device(device, 0)
+        precision = choose_precision("fp32" if computing["precision"] == "fp32" else "auto", where)
+        precision = replace(precision, layout=computing["layout"])
+        network = build_network(cfg, plan, len(prints.channels), len(prints.classes))
+        load_weights(folders.chosen(cfg.inference.checkpoint), network)
+        laid_out(network, precision)
+        predict = case_predictor(cfg, plan, precision)
+        return cls(cfg, prints.classes, prints.channels, plan, network.eval(), predict)
+
+    def __call__(self, *images: str | Path) -> Prediction:
+        """The mask of one image: one file a channel, or one file with the channels on its fourth axis.
+
+        Raises:
+            DataError: a file cannot be read, or there are not as many channels as in the training.
+        """
+        files = tuple(map(Path, images))
+        image, _, geometry = prepare_case(Case(files[0].name, "", files, None), tuple(self.classes.values()), self.plan)
+        if len(image) != len(self.channels):
+            raise DataError(
+                f"{', '.join(map(str, files))}: {len(image)} channels; the network learnt from {len(self.channels)}: "
+                f"{', '.join(self.channels)}."
+            )
+        indices = restore(self.predict(self.network, image), geometry)
+        voxel_ml = float(np.prod(geometry.ras_spacing_mm)) / 1000
+        return Prediction(np.asarray([*self.classes.values()])[indices], self.classes, voxel_ml, files[0])
+
+
+def _read(folders: RunFolders) -> tuple[DictConfig, Fingerprint, Plan, dict[str, str]]:
+    try:
+        cfg = OmegaConf.load(folders.config)
+        prints = Fingerprint.from_json(folders.fingerprint.read_text())
+        plan = Plan.from_json(folders.plan.read_text())
+        computing = json.loads(folders.computing.read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folders.run} is no folder of a run that this version can use: {error}") from error
+    assert isinstance(cfg, DictConfig)
+    return cfg, prints, plan, computing
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Every ``_target_`` within plain containers."""
+    if isinstance(node, dict):
+        yield from [str(node["_target_"])] if "_target_" in node else []
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            yield from _targets(item)

@@ -1,0 +1,115 @@
+"""``python -m seg.score run=… data.root=…``: the scores of a finished run on any labelled folder."""
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from seg.config.command import verb
+from seg.errors import ConfigError, DataError
+from seg.files import atomic_write
+from seg.records.folder import find
+
+if TYPE_CHECKING:
+    from seg.data.cases import Case, CaseSet
+    from seg.deploy.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+
+def main(cfg: DictConfig) -> None:
+    """Predicts and scores every labelled case, and writes ``<outputs>/scores/run_<id>/<data>/cases.csv``.
+
+    Raises:
+        ConfigError: it is not clear which run or which data are meant.
+        DataError: the data lack a channel or a class that the network knows, or a file is damaged.
+    """
+    if not cfg.run or not cfg.data.root:
+        raise ConfigError("Say which run, on which cases: run=a1b2c3d4 data.root=/data/other_hospital.")
+    run = find(Path(cfg.paths.outputs), cfg.run)
+
+    import pandas as pd
+
+    from seg.data.cases import folder
+    from seg.data.fingerprint import fingerprint
+    from seg.deploy.predictor import Predictor
+    from seg.engine.console import log_to, print_summary
+
+    log_to()
+    cases = folder(cfg.data.root, name=cfg.data.name, patient=cfg.data.patient)
+    predictor = Predictor.load(run.run, device=cfg.device)
+    suits(cases, predictor)
+    fingerprint(cases, Path(cfg.paths.cache))
+    place = Path(cfg.paths.outputs) / "scores" / run.run.name / re.sub(r"[^\w.-]+", "_", cases.name)
+    rows = [row for case in labelled(cases) for row in scored(case, cases, predictor, place, cfg.masks)]
+    table = pd.DataFrame([{"run_id": run.short} | row for row in rows])
+    atomic_write(place / "cases.csv", table.to_csv(index=False))
+    print_summary(table, {"run": run.run_id, "data": f"{cases.name} ({cfg.data.root})", "scores": place / "cases.csv"})
+
+
+def suits(cases: "CaseSet", predictor: "Predictor") -> None:
+    """Refuses data that lack what the network learnt: its classes by name, and as many channels.
+
+    Raises:
+        DataError: with what is there and what is wanted.
+    """
+    wanted = [*predictor.classes][1:]
+    if missing := [name for name in wanted if name not in cases.classes]:
+        raise DataError(
+            f"{cases.name} has the classes {', '.join(cases.names[1:])}; the network knows {', '.join(wanted)}. Name "
+            f"{', '.join(missing)} in its dataset.json as the training's data set does."
+        )
+    if len(cases.channels) != len(predictor.channels):
+        raise DataError(
+            f"{cases.name} has the channels {', '.join(cases.channels)}; the network learnt from "
+            f"{', '.join(predictor.channels)}."
+        )
+
+
+def labelled(cases: "CaseSet") -> "list[Case]":
+    """The cases that can be scored.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [case for case in cases.cases if case.label is not None]
+    if not found:
+        raise DataError(f"{cases.name} has no labels, so nothing can be scored.")
+    return found
+
+
+def scored(
+    case: "Case", cases: "CaseSet", predictor: "Predictor", place: Path, masks: bool
+) -> Iterator[dict[str, Any]]:
+    """Predicts a case and gives its row for each class of the network; keeps the mask in ``place`` if asked to."""
+    import numpy as np
+
+    from seg.data.cases import class_indices
+    from seg.data.nifti import read_header, read_label, spacing_mm
+    from seg.metrics import score_case
+
+    assert case.label is not None
+    log.info("%s", case.id)
+    found = predictor(*case.images)
+    if masks:
+        found.save(place / f"{case.id}.nii.gz")
+    names = tuple(predictor.classes)
+    pred = class_indices(found.mask, tuple(predictor.classes.values()))
+    label = class_indices(read_label(case.label), cases.values)
+    order = [cases.names.index(name) if name in cases.classes else 0 for name in names]
+    truth = np.zeros_like(label)
+    for index, theirs in enumerate(order[1:], 1):
+        truth[label == theirs] = index  # a class that the network does not know counts as background
+    tolerance = float(predictor.cfg.inference.nsd_tolerance_mm)
+    spacing = spacing_mm(read_header(case.images[0]).affine)
+    for score in score_case(pred, truth, names, spacing, tolerance):
+        yield {"case": case.id, "patient": case.patient} | score | {"nsd_tolerance_mm": tolerance}
+
+
+run = verb("score", main)
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,76 @@
+"""``python -m seg.score``: a finished run on other labelled cases."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from seg import score
+from seg.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def outputs(whole: tuple[Path, Any], tmp_path: Path) -> Path:
+    run = whole[1].predictions.name
+    shutil.copytree(whole[0] / "runs" / run, tmp_path / "outputs/runs" / run)
+    return tmp_path / "outputs"
+
+
+def config(outputs: Path, whole: tuple[Path, Any], root: Path | None, **more: Any) -> DictConfig:
+    data = {"root": None if root is None else str(root), "name": None, "patient": None}
+    paths = {"outputs": str(outputs), "cache": str(outputs / "cache")}
+    content = {"run": whole[1].run_id[:8], "data": data, "device": "auto", "masks": True, "paths": paths}
+    return OmegaConf.create(content | more)
+
+
+def test_the_scores_of_the_test_cases_are_the_runs_own(
+    outputs: Path, whole: tuple[Path, Any], phantom_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score.main(config(outputs, whole, phantom_root))
+    place = outputs / "scores" / whole[1].predictions.name / "phantom"
+    table = pd.read_csv(place / "cases.csv")
+    own = pd.read_csv(outputs / "runs" / whole[1].predictions.name / "data/cases.csv")
+    assert table["case"].nunique() == 12
+    same = table[table["case"].isin(own["case"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(same[list(own)], own)
+    for case in set(own["case"]):
+        assert (place / f"{case}.nii.gz").read_bytes() == (whole[1].predictions / f"{case}.nii.gz").read_bytes()
+    assert "mean of classes" in capsys.readouterr().out
+
+
+def test_classes_are_matched_by_name(
+    outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "other"
+    shutil.copytree(phantom_root, root)
+    content = json.loads((root / "dataset.json").read_text())
+    content["labels"] = {"0": "background", "1": "tail", "2": "lobe"}
+    (root / "dataset.json").write_text(json.dumps(content))
+    score.main(config(outputs, whole, root, masks=False))
+    table = pd.read_csv(outputs / "scores" / whole[1].predictions.name / "other" / "cases.csv")
+    assert list(table["class"][:2]) == ["lobe", "tail"]
+    assert not list((outputs / "scores").rglob("*.nii.gz"))
+    own = pd.read_csv(outputs / "runs" / whole[1].predictions.name / "data/cases.csv")
+    merged = table.merge(own, on=["case", "class"])
+    assert (merged["dice_x"] != merged["dice_y"]).any(), "the label's values mean the other class there"
+
+
+def test_data_without_a_class_of_the_network_are_refused(
+    outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "other"
+    shutil.copytree(phantom_root, root)
+    content = json.loads((root / "dataset.json").read_text())
+    content["labels"] = {"0": "background", "1": "lobe", "2": "tumour"}
+    (root / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"lobe, tumour; the network knows lobe, tail.*Name tail"):
+        score.main(config(outputs, whole, root))
+
+
+def test_run_and_data_are_asked_for(outputs: Path, whole: tuple[Path, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"run=a1b2c3d4 data\.root="):
+        score.main(config(outputs, whole, None))
