@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 SEG = Path(__file__).parent.parent / "seg"
-VERBS = ("train", "clean", "sync", "runs", "compare")
+VERBS = ("train", "clean", "sync", "runs", "compare", "report", "score")
 HEAVY = ("torch", "monai", "mlflow", "nibabel", "optuna", "pandas", "numpy")
 
 

@@ -204,13 +204,16 @@ def test_more_runs_than_a_page_of_mlflow(outputs: Path, monkeypatch: pytest.Monk
 
 
 OPEN_AND_DIE = """
-import os, sys
+import os, sys, time
 from pathlib import Path
+from seg.records import record
 from seg.records.record import open_record
+record._PUSH_SECONDS = (0.05, 0.2)
 tracker = open_record(sys.argv[2], outputs=Path(sys.argv[1]), uri=None, experiment="phantom/dead", run_name="dies")
 tracker.set_tags({"study": "dead"})
-while tracker._courier and tracker._courier.journal.first():
-    pass
+journal = tracker.folders.run / "record.jsonl"
+while tracker._sink and tracker._sink._pushed.get(tracker.run_id, 0) < journal.stat().st_size:
+    time.sleep(0.01)
 os.kill(os.getpid(), 9)
 """
 

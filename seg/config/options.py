@@ -1,4 +1,4 @@
-"""The options in ``conf/``: where they are, which keys they have, and building what one names."""
+"""The options in ``conf/``: where they are, and which keys they have."""
 
 import posixpath
 import re
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from seg.config.content import flat
-from seg.errors import ConfigError, SegError
 
 if TYPE_CHECKING:
     from hydra.conf import ConfigSourceInfo
@@ -19,27 +18,6 @@ if TYPE_CHECKING:
 _INSTALLED = Path(__file__).parents[1] / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 OPTIONS = ("model", "attention", "loss", "optimizer", "scheduler", "augmentation", "data")  # groups of seg.train
-
-
-def build(node: Any, **arguments: Any) -> Any:
-    """Builds what the section's ``_target_`` names; the only place that instantiates.
-
-    Args:
-        node: a section with ``_target_``.
-        arguments: given to the target beside the section's own values.
-
-    Raises:
-        ConfigError: the target does not exist or refuses an argument.
-    """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    try:
-        return instantiate(node, _convert_="all", **arguments)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, SegError | OSError):
-            raise error.__cause__ from error
-        raise ConfigError(f"{node.get('_target_')} cannot be built from its section: {error}") from error
 
 
 def known_keys(choices: Mapping[str, Any], places: "Iterable[ConfigSourceInfo]", root: str) -> dict[str, Any]:

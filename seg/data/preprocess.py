@@ -21,6 +21,7 @@ from seg.data.cases import Case, CaseSet, class_indices
 from seg.data.fingerprint import Fingerprint, digest
 from seg.data.nifti import from_ras, read_image, read_label, spacing_mm, to_ras
 from seg.data.plan import ChannelNorm, Plan
+from seg.errors import DataError
 from seg.files import atomic_folder
 
 FORMAT = 1  # of a cache entry: raised whenever the same settings would give other arrays
@@ -122,6 +123,9 @@ def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.nd
     class index.
     """
     image, original_affine = read_image(case.images)
+    if len(image) != len(plan.normalization):
+        names = ", ".join(map(str, case.images))
+        raise DataError(f"{names}: {len(image)} channels; the network learnt from {len(plan.normalization)}.")
     image, affine = to_ras(image, original_affine)
     spacing = np.array(spacing_mm(affine))
     box = _nonzero_box(image)

@@ -97,11 +97,6 @@ class Predictor:
         """
         files = tuple(map(Path, images))
         image, _, geometry = prepare_case(Case(files[0].name, "", files, None), tuple(self.classes.values()), self.plan)
-        if len(image) != len(self.channels):
-            raise DataError(
-                f"{', '.join(map(str, files))}: {len(image)} channels; the network learnt from {len(self.channels)}: "
-                f"{', '.join(self.channels)}."
-            )
         indices = restore(self.predict(self.network, image), geometry)
         voxel_ml = float(np.prod(geometry.ras_spacing_mm)) / 1000
         return Prediction(np.asarray([*self.classes.values()])[indices], self.classes, voxel_ml, files[0])

@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from seg.config.options import build
+from seg.config.build import build
 from seg.data.augmentation import Augmentation
 from seg.data.plan import Plan
 from seg.data.preprocess import Prepared

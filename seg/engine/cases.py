@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.options import build
+from seg.config.build import build
 from seg.data.cases import CaseSet
 from seg.data.fingerprint import Fingerprint, fingerprint
 from seg.data.plan import Plan, make_plan

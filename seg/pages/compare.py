@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from seg.config.options import build
+from seg.config.build import build
 from seg.data.cases import Case, CaseSet
 from seg.errors import ConfigError, DataError, few, together
 from seg.metrics import MEAN_OF_CLASSES, METRICS, dice
