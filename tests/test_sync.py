@@ -13,7 +13,7 @@ from seg.errors import ConfigError
 from seg.records import record
 from seg.records.folder import Process, RunFolders, State, claim, find, read_state, write_state
 from seg.records.journal import Journal, Report
-from seg.records.record import Sink
+from seg.records.sink import Sink
 
 
 class Taking(Sink):

@@ -22,7 +22,7 @@ from seg.errors import ConfigError, without_passwords
 from seg.records.folder import Process, RunFolders, State, one_at_a_time
 from seg.records.journal import Journal, Report, status_report
 from seg.records.provenance import common_tags
-from seg.records.record import ADDRESS, PARENT, Sink, UnreachableError, address_given
+from seg.records.sink import ADDRESS, PARENT, Sink, UnreachableError, address_given
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run, RunTag

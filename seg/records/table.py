@@ -18,21 +18,17 @@ from seg.records.folder import RunFolders, State, claimed, read_state
 from seg.records.journal import Journal
 from seg.records.live import PLAIN
 from seg.records.mlflow import Mlflow
-from seg.records.record import PARENT, address_given
+from seg.records.sink import PARENT, address_given
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 log = logging.getLogger(__name__)
-
-
 _OWN = (
     *("run_id", "run_id_short", "name", "status", "started", "seconds", "experiment", "dataset"),
     *("parent", "predictions"),
 )
-
-
 _NUMBERED = ("seed", "fold", "trial")  # tags that count
 
 

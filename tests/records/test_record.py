@@ -594,7 +594,7 @@ def test_a_run_that_died_after_its_last_number_is_finished_when_it_is_pushed_aga
 
 
 CSV_SINK = """
-from seg.records.record import Sink
+from seg.records.sink import Sink
 from seg.records.journal import Journal
 
 class CsvSink(Sink):
