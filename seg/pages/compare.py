@@ -182,7 +182,7 @@ def _measures(runs: Sequence[ScoredRun]) -> dict[str, str]:
 
 def _slice_axis(run: ScoredRun) -> int:
     """Across which the run's own pictures cut, so that the page looks like them at first."""
-    plan = run.folders.run / "data/plan.json"
+    plan = run.folders.plan
     return int(json.loads(plan.read_text())["slice_axis"]) if plan.exists() else 2
 
 

@@ -57,7 +57,7 @@ class ScoredRun:
     @cached_property
     def table(self) -> pd.DataFrame:
         """Its ``cases.csv``."""
-        return read_scores(self.folders.run / "data/cases.csv")
+        return read_scores(self.folders.cases)
 
     @cached_property
     def scores(self) -> Scores:
