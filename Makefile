@@ -6,7 +6,7 @@ ARGS ?=
 # Tests side by side, one process a processor; ARGS="-n 0 …" runs them in one, for a debugger.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
 
-.PHONY: train test test-slow lint format bench build
+.PHONY: train test test-slow lint format map bench build
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -32,6 +32,9 @@ lint: $(VENV)/installed
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+map: $(VENV)/installed         ## the map in CONTRIBUTING.md, from the first lines of the modules
+	$(BIN)/python tests/house.py
 
 bench: $(VENV)/installed      ## the figures of benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks $(ARGS)

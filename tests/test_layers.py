@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import house
+
 SEG = Path(__file__).parent.parent / "seg"
 VERBS = ("train", "clean", "sync", "runs", "compare", "report", "score")
 HEAVY = ("torch", "monai", "mlflow", "nibabel", "optuna", "pandas", "numpy")
@@ -29,6 +31,11 @@ def test_functions_and_files_stay_small() -> None:
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60
         ]
     assert long == []
+
+
+def test_the_map_in_contributing_is_up_to_date() -> None:
+    text = house.FILE.read_text()
+    assert text == house.with_map(text), "make map"
 
 
 def test_no_drawers() -> None:
