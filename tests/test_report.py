@@ -137,13 +137,12 @@ def look_at_the_slices(folder: Path, arms: list[str], cases: int) -> None:
         means = pd.read_csv(folder / "scores.csv", dtype={"case": str}).query("arm == @arms[1] and seed == 0")
         shown = dict(zip(reader.column("case"), reader.column("1"), strict=True))
         assert shown == {case: f"{dice:.3f}" for case, dice in means.groupby("case")["dice"].mean().items()}
-        ids = reader.ask("return data.cases.map(({ id }) => id)")
-        first, *_, last = reader.ask("return [...document.querySelectorAll('#plot .point')].map((p) => p.dataset.case)")
-        reader.click(f"#plot .point[data-case='{last}']")  # drawn last, so that no other covers it
-        reader.until("return document.getElementById('case-name').textContent === arguments[0]", ids[int(last)])
-        reader.ask("document.querySelector(`#plot .point[data-case='${arguments[0]}']`).focus()", first)
+        first, *_, last = reader.column("case")
+        reader.click("#table tbody tr:last-child button")
+        reader.until("return document.getElementById('case-name').textContent === arguments[0]", last)
+        reader.ask("document.querySelector('#table tbody tr button').focus()")
         reader.press("ENTER")
-        reader.until("return document.getElementById('case-name').textContent === arguments[0]", ids[int(first)])
+        reader.until("return document.getElementById('case-name').textContent === arguments[0]", first)
         assert browser.get_log("browser") == []
 
 
