@@ -1,7 +1,6 @@
 """``python -m seg.compare``: one HTML file with the same case and slice from several runs beside the reference."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from seg.config.command import verb
 from seg.config.content import number
 from seg.errors import ConfigError, few, together
-from seg.files import atomic_write
+from seg.files import atomic_write, file_name
 from seg.records.folder import RunFolders, find
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def main(cfg: DictConfig) -> None:
         window=None if cfg.window == "auto" else (float(cfg.window[0]), float(cfg.window[1])),
         max_mb=cfg.max_mb,
     )
-    path = Path(cfg.file) if cfg.file else outputs / "compare" / f"{file_name(cfg, chosen)}.html"
+    path = Path(cfg.file) if cfg.file else outputs / "compare" / f"{page_name(cfg, chosen)}.html"
     atomic_write(path, page.text)
     print("\n".join(summary(page, path)))
 
@@ -95,11 +94,11 @@ def selected(cfg: DictConfig, outputs: Path) -> list[RunFolders]:
     return chosen
 
 
-def file_name(cfg: DictConfig, chosen: Sequence[RunFolders]) -> str:
+def page_name(cfg: DictConfig, chosen: Sequence[RunFolders]) -> str:
     """The study or sweep, or the short ids of the runs; of many runs their number and a hash of their ids."""
     name = cfg.study if cfg.study is not None else cfg.sweep
     if name is not None:
-        return re.sub(r"[^\w.-]+", "_", str(name)).lstrip(".") or "study"
+        return file_name(str(name), "study")
     if len(chosen) <= 3:
         return "-".join(folders.short for folders in chosen)
     ids = " ".join(folders.run_id for folders in chosen)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -51,6 +52,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def file_name(name: str, otherwise: str) -> str:
+    """``name`` as that of a file: word characters, ``.`` and ``-``, no leading point; ``otherwise`` if none is left."""
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or otherwise
 
 
 def sha256(*paths: Path) -> str:

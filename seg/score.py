@@ -1,8 +1,6 @@
 """``python -m seg.score run=… data.root=…``: the scores of a finished run on any labelled folder."""
 
 import logging
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +8,15 @@ from omegaconf import DictConfig
 
 from seg.config.command import verb
 from seg.errors import ConfigError, DataError
-from seg.files import atomic_write
-from seg.records.folder import find
+from seg.files import atomic_write, file_name
+from seg.records.folder import RunFolders, find
 
 if TYPE_CHECKING:
     from seg.data.cases import Case, CaseSet
     from seg.deploy.predictor import Predictor
 
 log = logging.getLogger(__name__)
+Row = dict[str, Any]
 
 
 def main(cfg: DictConfig) -> None:
@@ -43,9 +42,9 @@ def main(cfg: DictConfig) -> None:
     predictor = Predictor.load(run.run, device=cfg.device)
     suits(cases, predictor)
     fingerprint(cases, Path(cfg.paths.cache))
-    place = Path(cfg.paths.outputs) / "scores" / run.run.name / re.sub(r"[^\w.-]+", "_", cases.name)
-    rows = [row for case in labelled(cases) for row in scored(case, cases, predictor, place, cfg.masks)]
-    table = pd.DataFrame([{"run_id": run.short} | row for row in rows])
+    place = Path(cfg.paths.outputs) / "scores" / run.run.name / file_name(cases.name, "data")
+    masks = place if cfg.masks else None
+    table = pd.DataFrame([row for case in labelled(cases) for row in scored(case, cases, predictor, run, masks)])
     atomic_write(place / "cases.csv", table.to_csv(index=False))
     print_summary(table, {"run": run.run_id, "data": f"{cases.name} ({cfg.data.root})", "scores": place / "cases.csv"})
 
@@ -81,32 +80,27 @@ def labelled(cases: "CaseSet") -> "list[Case]":
     return found
 
 
-def scored(
-    case: "Case", cases: "CaseSet", predictor: "Predictor", place: Path, masks: bool
-) -> Iterator[dict[str, Any]]:
-    """Predicts a case and gives its row for each class of the network; keeps the mask in ``place`` if asked to."""
+def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolders, masks: Path | None) -> list[Row]:
+    """Predicts a case and gives its row for each class of the network; keeps the mask in the folder ``masks``."""
     import numpy as np
 
     from seg.data.cases import class_indices
-    from seg.data.nifti import read_header, read_label, spacing_mm
-    from seg.metrics import score_case
+    from seg.data.nifti import read_header, read_label
+    from seg.engine.testing import case_rows
 
     assert case.label is not None
     log.info("%s", case.id)
     found = predictor(*case.images)
     if masks:
-        found.save(place / f"{case.id}.nii.gz")
+        found.save(masks / f"{case.id}.nii.gz")
     names = tuple(predictor.classes)
     pred = class_indices(found.mask, tuple(predictor.classes.values()))
     label = class_indices(read_label(case.label), cases.values)
-    order = [cases.names.index(name) if name in cases.classes else 0 for name in names]
     truth = np.zeros_like(label)
-    for index, theirs in enumerate(order[1:], 1):
-        truth[label == theirs] = index  # a class that the network does not know counts as background
-    tolerance = float(predictor.cfg.inference.nsd_tolerance_mm)
-    spacing = spacing_mm(read_header(case.images[0]).affine)
-    for score in score_case(pred, truth, names, spacing, tolerance):
-        yield {"case": case.id, "patient": case.patient} | score | {"nsd_tolerance_mm": tolerance}
+    for index, name in enumerate(names[1:], 1):
+        truth[label == cases.names.index(name)] = index  # a class that the network does not know is background
+    spacing, tolerance = read_header(case.images[0]).spacing_mm, float(predictor.cfg.inference.nsd_tolerance_mm)
+    return case_rows(case, pred, truth, names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance)
 
 
 run = verb("score", main)

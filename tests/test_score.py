@@ -42,14 +42,18 @@ def test_the_scores_of_the_test_cases_are_the_runs_own(
     assert "mean of classes" in capsys.readouterr().out
 
 
+def relabelled(phantom_root: Path, root: Path, labels: dict[str, str]) -> Path:
+    """A copy of the phantom whose classes are called otherwise."""
+    shutil.copytree(phantom_root, root)
+    content = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps(content | {"labels": labels}))
+    return root
+
+
 def test_classes_are_matched_by_name(
     outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "other"
-    shutil.copytree(phantom_root, root)
-    content = json.loads((root / "dataset.json").read_text())
-    content["labels"] = {"0": "background", "1": "tail", "2": "lobe"}
-    (root / "dataset.json").write_text(json.dumps(content))
+    root = relabelled(phantom_root, tmp_path / "other", {"0": "background", "1": "tail", "2": "lobe"})
     score.main(config(outputs, whole, root, masks=False))
     table = pd.read_csv(outputs / "scores" / whole[1].predictions.name / "other" / "cases.csv")
     assert list(table["class"][:2]) == ["lobe", "tail"]
@@ -62,11 +66,7 @@ def test_classes_are_matched_by_name(
 def test_data_without_a_class_of_the_network_are_refused(
     outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "other"
-    shutil.copytree(phantom_root, root)
-    content = json.loads((root / "dataset.json").read_text())
-    content["labels"] = {"0": "background", "1": "lobe", "2": "tumour"}
-    (root / "dataset.json").write_text(json.dumps(content))
+    root = relabelled(phantom_root, tmp_path / "other", {"0": "background", "1": "lobe", "2": "tumour"})
     with pytest.raises(DataError, match=r"lobe, tumour; the network knows lobe, tail.*Name tail"):
         score.main(config(outputs, whole, root))
 
@@ -74,3 +74,12 @@ def test_data_without_a_class_of_the_network_are_refused(
 def test_run_and_data_are_asked_for(outputs: Path, whole: tuple[Path, Any]) -> None:
     with pytest.raises(ConfigError, match=r"run=a1b2c3d4 data\.root="):
         score.main(config(outputs, whole, None))
+
+
+def test_a_data_set_may_be_called_anything_and_stays_in_its_folder(
+    outputs: Path, whole: tuple[Path, Any], phantom_root: Path
+) -> None:
+    cfg = config(outputs, whole, phantom_root, masks=False)
+    cfg.data.name = ".."
+    score.main(cfg)
+    assert (outputs / "scores" / whole[1].predictions.name / "data" / "cases.csv").exists()

@@ -33,7 +33,7 @@ def build(node: Any, **arguments: Any) -> Any:
     } | arguments
     if "_target_" not in values:
         return given
-    made = partial(_target(values["_target_"]), **given)
+    made = partial(named(values["_target_"]), **given)
     if values.get("_partial_"):
         return made
     try:
@@ -44,8 +44,12 @@ def build(node: Any, **arguments: Any) -> Any:
         raise ConfigError(f"{values['_target_']} cannot be built from its section: {error}") from error
 
 
-def _target(path: str) -> Any:
-    """What the dotted ``path`` names, in a module or in a class of one."""
+def named(path: str) -> Any:
+    """What the dotted ``path`` names, in a module or in a class of one.
+
+    Raises:
+        ConfigError: there is nothing of that name, or it cannot be imported.
+    """
     module, names = path, list[str]()
     while module:
         try:

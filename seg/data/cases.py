@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from seg.data import nifti
+from seg.data.processors import processors
 from seg.errors import ConfigError, DataError, few, together
 
 log = logging.getLogger(__name__)
@@ -211,7 +212,7 @@ def _label_values(paths: Iterable[Path]) -> list[int]:
         except DataError:  # reported by `fingerprint` with every other fault
             return set()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         return sorted(set().union(*pool.map(values, paths)))
 
 

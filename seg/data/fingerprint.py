@@ -16,6 +16,7 @@ import numpy as np
 
 from seg.data import nifti
 from seg.data.cases import Case, CaseSet
+from seg.data.processors import processors
 from seg.errors import DataError, together
 from seg.files import atomic_write, sha256
 
@@ -126,7 +127,7 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None) -> Fi
         entries[case.id] = entry
         return []
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or processors()) as pool:
         faults += chain.from_iterable(pool.map(look, caseset.cases))
     if entries != known:
         atomic_write(path, json.dumps(entries))

@@ -59,7 +59,7 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> "Plan":
         """Reads what ``to_json`` wrote."""
-        content = json.loads(text, object_hook=_tuples)
+        content = {key: tuples(value) for key, value in json.loads(text).items()}
         return cls(**content | {"normalization": tuple(ChannelNorm(**norm) for norm in content["normalization"])})
 
 
@@ -212,10 +212,6 @@ def _norm(
     )
 
 
-def _tuples(content: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples they were."""
-
-    def plain(value: Any) -> Any:
-        return tuple(map(plain, value)) if isinstance(value, list) else value
-
-    return {key: plain(value) for key, value in content.items()}
+def tuples(value: Any) -> Any:
+    """Lists within lists, such as JSON has, as the tuples they were; anything else as it is."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from scipy import ndimage
 from seg.data.cases import Case, CaseSet, class_indices
 from seg.data.fingerprint import Fingerprint, digest
 from seg.data.nifti import from_ras, read_image, read_label, spacing_mm, to_ras
-from seg.data.plan import ChannelNorm, Plan
+from seg.data.plan import ChannelNorm, Plan, tuples
 from seg.errors import DataError
 from seg.files import atomic_folder
 
@@ -132,7 +131,7 @@ def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.nd
     same = np.allclose(spacing, plan.spacing_mm, rtol=0, atol=1e-3)
     scale = np.ones(3) if same else spacing / plan.spacing_mm
     geometry = Geometry(
-        original_affine=_tuples(original_affine.tolist()),
+        original_affine=tuples(original_affine.tolist()),
         ras_shape=image.shape[1:],
         ras_spacing_mm=tuple(spacing.tolist()),
         crop=tuple((side.start, side.stop) for side in box),
@@ -160,10 +159,6 @@ def restore(pred: np.ndarray | torch.Tensor, geometry: Geometry) -> np.ndarray:
     whole = np.zeros(geometry.ras_shape, np.uint8)
     whole[tuple(slice(low, high) for low, high in geometry.crop)] = cropped
     return from_ras(whole, np.array(geometry.original_affine))
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def _nonzero_box(image: np.ndarray) -> tuple[slice, ...]:
@@ -268,5 +263,5 @@ def _open(case: str, folder: Path) -> Prepared:
     arrays = {name: np.load(folder / name, mmap_mode="r") for name in about["bytes"]}
     parts = np.split(arrays["foreground.npy"], np.cumsum(list(about["foreground"].values())))
     foreground = {int(index): part for index, part in zip(about["foreground"], parts, strict=False)}
-    geometry = Geometry(**{key: _tuples(value) for key, value in about["geometry"].items()})
+    geometry = Geometry(**{key: tuples(value) for key, value in about["geometry"].items()})
     return Prepared(case, arrays["image.npy"], arrays.get("label.npy"), geometry, foreground)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from seg.data.augmentation import Augment
 from seg.data.preprocess import Prepared
+from seg.data.processors import processors
 
 AHEAD = 2  # batches made before they are asked for
 ORDER, PLACE = 0, 1  # streams of random numbers: the order of the cases, the place and look of a patch
@@ -122,12 +123,8 @@ def batches(
         generator=torch.Generator(),  # the loader draws a number, which would else come from the run's own stream
         pin_memory=pin_memory,
     )
-    return iter(loader) if workers or not _has_spare_core() else _ahead(iter(loader))
-
-
-def _has_spare_core() -> bool:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return torch.get_num_threads() < cores
+    spare = torch.get_num_threads() < processors()
+    return _ahead(iter(loader)) if spare and not workers else iter(loader)
 
 
 def _ahead(source: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """From the configuration to the data of a run; without PyTorch until volumes are prepared, so faults are told soon."""
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from seg.config.build import build
 from seg.data.cases import CaseSet
 from seg.data.fingerprint import Fingerprint, fingerprint
 from seg.data.plan import Plan, make_plan
+from seg.data.processors import processors
 from seg.data.splits import Split, load_split, make_split
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def prepare_cases(cfg: DictConfig, material: Material) -> "Store":
 
 def processes() -> int:
     """Processors this process may use, at most 8."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, there)
+    return min(8, processors())
 
 
 def describe(material: Material, extra: Mapping[str, Any] | None = None) -> None:

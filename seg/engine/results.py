@@ -4,7 +4,7 @@ import json
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import distributions
 from pathlib import Path
 from statistics import fmean
@@ -156,49 +156,55 @@ def _result(progress: Progress, metrics: Mapping[str, float]) -> str:
 
 @contextmanager
 def recorded(record: Record | None) -> Iterator[None]:
-    """Gives the record its last state: FINISHED, KILLED where the user or the cluster stopped it, else FAILED."""
-    state, reason = "FAILED", ""
+    """Logs why a run ends, and gives the record, where there is one, its last state."""
+    try:
+        with record.closing(record.folders.log) if record else nullcontext(), _logged(record):
+            yield
+    finally:
+        if record:
+            log_to()
+
+
+@contextmanager
+def _logged(record: Record | None) -> Iterator[None]:
     try:
         yield
-        state = "FINISHED"
-    except (InterruptedRunError, KeyboardInterrupt, SystemExit) as error:
-        state = "KILLED"
-        if record and isinstance(error, InterruptedRunError):
+    except InterruptedRunError:
+        if record:
             outputs = record.folders.run.parent.parent
             where = "" if outputs == Path("outputs") else f" paths.outputs={shlex.quote(str(outputs))}"
             command = f"python -m seg.train resume={record.folders.short}{where}"
-            log.warning("run %s is stopped and saved; go on with: %s", record.folders.run_id, command)
+            log.warning("run %s is stopped and saved; continue with: %s", record.folders.run_id, command)
+        raise
+    except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
         # On the screen the command says it once, when it ends.
-        reason = str(error)
         log.error("%s", error, exc_info=not isinstance(error, SegError), extra={"file_only": True})
         raise
-    finally:
-        if record:
-            with suppress(OSError):  # a full disk must not keep the state from being told
-                record.log_artifact(record.folders.log, "")
-            record.finish(state, reason)
-            log_to()
+
+
+def case_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows of ``cases.csv`` as a table, which has its columns where there are no rows, too."""
+    return pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
 
 
 def record_results(
     record: Record,
     cfg: DictConfig,
     built: Built,
-    rows: list[dict[str, Any]],
+    cases: pd.DataFrame,
     pictures: list[Path],
     *,
     checkpoint: Path,
     costs: dict[str, float],
 ) -> dict[str, float]:
-    """Writes tables, curves and the manifest, sends them, and prints the summary.
+    """Writes tables, curves and the manifest into the run's folder and the record; ``cases`` is of ``case_table``.
 
     Returns:
         The final metrics.
     """
     folders, progress = record.folders, built.training.progress
-    cases = pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
     atomic_write(folders.cases, cases.to_csv(index=False))
     atomic_write(folders.history, pd.DataFrame(progress.history).to_csv(index=False))
     plots = curves(progress.history, folders.run / "plots")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from seg.engine.distributed import World, parallel
 from seg.engine.energy import joules, kwh
 from seg.engine.loop import Hooks, Progress, Settings, fit
 from seg.engine.results import (
+    case_table,
     costs,
     note_start,
     open_run,
@@ -204,9 +204,10 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], energy_kwh:
     ids = () if training.progress.pruned else part
     rows, pictures = test(training.network, material.cases, ids, job.store, timed, report, stop_if_interrupted)
     spent = costs(built, seconds, energy_kwh)
-    metrics = record_results(record, cfg, built, rows, pictures, checkpoint=path, costs=spent)
+    cases = case_table(rows)
+    metrics = record_results(record, cfg, built, cases, pictures, checkpoint=path, costs=spent)
     if job.reporter is None:
-        print_results(record, pd.DataFrame(rows), training.progress)
+        print_results(record, cases, training.progress)
     return Result(record.folders.run_id, record.folders.predictions, metrics)
 
 

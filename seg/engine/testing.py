@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seg.data.cases import CaseSet, class_indices
+from seg.data.cases import Case, CaseSet, class_indices
 from seg.data.nifti import read_image, read_label, spacing_mm, to_ras, write_label
 from seg.data.preprocess import Prepared, restore
 from seg.engine.distributed import World, gathered
@@ -89,9 +89,9 @@ def test(
         write_label(report.folder / f"{case.id}.nii.gz", np.asarray(cases.values)[pred], like=case.images[0])
         image, affine = read_image(case.images)
         label = class_indices(read_label(case.label), cases.values)
-        scores = score_case(pred, label, cases.names, spacing_mm(affine), report.nsd_tolerance_mm)
-        about = {"run_id": report.run, "case": case.id, "patient": case.patient}
-        rows += [about | score | {"nsd_tolerance_mm": report.nsd_tolerance_mm} for score in scores]
+        spacing, tolerance = spacing_mm(affine), report.nsd_tolerance_mm
+        scores = case_rows(case, pred, label, cases.names, run=report.run, spacing_mm=spacing, tolerance_mm=tolerance)
+        rows += scores
         turned = [to_ras(volume, affine) for volume in (image[0], label, pred)]
         pictures += case_panels(
             *(volume for volume, _ in turned),
@@ -106,3 +106,29 @@ def test(
             dpi=report.dpi,
         )
     return rows, pictures
+
+
+def case_rows(
+    case: Case,
+    pred: np.ndarray,
+    label: np.ndarray,
+    names: Sequence[str],
+    *,
+    run: str,
+    spacing_mm: Sequence[float],
+    tolerance_mm: float,
+) -> list[dict[str, Any]]:
+    """The rows of a case in ``cases.csv``, one a foreground class.
+
+    Args:
+        case: its id and patient.
+        pred: class indices (X, Y, Z).
+        label: class indices of the same shape.
+        names: of the classes, background first.
+        run: beginning of the run id.
+        spacing_mm: of the grid, per axis.
+        tolerance_mm: of nsd.
+    """
+    about = {"run_id": run, "case": case.id, "patient": case.patient}
+    scores = score_case(pred, label, names, spacing_mm, tolerance_mm)
+    return [about | score | {"nsd_tolerance_mm": tolerance_mm} for score in scores]

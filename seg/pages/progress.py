@@ -2,7 +2,6 @@
 
 import html
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from seg.config.options import OPTIONS
 from seg.errors import ConfigError, nearest
-from seg.files import atomic_write
+from seg.files import atomic_write, file_name
 from seg.pages.html import list_html, page, table_html
 from seg.records.scored import choices, pooled
 from seg.records.table import runs, scores_of
@@ -36,7 +35,6 @@ CAPTION = (
     "Points: results; the line: the best so far, with 95 % intervals over patients. Hover over a point to read what it "
     "is; those on the line lead to their row of the table."
 )
-NOT_IN_NAMES = r"[^\w.-]+"  # of files
 # Parameters that cannot change a score, or that the page shows by themselves.
 _NO_SETTINGS = ("data.root", "data.fold", "trainer.workers", "check", "resume", "study", "arm", "seed", "parameters")
 _NO_SECTIONS = ("paths.", "tracking.", "predictions.", "resolved.")
@@ -63,7 +61,7 @@ def progress(name: str, outputs: Path, uri: str | None) -> str:
     notes = [f"Left out: {', '.join(f'{which} {count}' for which, count in left_out.items())}."] if left_out else []
     if not drawn:
         return "\n".join([f"No result on {name} so far.", *notes])
-    path = outputs / "progress" / f"{re.sub(NOT_IN_NAMES, '_', name).lstrip('.') or 'data'}.html"
+    path = outputs / "progress" / f"{file_name(name, 'data')}.html"
     atomic_write(path, progress_page(name, drawn, notes))
     atomic_write(path.with_suffix(".png"), written(figure(drawn), "png"))
     found = [f"{line.sentence}\n\n{typeset.markdown(_bests(line))}\n" for line in drawn]

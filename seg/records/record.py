@@ -10,12 +10,12 @@ import re
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seg.errors import ConfigError, without_passwords
+from seg.errors import ConfigError, InterruptedRunError, without_passwords
 from seg.records.folder import Process, RunFolders, State, claim, find, one_at_a_time, read_state, write_state
 from seg.records.journal import Journal, Report, now_ms, status_report
 from seg.records.sink import ADDRESS, EXPERIMENT, PARENT, Sink, UnreachableError, address_given, new_run_id, sink_of
@@ -109,6 +109,27 @@ class Record:
         elif self._sink:
             log.warning(_LATER, f"Not all reached {self._sink.name}; the rest is kept.", _sync(self.folders))
 
+    @contextmanager
+    def closing(self, logged: Path) -> Iterator[None]:
+        """Gives the record its last state: FINISHED, KILLED where the user or the cluster stopped it, else FAILED.
+
+        The file ``logged`` goes with it.
+        """
+        state, reason = "FAILED", ""
+        try:
+            yield
+            state = "FINISHED"
+        except (InterruptedRunError, KeyboardInterrupt, SystemExit):
+            state = "KILLED"
+            raise
+        except BaseException as error:
+            reason = without_passwords(str(error))
+            raise
+        finally:
+            with suppress(OSError):  # a full disk must not keep the state from being recorded
+                self.log_artifact(logged, "")
+            self.finish(state, reason)
+
     def _put(self, report: Report) -> None:
         with self._lock:
             self._journal.append(report)
@@ -171,7 +192,7 @@ def open_record(
     """
     process = Process.this()
     known = claim(outputs, find(outputs, run_id).run_id, predictions=predictions) if run_id else None
-    begun = _state_of(outputs, run_id or parent_run_id)
+    begun = read_state(known.run) if known else _state_of(outputs, parent_run_id)
     if known and begun:
         run_name, experiment = begun.name, begun.experiment
     uri, why = _place(uri, begun, "where it began" if known else "where its parent is")
@@ -257,10 +278,10 @@ def add_to_record(
         artifacts: files that take the place of those of the same name.
         uri: of the sink; None: where the folder says.
     """
-    outputs, state, journal = run.parent.parent, read_state(run), Journal(run)
+    state, journal = read_state(run), Journal(run)
     if state is None:  # it died before it could say anything, and the next run that begins will mark it dead
         return
-    folders = find(outputs, str(run))
+    folders = RunFolders.at(run)
     if tags:
         journal.append({"tags": dict(tags)})
     for path in artifacts:

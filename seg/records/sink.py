@@ -1,10 +1,10 @@
 """Where the record of a run is pushed to. Another tracker is one subclass of Sink, named by ``tracking.kind``."""
 
-import importlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from seg.config.build import named
 from seg.errors import ConfigError
 from seg.records.folder import RunFolders, State
 from seg.records.journal import Report
@@ -64,11 +64,10 @@ def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) 
     target = _SINKS.get(kind, kind)
     if target is None:
         return None
-    module, _, name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"tracking.kind is {kind!r}: {error}. Choose mlflow, none, or the path of a sink.") from None
+        found = named(target)
+    except ConfigError as error:
+        raise ConfigError(f"tracking.kind is {kind!r}: {error} Choose mlflow, none, or the path of a sink.") from None
     if not (isinstance(found, type) and issubclass(found, Sink)):
         raise ConfigError(f"tracking.kind is {kind!r}, which is no {Sink.__module__}.Sink.")
     return found(uri, outputs, create=create)

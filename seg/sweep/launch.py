@@ -163,7 +163,7 @@ class Workers:
             time.sleep(_IDLE)
         if (outcome := folder.outcome) and outcome.status != "killed":  # such a run continues
             return self._closed(folder, outcome)
-        if (run := folder.run) and not (Path(run["run"]) / "checkpoints" / "last.pt").exists():
+        if (run := folder.folders) and not run.checkpoint("last").exists():
             self._mark_dead(folder, "its process died before the first checkpoint")
         assignment = self._assigned(trial, folder)
         if self.in_process and assignment.deaths > self._retries + 1:  # each time it took the sweep with it
@@ -225,8 +225,8 @@ class Workers:
 
     def _mark_dead(self, folder: TrialFolder, error: str) -> None:
         """Marks the run of a process that died FAILED, in its folder and in MLflow."""
-        if run := folder.run:
-            add_to_record(Path(run["run"]), status="FAILED", error=error, uri=self.sweep.cfg.tracking.uri)
+        if run := folder.folders:
+            add_to_record(run.run, status="FAILED", error=error, uri=self.sweep.cfg.tracking.uri)
 
     def _closed(self, folder: TrialFolder, outcome: Outcome) -> Outcome:
         """Where a trial's process died after its run had ended, the run's record is closed."""

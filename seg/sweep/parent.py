@@ -4,8 +4,8 @@ import logging
 import shlex
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from seg.engine.console import print_lines
-from seg.errors import ConfigError, InterruptedRunError, without_passwords
+from seg.errors import ConfigError, without_passwords
 from seg.files import atomic_write
 from seg.pages.study import report
 from seg.records.folder import RunFolders, find, read_state
@@ -81,23 +81,9 @@ class Parent:
             written.append(folder / "plots.html")
         return message, written
 
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Gives the record its last state."""
-        state, reason = "FAILED", ""
-        try:
-            yield
-            state = "FINISHED"
-        except (InterruptedRunError, KeyboardInterrupt, SystemExit):
-            state = "KILLED"
-            raise
-        except BaseException as error:
-            reason = without_passwords(str(error))
-            raise
-        finally:
-            with suppress(OSError):  # a full disk must not keep the state from being recorded
-                self.tracker.log_artifact(self.sweep.folder / "log.txt", "")
-            self.tracker.finish(state, reason)
+    def recorded(self) -> AbstractContextManager[None]:
+        """Gives the record its last state when the block ends."""
+        return self.tracker.closing(self.sweep.folder / "log.txt")
 
 
 def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequence[str]) -> Parent | None:

@@ -103,16 +103,16 @@ def best_recipe(sweep: Sweep, search: Search) -> str | None:
         return None
     winner = best.iloc[0]
     try:
-        run = find(Path(sweep.cfg.paths.outputs), str(winner["run_id"])).run
+        run = find(Path(sweep.cfg.paths.outputs), str(winner["run_id"]))
     except ConfigError:  # a child of another machine
         return None
     params = {key: winner[key] for key in best.attrs["parameters"] if pd.notna(winner[key])}
     chosen = sweep.choices(search.overrides(params))
-    values = OmegaConf.to_container(OmegaConf.load(run / "config" / "config.yaml"))
+    values = OmegaConf.to_container(OmegaConf.load(run.config))
     assert isinstance(values, dict)
     content = {key: value for key, value in values.items() if key not in _DROPPED}
     scores = ", ".join(f"{name} {winner[name]:.4g}" for name in sweep.goal.objectives)
-    head = f"# @package _global_\n# Trial {winner['number']} of the sweep {sweep.name}: {scores}, run {run.name}.\n"
+    head = f"# @package _global_\n# Trial {winner['number']} of the sweep {sweep.name}: {scores}, run {run.run.name}.\n"
     overrides = [{f"override /{group}": option} for group, option in chosen.items() if group not in _DROPPED]
     return head + OmegaConf.to_yaml(OmegaConf.create({"defaults": overrides} | content))
 

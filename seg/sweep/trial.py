@@ -92,8 +92,8 @@ class TrialReporter:
     @property
     def begun(self) -> str | None:
         """Run id of a run that an earlier job of this trial began and saved; None where there is nothing to resume."""
-        run = _read(self.folder / "run.json")
-        return run["run_id"] if run and (Path(run["run"]) / "checkpoints" / "last.pt").exists() else None
+        run = _run_folders(_read(self.folder / "run.json"))
+        return run.run_id if run and run.checkpoint("last").exists() else None
 
     @property
     def tracking(self) -> dict[str, Any]:
@@ -240,6 +240,11 @@ class TrialFolder:
         return _read(self.path / "run.json")
 
     @property
+    def folders(self) -> RunFolders | None:
+        """Those of the trial's run, whether or not they are still there; None before it has begun."""
+        return _run_folders(self.run)
+
+    @property
     def stopping(self) -> bool:
         """Whether the trial was asked to stop, by its sweep or by a signal that it heard."""
         return (self.path / "stop").exists()
@@ -255,7 +260,7 @@ class TrialFolder:
         """How the trial ended; one whose process died after its run had ended, like the run."""
         if self.own_outcome or not (run := self.run) or not Process(**run["process"]).gone:
             return self.own_outcome
-        concluded = _read(Path(run["run"]) / "summary.json")
+        concluded = _read(folders.summary) if (folders := self.folders) else {}
         return Outcome(concluded["status"], concluded["metrics"]) if concluded else None
 
     @property
@@ -267,6 +272,14 @@ class TrialFolder:
         with suppress(FileNotFoundError):
             return not Process(**run["process"]).lost((self.path / "run.json").stat().st_mtime)
         return False
+
+
+def _run_folders(run: Mapping[str, Any]) -> RunFolders | None:
+    """The folders that the content of ``run.json`` names."""
+    if not run:
+        return None
+    own = Path(run["run"])
+    return RunFolders(run["run_id"], own.name.removeprefix("run_"), own, Path(run["predictions"]))
 
 
 def _read(path: Path) -> dict[str, Any]:
