@@ -51,7 +51,7 @@ def find_sweep(outputs: Path, study: str) -> Path:
         return mine[-1]
     there = ", ".join(sorted(set(names.values()))) or "none"
     raise ConfigError(
-        f"No sweep of the study {study} lies in {outputs / 'sweeps'}; the studies there: {there}. "
+        f"No sweep of the study {study} is in {outputs / 'sweeps'}; the studies there: {there}. "
         f"Run it: python -m seg.train -m experiments={study}"
     )
 

@@ -94,7 +94,7 @@ class Adaptive(LambdaLR):
         *,
         warmup_fraction: float = 0.0,
         factor: float = 0.5,
-        patience: int = 5,  # validations without a better value that are borne
+        patience: int = 5,  # validations without a better value that are tolerated
         threshold: float = 1e-4,  # a better value is better by more than this
         min_factor: float = 0.001,
     ) -> None:

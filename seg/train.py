@@ -68,7 +68,7 @@ def run_name(cfg: DictConfig, choices: dict[str, Any], trial: TrialReporter | No
 
 
 def resumed(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
-    """The configuration of the run that ``resume`` names; this call may only say where it lies.
+    """The configuration of the run that ``resume`` names; this call may only say where it is.
 
     Raises:
         ConfigError: the run is unknown or finished, or an override would be ignored.
@@ -87,7 +87,7 @@ def resumed(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
 
 
 def as_begun(cfg: DictConfig, folders: RunFolders, places: Sequence[str]) -> DictConfig:
-    """The configuration that a run began with, to go on with it; ``places`` are where they are now.
+    """The configuration that a run began with, to continue it; ``places`` are where they are now.
 
     Raises:
         ConfigError: an earlier version began the run.

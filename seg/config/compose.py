@@ -38,7 +38,7 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
     def run() -> None:
         arguments = [quoted(argument) for argument in sys.argv[1:]]
         gc.freeze()  # what imports made stays, and need not be searched for garbage
-        with exits("the same command goes on"), _explained():
+        with exits("the same command continues"), _explained():
             if not any(argument.startswith("-") for argument in arguments) and _ran_once(root, task, arguments):
                 return
             # Hydra would print only part of an error and exit with 1; with this it hands the exception on.

@@ -168,7 +168,7 @@ def _case_print(content: dict[str, Any]) -> CasePrint:
 def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[str]]:
     """Reads one case; all its faults, and what is known of it where there is none.
 
-    Each file is read whatever is wrong with the others, so that one look at the list is enough to mend the data.
+    Each file is read whatever is wrong with the others, so that one look at the list is enough to fix the data.
     """
     faults: list[str] = []
     headers: dict[Path, nifti.Header] = {}
@@ -224,7 +224,7 @@ def _label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
         return []
     return [
         f"{path}: label values {strange} (value: voxels) are no class; the classes are {caseset.classes}."
-        " Add them to dataset.json or mend the file."
+        " Add them to dataset.json or fix the file."
     ]
 
 

@@ -34,7 +34,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a prepared volume lies in its file's grid: all that :func:`restore` needs."""
+    """Where a prepared volume is in its file's grid: all that :func:`restore` needs."""
 
     original_affine: tuple[tuple[float, ...], ...]  # 4 x 4, of the file
     ras_shape: Shape  # of the whole volume, axes in RAS order

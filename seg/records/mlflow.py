@@ -109,7 +109,7 @@ class Mlflow(Sink):
             raise ConfigError(f"{said}. Start it, fix the address, or choose tracking=none.") from None
 
     def open_run(self, state: State, run_id: str | None, parent: str | None) -> tuple[str, dict[str, str]]:
-        """Creates a run, or goes on with ``run_id`` in a new process; first marks those whose process died.
+        """Creates a run, or continues ``run_id`` in a new process; first marks those whose process died.
 
         Returns:
             Its id, and how to look at it: what holds it, its charts, and the table of all runs beside it.

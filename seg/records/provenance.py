@@ -26,7 +26,7 @@ def common_tags() -> dict[str, str]:
 
 
 def git(*arguments: str) -> str:
-    """What git prints in the repository of this package, or where it lies in none, in that of the working folder.
+    """What git prints in the repository of this package, or where it is in none, in that of the working folder.
 
     Nothing where there is no git, no repository, or no answer. What is not UTF-8 is replaced by ``�``.
     """
