@@ -29,7 +29,7 @@ from seg.data.nifti import read_header, read_label, write_label
 from seg.data.phantom import phantom
 from seg.files import atomic_write
 from seg.metrics import score_case
-from seg.records.folder import Process, RunFolders, State, claim, write_state
+from seg.records.folder import Process, RunFolder, State, claim, write_state
 from seg.records.journal import Journal
 
 CASES, RUNS, LOADS = 60, 12, 7
@@ -50,7 +50,7 @@ class MadeUp:
     study: str = "default"  # and name of its sweep
 
 
-def make_up(outputs: Path, cases: CaseSet, run: MadeUp, ids: Sequence[str]) -> RunFolders:
+def make_up(outputs: Path, cases: CaseSet, run: MadeUp, ids: Sequence[str]) -> RunFolder:
     """Writes the folders of a finished run that was tested on the cases ``ids``."""
     folders = claim(outputs, run.run_id)
     name = f"unet-f{run.fold}-s{run.seed}"
@@ -95,7 +95,7 @@ def disturbed(label: np.ndarray, spacing_mm: Sequence[float], run: MadeUp, seed:
     return moved
 
 
-def twelve(outputs: Path, cases: CaseSet) -> list[RunFolders]:
+def twelve(outputs: Path, cases: CaseSet) -> list[RunFolder]:
     """Four arms of three seeds each."""
     arms = {"baseline": 1.1, "se": 1.0, "cbam": 0.9, "cbam_warmup": 0.7}
     ids = [case.id for case in cases.cases]

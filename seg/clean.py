@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from seg.config.command import verb
 from seg.config.content import number
 from seg.errors import ConfigError
-from seg.records.folder import OWNER, RunFolders, State, claimed, empty, find, owner, read_state
+from seg.records.folder import OWNER, RunFolder, State, claimed, empty, find, owner, read_state
 from seg.records.mlflow import Mlflow
 
 
@@ -57,13 +57,13 @@ def selected(cfg: DictConfig, outputs: Path) -> list[Path]:
     return [path for path in newest if running(path)] + [path for path in newest if not running(path)][keep:]
 
 
-def _listed(outputs: Path, kind: str) -> list[RunFolders]:
+def _listed(outputs: Path, kind: str) -> list[RunFolder]:
     if (outputs / kind).is_symlink():
         raise ConfigError(f"{outputs / kind} is a link, and links are not followed. Set paths.outputs to its target.")
     return claimed(outputs, kind)
 
 
-def orphans(runs: list[RunFolders], predictions: list[RunFolders], uri: str | None, outputs: Path) -> list[Path]:
+def orphans(runs: list[RunFolder], predictions: list[RunFolder], uri: str | None, outputs: Path) -> list[Path]:
     """Predictions whose run folder is gone, and both folders of runs that were deleted in MLflow."""
     known = {run.run_id for run in runs}
     gone = [folders.predictions for folders in predictions if folders.run_id not in known]

@@ -11,7 +11,7 @@ from seg.config.command import verb
 from seg.config.content import number
 from seg.errors import ConfigError, few, together
 from seg.files import atomic_write, file_name
-from seg.records.folder import RunFolders, find
+from seg.records.folder import RunFolder, find
 
 if TYPE_CHECKING:
     from seg.pages.compare import Page
@@ -67,7 +67,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def selected(cfg: DictConfig, outputs: Path) -> list[RunFolders]:
+def selected(cfg: DictConfig, outputs: Path) -> list[RunFolder]:
     """The folders of the runs that the user means, each once: in the order given, or a study's from first to last.
 
     Raises:
@@ -94,7 +94,7 @@ def selected(cfg: DictConfig, outputs: Path) -> list[RunFolders]:
     return chosen
 
 
-def page_name(cfg: DictConfig, chosen: Sequence[RunFolders]) -> str:
+def page_name(cfg: DictConfig, chosen: Sequence[RunFolder]) -> str:
     """The study or sweep, or the short ids of the runs; of many runs their number and a hash of their ids."""
     name = cfg.study if cfg.study is not None else cfg.sweep
     if name is not None:

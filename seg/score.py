@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from seg.config.command import verb
 from seg.errors import ConfigError, DataError
 from seg.files import atomic_write, file_name
-from seg.records.folder import RunFolders, find
+from seg.records.folder import RunFolder, find
 
 if TYPE_CHECKING:
     from seg.data.cases import Case, CaseSet
@@ -80,7 +80,7 @@ def labelled(cases: "CaseSet") -> "list[Case]":
     return found
 
 
-def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolders, masks: Path | None) -> list[Row]:
+def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolder, masks: Path | None) -> list[Row]:
     """Predicts a case and gives its row for each class of the network; keeps the mask in the folder ``masks``."""
     import numpy as np
 

@@ -19,7 +19,7 @@ from seg.config.options import OPTIONS, known_keys
 from seg.config.schema import check
 from seg.engine.allocator import imports, keep_freed_memory
 from seg.errors import ConfigError
-from seg.records.folder import RunFolders, find
+from seg.records.folder import RunFolder, find
 from seg.sweep.trial import TrialReporter, current_trial
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def resumed(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     return as_begun(cfg, folders, (*PLACES[:2], *(key for key in PLACES[2:] if key in given)))
 
 
-def as_begun(cfg: DictConfig, folders: RunFolders, places: Sequence[str]) -> DictConfig:
+def as_begun(cfg: DictConfig, folders: RunFolder, places: Sequence[str]) -> DictConfig:
     """The configuration that a run began with, to continue it; ``places`` are where they are now.
 
     Raises:

@@ -8,12 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg import clean
 from seg.errors import ConfigError
-from seg.records.folder import Process, RunFolders, State, claim, write_state
+from seg.records.folder import Process, RunFolder, State, claim, write_state
 
 IDS = [letter * 32 for letter in "abcd"]
 
 
-def make_run(outputs: Path, run_id: str, *, status: str = "FINISHED", kind: str = "none") -> RunFolders:
+def make_run(outputs: Path, run_id: str, *, status: str = "FINISHED", kind: str = "none") -> RunFolder:
     folders = claim(outputs, run_id)
     write_state(folders.run, State(kind, None, "phantom/default", f"unet-{run_id[0]}", status, Process.this()))
     (folders.run / "last.pt").write_bytes(b"weights")
@@ -25,7 +25,7 @@ def make_run(outputs: Path, run_id: str, *, status: str = "FINISHED", kind: str 
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[RunFolders]:
+def runs(tmp_path: Path) -> list[RunFolder]:
     """Four finished runs; a is the oldest."""
     return [make_run(tmp_path, run_id) for run_id in IDS]
 
@@ -35,7 +35,7 @@ def config(outputs: Path, **given: Any) -> DictConfig:
     return OmegaConf.create(values | {"paths": {"outputs": str(outputs)}})
 
 
-def left(runs: list[RunFolders]) -> str:
+def left(runs: list[RunFolder]) -> str:
     """The first letters of the runs whose predictions are still there."""
     return "".join(run.run_id[0] for run in runs if run.predictions.exists())
 
@@ -51,14 +51,14 @@ def left(runs: list[RunFolders]) -> str:
         ({"run": "bbb"}, "acd"),
     ],
 )
-def test_what_goes_and_what_stays(runs: list[RunFolders], tmp_path: Path, given: Any, expected: str) -> None:
+def test_what_goes_and_what_stays(runs: list[RunFolder], tmp_path: Path, given: Any, expected: str) -> None:
     clean.main(config(tmp_path, **given))
     assert left(runs) == expected
     for run in runs:
         assert (run.run / "last.pt").exists(), "a run's own folder is not predictions"
 
 
-def test_it_lists_what_it_would_remove(runs: list[RunFolders], tmp_path: Path, capsys: Any) -> None:
+def test_it_lists_what_it_would_remove(runs: list[RunFolder], tmp_path: Path, capsys: Any) -> None:
     clean.main(config(tmp_path, keep=3))
     said = capsys.readouterr().out
     assert str(runs[0].predictions) in said
@@ -80,7 +80,7 @@ def test_it_lists_what_it_would_remove(runs: list[RunFolders], tmp_path: Path, c
         ({"run": "zz"}, "no run zz"),
     ],
 )
-def test_what_is_asked_must_be_clear(runs: list[RunFolders], tmp_path: Path, given: Any, message: str) -> None:
+def test_what_is_asked_must_be_clear(runs: list[RunFolder], tmp_path: Path, given: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         clean.main(config(tmp_path, **given))
     assert left(runs) == "abcd"
@@ -94,7 +94,7 @@ def test_outputs_that_are_not_there_are_an_error(tmp_path: Path, given: Any) -> 
 
 
 def test_without_a_keyboard_nothing_is_removed_unasked(
-    runs: list[RunFolders], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     with pytest.raises(ConfigError, match="Set yes=true"):
@@ -106,7 +106,7 @@ def test_without_a_keyboard_nothing_is_removed_unasked(
     ("answer", "expected"), [("y", "d"), ("YES", "d"), ("n", "abcd"), ("", "abcd"), ("what", "abcd")]
 )
 def test_only_a_yes_is_a_yes(
-    runs: list[RunFolders], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, expected: str
+    runs: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, expected: str
 ) -> None:
     asked = []
 
@@ -121,7 +121,7 @@ def test_only_a_yes_is_a_yes(
     assert left(runs) == expected
 
 
-def test_a_run_that_is_still_running_keeps_its_predictions(runs: list[RunFolders], tmp_path: Path, capsys: Any) -> None:
+def test_a_run_that_is_still_running_keeps_its_predictions(runs: list[RunFolder], tmp_path: Path, capsys: Any) -> None:
     make_run(tmp_path, "e" * 32, status="RUNNING")
     clean.main(config(tmp_path, keep=0))
     assert (tmp_path / "predictions/run_eeeeeeee/pictures/case.png").exists()
@@ -129,7 +129,7 @@ def test_a_run_that_is_still_running_keeps_its_predictions(runs: list[RunFolders
     assert "run_eeeeeeee is left alone: its run is still running" in capsys.readouterr().out
 
 
-def test_links_and_foreign_folders_are_never_touched(runs: list[RunFolders], tmp_path: Path) -> None:
+def test_links_and_foreign_folders_are_never_touched(runs: list[RunFolder], tmp_path: Path) -> None:
     outside = tmp_path.parent / "outside"
     outside.mkdir()
     (outside / "precious.txt").write_text("keep")
@@ -145,7 +145,7 @@ def test_links_and_foreign_folders_are_never_touched(runs: list[RunFolders], tmp
     assert (runs[1].run / "last.pt").exists()
 
 
-def test_predictions_behind_a_link_are_refused(runs: list[RunFolders], tmp_path: Path) -> None:
+def test_predictions_behind_a_link_are_refused(runs: list[RunFolder], tmp_path: Path) -> None:
     (tmp_path / "predictions").rename(tmp_path / "elsewhere")
     (tmp_path / "predictions").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="is a link"):
@@ -153,14 +153,14 @@ def test_predictions_behind_a_link_are_refused(runs: list[RunFolders], tmp_path:
     assert len(list((tmp_path / "elsewhere").glob("run_*"))) == 4
 
 
-def test_runs_that_are_still_running_are_not_counted(runs: list[RunFolders], tmp_path: Path) -> None:
+def test_runs_that_are_still_running_are_not_counted(runs: list[RunFolder], tmp_path: Path) -> None:
     for letter in "ef":
         make_run(tmp_path, letter * 32, status="RUNNING")
     clean.main(config(tmp_path, keep=3))
     assert left(runs) == "bcd"
 
 
-def test_a_run_without_a_state_is_no_orphan(runs: list[RunFolders], tmp_path: Path) -> None:
+def test_a_run_without_a_state_is_no_orphan(runs: list[RunFolder], tmp_path: Path) -> None:
     """It may have begun this very moment."""
     (runs[0].run / "state.json").unlink()
     clean.main(config(tmp_path, orphans=True))
@@ -190,7 +190,7 @@ def mlflow_without() -> Callable[[str], Any]:
 
 
 def test_orphans_are_what_runs_that_are_gone_left_behind(
-    runs: list[RunFolders],
+    runs: list[RunFolder],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     mlflow_without: Callable[[str], Any],

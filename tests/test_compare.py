@@ -21,7 +21,7 @@ from seg.data.cases import CaseSet, folder
 from seg.data.nifti import write_volume
 from seg.errors import ConfigError, DataError
 from seg.metrics import read_scores
-from seg.records.folder import RunFolders
+from seg.records.folder import RunFolder
 from seg.records.journal import Journal
 from seg.records.scored import ScoredRun, labels, ui_commands
 from seg.records.table import runs, scores_of
@@ -52,10 +52,10 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> CaseSet:
 
 
 @pytest.fixture
-def run(tmp_path: Path, cases: CaseSet) -> Callable[..., RunFolders]:
+def run(tmp_path: Path, cases: CaseSet) -> Callable[..., RunFolder]:
     """Makes up a run, of the first two cases where nothing else is said."""
 
-    def make(letter: str, part: slice = slice(2), **about: Any) -> RunFolders:
+    def make(letter: str, part: slice = slice(2), **about: Any) -> RunFolder:
         return make_up(tmp_path, cases, MadeUp(letter * 32, **about), [case.id for case in cases.cases[part]])
 
     return make
@@ -98,7 +98,7 @@ class Runs(HTMLParser):
 
 
 def test_ids_beginnings_and_folders_are_taken_in_their_order_and_once(
-    run: Callable[..., RunFolders], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = run("b", seed=3), run("a", seed=7)
     main(config(tmp_path, runs=["bbb", str(second.predictions), "a" * 32, first.run_id]))
@@ -109,7 +109,7 @@ def test_ids_beginnings_and_folders_are_taken_in_their_order_and_once(
     assert [file.name for file in path.parent.iterdir()] == [path.name], "whole, and nothing beside it"
 
 
-def test_a_file_of_ones_own(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_a_file_of_ones_own(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     run("a")
     main(config(tmp_path, runs=["a"], file=str(tmp_path / "new/my page.html")))
     assert head(tmp_path / "new/my page.html")["title"] == "unet-f0-s0 on tiny"
@@ -132,7 +132,7 @@ def test_a_file_of_ones_own(run: Callable[..., RunFolders], tmp_path: Path) -> N
     ],
 )
 def test_what_is_asked_must_be_clear(
-    run: Callable[..., RunFolders], tmp_path: Path, given: dict[str, Any], message: str
+    run: Callable[..., RunFolder], tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
     run("a")
     with pytest.raises(ConfigError, match=message):
@@ -145,7 +145,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         main(config(tmp_path, runs=["a"], folds="x", max_mb="y"))
 
 
-def test_a_run_that_is_not_tested_is_named(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_a_run_that_is_not_tested_is_named(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     (run("a").run / "data/cases.csv").unlink()
     empty = run("b")
     (empty.run / "data/cases.csv").write_text("run_id,case,patient,class,dice\n")
@@ -153,7 +153,7 @@ def test_a_run_that_is_not_tested_is_named(run: Callable[..., RunFolders], tmp_p
         main(config(tmp_path, runs=["a", "b"]))
 
 
-def test_other_data_are_refused(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_other_data_are_refused(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     run("a")
     other, third = run("b"), run("c")
     for folders, change in ((other, {"classes": {"background": 0, "liver": 1}}), (third, {})):
@@ -168,21 +168,21 @@ def test_other_data_are_refused(run: Callable[..., RunFolders], tmp_path: Path) 
         main(config(tmp_path, runs=["a", "c"]))
 
 
-def test_a_mask_that_is_not_the_one_that_was_scored_is_refused(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_a_mask_that_is_not_the_one_that_was_scored_is_refused(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     one, other = run("a", error_mm=0.5), run("b", error_mm=3)
     (one.predictions / "tiny_0.nii.gz").write_bytes((other.predictions / "tiny_0.nii.gz").read_bytes())
     with pytest.raises(DataError, match=r"run_aaaaaaaa/tiny_0.nii.gz: lobe has dice 0\.\d+, but .*cases.csv says"):
         main(config(tmp_path, runs=["a"]))
 
 
-def test_a_mask_on_another_grid_is_refused(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_a_mask_on_another_grid_is_refused(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     mask = run("a").predictions / "tiny_0.nii.gz"
     mask.write_bytes(mask.with_name("tiny_1.nii.gz").read_bytes())
     with pytest.raises(DataError, match=r"tiny_0.nii.gz: shape .*, but the image has shape"):
         main(config(tmp_path, runs=["a"]))
 
 
-def test_data_that_moved_are_found_again(run: Callable[..., RunFolders], tmp_path: Path, cases: CaseSet) -> None:
+def test_data_that_moved_are_found_again(run: Callable[..., RunFolder], tmp_path: Path, cases: CaseSet) -> None:
     root = str(cases.cases[0].images[0].parent.parent)
     path = run("a").run / "config/config.yaml"
     path.write_text(path.read_text().replace(root, "/gone"))
@@ -192,7 +192,7 @@ def test_data_that_moved_are_found_again(run: Callable[..., RunFolders], tmp_pat
     assert len(head(tmp_path / "compare/aaaaaaaa.html")["cases"]) == 2
 
 
-def test_a_case_that_is_gone_is_named(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_a_case_that_is_gone_is_named(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     folders = run("a")
     for name in ("data/cases.csv", "data/fingerprint.json"):
         (folders.run / name).write_text((folders.run / name).read_text().replace("tiny_1", "gone_1"))
@@ -201,7 +201,7 @@ def test_a_case_that_is_gone_is_named(run: Callable[..., RunFolders], tmp_path: 
 
 
 def test_a_page_that_cannot_fit_is_an_error(
-    run: Callable[..., RunFolders], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("a")
     monkeypatch.setattr("seg.pages.compare.pack", lambda *_: None)
@@ -219,7 +219,7 @@ def test_the_page_stays_under_its_size(phantom_root: Path, tmp_path: Path, capsy
     assert "to keep the page under its size" in capsys.readouterr().out
 
 
-def test_folds_are_pooled_for_a_study_and_apart_for_runs(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_folds_are_pooled_for_a_study_and_apart_for_runs(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     for letter, arm, fold in (("a", "base", 0), ("b", "base", 1), ("c", "se", 0), ("d", "se", 1)):
         run(letter, slice(2 * fold, 2 * fold + 2), arm=arm, fold=fold, study="attention")
     run("e", study="other")
@@ -242,7 +242,7 @@ def test_folds_are_pooled_for_a_study_and_apart_for_runs(run: Callable[..., RunF
 
 
 def test_of_a_study_that_was_run_twice_the_latest_is_shown(
-    run: Callable[..., RunFolders], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, letter in enumerate("abcd"):
         made = run(letter, arm="ab"[number % 2], study="attention")
@@ -255,14 +255,14 @@ def test_of_a_study_that_was_run_twice_the_latest_is_shown(
     assert Runs(tmp_path / "compare/attention.html").column("Record") == ["cccccccc", "dddddddd"]
 
 
-def test_folds_with_the_same_test_cases_stay_apart(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_folds_with_the_same_test_cases_stay_apart(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     for letter, fold in (("a", 0), ("b", 1)):
         run(letter, fold=fold, study="attention")
     main(config(tmp_path, study="attention"))
     assert len(head(tmp_path / "compare/attention.html")["runs"]) == 2
 
 
-def test_many_runs_have_a_name_that_tells_them_apart(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_many_runs_have_a_name_that_tells_them_apart(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     for letter in "abcde":
         run(letter, slice(1))
     for chosen in ("abcd", "abce"):
@@ -272,7 +272,7 @@ def test_many_runs_have_a_name_that_tells_them_apart(run: Callable[..., RunFolde
     assert all(re.fullmatch(r"4-runs-[0-9a-f]{8}\.html", name) for name in names)
 
 
-def test_labels_are_what_differs(run: Callable[..., RunFolders]) -> None:
+def test_labels_are_what_differs(run: Callable[..., RunFolder]) -> None:
     three = [ScoredRun(run(*about[0], **about[1])) for about in (
         (["a", slice(1)], {"arm": "se"}), (["b", slice(1)], {"arm": "cbam"}), (["c", slice(1)], {"arm": "cbam"}),
     )]  # fmt: skip
@@ -280,7 +280,7 @@ def test_labels_are_what_differs(run: Callable[..., RunFolders]) -> None:
     assert labels([[three[0]]]) == ["se"]
 
 
-def test_links_hold_no_password(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_links_hold_no_password(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     server = "https://user:hun/ter2@mlflow.example.org:5000/"
     database = "postgresql://user:hunter2@db/runs"
     made = [
@@ -301,7 +301,7 @@ def test_links_hold_no_password(run: Callable[..., RunFolders], tmp_path: Path) 
     assert ui_commands([ScoredRun(made[0])], tmp_path) == []
 
 
-def test_a_case_may_be_called_na_or_007(run: Callable[..., RunFolders], tmp_path: Path, cases: CaseSet) -> None:
+def test_a_case_may_be_called_na_or_007(run: Callable[..., RunFolder], tmp_path: Path, cases: CaseSet) -> None:
     names = {"tiny_0": "NA", "tiny_1": "007"}
     renamed = [replace(case, id=names[case.id], patient=names[case.id]) for case in cases.cases[:2]]
     made = make_up(tmp_path, replace(cases, cases=tuple(renamed)), MadeUp("12e45678" * 4), list(names.values()))
@@ -314,7 +314,7 @@ def test_a_case_may_be_called_na_or_007(run: Callable[..., RunFolders], tmp_path
     assert len(runs(tmp_path, case="007")) == len(runs(tmp_path, case="NA")) == 1
 
 
-def test_nsd_needs_one_tolerance(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_nsd_needs_one_tolerance(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     path = run("a").run / "data/cases.csv"
     run("b")
     main(config(tmp_path, runs=["a", "b"]))
@@ -327,7 +327,7 @@ def test_nsd_needs_one_tolerance(run: Callable[..., RunFolders], tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_command(run: Callable[..., RunFolders], tmp_path: Path) -> None:
+def test_the_command(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     run("1", slice(1)), run("2", slice(1))
     command = [sys.executable, "-m", "seg.compare", f"paths.outputs={tmp_path}"]
     done = subprocess.run([*command, "runs=[1111,22222222]"], capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from seg import sync
 from seg.errors import ConfigError
 from seg.records import record
-from seg.records.folder import Process, RunFolders, State, claim, find, read_state, write_state
+from seg.records.folder import Process, RunFolder, State, claim, find, read_state, write_state
 from seg.records.journal import Journal, Report
 from seg.records.sink import Sink
 
@@ -22,7 +22,7 @@ class Taking(Sink):
     name = "MLflow at x"
     got: ClassVar[dict[str, int]] = {}
 
-    def push(self, run: RunFolders, unwritten: Sequence[Report] = ()) -> None:
+    def push(self, run: RunFolder, unwritten: Sequence[Report] = ()) -> None:
         self.got[run.run_id] = sum("n" in report for report in Journal(run.run).read())
 
 
@@ -37,7 +37,7 @@ def config(outputs: Path, run: str) -> DictConfig:
     return OmegaConf.create({"run": run, "tracking": {"uri": None}, "paths": {"outputs": str(outputs)}})
 
 
-def make_run(outputs: Path, run_id: str, reports: int, process: Process | None = None) -> RunFolders:
+def make_run(outputs: Path, run_id: str, reports: int, process: Process | None = None) -> RunFolder:
     folders = claim(outputs, run_id)
     status = "RUNNING" if process else "FINISHED"
     write_state(folders.run, State("mlflow", None, "phantom/default", "unet", status, process or Process.this()))
@@ -87,7 +87,7 @@ def test_an_unknown_run_is_an_error(tmp_path: Path) -> None:
         sync.main(config(tmp_path, "zz"))
 
 
-def noted(outputs: Path, uri: str | None) -> RunFolders:
+def noted(outputs: Path, uri: str | None) -> RunFolder:
     """A run that kept something for the MLflow at ``uri``."""
     run = make_run(outputs, "a" * 32, 1)
     write_state(run.run, replace(read_state(run.run), uri=uri))

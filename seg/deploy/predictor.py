@@ -21,7 +21,7 @@ from seg.engine.computing import laid_out
 from seg.engine.device import choose_device, choose_precision
 from seg.engine.testing import Predict
 from seg.errors import ConfigError, DataError
-from seg.records.folder import RunFolders
+from seg.records.folder import RunFolder
 
 _TRUSTED = ("seg", "monai", "torch")
 
@@ -72,7 +72,7 @@ class Predictor:
             DataError: the folder lacks a file, or holds a damaged one.
             ConfigError: its network is of a package that is not trusted.
         """
-        folders = RunFolders.at(Path(run))
+        folders = RunFolder.at(Path(run))
         cfg, prints, plan, computing = _read(folders)
         for target in _targets([OmegaConf.to_container(cfg[part]) for part in ("model", "attention")]):
             if (package := target.partition(".")[0]) not in (*_TRUSTED, *trusted):
@@ -102,7 +102,7 @@ class Predictor:
         return Prediction(np.asarray([*self.classes.values()])[indices], self.classes, voxel_ml, files[0])
 
 
-def _read(folders: RunFolders) -> tuple[DictConfig, Fingerprint, Plan, dict[str, str]]:
+def _read(folders: RunFolder) -> tuple[DictConfig, Fingerprint, Plan, dict[str, str]]:
     try:
         cfg = OmegaConf.load(folders.config)
         prints = Fingerprint.from_json(folders.fingerprint.read_text())

@@ -32,7 +32,7 @@ from seg.engine.results import (
 from seg.engine.seeding import seed_everything
 from seg.engine.testing import Report, test, validate
 from seg.errors import InterruptedRunError
-from seg.records.folder import RunFolders, begin_predictions, find
+from seg.records.folder import RunFolder, begin_predictions, find
 from seg.records.live import Live
 from seg.records.record import Record
 
@@ -55,7 +55,7 @@ class Reporter(Protocol):
     def log(self) -> Path:
         """A file for the run's log lines, besides the run's own."""
 
-    def begin(self, run: RunFolders | None) -> None:
+    def begin(self, run: RunFolder | None) -> None:
         """Before the record is opened (None), and as soon as the run has its folders.
 
         Raises:

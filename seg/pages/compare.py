@@ -26,7 +26,7 @@ from seg.metrics import MEAN_OF_CLASSES, METRICS, dice
 from seg.pages.html import escaped, page, resource, table_html
 from seg.pages.picture import ERROR_COLORS, Color, class_colors
 from seg.pages.volumes import Volumes, pack, read_volumes
-from seg.records.folder import RunFolders, claimed
+from seg.records.folder import RunFolder, claimed
 from seg.records.scored import ScoredRun, differences, facts_of, grouped, labels, ui_commands
 from seg.study.sentences import spelled
 from seg.study.typeset import Cell, Table
@@ -94,7 +94,7 @@ class Column:
 
 
 def compare(
-    folders: Sequence[RunFolders],
+    folders: Sequence[RunFolder],
     outputs: Path,
     *,
     name: str = "",
@@ -140,7 +140,7 @@ def compare(
     return made
 
 
-def here(run_ids: Sequence[str], outputs: Path) -> tuple[list[RunFolders], list[str]]:
+def here(run_ids: Sequence[str], outputs: Path) -> tuple[list[RunFolder], list[str]]:
     """The folders of the runs that have one in ``outputs``, in their order, and the ids of the others."""
     known = {folders.run_id: folders for folders in claimed(outputs)}
     return [known[run_id] for run_id in run_ids if run_id in known], [id_ for id_ in run_ids if id_ not in known]

@@ -27,7 +27,7 @@ SILENT = 300.0  # seconds without a sign of life after which a process of anothe
 
 
 @dataclass(frozen=True)
-class RunFolders:
+class RunFolder:
     """Where a run writes."""
 
     run_id: str
@@ -107,7 +107,7 @@ class RunFolders:
         return best if wanted == "best" and best.exists() else self.checkpoint("last")
 
     @classmethod
-    def at(cls, run: Path) -> "RunFolders":
+    def at(cls, run: Path) -> "RunFolder":
         """Those of the run whose own folder is ``run``.
 
         Raises:
@@ -118,7 +118,7 @@ class RunFolders:
         return cls(run_id, run.name.removeprefix("run_"), run, run.parent.parent / "predictions" / run.name)
 
     @classmethod
-    def of(cls, outputs: Path, run_id: str, short: str) -> "RunFolders":
+    def of(cls, outputs: Path, run_id: str, short: str) -> "RunFolder":
         """The two folders of that name, whether or not they exist."""
         return cls(run_id, short, outputs / "runs" / f"run_{short}", outputs / "predictions" / f"run_{short}")
 
@@ -188,7 +188,7 @@ def read_state(run: Path) -> State | None:
         return None
 
 
-def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolders:
+def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolder:
     """Makes the run's folders its own, or finds them again where the run is resumed.
 
     A folder appears with its owner's name already inside, so of several processes that want one name exactly one
@@ -205,7 +205,7 @@ def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolders
     if not re.fullmatch("[0-9a-z]+", run_id):
         raise ConfigError(f"The run id {run_id!r} must be of digits and lower-case letters only.")
     lengths = range(min(SHORT, len(run_id)), len(run_id) + 1)
-    names = [RunFolders.of(outputs, run_id, run_id[:length]) for length in lengths]
+    names = [RunFolder.of(outputs, run_id, run_id[:length]) for length in lengths]
     own = [folders for folders in names if owner(folders.run) == run_id]
     for folders in own or names:
         free = owner(folders.predictions) in (None, run_id)
@@ -224,7 +224,7 @@ def owner(folder: Path) -> str | None:
         return ""
 
 
-def claimed(outputs: Path, kind: str = "runs") -> list[RunFolders]:
+def claimed(outputs: Path, kind: str = "runs") -> list[RunFolder]:
     """Every run that has a folder in ``<outputs>/<kind>``, in the order of their names.
 
     Raises:
@@ -233,10 +233,10 @@ def claimed(outputs: Path, kind: str = "runs") -> list[RunFolders]:
     if not outputs.is_dir():
         raise ConfigError(f"There is no folder {outputs}. Say where the runs lie: paths.outputs=…")
     names = [(owner(path), path.name.removeprefix("run_")) for path in sorted((outputs / kind).glob("run_*"))]
-    return [RunFolders.of(outputs, run_id, short) for run_id, short in names if run_id]
+    return [RunFolder.of(outputs, run_id, short) for run_id, short in names if run_id]
 
 
-def find(outputs: Path, run: str) -> RunFolders:
+def find(outputs: Path, run: str) -> RunFolder:
     """The folders of the run that the user means.
 
     Args:
@@ -261,7 +261,7 @@ def find(outputs: Path, run: str) -> RunFolders:
     raise ConfigError(f"There is no run {run} in {outputs / 'runs'}, which holds {ids or 'no run at all'}.")
 
 
-def begin_predictions(folders: RunFolders) -> int:
+def begin_predictions(folders: RunFolder) -> int:
     """Empties the run's own folder of predictions before it is written anew, and returns how many files that were.
 
     Raises:
@@ -287,7 +287,7 @@ def empty(folder: Path) -> int:
     return count
 
 
-def write_manifest(folders: RunFolders, *, config_hash: str, checkpoint_hash: str) -> Path:
+def write_manifest(folders: RunFolder, *, config_hash: str, checkpoint_hash: str) -> Path:
     """Lists the run's predictions in ``manifest.json``, written last: where it lies, the folder is complete.
 
     Both hashes are sha256: of the configuration, and of the checkpoint that predicted.

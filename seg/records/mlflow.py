@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from seg.errors import ConfigError, without_passwords
-from seg.records.folder import Process, RunFolders, State, one_at_a_time
+from seg.records.folder import Process, RunFolder, State, one_at_a_time
 from seg.records.journal import Journal, Report, status_report
 from seg.records.provenance import common_tags
 from seg.records.sink import ADDRESS, PARENT, Sink, UnreachableError, address_given
@@ -219,7 +219,7 @@ class Mlflow(Sink):
         ids = [experiment.experiment_id for experiment in experiments]
         return _pages(partial(self._client.search_runs, ids, where, view))
 
-    def push(self, run: RunFolders, unwritten: Sequence[Report] = ()) -> None:
+    def push(self, run: RunFolder, unwritten: Sequence[Report] = ()) -> None:
         """Sends what is new in the journal of ``run`` since this process last did; see ``Sink.push``."""
         journal, start = Journal(run.run), self._pushed.get(run.run_id, 0)
         try:
@@ -230,7 +230,7 @@ class Mlflow(Sink):
         except Exception as error:  # whatever it is, it may not reach the training, nor show the password
             raise UnreachableError(self._said(error)) from None
 
-    def _send(self, run: RunFolders, reports: Sequence[Report]) -> None:
+    def _send(self, run: RunFolder, reports: Sequence[Report]) -> None:
         """Gives ``reports`` to a run in few calls. One that comes twice changes nothing."""
         from mlflow.entities import Metric, Param, RunTag
 
@@ -264,7 +264,7 @@ class Mlflow(Sink):
             self._log(run_id, items[: len(items) // 2])
             self._log(run_id, items[len(items) // 2 :])
 
-    def _single(self, run: RunFolders, report: Report) -> None:
+    def _single(self, run: RunFolder, report: Report) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         if "path" in report:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.errors import ConfigError, InterruptedRunError, without_passwords
-from seg.records.folder import Process, RunFolders, State, claim, find, one_at_a_time, read_state, write_state
+from seg.records.folder import Process, RunFolder, State, claim, find, one_at_a_time, read_state, write_state
 from seg.records.journal import Journal, Report, now_ms, status_report
 from seg.records.sink import ADDRESS, EXPERIMENT, PARENT, Sink, UnreachableError, address_given, new_run_id, sink_of
 
@@ -38,7 +38,7 @@ class Record:
         look: where the record is to be seen: commands, addresses, folders by what they show.
     """
 
-    def __init__(self, folders: RunFolders, state: State, sink: Sink | None, place: str, look: dict[str, str]) -> None:
+    def __init__(self, folders: RunFolder, state: State, sink: Sink | None, place: str, look: dict[str, str]) -> None:
         self.run_id, self.folders, self.name = folders.run_id, folders, state.name
         self.place, self.look = place, look
         self._state, self._sink, self._journal = state, sink, Journal(folders.run)
@@ -215,7 +215,7 @@ def open_record(
 
 def _opened(
     sink: Sink | None, state: State, run_id: str | None, parent: str | None, outputs: Path, predictions: bool
-) -> tuple[RunFolders, dict[str, str]]:
+) -> tuple[RunFolder, dict[str, str]]:
     """The run's folders, its own from now on, and where to look at it; a run that gets none has failed."""
     own, look = sink.open_run(state, run_id, parent) if sink else (run_id or new_run_id(), {})
     folders = None
@@ -225,7 +225,7 @@ def _opened(
     except BaseException as error:  # a full disk, a folder where one may not write
         if sink:
             with suppress(UnreachableError):
-                nowhere = folders or RunFolders.of(outputs, own, own)
+                nowhere = folders or RunFolder.of(outputs, own, own)
                 sink.push(nowhere, [status_report("FAILED", str(error))])
         raise
     return folders, look
@@ -281,7 +281,7 @@ def add_to_record(
     state, journal = read_state(run), Journal(run)
     if state is None:  # it died before it could say anything, and the next run that begins will mark it dead
         return
-    folders = RunFolders.at(run)
+    folders = RunFolder.at(run)
     if tags:
         journal.append({"tags": dict(tags)})
     for path in artifacts:
@@ -299,7 +299,7 @@ def add_to_record(
             log.warning(_LATER, reason, _sync(folders))
 
 
-def push_again(run: RunFolders, uri: str | None = None) -> str:
+def push_again(run: RunFolder, uri: str | None = None) -> str:
     """Pushes all of a run that has ended, with its true last state: it may have had no time to say it.
 
     Args:
@@ -340,7 +340,7 @@ def _join(thread: threading.Thread) -> None:
         thread.join()
 
 
-def _sync(run: RunFolders) -> str:
+def _sync(run: RunFolder) -> str:
     """The command that pushes what is left."""
     return f"python -m seg.sync run={run.short} {shlex.quote(f'paths.outputs={run.run.parent.parent}')}"
 

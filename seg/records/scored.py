@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from seg.config.content import config_hash
 from seg.errors import few, without_passwords
 from seg.metrics import METRICS, read_scores
-from seg.records.folder import RunFolders, read_state
+from seg.records.folder import RunFolder, read_state
 from seg.records.mlflow import UI, is_server
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ Scores = dict[str, dict[str, dict[str, float]]]  # case id → class name → me
 class ScoredRun:
     """One run; what is in its files is read when it is asked for."""
 
-    def __init__(self, folders: RunFolders) -> None:
+    def __init__(self, folders: RunFolder) -> None:
         self.folders = folders
         self.state = read_state(folders.run)
         self.name = self.state.name if self.state else folders.short

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from seg.config.build import named
 from seg.errors import ConfigError
-from seg.records.folder import RunFolders, State
+from seg.records.folder import RunFolder, State
 from seg.records.journal import Report
 
 ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
@@ -39,7 +39,7 @@ class Sink:
         """Before a run has its folders: its id, and where to look at it. A sink that gives no ids takes a new one."""
         return run_id or new_run_id(), {}
 
-    def push(self, run: RunFolders, unwritten: Sequence[Report] = ()) -> None:
+    def push(self, run: RunFolder, unwritten: Sequence[Report] = ()) -> None:
         """Takes what is new in the journal of ``run``; a second time it changes nothing.
 
         Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg.errors import ConfigError, nearest, without_passwords
-from seg.records.folder import RunFolders, State, claimed, read_state
+from seg.records.folder import RunFolder, State, claimed, read_state
 from seg.records.journal import Journal
 from seg.records.live import PLAIN
 from seg.records.mlflow import Mlflow
@@ -171,7 +171,7 @@ def check_columns(names: Sequence[str], table: "pd.DataFrame") -> None:
             raise ConfigError(f"These runs have no column {name!r}.{hint}")
 
 
-def sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolders, State | None], list[Mlflow]]:
+def sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolder, State | None], list[Mlflow]]:
     """The runs that have a folder here, and every MLflow that may know of more."""
     given = address_given()
     elsewhere = (uri or given) and not outputs.exists()
@@ -190,7 +190,7 @@ def sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolders, State | No
     return here, stores
 
 
-def _local(folders: RunFolders, state: State) -> dict[str, Any]:
+def _local(folders: RunFolder, state: State) -> dict[str, Any]:
     """A run without MLflow, from its own folder, as ``Mlflow.search`` gives those of MLflow."""
     tags: dict[str, str] = {}
     metrics: dict[str, float] = {}
@@ -216,7 +216,7 @@ def _local(folders: RunFolders, state: State) -> dict[str, Any]:
     }
 
 
-def _frame(records: Sequence[dict[str, Any]], folders: Mapping[str, RunFolders]) -> "pd.DataFrame":
+def _frame(records: Sequence[dict[str, Any]], folders: Mapping[str, RunFolder]) -> "pd.DataFrame":
     import pandas as pd
 
     own = pd.DataFrame([_own(record, folders.get(record["run_id"])) for record in records], columns=_OWN)
@@ -237,7 +237,7 @@ def _frame(records: Sequence[dict[str, Any]], folders: Mapping[str, RunFolders])
     return table
 
 
-def _own(record: dict[str, Any], folders: RunFolders | None) -> dict[str, Any]:
+def _own(record: dict[str, Any], folders: RunFolder | None) -> dict[str, Any]:
     tags, started = record["tags"], record["started"]
     ended = time.time() * 1000 if record["status"] == "RUNNING" else record["ended"]
     dataset, slash, _ = record["experiment"].partition("/")
@@ -256,7 +256,7 @@ def _own(record: dict[str, Any], folders: RunFolders | None) -> dict[str, Any]:
 
 
 def _with_case(
-    table: "pd.DataFrame", case: str, folders: Mapping[str, RunFolders], homes: Mapping[str, Mlflow]
+    table: "pd.DataFrame", case: str, folders: Mapping[str, RunFolder], homes: Mapping[str, Mlflow]
 ) -> "pd.DataFrame":
     """The runs that tested ``case``, with their scores in it and their picture of it."""
     import pandas as pd
@@ -280,7 +280,7 @@ def _with_case(
     return arranged(table.merge(pd.DataFrame(rows), on="run_id"), "case_dice")
 
 
-def _scores(run_id: str, folders: RunFolders | None, home: Mlflow | None) -> str:
+def _scores(run_id: str, folders: RunFolder | None, home: Mlflow | None) -> str:
     """The run's table of test cases; only its header where it has none."""
     if folders:
         return folders.cases.read_text() if folders.cases.exists() else "case\n"

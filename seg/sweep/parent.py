@@ -16,7 +16,7 @@ from seg.engine.console import print_lines
 from seg.errors import ConfigError, without_passwords
 from seg.files import atomic_write
 from seg.pages.study import report
-from seg.records.folder import RunFolders, find, read_state
+from seg.records.folder import RunFolder, find, read_state
 from seg.records.mlflow import NOTE
 from seg.records.provenance import common_tags
 from seg.records.record import Record, open_record
@@ -144,7 +144,7 @@ def _keep_question(sweep: Sweep) -> None:
     ).write(sweep.folder)
 
 
-def _found(outputs: Path, run_id: str) -> RunFolders | None:
+def _found(outputs: Path, run_id: str) -> RunFolder | None:
     """The folders of a run; None where another machine has them."""
     try:
         return find(outputs, run_id)

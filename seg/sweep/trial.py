@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg.errors import InterruptedRunError, SegError
 from seg.files import atomic_write
-from seg.records.folder import Process, RunFolders
+from seg.records.folder import Process, RunFolder
 
 if TYPE_CHECKING:
     from seg.sweep.judge import Judge
@@ -106,7 +106,7 @@ class TrialReporter:
         """The trial's own log; a job that is tried again writes on."""
         return self.folder / "log.txt"
 
-    def begin(self, run: RunFolders | None) -> None:
+    def begin(self, run: RunFolder | None) -> None:
         """Says which run this trial is, and in which process, which from then on shows that it lives.
 
         Raises:
@@ -240,7 +240,7 @@ class TrialFolder:
         return _read(self.path / "run.json")
 
     @property
-    def folders(self) -> RunFolders | None:
+    def folders(self) -> RunFolder | None:
         """Those of the trial's run, whether or not they are still there; None before it has begun."""
         return _run_folders(self.run)
 
@@ -274,12 +274,12 @@ class TrialFolder:
         return False
 
 
-def _run_folders(run: Mapping[str, Any]) -> RunFolders | None:
+def _run_folders(run: Mapping[str, Any]) -> RunFolder | None:
     """The folders that the content of ``run.json`` names."""
     if not run:
         return None
     own = Path(run["run"])
-    return RunFolders(run["run_id"], own.name.removeprefix("run_"), own, Path(run["predictions"]))
+    return RunFolder(run["run_id"], own.name.removeprefix("run_"), own, Path(run["predictions"]))
 
 
 def _read(path: Path) -> dict[str, Any]:

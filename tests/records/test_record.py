@@ -23,7 +23,7 @@ import pytest
 from seg.engine.loop import Progress
 from seg.errors import ConfigError, without_passwords
 from seg.records import record as tracking
-from seg.records.folder import Process, RunFolders, find, read_state, write_state
+from seg.records.folder import Process, RunFolder, find, read_state, write_state
 from seg.records.journal import Journal
 from seg.records.live import Live
 from seg.records.mlflow import Mlflow
@@ -51,10 +51,10 @@ def client(outputs: Path) -> Any:
 
 
 @pytest.fixture
-def begin(outputs: Path) -> Iterator[Callable[..., tuple[Record, RunFolders]]]:
+def begin(outputs: Path) -> Iterator[Callable[..., tuple[Record, RunFolder]]]:
     open_ones: list[Record] = []
 
-    def begin(**options: Any) -> tuple[Record, RunFolders]:
+    def begin(**options: Any) -> tuple[Record, RunFolder]:
         given = {"outputs": outputs, "uri": None, "experiment": "phantom/default", "run_name": "unet"} | options
         tracker = open_record(given.pop("kind", "mlflow"), **given)
         open_ones.append(tracker)
@@ -353,8 +353,8 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.fixture
-def killed_midway(forked: Any) -> Callable[[str, Path], RunFolders]:
-    def killed_midway(kind: str, outputs: Path) -> RunFolders:
+def killed_midway(forked: Any) -> Callable[[str, Path], RunFolder]:
+    def killed_midway(kind: str, outputs: Path) -> RunFolder:
         code, printed = forked(KILLED_MIDWAY, kind, outputs)
         assert code == -signal.SIGKILL
         return find(outputs, printed.strip())
