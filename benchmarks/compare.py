@@ -29,8 +29,9 @@ from seg.data.nifti import read_header, read_label, write_label
 from seg.data.phantom import phantom
 from seg.files import atomic_write
 from seg.metrics import score_case
-from seg.records.folder import Process, RunFolder, State, claim, write_state
+from seg.records.folder import RunFolder, claim
 from seg.records.journal import Journal
+from seg.records.state import Process, State, write_state
 
 CASES, RUNS, LOADS = 60, 12, 7
 

@@ -15,8 +15,10 @@ from omegaconf import DictConfig
 from seg.config.command import verb
 from seg.config.content import number
 from seg.errors import ConfigError
-from seg.records.folder import OWNER, RunFolder, State, claimed, empty, find, owner, read_state
+from seg.records.folder import OWNER, RunFolder, claimed, find, owner
 from seg.records.mlflow import Mlflow
+from seg.records.predictions import empty
+from seg.records.state import State, read_state
 
 
 def main(cfg: DictConfig) -> None:

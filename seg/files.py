@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)*|\.draft-[0-9a-f]{32}")  # as atomic and atomic_folder name them
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -35,14 +37,16 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
     """Yields a new folder ``.draft-…`` beside ``path`` and renames it into place on success.
+
+    Its permissions are ``mode`` less the umask.
 
     A folder with something in it that already lies at ``path`` is left alone and the draft removed: of several
     processes the first to finish is kept. On an error the draft is removed.
     """
     draft = path.with_name(f".draft-{uuid.uuid4().hex}")
-    draft.mkdir(parents=True)
+    draft.mkdir(mode, parents=True)
     try:
         yield draft
         try:
@@ -52,6 +56,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Removes what a process that was killed left half-written in ``folder``, where none may be writing now."""
+    for path in [path for path in folder.rglob(".*") if _DRAFT.fullmatch(path.name)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def file_name(name: str, otherwise: str) -> str:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from seg.config.command import verb
 from seg.errors import ConfigError
 from seg.pages.study import report
-from seg.records.folder import read_state
+from seg.records.state import read_state
 from seg.records.table import runs
 from seg.study.question import FILE, Asked
 

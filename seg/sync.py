@@ -6,8 +6,9 @@ from omegaconf import DictConfig
 
 from seg.config.command import verb
 from seg.errors import ConfigError
-from seg.records.folder import claimed, find, read_state
+from seg.records.folder import claimed, find
 from seg.records.record import push_again
+from seg.records.state import read_state
 
 
 def main(cfg: DictConfig) -> None:

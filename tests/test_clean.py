@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg import clean
 from seg.errors import ConfigError
-from seg.records.folder import Process, RunFolder, State, claim, write_state
+from seg.records.folder import RunFolder, claim
+from seg.records.state import Process, State, write_state
 
 IDS = [letter * 32 for letter in "abcd"]
 

@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from seg import sync
 from seg.errors import ConfigError
 from seg.records import record
-from seg.records.folder import Process, RunFolder, State, claim, find, read_state, write_state
+from seg.records.folder import RunFolder, claim, find
 from seg.records.journal import Journal, Report
 from seg.records.sink import Sink
+from seg.records.state import Process, State, read_state, write_state
 
 
 class Taking(Sink):

@@ -25,9 +25,9 @@ from seg.models import parameter_count
 from seg.models.cost import gflops
 from seg.pages.curves import curves
 from seg.pages.panels import contact_sheet, extremes
-from seg.records.folder import write_manifest
 from seg.records.live import filed
 from seg.records.mlflow import NOTE
+from seg.records.predictions import write_manifest
 from seg.records.provenance import common_tags, git
 from seg.records.record import Record, experiment_name, open_record
 

@@ -32,8 +32,9 @@ from seg.engine.results import (
 from seg.engine.seeding import seed_everything
 from seg.engine.testing import Report, test, validate
 from seg.errors import InterruptedRunError
-from seg.records.folder import RunFolder, begin_predictions, find
+from seg.records.folder import RunFolder, find
 from seg.records.live import Live
+from seg.records.predictions import begin_predictions
 from seg.records.record import Record
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The folders of a run: which are whose, so that two runs never mix.
+"""The folders of a run: which are whose, so that two runs never mix, and what lies in them.
 
 Each run has ``<outputs>/runs/run_<short>/`` and ``<outputs>/predictions/run_<short>/``, where ``short`` is the first
 eight characters of its run id, or more where those are taken. A file ``run_id`` in both names the owner.
@@ -8,94 +8,82 @@ import json
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from seg.errors import ConfigError, DataError
-from seg.files import atomic_folder, atomic_write, sha256
+from seg.files import atomic_folder
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from seg.data.fingerprint import Fingerprint
+    from seg.data.plan import Plan
+    from seg.data.splits import Split
 
 SHORT = 8
 OWNER = "run_id"
-MANIFEST = "manifest.json"
-_STATE = "state.json"
-SILENT = 300.0  # seconds without a sign of life after which a process of another host counts as gone
+_PRIVATE = 0o750  # pictures of patients: for the owner and, where the umask lets it, the owner's group
+_LEFT = 600.0  # seconds after which a half-made folder is what a killed process left
+T = TypeVar("T")
+
+
+class _File:
+    """A file of a run by its place in the run's folder."""
+
+    def __init__(self, *place: str) -> None:
+        self.place = Path(*place)
+
+    def __get__(self, folder: "RunFolder", _: object) -> Path:
+        return folder.run / self.place
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run writes."""
+    """Where a run writes; the one place that knows the names of its files."""
 
     run_id: str
     short: str
     run: Path
     predictions: Path
 
-    @property
-    def pending(self) -> Path:
-        """Is there while a sink may lack something of the run."""
-        return self.run / "pending"
+    config = _File("config", "config.yaml")  # resolved
+    computing = _File("config", "computing.json")  # precision and layout that were chosen
+    split = _File("data", "split.json")  # which cases were trained on, validated and scored
+    fingerprint = _File("data", "fingerprint.json")  # of the data: classes, channels, and the hash of each case
+    plan = _File("data", "plan.json")  # what every ``auto`` of the data became
+    cases = _File("data", "cases.csv")  # scores, a row a case and class
+    history = _File("history.csv")  # numbers, a row an epoch
+    summary = _File("summary.json")  # last numbers, once the run has finished or was pruned
+    log = _File("log.txt")  # its log lines, with times
+    pending = _File("pending")  # is there while a sink may lack something of the run
+    _sent = _File("record.sent")  # of version 0.1.0: how many bytes of the journal had been sent
 
-    def arrived(self) -> None:
-        """Notes that the sink has all of the run."""
-        for mark in (self.pending, self.run / "record.sent"):
-            mark.unlink(missing_ok=True)
+    @classmethod
+    def of(cls, outputs: Path, run_id: str, short: str) -> "RunFolder":
+        """The two folders of that name, whether or not they exist."""
+        return cls(run_id, short, outputs / "runs" / f"run_{short}", outputs / "predictions" / f"run_{short}")
 
-    @property
-    def is_pending(self) -> bool:
-        """Whether a sink may lack something; version 0.1.0 noted how many bytes of the journal had been sent."""
-        sent, journal = self.run / "record.sent", self.run / "record.jsonl"
-        old = sent.exists() and journal.exists() and int(sent.read_text()) < journal.stat().st_size
-        return self.pending.exists() or old
+    @classmethod
+    def at(cls, run: Path) -> "RunFolder":
+        """That of the run whose own folder is ``run``.
 
-    @property
-    def log(self) -> Path:
-        """What the run said, with times."""
-        return self.run / "log.txt"
-
-    @property
-    def summary(self) -> Path:
-        """Last numbers; is there once the run is finished or pruned."""
-        return self.run / "summary.json"
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.run / "config" / "config.yaml"
+        Raises:
+            DataError: it is no run's folder.
+        """
+        if not (run_id := owner(run)):
+            raise DataError(f"{run} is no run's folder: no file {OWNER} in it names its run.")
+        return cls.of(run.parent.parent, run_id, run.name.removeprefix("run_"))
 
     @property
-    def computing(self) -> Path:
-        """Precision and layout that were chosen."""
-        return self.run / "config" / "computing.json"
-
-    @property
-    def split(self) -> Path:
-        """Which cases were trained on, validated and tested."""
-        return self.run / "data" / "split.json"
-
-    @property
-    def fingerprint(self) -> Path:
-        """Of the data: classes, channels, and the hash of each case."""
-        return self.run / "data" / "fingerprint.json"
-
-    @property
-    def plan(self) -> Path:
-        """What every ``auto`` of the data became."""
-        return self.run / "data" / "plan.json"
-
-    @property
-    def cases(self) -> Path:
-        """Scores, a row a case and class."""
-        return self.run / "data" / "cases.csv"
-
-    @property
-    def history(self) -> Path:
-        """Numbers, a row an epoch."""
-        return self.run / "history.csv"
+    def outputs(self) -> Path:
+        """What holds the folders of all runs."""
+        return self.run.parent.parent
 
     def checkpoint(self, name: str) -> Path:
         """``last`` or ``best``."""
@@ -106,86 +94,58 @@ class RunFolder:
         best = self.checkpoint("best")
         return best if wanted == "best" and best.exists() else self.checkpoint("last")
 
-    @classmethod
-    def at(cls, run: Path) -> "RunFolder":
-        """Those of the run whose own folder is ``run``.
-
-        Raises:
-            DataError: it is no run's folder.
-        """
-        if not (run_id := owner(run)):
-            raise DataError(f"{run} is no run's folder: no file {OWNER} in it names its run.")
-        return cls(run_id, run.name.removeprefix("run_"), run, run.parent.parent / "predictions" / run.name)
-
-    @classmethod
-    def of(cls, outputs: Path, run_id: str, short: str) -> "RunFolder":
-        """The two folders of that name, whether or not they exist."""
-        return cls(run_id, short, outputs / "runs" / f"run_{short}", outputs / "predictions" / f"run_{short}")
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process, told apart from a later one that was given the same number."""
-
-    host: str
-    pid: int
-    started: float  # seconds since the epoch
-
-    @classmethod
-    def this(cls) -> "Process":
-        """The process that asks."""
-        import psutil  # as all that is imported within functions: what answers at once does without
-
-        return cls(_host(), os.getpid(), psutil.Process().create_time())
-
     @property
-    def gone(self) -> bool:
-        """Whether it has certainly ended; of another host's processes nothing is certain."""
-        if self.host != _host():
-            return False
-        import psutil
+    def is_pending(self) -> bool:
+        """Whether a sink may lack something."""
+        journal = self.run / "record.jsonl"
+        old = self._sent.exists() and journal.exists() and int(self._sent.read_text()) < journal.stat().st_size
+        return self.pending.exists() or old
 
+    def arrived(self) -> None:
+        """Notes that the sink has all of the run."""
+        for mark in (self.pending, self._sent):
+            mark.unlink(missing_ok=True)
+
+    def read_config(self) -> "DictConfig":
+        """The resolved configuration; DataError where it is missing or damaged, as of all that follow."""
+        from omegaconf import DictConfig, OmegaConf
+
+        return self._read(self.config, lambda text: DictConfig(OmegaConf.create(text)))
+
+    def read_computing(self) -> dict[str, str]:
+        """``precision`` (fp32, bf16, fp16) and ``layout`` (contiguous, channels_last) that the run began with."""
+        return self._read(self.computing, lambda text: {key: json.loads(text)[key] for key in ("precision", "layout")})
+
+    def read_split(self) -> "Split":
+        """The cases of each part."""
+        from seg.data.splits import Split
+
+        return self._read(self.split, Split.from_json)
+
+    def read_fingerprint(self) -> "Fingerprint":
+        """Classes, channels and cases of the data."""
+        from seg.data.fingerprint import Fingerprint
+
+        return self._read(self.fingerprint, Fingerprint.from_json)
+
+    def read_plan(self) -> "Plan":
+        """Patch, spacing and normalization."""
+        from seg.data.plan import Plan
+
+        return self._read(self.plan, Plan.from_json)
+
+    def _read(self, path: Path, parse: Callable[[str], T]) -> T:
         try:
-            found = psutil.Process(self.pid)
-            # The kernel's idea of when a process began shifts a little with each correction of the clock.
-            return bool(abs(found.create_time() - self.started) > 10 or found.status() == psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return True
-
-    def lost(self, sign: float) -> bool:
-        """Whether it has ended; of another host's, by when it last showed a sign of life (seconds since the epoch)."""
-        return self.gone or (self.host != _host() and time.time() - sign > SILENT)
-
-
-@dataclass(frozen=True)
-class State:
-    """What a run's own folder says of it without asking any server: ``state.json``."""
-
-    kind: str  # of tracking: mlflow | none
-    uri: str | None  # without password; None: mlflow.db beside the run folders
-    experiment: str
-    name: str
-    status: str  # RUNNING | FINISHED | FAILED | KILLED
-    process: Process
-
-    @property
-    def true_status(self) -> str:
-        """The status; KILLED where it says RUNNING and the process has gone."""
-        return "KILLED" if self.status == "RUNNING" and self.process.gone else self.status
-
-
-def write_state(run: Path, state: State) -> None:
-    """Notes ``state`` in the run's folder ``run``."""
-    atomic_write(run / _STATE, json.dumps(asdict(state), indent=1))
-
-
-def read_state(run: Path) -> State | None:
-    """What ``write_state`` noted in the folder ``run``; None where there is nothing that can be read."""
-    try:
-        content = json.loads((run / _STATE).read_text())
-        return State(**content | {"process": Process(**content["process"])})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+            return parse(path.read_text())
+        except FileNotFoundError:
+            raise DataError(
+                f"Run {self.short} has no {path}: it ended before it wrote one, or it was removed."
+            ) from None
+        except Exception as error:  # of JSON, YAML, and of whatever a field that is null or missing does not have
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise DataError(
+                f"{path} is damaged ({said}). Restore it from a copy, or leave run {self.short} out."
+            ) from None
 
 
 def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolder:
@@ -206,12 +166,24 @@ def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolder:
         raise ConfigError(f"The run id {run_id!r} must be of digits and lower-case letters only.")
     lengths = range(min(SHORT, len(run_id)), len(run_id) + 1)
     names = [RunFolder.of(outputs, run_id, run_id[:length]) for length in lengths]
-    own = [folders for folders in names if owner(folders.run) == run_id]
-    for folders in own or names:
-        free = owner(folders.predictions) in (None, run_id)
-        if free and _take(folders.run, run_id) and (not predictions or _take(folders.predictions, run_id)):
-            return folders
+    own = [folder for folder in names if owner(folder.run) == run_id]
+    for folder in own or names:
+        free = owner(folder.predictions) in (None, run_id)
+        if free and take(folder.run, run_id) and (not predictions or take(folder.predictions, run_id)):
+            return folder
     raise ConfigError(f"Every folder run {run_id} could have under {outputs} is taken. Move {names[-1].run} away.")
+
+
+def take(folder: Path, run_id: str) -> bool:
+    """Makes ``folder`` with its owner's name inside in one step; whether it is this run's now."""
+    if owner(folder) is None:
+        for draft in folder.parent.glob(".draft-*"):
+            with suppress(FileNotFoundError):  # another process removes it, too
+                if time.time() - draft.stat().st_mtime > _LEFT:
+                    shutil.rmtree(draft)
+        with atomic_folder(folder, mode=_PRIVATE) as draft:
+            (draft / OWNER).write_text(run_id + "\n")
+    return owner(folder) == run_id
 
 
 def owner(folder: Path) -> str | None:
@@ -219,9 +191,10 @@ def owner(folder: Path) -> str | None:
     if not os.path.lexists(folder):
         return None
     try:
-        return "" if folder.is_symlink() else (folder / OWNER).read_text().strip()
-    except OSError:
+        content = "" if folder.is_symlink() else (folder / OWNER).read_text().strip()
+    except (OSError, ValueError):  # ValueError: it is no text
         return ""
+    return content if re.fullmatch("[0-9a-z]+", content) else ""
 
 
 def claimed(outputs: Path, kind: str = "runs") -> list[RunFolder]:
@@ -261,53 +234,6 @@ def find(outputs: Path, run: str) -> RunFolder:
     raise ConfigError(f"There is no run {run} in {outputs / 'runs'}, which holds {ids or 'no run at all'}.")
 
 
-def begin_predictions(folders: RunFolder) -> int:
-    """Empties the run's own folder of predictions before it is written anew, and returns how many files that were.
-
-    Raises:
-        ConfigError: the folder is another run's; nothing was touched.
-    """
-    if not _take(folders.predictions, folders.run_id):
-        raise ConfigError(f"{folders.predictions} is not of run {folders.run_id}. Move it away, then resume.")
-    return empty(folders.predictions)
-
-
-def empty(folder: Path) -> int:
-    """Removes all in ``folder`` but its owner's name, and returns how many files; links are removed, never followed."""
-    count = 0
-    for path in folder.iterdir():
-        if path.name == OWNER:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            count += sum(not inner.is_dir() for inner in path.rglob("*"))
-            shutil.rmtree(path)
-        else:
-            count += 1
-            path.unlink()
-    return count
-
-
-def write_manifest(folders: RunFolder, *, config_hash: str, checkpoint_hash: str) -> Path:
-    """Lists the run's predictions in ``manifest.json``, written last: where it lies, the folder is complete.
-
-    Both hashes are sha256: of the configuration, and of the checkpoint that predicted.
-    """
-    root = folders.predictions
-    files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in (OWNER, MANIFEST)]
-    content = {
-        "run_id": folders.run_id,
-        "config_hash": config_hash,
-        "checkpoint_hash": checkpoint_hash,
-        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "files": [
-            {"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
-            for path in files
-        ],
-    }
-    atomic_write(root / MANIFEST, json.dumps(content, indent=1))
-    return root / MANIFEST
-
-
 @contextmanager
 def one_at_a_time(outputs: Path) -> Iterator[None]:
     """Held by one process at a time, for what several that start together must not do at once.
@@ -318,17 +244,3 @@ def one_at_a_time(outputs: Path) -> Iterator[None]:
     with closing(sqlite3.connect(outputs / ".lock", timeout=300, isolation_level=None)) as lock:
         lock.execute("BEGIN EXCLUSIVE")
         yield
-
-
-def _take(folder: Path, run_id: str) -> bool:
-    """Makes ``folder`` with its owner's name inside in one step; whether it is this run's now."""
-    if owner(folder) is None:
-        with atomic_folder(folder) as draft:
-            (draft / OWNER).write_text(run_id + "\n")
-    return owner(folder) == run_id
-
-
-def _host() -> str:
-    """This machine, or this container: processes are numbered per namespace."""
-    namespace = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()}/{namespace.stat().st_ino}" if namespace.exists() else socket.gethostname()

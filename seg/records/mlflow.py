@@ -19,10 +19,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from seg.errors import ConfigError, without_passwords
-from seg.records.folder import Process, RunFolder, State, one_at_a_time
+from seg.records.folder import RunFolder, one_at_a_time
 from seg.records.journal import Journal, Report, status_report
 from seg.records.provenance import common_tags
 from seg.records.sink import ADDRESS, PARENT, Sink, UnreachableError, address_given
+from seg.records.state import Process, State
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run, RunTag

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from seg.errors import ConfigError, InterruptedRunError, without_passwords
-from seg.records.folder import Process, RunFolder, State, claim, find, one_at_a_time, read_state, write_state
+from seg.records.folder import RunFolder, claim, find, one_at_a_time
 from seg.records.journal import Journal, Report, now_ms, status_report
 from seg.records.sink import ADDRESS, EXPERIMENT, PARENT, Sink, UnreachableError, address_given, new_run_id, sink_of
+from seg.records.state import Process, State, read_state, write_state
 
 log = logging.getLogger(__name__)
 

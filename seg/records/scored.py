@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from seg.config.content import config_hash
 from seg.errors import few, without_passwords
 from seg.metrics import METRICS, read_scores
-from seg.records.folder import RunFolder, read_state
+from seg.records.folder import RunFolder
 from seg.records.mlflow import UI, is_server
+from seg.records.state import read_state
 
 T = TypeVar("T")
 Scores = dict[str, dict[str, dict[str, float]]]  # case id → class name → metric → value

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from seg.config.build import named
 from seg.errors import ConfigError
-from seg.records.folder import RunFolder, State
+from seg.records.folder import RunFolder
 from seg.records.journal import Report
+from seg.records.state import State
 
 ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
 PARENT = "mlflow.parentRunId"  # a tag of MLflow's own

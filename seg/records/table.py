@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg.errors import ConfigError, nearest, without_passwords
-from seg.records.folder import RunFolder, State, claimed, read_state
+from seg.records.folder import RunFolder, claimed
 from seg.records.journal import Journal
 from seg.records.live import PLAIN
 from seg.records.mlflow import Mlflow
 from seg.records.sink import PARENT, address_given
+from seg.records.state import State, read_state
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,10 +16,11 @@ from seg.engine.console import print_lines
 from seg.errors import ConfigError, without_passwords
 from seg.files import atomic_write
 from seg.pages.study import report
-from seg.records.folder import RunFolder, find, read_state
+from seg.records.folder import RunFolder, find
 from seg.records.mlflow import NOTE
 from seg.records.provenance import common_tags
 from seg.records.record import Record, open_record
+from seg.records.state import read_state
 from seg.study.question import Asked
 from seg.sweep.definition import Sweep
 from seg.sweep.search import Search

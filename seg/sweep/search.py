@@ -26,7 +26,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from seg.errors import ConfigError, without_passwords
-from seg.records.folder import Process
+from seg.records.state import Process
 from seg.sweep.goal import Goal, check, make_pruner, make_sampler
 from seg.sweep.jobs import Entry, Parameter, Space, Value
 from seg.sweep.storage import alone, close_storage, open_storage, patient

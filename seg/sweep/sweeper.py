@@ -19,8 +19,9 @@ from seg.engine.cases import Material, read_material
 from seg.engine.console import log_to
 from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.files import atomic_write
-from seg.records.folder import Process, one_at_a_time
+from seg.records.folder import one_at_a_time
 from seg.records.record import experiment_name
+from seg.records.state import Process
 from seg.sweep.definition import Sweep, read_sweep
 from seg.sweep.goal import check
 from seg.sweep.launch import OWNER, Worker, Workers, check_launcher, make_workers

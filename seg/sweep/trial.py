@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from seg.errors import InterruptedRunError, SegError
 from seg.files import atomic_write
-from seg.records.folder import Process, RunFolder
+from seg.records.folder import RunFolder
+from seg.records.state import Process
 
 if TYPE_CHECKING:
     from seg.sweep.judge import Judge

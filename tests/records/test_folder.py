@@ -14,19 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg.errors import ConfigError
-from seg.records.folder import (
-    Process,
-    State,
-    begin_predictions,
-    claim,
-    claimed,
-    find,
-    one_at_a_time,
-    owner,
-    read_state,
-    write_manifest,
-    write_state,
-)
+from seg.records.folder import claim, claimed, find, one_at_a_time, owner
+from seg.records.predictions import begin_predictions, write_manifest
+from seg.records.state import Process, State, read_state, write_state
 
 A, B = "a" * 32, "a" * 10 + "b" * 22
 

@@ -23,11 +23,12 @@ import pytest
 from seg.engine.loop import Progress
 from seg.errors import ConfigError, without_passwords
 from seg.records import record as tracking
-from seg.records.folder import Process, RunFolder, find, read_state, write_state
+from seg.records.folder import RunFolder, find
 from seg.records.journal import Journal
 from seg.records.live import Live
 from seg.records.mlflow import Mlflow
 from seg.records.record import Record, add_to_record, experiment_name, open_record, push_again
+from seg.records.state import Process, read_state, write_state
 from seg.records.table import runs
 
 ADDRESS = "http://user:secret@127.0.0.1:1/"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from seg.errors import ConfigError
-from seg.records.folder import Process
+from seg.records.state import Process
 from seg.sweep.goal import SAMPLERS, Goal, check
 from seg.sweep.jobs import Space, read_space
 from seg.sweep.search import Search, Trial

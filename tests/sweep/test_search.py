@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from seg.errors import ConfigError
-from seg.records.folder import Process
+from seg.records.state import Process
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import Entry, Space, read_space
 from seg.sweep.judge import Judge

@@ -19,7 +19,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from seg.errors import ConfigError, SegError
-from seg.records.folder import Process
+from seg.records.state import Process
 from seg.sweep import storage
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import Entry, Space, read_space

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from seg.records.folder import Process
+from seg.records.state import Process
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import Entry, read_space
 from seg.sweep.judge import Judge

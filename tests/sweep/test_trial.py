@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from seg.errors import ConfigError, InterruptedRunError, SegError
-from seg.records.folder import Process, claim
+from seg.records.folder import claim
+from seg.records.state import Process
 from seg.sweep import trial as module
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import read_space
