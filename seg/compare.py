@@ -50,7 +50,7 @@ def check(cfg: DictConfig) -> None:
     window, faults = [*map(number, cfg.window)] if OmegaConf.is_list(cfg.window) else cfg.window, []
     if len(given) != 1 or (cfg.runs is not None and not cfg.runs):
         options = "runs=[a1b2c3d4,e5f6a7b8], study=attention or sweep=tune_unetpp"
-        faults.append(f"Say which runs to compare by one of {options}; given: {', '.join(given) or 'none'}.")
+        faults.append(f"Choose the runs to compare by one of {options}; given: {', '.join(given) or 'none'}.")
     if cfg.folds not in ("auto", "pooled", "apart"):
         faults.append(f"folds is {cfg.folds!r}; it must be pooled, apart or auto.")
     if not _is_number(cfg.max_mb) or cfg.max_mb < 1:
@@ -88,7 +88,7 @@ def selected(cfg: DictConfig, outputs: Path) -> list[RunFolder]:
     wanted = [run_id for run_id in table["run_id"][::-1] if run_id not in set(table["parent"])]
     chosen, away = here(wanted, outputs)
     if away:
-        print(f"{len(away)} runs of {kind}={value} are left out, for they have no folder in {outputs}: {few(away)}.")
+        print(f"{len(away)} runs of {kind}={value} are left out: they have no folder in {outputs}: {few(away)}.")
     if not chosen:
         raise ConfigError(f"{kind}={value} has no finished run in {outputs}. Wait for one, or set paths.outputs=…")
     return chosen

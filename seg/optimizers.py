@@ -37,7 +37,7 @@ class Muon(AdamW):
         rows: int = 64,  # that a block has at most; of a matrix that is taller than wide, columns
     ) -> None:
         if min(iterations, rows) < 1:
-            raise ValueError(f"iterations is {iterations} and rows is {rows}; Muon needs at least 1 of both")
+            raise ValueError(f"iterations is {iterations} and rows is {rows}; both must be at least 1")
         super().__init__(params, lr=lr, weight_decay=weight_decay, foreach=True)
         self.momentum, self.iterations, self.rows = momentum, iterations, rows
 

@@ -48,7 +48,7 @@ def onecycle(
     Source: Smith & Topin, Super-convergence, 2018; step for step PyTorch's OneCycleLR.
     """
     if not 0 < rise_fraction < 1:
-        raise ConfigError(f"scheduler.rise_fraction is {rise_fraction}; it must lie between 0 and 1.")
+        raise ConfigError(f"scheduler.rise_fraction is {rise_fraction}; it must be between 0 and 1.")
     top, end = rise_fraction - 1 / total_steps, 1 - 1 / total_steps
 
     def curve(done: float) -> float:
@@ -99,7 +99,7 @@ class Adaptive(LambdaLR):
         min_factor: float = 0.001,
     ) -> None:
         if not 0 < factor < 1:
-            raise ConfigError(f"scheduler.factor is {factor}; it must lie between 0 and 1.")
+            raise ConfigError(f"scheduler.factor is {factor}; it must be between 0 and 1.")
         self.factor, self.patience, self.threshold, self.min_factor = factor, patience, threshold, min_factor
         self.scale, self.best, self.waited = 1.0, -math.inf, 0
         warmup = _warmup(total_steps, warmup_fraction)
@@ -138,7 +138,7 @@ def _schedule(
 def _warmup(total_steps: int, fraction: float) -> Callable[[int], float]:
     if total_steps < 1 or not 0 <= fraction < 1:
         raise ConfigError(
-            f"A schedule over {total_steps} steps with scheduler.warmup_fraction={fraction} cannot be made: it takes "
+            f"A schedule over {total_steps} steps with scheduler.warmup_fraction={fraction} cannot be made: it needs "
             "at least one step, and a share from 0 to below 1."
         )
     rise = max(1.0, fraction * total_steps)

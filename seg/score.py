@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
         DataError: the data lack a channel or a class that the network knows, or a file is damaged.
     """
     if not cfg.run or not cfg.data.root:
-        raise ConfigError("Say which run, on which cases: run=a1b2c3d4 data.root=/data/other_hospital.")
+        raise ConfigError("Give a run and the folder of the cases: run=a1b2c3d4 data.root=/data/other_hospital.")
     run = find(Path(cfg.paths.outputs), cfg.run)
 
     import pandas as pd
@@ -58,12 +58,12 @@ def suits(cases: "CaseSet", predictor: "Predictor") -> None:
     wanted = [*predictor.classes][1:]
     if missing := [name for name in wanted if name not in cases.classes]:
         raise DataError(
-            f"{cases.name} has the classes {', '.join(cases.names[1:])}; the network knows {', '.join(wanted)}. Name "
-            f"{', '.join(missing)} in its dataset.json as the training's data set does."
+            f"{cases.name} has the classes {', '.join(cases.names[1:])}; the network has {', '.join(wanted)}. Name "
+            f"{', '.join(missing)} in its dataset.json as in the training data."
         )
     if len(cases.channels) != len(predictor.channels):
         raise DataError(
-            f"{cases.name} has the channels {', '.join(cases.channels)}; the network learnt from "
+            f"{cases.name} has the channels {', '.join(cases.channels)}; the network was trained on "
             f"{', '.join(predictor.channels)}."
         )
 

@@ -26,8 +26,8 @@ def main(cfg: DictConfig) -> None:
         waiting += 1
         if state.true_status == "RUNNING":
             why = (
-                f"Run {run.short} is still going, as process {state.process.pid} of {state.process.host}, and sends by "
-                f"itself. If that machine is gone for good, set the status in {run.run / 'state.json'} to KILLED."
+                f"Run {run.short} is still running as process {state.process.pid} of {state.process.host} and sends "
+                f"its own record. If that machine is gone, set the status in {run.run / 'state.json'} to KILLED."
             )
             if cfg.run != "all":
                 raise ConfigError(why)

@@ -162,7 +162,7 @@ def test_other_data_are_refused(run: Callable[..., RunFolder], tmp_path: Path) -
         if not change:
             content["cases"][1]["sha256"] = "0"
         path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"Run bbbbbbbb has the classes .*liver.* of one data set"):
+    with pytest.raises(DataError, match=r"Run bbbbbbbb has the classes .*liver.* the same data set"):
         main(config(tmp_path, runs=["a", "b"]))
     with pytest.raises(DataError, match=r"Run cccccccc was tested on other files than run aaaaaaaa.*tiny_1"):
         main(config(tmp_path, runs=["a", "c"]))

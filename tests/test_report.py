@@ -339,7 +339,7 @@ def test_a_report_says_which_cases_and_which_code(compared: tuple[Path, list[Jou
         record.append({"tags": {"git_commit": "ab12cd34ef" if number else "12ab34cd56"}})
     said, files = report(folder, tmp_path, None)
     assert "5 patients (5 cases of the test part); judged by Dice" in said
-    assert "Its runs are of 2 versions of the code: 12ab34cd, ab12cd34." in said
+    assert "Its runs used 2 versions of the code: 12ab34cd, ab12cd34." in said
     assert r"\label{tab:attention-results}" in (folder / "table.tex").read_text()
     assert "study.json" in {path.name for path in files}
     assert "Preliminary" not in said

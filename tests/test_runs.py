@@ -344,7 +344,7 @@ def test_what_cannot_be_shown_is_explained(outputs: Path, given: Any, message: s
 
 
 def test_places_without_runs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"There is no folder .*typo\. Say where the runs lie: paths\.outputs="):
+    with pytest.raises(ConfigError, match=r"There is no folder .*typo\. Say where the runs are: paths\.outputs="):
         verb.main(config(tmp_path / "typo"))
     with pytest.raises(ConfigError, match=rf"There is no run in {tmp_path}/runs\. .*paths\.outputs="):
         verb.main(config(tmp_path, study="attention"))

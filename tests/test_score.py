@@ -67,7 +67,7 @@ def test_data_without_a_class_of_the_network_are_refused(
     outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
 ) -> None:
     root = relabelled(phantom_root, tmp_path / "other", {"0": "background", "1": "lobe", "2": "tumour"})
-    with pytest.raises(DataError, match=r"lobe, tumour; the network knows lobe, tail.*Name tail"):
+    with pytest.raises(DataError, match=r"lobe, tumour; the network has lobe, tail.*Name tail"):
         score.main(config(outputs, whole, root))
 
 

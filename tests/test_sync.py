@@ -68,7 +68,7 @@ def test_one_run_or_all_that_kept_something(tmp_path: Path, mlflow: type[Taking]
 def test_a_run_that_is_still_going_sends_by_itself(tmp_path: Path, mlflow: type[Taking], capsys: Any) -> None:
     going = make_run(tmp_path, "a" * 32, 2, alive())
     make_run(tmp_path, "b" * 32, 1)
-    with pytest.raises(ConfigError, match="still going"):
+    with pytest.raises(ConfigError, match="still running"):
         sync.main(config(tmp_path, "aaa"))
     sync.main(config(tmp_path, "all"))
     assert list(mlflow.got) == ["b" * 32]
@@ -97,9 +97,7 @@ def noted(outputs: Path, uri: str | None) -> RunFolder:
 
 def test_a_password_that_was_not_written_down_is_asked_for(tmp_path: Path) -> None:
     run = noted(tmp_path, "http://user:***@host")
-    with pytest.raises(
-        ConfigError, match=r"The password of http://user:\*\*\*@host is never written down.*tracking.uri="
-    ):
+    with pytest.raises(ConfigError, match=r"The password of http://user:\*\*\*@host is never stored.*tracking.uri="):
         sync.main(config(tmp_path, "all"))
     assert run.is_pending
 

@@ -53,7 +53,7 @@ def read(text: str, arguments: Sequence[str]) -> DictConfig:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals:
-            faults.append(f"'{argument}' is no key=value. --help prints every key.")
+            faults.append(f"'{argument}' is not of the form key=value. --help prints every key.")
         elif key not in known:
             faults.append(f"There is no key '{key}'.{nearest(key, list(known))} --help prints every key.")
         else:

@@ -169,7 +169,7 @@ def check(
     seen = flat(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
     faults = [] if known is None else [*_unknown(seen, known, where, typed)]
     bare = {section for section in seen if seen[section] and any(key.startswith(f"{section}.") for key in KEYS)}
-    faults += [f"{section} is {seen[section]!r}; it must be a section of keys." for section in sorted(bare)]
+    faults += [f"{section} is {seen[section]!r}; it must be a section with keys." for section in sorted(bare)]
     values: dict[str, Any] = {}
     for key in [*KEYS, *(key for key, value in seen.items() if value == "???" and key not in KEYS)]:
         if key in seen and seen[key] != "???":

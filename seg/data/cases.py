@@ -65,7 +65,7 @@ def class_indices(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
     for index, value in enumerate(values):
         indices[label == value] = index
     if strange := np.unique(label[indices == MAX_CLASSES]).tolist():
-        raise DataError(f"label values {strange} are no class; the classes have {list(values)}.")
+        raise DataError(f"label values {strange} are not classes; the classes are {list(values)}.")
     return indices
 
 
@@ -145,7 +145,7 @@ def _decathlon(root: Path, settings: dict[str, Any]) -> Found:
     files: Files = []
     for entry in entries:
         paths = [Path(os.path.normpath(str(entry[key]))) for key in ("image", "label")]
-        faults += [f"{where}: {p} leaves the data folder." for p in paths if p.is_absolute() or p.parts[:1] == ("..",)]
+        faults += [f"{where}: {p} is outside the folder." for p in paths if p.is_absolute() or p.parts[:1] == ("..",)]
         if not paths[0].name.startswith("._"):
             files.append((nifti.stem(paths[0]), (root / paths[0],), root / paths[1]))
     together(DataError, faults)

@@ -223,7 +223,7 @@ def _label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
     if not (strange := {value: n for value, n in found if value not in caseset.values}):
         return []
     return [
-        f"{path}: label values {strange} (value: voxels) are no class; the classes are {caseset.classes}."
+        f"{path}: label values {strange} (value: voxels) are not classes; the classes are {caseset.classes}."
         " Add them to dataset.json or fix the file."
     ]
 

@@ -188,7 +188,7 @@ def _load(path: Path) -> tuple[Any, Header]:
     if header.dtype.kind not in "iuf":
         raise DataError(f"{path}: voxels of type {header.dtype}. Plain numbers are needed, one a voxel and channel.")
     if not np.isfinite(header.affine).all() or abs(np.linalg.det(header.affine)) < 1e-9:
-        raise DataError(f"{path}: the affine cannot be inverted, so voxels have no place. Set its sform or qform.")
+        raise DataError(f"{path}: the affine cannot be inverted, so voxels have no position. Set its sform or qform.")
     return image, header
 
 

@@ -44,8 +44,8 @@ def phantom(
     found = _settings(root)
     if found != settings:
         raise DataError(
-            f"{root}: holds {f'a phantom made with {found}' if found else 'something that is no phantom'},"
-            f" but {settings} is asked for. Remove the folder or choose another data.root."
+            f"{root}: holds {f'a phantom made with {found}' if found else 'something other than a phantom'},"
+            f" but {settings} is wanted. Remove the folder or choose another data.root."
         )
     return folder(root, name=name, patient=patient)
 

@@ -108,7 +108,7 @@ def make_plan(
         *(why for _, why in norms),
     ]
     if dims == 2:
-        reasons.append(f"slices across axis {'xyz'[slice_axis]}: the coarsest, the last of equals")
+        reasons.append(f"slices across axis {'xyz'[slice_axis]}: the coarsest one, or the last of several")
     return Plan(spacing_mm, shape, size, batch, slice_axis, strides, tuple(norm for norm, _ in norms), tuple(reasons))
 
 

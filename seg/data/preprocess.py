@@ -124,7 +124,7 @@ def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.nd
     image, original_affine = read_image(case.images)
     if len(image) != len(plan.normalization):
         names = ", ".join(map(str, case.images))
-        raise DataError(f"{names}: {len(image)} channels; the network learnt from {len(plan.normalization)}.")
+        raise DataError(f"{names}: {len(image)} channels; the network was trained on {len(plan.normalization)}.")
     image, affine = to_ras(image, original_affine)
     spacing = np.array(spacing_mm(affine))
     box = _nonzero_box(image)

@@ -111,7 +111,7 @@ def batches(
     Returns:
         An iterator of ``{"image": (B, C, *patch) float32, "label": (B, *patch) uint8, "case": list of B ids}``.
     """
-    assert batch_size % world == 0, "build_setup refuses it"
+    assert batch_size % world == 0, "build_run refuses it"
     share = batch_size // world
     which = count(start_step) if steps is None else range(start_step, start_step + steps)
     loader = DataLoader(

@@ -97,7 +97,7 @@ def load_split(path: Path, fingerprint: Fingerprint, fold: Fold) -> Split:
     entries = content if isinstance(content, list) else [content]
     together(DataError, _strange_keys(entries, path))
     if not entries or not all(map(_is_split, entries)):
-        raise DataError(f'{path}: {{"train": [ids], "val": [ids], "test": [ids]}} or a list of such is needed.')
+        raise DataError(f'{path}: {{"train": [ids], "val": [ids], "test": [ids]}} or a list of those is needed.')
     if fold == "all" or not 0 <= fold < len(entries):
         raise ConfigError(f"data.fold={fold}, but {path} has {len(entries)} entries: 0 to {len(entries) - 1}.")
     train, val, test = (tuple(sorted(entries[fold].get(part) or ())) for part in PARTS)
@@ -131,7 +131,7 @@ def check_split(split: Split, fingerprint: Fingerprint, source: str = "split") -
         twins = [(images[case.image_sha256], case) for case in known[other] if case.image_sha256 in images]
         if named := [f"{a.id} = {b.id}" for a, b in twins if a.patient != b.patient]:
             faults.append(
-                f"{source}: the same image lies in {one} and {other}: {few(named)}. Remove one, or give"
+                f"{source}: the same image is in both {one} and {other}: {few(named)}. Remove one, or give"
                 " both one patient (data.patient)."
             )
     together(DataError, faults)
@@ -155,7 +155,7 @@ def _check_arguments(fold: Fold, folds: int, test_fraction: float, patients: int
         faults.append(f"data.fold={fold}; with data.folds={folds} it must be 0 to {folds - 1}, or all.")
     if patients < (1 if fold == "all" else folds):
         needed = "1 is" if fold == "all" else f"{folds} (data.folds) are"
-        faults.append(f"{max(patients, 0)} patients are left beside the test part; at least {needed} needed.")
+        faults.append(f"{max(patients, 0)} patients are left after the test part; at least {needed} needed.")
     together(ConfigError, faults)
 
 

@@ -77,7 +77,7 @@ class Predictor:
         for target in _targets([OmegaConf.to_container(cfg[part]) for part in ("model", "attention")]):
             if (package := target.partition(".")[0]) not in (*_TRUSTED, *trusted):
                 raise ConfigError(
-                    f"{folders.config} builds {target}. Where you trust that package: "
+                    f"{folders.config} builds {target}. If you trust that package: "
                     f'Predictor.load(…, trusted=["{package}"]).'
                 )
         where = choose_device(device, 0)
@@ -109,7 +109,7 @@ def _read(folders: RunFolder) -> tuple[DictConfig, Fingerprint, Plan, dict[str, 
         plan = Plan.from_json(folders.plan.read_text())
         computing = json.loads(folders.computing.read_text())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folders.run} is no folder of a run that this version can use: {error}") from error
+        raise DataError(f"{folders.run} is not a run folder that this version can use: {error}") from error
     assert isinstance(cfg, DictConfig)
     return cfg, prints, plan, computing
 

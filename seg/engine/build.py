@@ -103,7 +103,7 @@ def computing(
             with one_at_a_time(cache):
                 best, why = fastest(ways, network, batch, cache / "computing.json", about)
         except (OSError, sqlite3.Error) as error:  # a cache that may only be read, or a neighbour that measures long
-            why = f"{best.name} {best.layout}: no measurement can be kept in {cache} ({error})"
+            why = f"{best.name} {best.layout}: the measurement cannot be stored in {cache} ({error})"
     number, why = from_leader((ways.index(best), why))
     log.info("  computes in %s", why)
     return ways[number]

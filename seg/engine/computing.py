@@ -60,7 +60,7 @@ def fastest(
     """
     names = [f"{way.name} {way.layout}" for way in ways]
     if len(ways) == 1:
-        return ways[0], f"{names[0]}: nothing else is left open"
+        return ways[0], f"{names[0]}: the options leave no other choice"
     holds_for = {"machine": machine(ways[0].device), "batch": list(batch), "ways": names, **about}
     key = hashlib.sha256(json.dumps(holds_for, sort_keys=True).encode()).hexdigest()[:16]
     known: dict[str, Any] = {}

@@ -61,7 +61,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name == "fp16" and device.type != "cuda":
         raise ConfigError(f"trainer.precision is fp16, which needs CUDA; the device is {device.type}. Set it to auto.")
     if name == "bf16" and device.type == "mps":
-        raise ConfigError("trainer.precision is bf16, which is not tried on mps. Set it to auto.")
+        raise ConfigError("trainer.precision is bf16, which is untested on mps. Set it to auto.")
     if name == "auto":
         name = "bf16" if _has_bf16(device) else "fp16" if device.type == "cuda" else "fp32"
     return Precision(device, {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name])

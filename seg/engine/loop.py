@@ -20,7 +20,7 @@ from seg.errors import InterruptedRunError, SegError
 from seg.schedulers import advance
 
 TIMED_STEPS = 10_000  # a schedule over minutes is divided into so many parts
-_MEND = "Lower optimizer.lr, set trainer.clip_norm, or look at the cases with check=true. The last checkpoint is kept."
+_MEND = "Lower optimizer.lr, set trainer.clip_norm, or check the cases with check=true. The last checkpoint is kept."
 _DECIDED = 10  # the step after which it is known whether minutes or steps end a run that has both
 _DICE_EVERY = 10  # steps between two looks at the training Dice, which costs about 2 % of a step
 

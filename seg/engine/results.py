@@ -86,7 +86,7 @@ def _refuse_other_data(record: Record, material: Material) -> None:
         then, now = len(prints["cases"]), len(material.fingerprint.cases)
         raise ConfigError(
             f"resume: the data of run {record.folders.run_id} changed since it began ({then} cases then, {now} now). "
-            "Put them back, or start a new run."
+            "Restore them, or start a new run."
         )
 
 

@@ -158,7 +158,7 @@ def _hooks(
         if live:
             live.epoch(progress, numbers)
         if job.reporter and job.reporter.epoch(numbers):
-            log.info("pruned after epoch %d: the sweep's other trials were better by then", progress.epoch)
+            log.info("pruned after epoch %d: other trials of the sweep were better at this epoch", progress.epoch)
             progress.pruned = True
             return True
         return (

@@ -46,7 +46,7 @@ class Network(nn.Module):
         if not fits or math.prod(size) < 2 * math.prod(self.multiple):
             raise ConfigError(
                 f"This network was given an image of {times(size)}. It takes {self.dims} axes whose sizes are "
-                f"multiples of {times(self.multiple)}, and at least two such units in all. Set data.patch accordingly."
+                f"multiples of {times(self.multiple)}, and at least two such blocks in all. Set data.patch accordingly."
             )
         logits: Tensor | list[Tensor] = self.body(image)
         return logits

@@ -35,7 +35,7 @@ SCRIPTS = ("compare_slices.js", "compare.js")
 MEASURES = ("dice", "nsd", "hd95_mm")
 ROUNDING = 1e-3  # of a dice in a table that was written with few digits
 FIXED = 700  # characters of a case beside its volumes and its scores, more or less
-NOTE = "Scores are of the full volumes, mean over cases. A mean over other cases is another mean. Not a medical device."
+NOTE = "Scores: mean over cases, full volumes. Means over different cases cannot be compared. Not a medical device."
 
 
 @dataclass
@@ -236,7 +236,7 @@ def _volumes(
         if packed is None:
             raise ConfigError(
                 f"{len(columns)} runs with so many cases do not fit into {max_mb:g} MB, though {case.id} was cropped "
-                "and made coarser. Set max_mb higher, or choose fewer runs."
+                "and made coarser. Raise max_mb, or choose fewer runs."
             )
         there = [pred is not None for pred in volumes.preds]
         lost = [column for column, found in zip(columns, there, strict=True) if case.id in column.scores and not found]

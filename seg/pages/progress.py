@@ -27,13 +27,13 @@ from seg.study.sentences import spelled
 from seg.study.typeset import Cell, Table
 
 NOTE = (
-    "On one line are only results on the same cases of the same data; results of the test part and out of fold never "
-    "share one. Dice: mean over patients. Intervals (95 %) are over patients; that another seed would give another "
-    "result is not in them. The best of many results on the same cases is a little too good: it was chosen on them."
+    "A line holds only results on the same cases of the same data; results of the test part and out of fold never "
+    "share one. Dice: mean over patients. Intervals (95 %) are over patients; they do not include variation between "
+    "seeds. The best of many results on the same cases is slightly too good: it was chosen on them."
 )
 CAPTION = (
     "Points: results; the line: the best so far, with 95 % intervals over patients. Hover over a point to read what it "
-    "is; those on the line lead to their row of the table."
+    "is; those on the line are links to their row of the table."
 )
 # Parameters that cannot change a score, or that the page shows by themselves.
 _NO_SETTINGS = ("data.root", "data.fold", "trainer.workers", "check", "resume", "study", "arm", "seed", "parameters")
@@ -73,7 +73,7 @@ def _of_data_set(table: pd.DataFrame, name: str, outputs: Path) -> pd.DataFrame:
     there = sorted(set(table["dataset"].dropna()))
     if name not in there:
         known = f" There are: {', '.join(there)}." if there else f" There is no run in {outputs} at all."
-        raise ConfigError(f"No run is of a data set {name}.{nearest(name, there)}{known}")
+        raise ConfigError(f"No run used a data set {name}.{nearest(name, there)}{known}")
     return table[table["dataset"] == name]
 
 
@@ -178,7 +178,7 @@ def _section(line: Line) -> str:
 
 
 def _bests(line: Line) -> Table:
-    heads = ["Finished (UTC)", "Run", "What", "Dice [95 % interval]", "Gain on the best before", "Settings that vary"]
+    heads = ["Finished (UTC)", "Run", "What", "Dice [95 % interval]", "Gain over previous best", "Settings that vary"]
     rows = [_row(line, best.point, best.dice, best.gained) for best in line.bests]
     return Table("Best so far", heads, {"": rows}, line.about)
 

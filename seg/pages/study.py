@@ -116,7 +116,7 @@ def _differing(rows: "pd.DataFrame", what: str, where: str) -> list[str]:
     found = "; ".join(f"{str(version)[:8]} in {few(ids)}" for version, ids in versions.items())
     return [
         f"{what} differs within {where}: {found}. Arms can be compared on the same data and splits only. Put the data "
-        "back as they were and take the other runs away (python -m seg.clean), or run the study anew: "
+        "back and delete the other runs (in MLflow, or their folders), or run the study anew: "
         "hydra.sweeper.name=…"
     ]
 
@@ -131,7 +131,7 @@ def _remarks(table: "pd.DataFrame") -> tuple[str, ...]:
     """What a reader must know of runs that were not all made alike, though no arm says so."""
     commits = sorted(set(table["git_commit"].dropna())) if "git_commit" in table else []
     known = few([commit[:8] for commit in commits])
-    return (f"Its runs are of {len(commits)} versions of the code: {known}.",) if len(commits) > 1 else ()
+    return (f"Its runs used {len(commits)} versions of the code: {known}.",) if len(commits) > 1 else ()
 
 
 def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Path) -> str:
@@ -160,7 +160,7 @@ def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Pat
             raise DataError(f"No case of {name} has masks of two arms in {outputs}.")
     except (SegError, OSError, ValueError) as error:  # files that someone changed, too
         log.warning(
-            "No page of slices in %s: %s Another way: python -m seg.compare study=%s", folder, error, asked.name
+            "The page of slices in %s was not made: %s Try: python -m seg.compare study=%s", folder, error, asked.name
         )
         return ""
     atomic_write(folder / "compare.html", page.text)

@@ -89,7 +89,7 @@ def read_volumes(case: Case, values: Sequence[int], preds: Sequence[Path | None]
     header = read_header(case.images[0])
     image, affine = read_image(case.images)
     if channel >= len(image):
-        raise ConfigError(f"channel is {channel}, but {case.images[0]} has {len(image)}, counted from 0.")
+        raise ConfigError(f"channel is {channel}, but {case.images[0]} has {len(image)} channels, counted from 0.")
     turned, turned_affine = to_ras(image[channel], affine)
     masks = [_mask(path, values, header, affine) if path and path.exists() else None for path in (case.label, *preds)]
     label = masks[0]
@@ -121,7 +121,7 @@ def _mask(path: Path, values: Sequence[int], header: Header, affine: npt.NDArray
     own = read_header(path)
     if not same_grid(own, header):
         raise DataError(
-            f"{path}: {grid(own)}, but the image has {grid(header)}. Masks lie on the grid of their image: "
+            f"{path}: {grid(own)}, but the image has {grid(header)}. A mask must have the grid of its image: "
             "test the run again, or put back the data it was tested on."
         )
     try:

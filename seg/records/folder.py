@@ -77,7 +77,7 @@ class RunFolder:
             DataError: it is no run's folder.
         """
         if not (run_id := owner(run)):
-            raise DataError(f"{run} is no run's folder: no file {OWNER} in it names its run.")
+            raise DataError(f"{run} is not a run's folder: it has no file {OWNER} that names its run.")
         return cls.of(run.parent.parent, run_id, run.name.removeprefix("run_"))
 
     @property
@@ -163,7 +163,7 @@ def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolder:
         ConfigError: ``run_id`` has other characters, which might lead out of ``outputs``.
     """
     if not re.fullmatch("[0-9a-z]+", run_id):
-        raise ConfigError(f"The run id {run_id!r} must be of digits and lower-case letters only.")
+        raise ConfigError(f"The run id {run_id!r} must consist of digits and lower-case letters.")
     lengths = range(min(SHORT, len(run_id)), len(run_id) + 1)
     names = [RunFolder.of(outputs, run_id, run_id[:length]) for length in lengths]
     own = [folder for folder in names if owner(folder.run) == run_id]
@@ -204,7 +204,7 @@ def claimed(outputs: Path, kind: str = "runs") -> list[RunFolder]:
         ConfigError: there is no folder ``outputs``.
     """
     if not outputs.is_dir():
-        raise ConfigError(f"There is no folder {outputs}. Say where the runs lie: paths.outputs=…")
+        raise ConfigError(f"There is no folder {outputs}. Say where the runs are: paths.outputs=…")
     names = [(owner(path), path.name.removeprefix("run_")) for path in sorted((outputs / kind).glob("run_*"))]
     return [RunFolder.of(outputs, run_id, short) for run_id, short in names if run_id]
 
@@ -222,7 +222,7 @@ def find(outputs: Path, run: str) -> RunFolder:
     place = Path(run)
     named = owner(place) if place.name.startswith("run_") else None
     if named and place.resolve().parent.parent != outputs.resolve():
-        raise ConfigError(f"{run} does not lie in {outputs}. Set paths.outputs={place.resolve().parent.parent}.")
+        raise ConfigError(f"{run} is not in {outputs}. Set paths.outputs={place.resolve().parent.parent}.")
     wanted = named or run.removeprefix("run_")
     known = claimed(outputs)
     meant = [folders for folders in known if wanted and folders.run_id.startswith(wanted)]
@@ -230,7 +230,7 @@ def find(outputs: Path, run: str) -> RunFolder:
         return meant[0]
     ids = ", ".join(folders.run_id for folders in (meant or known)[:10])
     if meant:
-        raise ConfigError(f"Run {run} may be any of {ids}. Give more of its characters.")
+        raise ConfigError(f"Run {run} may be any of {ids}. Give more characters of the id.")
     raise ConfigError(f"There is no run {run} in {outputs / 'runs'}, which holds {ids or 'no run at all'}.")
 
 

@@ -74,7 +74,7 @@ class Mlflow(Sink):
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         if "***" in self.uri:
-            raise ConfigError(f"The password of {uri} is never written down. Give the whole address: tracking.uri=….")
+            raise ConfigError(f"The password of {uri} is never stored. Give the whole address: tracking.uri=….")
         file = re.match(r"sqlite[^:]*:///([^?]+)", self.uri)
         new = file is not None and not Path(file[1]).exists()
         if file and new and not create:
@@ -137,7 +137,7 @@ class Mlflow(Sink):
 
     def _reopen(self, run_id: str, state: State) -> "Run":
         if self.stage(run_id) != "active":
-            raise ConfigError(f"{self.name} has no run {run_id}, or deleted it. Restore it, or start a new run.")
+            raise ConfigError(f"{self.name} has no run {run_id}, or it was deleted. Restore it, or start a new run.")
         self._client.set_tag(run_id, _PROCESS, json.dumps(asdict(state.process)))
         self._set_status(run_id, status_report("RUNNING"))
         return self._client.get_run(run_id)
@@ -260,7 +260,7 @@ class Mlflow(Sink):
             if error.error_code not in _REFUSED:
                 raise
             if len(items) == 1:
-                log.warning("%s does not take %s: %s", self.name, items[0].key, self._said(error))
+                log.warning("%s rejected %s: %s", self.name, items[0].key, self._said(error))
                 return
             self._log(run_id, items[: len(items) // 2])
             self._log(run_id, items[len(items) // 2 :])
@@ -273,7 +273,7 @@ class Mlflow(Sink):
             if path.exists():
                 self._client.log_artifact(run.run_id, str(path), report["folder"] or None)
             else:
-                log.warning("%s was gone before it could be sent to MLflow.", path)
+                log.warning("%s was removed before it could be sent to MLflow.", path)
         elif "dataset" in report:
             seen = report["dataset"]
             dataset = Dataset(seen["name"], seen["digest"], "local", json.dumps({"uri": seen["source"]}))

@@ -19,7 +19,7 @@ def begin_predictions(folders: RunFolder) -> int:
         ConfigError: the folder is another run's; nothing was touched.
     """
     if not take(folders.predictions, folders.run_id):
-        raise ConfigError(f"{folders.predictions} is not of run {folders.run_id}. Move it away, then resume.")
+        raise ConfigError(f"{folders.predictions} does not belong to run {folders.run_id}. Move it away, then resume.")
     return empty(folders.predictions)
 
 

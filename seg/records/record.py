@@ -108,7 +108,7 @@ class Record:
         if self._arrived:
             self.folders.arrived()
         elif self._sink:
-            log.warning(_LATER, f"Not all reached {self._sink.name}; the rest is kept.", _sync(self.folders))
+            log.warning(_LATER, f"Not everything reached {self._sink.name}; the rest is kept.", _sync(self.folders))
 
     @contextmanager
     def closing(self, logged: Path) -> Iterator[None]:
@@ -144,13 +144,11 @@ class Record:
                 sink.push(self.folders, self._unwritten)
             except (UnreachableError, OSError) as error:  # OSError: of the run's own disk
                 if not away:
-                    log.warning(
-                        "%s does not answer (%s); the run goes on and keeps what it has to report.", sink.name, error
-                    )
+                    log.warning("%s does not answer (%s); the run continues and keeps its reports.", sink.name, error)
                 away, pause = True, min(longest, max(usual, 2 * pause))
             else:
                 if away:
-                    log.warning("%s is back, and has all that had been kept.", sink.name)
+                    log.warning("%s is back and has everything that was kept.", sink.name)
                 away, pause = False, usual
         self._arrived = not away
 
@@ -160,7 +158,7 @@ class Record:
             while not self._ending.wait(_SAMPLE_SECONDS):
                 self.log_metrics(next(readings), step=(now_ms() - self._since) // 1000)
         except Exception as error:  # whatever it is, it may not reach the training
-            log.info("no more system metrics: %s", error)
+            log.info("system metrics are no longer recorded: %s", error)
 
 
 def open_record(
@@ -202,7 +200,7 @@ def open_record(
     with one_at_a_time(outputs):
         last = read_state(known.run) if known else None
         if last and last.process != process and last.true_status == "RUNNING" and last.process.host == process.host:
-            raise ConfigError(f"Run {run_id} is still going, as process {last.process.pid}. Stop that one first.")
+            raise ConfigError(f"Run {run_id} is still running as process {last.process.pid}. Stop it first.")
         folders, look = _opened(sink, state, known.run_id if known else None, parent_run_id, outputs, predictions)
     place = f"{sink.name} ({why})" if sink else f"{folders.run} (tracking=none)"
     record = Record(folders, state, sink, place, look or {"record": str(folders.run)})
@@ -325,7 +323,7 @@ def push_again(run: RunFolder, uri: str | None = None) -> str:
         with one_at_a_time(outputs):  # not while another run that begins takes this one for killed
             sink.push(run)
     except UnreachableError as error:
-        raise ConfigError(f"{sink.name} does not take all of run {run.short}: {error}.") from None
+        raise ConfigError(f"{sink.name} did not accept all of run {run.short}: {error}.") from None
     run.arrived()
     return sink.name
 

@@ -94,7 +94,7 @@ def differences(runs: Sequence[ScoredRun]) -> list[str]:
     """Faults: runs whose data are not those of the runs before, as far as they were tested on the same cases."""
     first, faults = runs[0], []
     seen: dict[str, ScoredRun] = {}
-    rule = "Runs on one page must be of one data set: compare them apart."
+    rule = "All runs on a page must use the same data set. Compare these separately."
     for run in runs:
         for key in ("classes", "channels"):
             if run.data[key] != first.data[key]:

@@ -70,7 +70,7 @@ def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) 
     except ConfigError as error:
         raise ConfigError(f"tracking.kind is {kind!r}: {error} Choose mlflow, none, or the path of a sink.") from None
     if not (isinstance(found, type) and issubclass(found, Sink)):
-        raise ConfigError(f"tracking.kind is {kind!r}, which is no {Sink.__module__}.Sink.")
+        raise ConfigError(f"tracking.kind is {kind!r}, which is not a subclass of {Sink.__module__}.Sink.")
     return found(uri, outputs, create=create)
 
 

@@ -121,7 +121,7 @@ def analyse(
     order = _order(scores, arms, baseline)
     values = patient_values(scores, arms=order, metrics=metrics, incomplete=incomplete)
     if baseline not in values.arms:
-        raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to hold the arms against")
+        raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
     asked = _pairs(order, against)  # what was asked is the family, also while an arm is missing
     places = {arm: place for place, arm in enumerate(values.arms)}
     pairs = {(places[a], places[b]): kind for (a, b), kind in asked.items() if a in places and b in places}
@@ -182,7 +182,7 @@ def check_options(
     if not 0 < alpha < 0.5:
         faults.append(f"alpha is {alpha}; give a level between 0 and 0.5, such as 0.05")
     elif draws < 20 / alpha:
-        faults.append(f"draws is {draws}; intervals of {1 - alpha:.0%} need {20 / alpha:.0f} or more, better 10000")
+        faults.append(f"draws is {draws}; intervals of {1 - alpha:.0%} need {20 / alpha:.0f} or more, preferably 10000")
     together(ConfigError, faults)
 
 

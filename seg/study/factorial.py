@@ -76,7 +76,7 @@ def _cells(scores: pd.DataFrame, factors: Sequence[str]) -> dict[str, dict[str, 
     expected = int(np.prod([lines[factor].nunique() for factor in factors]))
     if lines["arm"].duplicated().any() or lines.duplicated(list(factors)).any() or len(lines) != expected:
         raise DataError(
-            f"{lines['arm'].nunique()} arms with {len(lines)} combinations of {', '.join(factors)} are no full "
+            f"{lines['arm'].nunique()} arms with {len(lines)} combinations of {', '.join(factors)} are not a full "
             f"factorial, which has each of the {expected} combinations in one arm of its own; compare arms by analyse()"
         )
     return {str(line["arm"]): {factor: str(line[factor]) for factor in factors} for _, line in lines.iterrows()}
@@ -89,7 +89,7 @@ def _levels(
     levels = {factor: list(dict.fromkeys(cell[factor] for cell in cells.values())) for factor in factors}
     for factor, level in references.items():
         if str(level) not in levels.get(factor, []):
-            raise ConfigError(f"reference {factor}={level} is no level of the design, which has {levels}")
+            raise ConfigError(f"reference {factor}={level} is not a level of the design, which has {levels}")
         levels[factor] = [str(level), *(other for other in levels[factor] if other != str(level))]
     return levels
 

@@ -262,7 +262,7 @@ def _goal(settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> Goal:
     if settings["pruner"] != "none" and {*names} & {*_COSTS}:
         faults.append(
             f"hydra.sweeper.pruner={settings['pruner']} stops trials whose epochs are worse than others', and "
-            f"{', '.join(names)} says nothing of an epoch. Set hydra.sweeper.pruner=none."
+            f"{', '.join(names)} is not measured each epoch. Set hydra.sweeper.pruner=none."
         )
     together(ConfigError, faults)
     upward = ("dice", "samples_per_second")

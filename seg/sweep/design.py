@@ -30,8 +30,8 @@ DESIGNS = ("arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial")
 # What must be the same for all arms, else a difference has a second cause.
 SHARED = ("data", "trainer", "augmentation", "seed", "dims", "inference")
 _NAMED = {  # of the designs that name arms themselves
-    "one_at_a_time": ", for the design adds one of that name without any change. Rename the other one.",
-    "factorial": ", for the levels of its factors are joined by '-'. Use levels that are told apart.",
+    "one_at_a_time": ": the design adds one of that name without any change. Rename the other one.",
+    "factorial": ": the levels of its factors are joined by '-'. Use levels that give different names.",
 }
 AGAINST = ("baseline", "previous")
 _STEPWISE = ("arms", "cumulative")  # designs whose arms stand in an order that means something
@@ -120,7 +120,7 @@ def _allow_faults(where: str, allow: Any) -> Iterator[str]:
             near = nearest(str(part), list(SHARED))
             yield (
                 f"{where} is {part!r}; it names a part that is the same for all arms, or a key in it.{near} "
-                f"The parts are {', '.join(SHARED)}, a key is such as data.patch."
+                f"The parts are {', '.join(SHARED)}; a key is, for example, data.patch."
             )
 
 
@@ -327,7 +327,7 @@ def _confounded(study: Study, arm: Arm, keys: Sequence[str]) -> str:
     allow = f"`allow: {parts[0] if len(parts) == 1 else '[' + ', '.join(parts) + ']'}`"
     place = f"to {WHERE}" if study.factors else f"to the arm in the study's file, or for all arms to {WHERE},"
     return (
-        f"The arm {arm.name} also changes {', '.join(keys)}, which must be the same for all arms, else a difference "
+        f"The arm {arm.name} also changes {', '.join(keys)}, which must be the same for all arms, or a difference "
         f"has two causes. Leave it out, or add {allow} {place} where that is the question."
     )
 

@@ -81,7 +81,7 @@ def _faults(goal: Goal, space: Space | None) -> Iterator[str | ConfigError]:
     elif goal.sampler == "grid":
         if endless := [parameter.key for parameter in space.parameters if not parameter.countable]:
             yield (
-                f"{name} tries every value, and {', '.join(endless)} has no end of them. Give it choice(…) or "
+                f"{name} tries every value, and {', '.join(endless)} has infinitely many. Give it choice(…) or "
                 "range(start,stop,step), or choose another sampler."
             )
         elif len(list(islice(space.points(), _MOST_POINTS + 1))) > _MOST_POINTS:
@@ -92,7 +92,7 @@ def make_pruner(name: str, options: Mapping[str, Any]) -> pruners.BasePruner:
     """Optuna's pruner of that name, with its own options."""
     if name == "wilcoxon":
         raise ConfigError(
-            "hydra.sweeper.pruner=wilcoxon compared folds within one trial, which there are no more. "
+            "hydra.sweeper.pruner=wilcoxon compared folds within one trial, which no longer exist. "
             "Write hydra.sweeper.pruner=median."
         )
     return _made("pruner", name, PRUNERS, options)

@@ -157,7 +157,7 @@ class Space:
         out = [dict(self._read(trial, faults)) for trial in trials]
         known = {parameter.key: parameter for parameter in self.parameters}
         faults += [
-            f"hydra.sweeper.enqueue: {key} is not asked for with {other}={values[other]}."
+            f"hydra.sweeper.enqueue: {key} is not searched with {other}={values[other]}."
             for values in out
             for key in values
             for other, allowed in known[key].when.items()
@@ -279,7 +279,7 @@ def _conditions(
     faults = []
     for key, asked in when.items():
         if not isinstance(asked, Mapping):
-            faults.append(f"hydra.sweeper.when.{key} is {asked!r}; it must say where, such as {{model: unetpp}}.")
+            faults.append(f"hydra.sweeper.when.{key} is {asked!r}; it must be a condition, such as {{model: unetpp}}.")
             continue
         for name in (name for name in (key, *asked) if name not in known):
             faults.append(f"hydra.sweeper.when.{key} names '{name}', which is not swept.{nearest(name, list(known))}")
@@ -291,12 +291,12 @@ def _conditions(
             if other in known and (None in found or not found):
                 wrong = [repr(value) for value, text in zip(wanted, found, strict=True) if text is None]
                 rule = f"its choices are {', '.join(known[other])}" if known[other] else "only a choice(…) can be named"
-                faults.append(f"hydra.sweeper.when.{key}: {', '.join(wrong)} is no choice of {other}; {rule}.")
+                faults.append(f"hydra.sweeper.when.{key}: {', '.join(wrong)} is not a choice of {other}; {rule}.")
     try:
         order = list(TopologicalSorter({key: list(asked) for key, asked in conditions.items()}).static_order())
     except CycleError as error:
         order = []
-        faults.append(f"hydra.sweeper.when goes in a circle: {' → '.join(error.args[1])}. Leave one of these out.")
+        faults.append(f"hydra.sweeper.when is circular: {' → '.join(error.args[1])}. Leave one of these out.")
     return {key: conditions[key] for key in order}, faults
 
 

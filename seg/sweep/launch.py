@@ -167,7 +167,7 @@ class Workers:
             self._mark_dead(folder, "its process died before the first checkpoint")
         assignment = self._assigned(trial, folder)
         if self.in_process and assignment.deaths > self._retries + 1:  # each time it took the sweep with it
-            error = f"its process died {assignment.deaths} times at the same epoch, out of memory perhaps"
+            error = f"its process died {assignment.deaths} times at the same epoch, perhaps out of memory"
             self._mark_dead(folder, error)
             return Outcome("failed", error=error, permanent=True)
         if self.stopped:  # before the assignment removed the older file that says so

@@ -125,7 +125,7 @@ def _url(address: str) -> URL:
         url = None
     if url is None or "@" in (url.host or ""):  # parts of it may be the password's, so that none is shown
         raise ConfigError(
-            "hydra.sweeper.storage is no address that can be read. It is postgresql://user:password@host/database; "
+            "hydra.sweeper.storage is not a valid address. The form is postgresql://user:password@host/database; "
             "in a password @ is written as %40, : as %3A, / as %2F, % as %25."
         )
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url

@@ -49,7 +49,7 @@ def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> s
     lines += _failed(frame)
     if again:
         where = shlex.quote(str(sweep.folder))
-        lines += [f"The winner again: `python -m seg.train --config-dir {where} experiments=best`", ""]
+        lines += [f"To repeat the best trial: `python -m seg.train --config-dir {where} experiments=best`", ""]
     return "\n".join(lines)
 
 

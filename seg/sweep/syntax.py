@@ -42,7 +42,7 @@ def parsed(lines: Sequence[str], config_loader: Any) -> tuple[list[Override], li
         try:
             override = _parser(config_loader).parse_overrides([line])[0]
             if override.is_sweep_override() and override.is_hydra_override():
-                raise ValueError("Hydra's own settings take one value, no sweep")
+                raise ValueError("Hydra's own settings take one value and cannot be swept")
             texts(override)
             overrides.append(override)
         except _UNREADABLE as error:
@@ -112,7 +112,7 @@ def _written(value: Any) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OmegaConfBaseException | AssertionError):  # what Hydra stumbles over then
-        return "a sweep cannot stand inside a list or another sweep"
+        return "a sweep cannot be inside a list or another sweep"
     lines = [line.strip() for line in str(error).split("\n") if not line.startswith(("Error parsing", "See http"))]
     return " ".join(lines).rstrip(" .^")
 

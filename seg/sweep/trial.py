@@ -144,7 +144,7 @@ class TrialReporter:
             self._judge = self._judge or self._found_judge()
             return self._judge.stops(step, value)
         except Exception as error:  # of a file, a database, its driver: none may end a training
-            log.warning("The sweep's storage does not answer (%s); the trial continues unjudged.", type(error).__name__)
+            log.warning("The sweep's storage does not answer (%s); the trial continues unpruned.", type(error).__name__)
             self._silent_until = time.monotonic() + _PAUSE
             return False
 

@@ -142,7 +142,7 @@ def test_a_section_that_is_no_section_is_one_fault() -> None:
     cfg = composed()
     OmegaConf.set_struct(cfg, False)
     cfg.trainer = 5
-    with pytest.raises(ConfigError, match=r"^trainer is 5; it must be a section of keys\.$"):
+    with pytest.raises(ConfigError, match=r"^trainer is 5; it must be a section with keys\.$"):
         check(cfg, keys(composed()))
 
 

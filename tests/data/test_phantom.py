@@ -69,13 +69,13 @@ def test_a_set_that_is_there_is_not_written_again(phantom_root):
 
 @pytest.mark.parametrize("other", [{"cases": 13, "seed": 0}, {"cases": 12, "seed": 1}])
 def test_other_settings_for_the_same_folder_are_refused(phantom_root, other):
-    with pytest.raises(DataError, match=r"'cases': 12.*is asked for"):
+    with pytest.raises(DataError, match=r"'cases': 12.*is wanted"):
         phantom(phantom_root, **other)
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(DataError, match="something that is no phantom"):
+    with pytest.raises(DataError, match="something other than a phantom"):
         phantom(tmp_path, cases=1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

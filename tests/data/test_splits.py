@@ -109,7 +109,7 @@ def test_the_hippocampus_test_part_stays_as_it_is(hippocampus_root, tmp_path):
         ({"folds": 1}, "data.folds=1"),
         ({"test_fraction": 1.0}, "data.test_fraction=1.0"),
         ({"test_fraction": -0.1}, "data.test_fraction=-0.1"),
-        ({"folds": 11}, "10 patients are left beside the test part; at least 11"),
+        ({"folds": 11}, "10 patients are left after the test part; at least 11"),
     ],
 )
 def test_arguments_out_of_range_are_named(changed, words):
@@ -121,7 +121,7 @@ def test_arguments_out_of_range_are_named(changed, words):
 def test_twins_under_two_patients_are_refused_wherever_they_fall():
     cases = [print_of(f"c{n}", voxels=n) for n in range(12)]
     cases += [print_of(f"d{n}", voxels=n, image=f"image of c{n}") for n in range(12)]
-    with pytest.raises(DataError, match=r"the same image lies in train and val: c\d+ = d\d+"):
+    with pytest.raises(DataError, match=r"the same image is in both train and val: c\d+ = d\d+"):
         make_split(data(*cases), fold=0, folds=2, test_fraction=0, seed=0)
 
 
@@ -163,18 +163,18 @@ def test_a_list_of_folds_without_a_test_part_is_read(own):
         ({"train": ["a1"], "val": ["a2"]}, "patients in both train and val: a"),
         ({"train": ["a1"], "test": ["a2"]}, "patients in both train and test: a"),
         ({"train": ["b1"], "val": ["a1"], "test": ["a2"]}, "patients in both val and test: a"),
-        ({"train": ["c1"], "test": ["d1"]}, "same image lies in train and test: c1 = d1"),
+        ({"train": ["c1"], "test": ["d1"]}, "same image is in both train and test: c1 = d1"),
         ({"train": ["a1", "x"], "test": ["y"]}, r"2 faults(.|\n)*train names cases.*x(.|\n)*test names cases.*y"),
         ({"train": [], "val": ["a1"]}, "train is empty"),
         ({"train": ["a1", "a1"]}, "train names cases twice: a1"),
-        ({"val": ["a1"]}, "a list of such is needed"),
+        ({"val": ["a1"]}, "a list of those is needed"),
         ({"training": ["a1"]}, "no key 'training'. Did you mean 'train'"),
         ({"train": ["a1"], "valid": ["b1"]}, "no key 'valid'. Did you mean 'val'"),
         ([{"train": ["a1"]}, {"train": ["a1"], "validation": ["b1"]}], "no key 'validation'. Did you mean 'val'"),
         ({"train": ["a1"], "TEST": ["b1"]}, "no key 'TEST'. Did you mean 'test'"),
         ({"train": ["a1"], "comment": "ours"}, "no key 'comment'. Keys: train, val, test"),
-        ({"train": "a1"}, "a list of such is needed"),
-        ([], "a list of such is needed"),
+        ({"train": "a1"}, "a list of those is needed"),
+        ([], "a list of those is needed"),
         ("{", "not readable as JSON"),
     ],
 )

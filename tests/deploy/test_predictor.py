@@ -80,7 +80,7 @@ def test_a_foreign_package_is_not_imported_unless_it_is_trusted(
 
 def test_another_number_of_channels_is_refused(run: Path, phantom_root: Path) -> None:
     image = min((phantom_root / "imagesTr").glob("*.nii.gz"))
-    with pytest.raises(DataError, match="2 channels; the network learnt from 1"):
+    with pytest.raises(DataError, match="2 channels; the network was trained on 1"):
         Predictor.load(run)(image, image)
 
 

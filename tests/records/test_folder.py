@@ -147,7 +147,7 @@ def test_beginning_predictions_removes_the_runs_own_files_and_no_others(tmp_path
 def test_predictions_are_never_begun_in_another_runs_folder(tmp_path: Path) -> None:
     theirs = claim(tmp_path, A)
     (theirs.predictions / "case.nii.gz").write_text("of another run")
-    with pytest.raises(ConfigError, match="is not of run"):
+    with pytest.raises(ConfigError, match="does not belong to run"):
         begin_predictions(replace(theirs, run_id=B))
     assert (theirs.predictions / "case.nii.gz").exists()
 

@@ -323,7 +323,7 @@ def test_designs_that_are_not_fully_crossed_are_refused() -> None:
         effects(scores[scores["arm"] != "on/on"], ["a", "b"])
     with pytest.raises(DataError, match="no column c"):
         effects(scores, ["a", "c"])
-    with pytest.raises(ConfigError, match="reference a=maybe is no level"):
+    with pytest.raises(ConfigError, match="reference a=maybe is not a level"):
         effects(scores, ["a", "b"], references={"a": "maybe"})
 
 

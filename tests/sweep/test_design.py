@@ -181,11 +181,11 @@ def test_other_values_stay_what_they_are() -> None:
         ({"arms": {1: {}, "1": {}}}, "2 arms would be called '1'. Rename"),
         (
             {"design": "one_at_a_time", "arms": {"baseline": {"attention": "se"}, "warm": {"scheduler": "onecycle"}}},
-            "2 arms would be called 'baseline', for the design adds one",
+            "2 arms would be called 'baseline': the design adds one",
         ),
         (
             {"design": "factorial", "arms": {}, "factors": {"a": ["x", "x-y"], "b": ["y-z", "z"]}},
-            "2 arms would be called 'x-y-z', for the levels",
+            "2 arms would be called 'x-y-z': the levels",
         ),
     ],
     ids=str,
@@ -299,7 +299,7 @@ def test_a_study_has_no_winner(sweeps: Sweeps) -> None:
     assert "2 trials: 2 finished" in summary
     assert "report.html and table.md" in summary
     assert f"python -m seg.report study={sweeps.folder.name} paths.outputs={sweeps.outputs}" in summary
-    assert not [word for word in ("Best by", "The winner", "experiments=best", "val_dice") if word in summary]
+    assert not [word for word in ("Best by", "the best trial", "experiments=best", "val_dice") if word in summary]
     assert not {"plots", "experiments"} & {path.name for path in sweeps.folder.iterdir()}
     asked = json.loads((sweeps.folder / "study.json").read_text())
     assert asked["arms"] == ["1", "it's 1e3 & (ü)"]

@@ -423,11 +423,11 @@ def test_a_key_is_given_once_and_one_at_least_varies(overrides: list[str], param
     [
         ({"attentoin": {"model": "unet"}}, ["when.attentoin names 'attentoin'", "Did you mean 'attention'?"]),
         ({"attention": {"modle": "unet"}}, ["when.attention names 'modle'", "Did you mean 'model'?"]),
-        ({"attention": {"model": "unnet"}}, ["'unnet' is no choice of model", "unet, unetpp"]),
-        ({"attention": {"model": ["unet", "x", 1]}}, ["'x', 1 is no choice of model"]),
-        ({"attention": {"model": []}}, ["is no choice of model"]),
-        ({"attention": {"lr": 0.1}}, ["0.1 is no choice of lr", "only a choice(…) can be named"]),
-        ({"attention": {"depth": 2}}, ["2 is no choice of depth", "only a choice(…) can be named"]),
+        ({"attention": {"model": "unnet"}}, ["'unnet' is not a choice of model", "unet, unetpp"]),
+        ({"attention": {"model": ["unet", "x", 1]}}, ["'x', 1 is not a choice of model"]),
+        ({"attention": {"model": []}}, ["is not a choice of model"]),
+        ({"attention": {"lr": 0.1}}, ["0.1 is not a choice of lr", "only a choice(…) can be named"]),
+        ({"attention": {"depth": 2}}, ["2 is not a choice of depth", "only a choice(…) can be named"]),
         ({"attention": "unet"}, ["when.attention is 'unet'", "{model: unetpp}"]),
         ({"attention": {"attention": "se"}}, ["circle: attention → attention"]),
         ({"attention": {"model": "unet"}, "model": {"attention": "se"}}, ["circle: ", "attention → model"]),
@@ -483,6 +483,6 @@ def test_a_search_says_at_once_which_of_its_starts_it_cannot_reach() -> None:
     )
     starts = [{"modle": "unet"}, {"model": "vnet"}, {"depth": 7}, {"lr": "fast"}, {"model": "swin", "max_lr": 0.15}]
     said = faults(space.starts, starts)
-    for part in ("5 faults", "Did you mean 'model'", "model=vnet", "depth=7", "lr=fast", "max_lr is not asked for"):
+    for part in ("5 faults", "Did you mean 'model'", "model=vnet", "depth=7", "lr=fast", "max_lr is not searched"):
         assert part in said
     assert space.starts([{"depth": "5", "lr": "1e-2", "model": "swin"}]) == [{"depth": 5, "lr": 0.01, "model": "swin"}]
