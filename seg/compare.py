@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     """Writes the page of the chosen runs and says where it is.
 
     Raises:
-        ConfigError: it is not clear which runs are meant, or the page cannot be made so.
+        ConfigError: it is not clear which runs are meant, or the page cannot be made as asked.
         DataError: something of the runs is missing or was changed, or they are of different data sets.
     """
     from seg.pages.compare import compare

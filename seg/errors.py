@@ -1,6 +1,6 @@
 """The errors a user may meet. Each message says what was seen, the rule, and the fix, naming the file or key.
 
-SegError                exit code 1: the run could not go on
+SegError                exit code 1: the run could not continue
 ├── InterruptedRunError   the user or the cluster stopped the run
 └── InputError          exit code 2: what the user gave is wrong
     ├── ConfigError     a key, a value, or a combination of values
@@ -69,7 +69,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def without_passwords(text: str, address: str = "") -> str:
     """Replaces the password of every ``scheme://user:password@host`` and ``?password=…`` in ``text`` by ``***``.
 
-    The secrets of ``address`` are found wherever they stand, as it spells them and as a library unquotes them.
+    The secrets of ``address`` are found wherever they occur, as it spells them and as a library unquotes them.
     """
     parts = urlsplit(address)
     secrets = {parts.password or "", *(value for key, value in parse_qsl(parts.query) if "pass" in key)}

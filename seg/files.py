@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent: made beside their place, then renamed into it. Imports nothing of seg."""
+"""Files and folders that are whole or absent: written beside their place, then renamed. Imports nothing of seg."""
 
 import errno
 import hashlib
@@ -17,7 +17,7 @@ _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)*|\.draft-[0-9a-f]{32}")  # as ato
 def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the folder of ``path`` and renames it into place on success.
 
-    On an error, a full disk included, the temporary file is removed and what lay at ``path`` is untouched.
+    On an error, a full disk included, the temporary file is removed and what was at ``path`` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{''.join(path.suffixes)}")
@@ -42,7 +42,7 @@ def atomic_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
 
     Its permissions are ``mode`` less the umask.
 
-    A folder with something in it that already lies at ``path`` is left alone and the draft removed: of several
+    A non-empty folder that is already at ``path`` is left alone and the draft removed: of several
     processes the first to finish is kept. On an error the draft is removed.
     """
     draft = path.with_name(f".draft-{uuid.uuid4().hex}")

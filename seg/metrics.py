@@ -8,9 +8,9 @@ The empty rule, the same for all of them:
 
 - both masks empty: the prediction is right. Shares (dice, iou, precision, recall, nsd) are 1, distances 0.
 - one mask empty: as wrong as can be. Shares are 0, and a distance is the diagonal of the whole volume in mm, more than
-  any two voxels of it can lie apart. It is never NaN and never dropped, so missing a structure cannot improve a mean.
+  any two of its voxels can be apart. It is never NaN and never dropped, so missing a structure cannot improve a mean.
 
-The surface of a mask is its voxels with a face neighbour outside the mask; what lies beyond the volume counts as
+The surface of a mask is its voxels with a face neighbour outside the mask; what is beyond the volume counts as
 outside. Distances run between voxel centres in mm, so uneven spacing counts as it should. Each surface voxel weighs
 the same (not its area), as in MONAI and in Metrics Reloaded (Maier-Hein et al. 2024, doi:10.1038/s41592-023-02151-z).
 """

@@ -1,4 +1,4 @@
-"""The one optimizer that PyTorch does not give in the form convolutional networks need."""
+"""Muon for convolutional networks: PyTorch's own takes matrices only."""
 
 import math
 from collections import defaultdict

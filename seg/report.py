@@ -1,4 +1,4 @@
-"""What a study found: its runs gathered from the record, its tables, its figures and its page."""
+"""``python -m seg.report``: a study's tables, figures and page; or all results on a data set over time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from seg.study.question import FILE, Asked
 
 
 def main(cfg: DictConfig) -> None:
-    """Makes a study's report again from what the record holds, whole or half done; or the progress on a data set.
+    """Makes a study's report from what the record holds, complete or not; or the progress on a data set.
 
     Raises:
         ConfigError: it is not clear what is asked, or no run of it is known here.

@@ -15,7 +15,7 @@ from seg.errors import ConfigError
 
 
 def constant(optimizer: Optimizer, total_steps: int, *, warmup_fraction: float = 0.0) -> LambdaLR:
-    """The same rate all through."""
+    """The same rate throughout."""
     return _schedule(optimizer, total_steps, warmup_fraction, lambda done: 1.0)
 
 

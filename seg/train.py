@@ -143,7 +143,7 @@ def train(
             log.info("  device %s", device)
             if not cfg.check:
                 store = prepare_cases(cfg, material)
-        with imports():  # MONAI only now: a fault of the data is told without it
+        with imports():  # MONAI only now: a fault in the data is reported without it
             import torch._dynamo  # noqa: F401  every optimizer imports it, at its first step
 
             from seg.engine.build import build_run

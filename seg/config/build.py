@@ -17,7 +17,7 @@ def build(node: Any, **arguments: Any) -> Any:
     With ``_partial_: true`` the target is not called: what comes back waits for the rest of its arguments.
 
     Args:
-        node: a section with ``_target_``, or plain containers in which such sections stand.
+        node: a section with ``_target_``, or plain containers that hold such sections.
         arguments: given to the target beside the section's own values.
 
     Raises:

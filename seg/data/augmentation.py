@@ -22,7 +22,7 @@ ANISOTROPY = 3.0  # a plane with sides more uneven than this is not turned
 class Augmentation:
     """MONAI dictionary transforms and mirroring, as a pure function of a patch and a random generator.
 
-    All transforms share one random state, seeded anew for each sample: what happens to a sample depends on its index
+    All transforms share one random state, seeded again for each sample: what happens to a sample depends on its index
     alone. Seeding each transform for itself would cost more than most transforms do.
 
     Args:
@@ -59,7 +59,7 @@ class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
     Where an axis is much shorter than the others, as in a scan with thick slices, it is left as it is and the rest
     is changed within its plane, for turning across would shear the anatomy.
 
-    Beyond the patch lies 0: corners that turn in are empty, which trains no worse than real content does
+    Beyond the patch is 0: corners that rotate in are empty, which trains no worse than real content does
     (benchmarks/RESULTS.md).
 
     Raises:
@@ -129,7 +129,7 @@ class RandLowResolutiond(RandSimulateLowResolutiond):  # type: ignore[misc]
 class _Place:
     """Where to read, in voxels from the middle of an input of ``shape``; the weights serve every key.
 
-    One voxel of 0 around the input takes all that lies beyond it, as ``padding_mode="zeros"`` of ``F.grid_sample``.
+    One voxel of 0 around the input stands for everything beyond it, as ``padding_mode="zeros"`` of ``F.grid_sample``.
     """
 
     def __init__(self, position: Tensor, shape: Sequence[int]) -> None:

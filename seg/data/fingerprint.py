@@ -1,4 +1,4 @@
-"""What a data set is made of: read every file once, list every fault, keep what `auto` settings derive from."""
+"""Describes a data set: reads every file once, lists every fault, keeps what `auto` settings are derived from."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""NIfTI files in and out, and the turn to RAS+ axes and back: the only module that knows nibabel."""
+"""Reads and writes NIfTI files, and turns axes to RAS+ and back: the only module that imports nibabel."""
 
 import gzip
 import zlib
@@ -62,7 +62,7 @@ def read_image(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         paths: one file per channel, or one file with the channels on a fourth axis (Decathlon).
 
     Raises:
-        DataError: as ``read_header``; or the channels lie on different grids.
+        DataError: as ``read_header``; or the channels have different grids.
     """
     loaded = [_load(path) for path in paths]
     first, channels = loaded[0][1], []

@@ -1,4 +1,4 @@
-"""A small synthetic data set, written as files on first use: the same road as real scans, and nothing to download."""
+"""A small synthetic data set, written as files on first use: read like real scans, with nothing to download."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def phantom(
 ) -> CaseSet:
     """The set in ``root``, made there first if nothing is there: ``cases`` volumes of about 44×58×42 voxels.
 
-    A lobed body and a thin tail growing out of it lie among smaller, unlabelled copies of the same brightness, at a
+    A lobed body and a thin tail growing out of it are among smaller, unlabelled copies of the same brightness, at a
     contrast near the noise, under a bias field; brightness, size and spacing differ from case to case, and every
     other case is stored in LPS+ order. So noise, context, scale and geometry must all be dealt with.
 

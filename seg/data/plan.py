@@ -213,5 +213,5 @@ def _norm(
 
 
 def tuples(value: Any) -> Any:
-    """Lists within lists, such as JSON has, as the tuples they were; anything else as it is."""
+    """Nested lists, as JSON has them, as tuples; anything else unchanged."""
     return tuple(map(tuples, value)) if isinstance(value, list) else value

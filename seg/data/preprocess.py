@@ -1,4 +1,4 @@
-"""From files to prepared volumes and back: RAS axes, crop, normalisation, spacing, and the cache they lie in."""
+"""From files to prepared volumes and back: RAS axes, crop, normalisation, spacing, and the cache that holds them."""
 
 import json
 import os
@@ -47,7 +47,7 @@ class Geometry:
     def coarse_axis(self) -> int | None:
         """The axis to be resampled apart, by nearest neighbour; None where spacings are about even.
 
-        Blending slices that lie far apart invents anatomy, hence nearest there and smooth within the slice.
+        Blending slices that are far apart invents anatomy, hence nearest there and smooth within the slice.
         Source: Isensee et al., nnU-Net, Nature Methods 2021, supplementary note on resampling.
         """
         for spacing in (self.ras_spacing_mm, self.spacing_mm):
@@ -88,7 +88,7 @@ class Store(Mapping[str, Prepared]):
 
 
 def prepare(caseset: CaseSet, fingerprint: Fingerprint, plan: Plan, cache: Path, workers: int) -> Store:
-    """Every case of ``fingerprint``, prepared: taken from ``cache`` where an intact entry lies there, else made.
+    """Every case of ``fingerprint``, prepared: taken from ``cache`` if it has an intact entry, otherwise made.
 
     An entry's key is the content of the case and every setting that shapes it, so runs, folds and studies share it and
     a change never meets stale arrays. Processes may start together: the first to finish an entry is kept. A file cut

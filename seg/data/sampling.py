@@ -53,7 +53,7 @@ class Patches(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample ``index``: image float32 (C, *patch), label uint8 (*patch), case (its id).
 
-        Only the patch is read from the disk; what lies outside the volume is 0, the mean of a normalised image.
+        Only the patch is read from disk; what is outside the volume is 0, the mean of a normalised image.
         """
         rng = np.random.default_rng([self._seed, PLACE, index])
         prepared = self._store[self._case(index)]
@@ -146,7 +146,7 @@ def _stand_apart(worker: int) -> None:
 
 
 def _read(volume: np.ndarray, corner: Sequence[int] | np.ndarray, patch: Sequence[int]) -> np.ndarray:
-    """The box of ``patch`` voxels at ``corner`` of the last three axes, 0 where it lies outside ``volume``."""
+    """The box of ``patch`` voxels at ``corner`` of the last three axes, 0 outside ``volume``."""
     box = np.zeros((*volume.shape[:-3], *patch), volume.dtype)
     source: list[Any] = [...]
     target: list[Any] = [...]

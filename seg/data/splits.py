@@ -1,4 +1,4 @@
-"""Which patients are trained on, validated on and kept back for the test; own split files; the check for leaks."""
+"""Which patients are for training, validation and test; the user's own split files; the check for leaks."""
 
 import difflib
 import hashlib

@@ -1,4 +1,4 @@
-"""A trained network and all that belongs around it, from a run's folder alone: without Hydra and without MLflow."""
+"""A trained network with its pre- and postprocessing, loaded from a run's folder, without Hydra or MLflow."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

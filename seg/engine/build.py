@@ -112,7 +112,7 @@ def computing(
 def training_batches(
     cfg: DictConfig, built: Built, store: Mapping[str, Prepared], world: World
 ) -> Iterator[dict[str, Any]]:
-    """Endless batches from the step where the training stands."""
+    """Endless batches, from the step that the training has reached."""
     plan, device = built.material.plan, built.precision.device
     dataset = Patches(
         store,

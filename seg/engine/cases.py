@@ -1,4 +1,4 @@
-"""From the configuration to the data of a run; without PyTorch until volumes are prepared, so faults are told soon."""
+"""From the configuration to the data of a run; PyTorch only once volumes are prepared, so faults are reported early."""
 
 import logging
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Material:
-    """What the ``data`` section stands for."""
+    """What the ``data`` section describes, read and checked."""
 
     cases: CaseSet
     fingerprint: Fingerprint  # of all cases

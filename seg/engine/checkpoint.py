@@ -1,4 +1,4 @@
-"""Checkpoints: one file holds all that a run needs to go on as if it had never stopped."""
+"""Checkpoints: one file holds all that a run needs to continue as if it had never stopped."""
 
 from dataclasses import asdict
 from pathlib import Path

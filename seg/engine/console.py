@@ -1,4 +1,4 @@
-"""What a user sees while a run goes on: a progress bar in a terminal, plain lines elsewhere, a summary at the end."""
+"""What a user sees during a run: a progress bar in a terminal, plain lines elsewhere, a summary at the end."""
 
 import logging
 import math
@@ -179,7 +179,7 @@ def print_summary(cases: pd.DataFrame, lines: Mapping[str, Any]) -> None:
 
 
 def print_lines(lines: Mapping[str, Any]) -> None:
-    """Prints ``lines`` as name and value; none is broken, for they hold commands and addresses."""
+    """Prints ``lines`` as name and value; no line is wrapped, because they hold commands and addresses."""
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")

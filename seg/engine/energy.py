@@ -1,4 +1,4 @@
-"""Energy that the processor and the GPU have drawn, where the machine lets it be read."""
+"""Energy drawn by the processor and the GPU, where the machine allows it to be read."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +13,7 @@ def joules(device: torch.device) -> float | None:
     """Joules drawn since some fixed moment by this machine's processors and, on CUDA, by ``device``.
 
     The difference of two calls is what everything on this machine drew between them, other processes included. A
-    processor's counter starts anew after some hours at full load; a difference below 0 tells so.
+    processor's counter restarts after some hours at full load, which a negative difference shows.
 
     Returns:
         The sum of what can be read; None where nothing can.

@@ -24,7 +24,7 @@ def predict_case(
     overlap: float = 0.5,  # share of a window that its neighbour covers too, 0 ≤ overlap < 1
     mirror_axes: Sequence[int] = (),  # of the patch; axes beyond ``dims`` are left out
     batch_size: int = 1,  # windows at a time; activations, hence memory, grow with it
-    device: torch.device | str = "cpu",  # where the network lies
+    device: torch.device | str = "cpu",  # where the network is
     precision_context: Callable[[], AbstractContextManager[Any]] = nullcontext,  # of a forward pass, such as autocast
 ) -> torch.Tensor:
     """Logits float32 (K, X, Y, Z), on the CPU, of a prepared volume.

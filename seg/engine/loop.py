@@ -27,7 +27,7 @@ _DICE_EVERY = 10  # steps between two looks at the training Dice, which costs ab
 
 @dataclass
 class Progress:
-    """Where a run stands; all of it is in every checkpoint."""
+    """How far a run has got; all of it is in every checkpoint."""
 
     step: int = 0  # optimizer steps done
     epoch: int = 0  # epochs done
@@ -38,7 +38,7 @@ class Progress:
     best_epoch: int | None = None
     by_clock: bool = False  # the schedule follows the minutes of a budget that has steps, too
     ended: bool = False  # by a hook, before the budget was spent
-    pruned: bool = False  # ended because the other trials of a sweep were better by then
+    pruned: bool = False  # ended because other trials of the sweep were better at that epoch
     loss_sum: float = 0.0  # over the steps of the epoch under way
     loss_steps: int = 0
     counts: list[int] = field(default_factory=list)  # of the epoch: 2|pred ∩ label| by class, then |pred| + |label|

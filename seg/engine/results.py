@@ -1,4 +1,4 @@
-"""What a run leaves behind: its folders, its record in MLflow, and its last state, which is always true."""
+"""What a run leaves behind: its folders, its record in MLflow, and its final state."""
 
 import json
 import logging
@@ -76,7 +76,7 @@ def note_start(record: Record, cfg: DictConfig, built: Built, processes: int, op
 
 
 def _refuse_other_data(record: Record, material: Material) -> None:
-    """A run goes on only with the data and the split it began with: else a training case could become a test case.
+    """A run continues only with the data and split it began with: otherwise a training case could become a test case.
 
     Raises:
         ConfigError: they changed.
@@ -239,7 +239,7 @@ def print_results(record: Record, cases: pd.DataFrame, progress: Progress) -> No
 
 
 def costs(built: Built, inference_seconds: Sequence[float], energy_kwh: float | None) -> dict[str, float]:
-    """What the run took, beside its training's seconds: what is not known is left out."""
+    """What the run cost, besides the seconds of training; what is not known is left out."""
     network, plan = built.training.network, built.material.plan
     known = {
         "gflops_a_patch": gflops(network, len(built.material.cases.channels), plan.patch),

@@ -1,4 +1,4 @@
-"""One run, once everything it works with is built: train, test, draw, and leave a true record."""
+"""One run, once all its parts are built: train, test, draw, and leave a true record."""
 
 import logging
 import signal
@@ -75,7 +75,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What is fixed while a run goes on."""
+    """What stays fixed during a run."""
 
     cfg: DictConfig
     built: Built

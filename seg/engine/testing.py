@@ -1,4 +1,4 @@
-"""What a network reaches: quick numbers on the validation part, full scores and pictures on the test part."""
+"""How well a network does: quick numbers on the validation part, full scores and pictures on the test part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What every network of this package promises."""
+"""The contract that every network of this package keeps."""
 
 import math
 import operator
@@ -20,7 +20,7 @@ class Network(nn.Module):
 
     Attributes:
         multiple: what the image size must be divisible by, per axis.
-        blocks: the modules inside ``body`` that make features, after which an attention block may stand.
+        blocks: the modules inside ``body`` that compute features, after which an attention block may be inserted.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a network costs, known before it runs."""
+"""The cost of a network, computed before it runs."""
 
 import copy
 from collections.abc import Sequence

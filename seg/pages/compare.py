@@ -73,7 +73,7 @@ class Page:
 class Column:
     """One run on the page; or, pooled, the runs that differ only in their fold."""
 
-    label: str  # tells it from the others in few words
+    label: str  # a few words that distinguish it from the others
     runs: Sequence[ScoredRun]
 
     @cached_property

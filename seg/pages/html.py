@@ -59,9 +59,9 @@ def table_html(table: Table, anchors: Sequence[str] = (), *, heading: bool = Tru
     """A heading, the table, which can be scrolled by keyboard, and its note.
 
     Args:
-        table: any text may stand in it.
+        table: cells may hold any text.
         anchors: the rows' ids, to link to them.
-        heading: whether its name stands above it.
+        heading: whether its name is shown above it.
         long: the third and the last column hold long text, which is broken.
     """
     head = "".join(f"<th scope=col>{escaped(text)}</th>" for text in table.heads)

@@ -8,7 +8,7 @@ What a reader must know to read one, and what the picture itself says:
   picture, anterior or superior at the top; a sagittal slice has anterior on the left. The letters on the image say so.
 - Pixels keep their true proportions in mm. The image is interpolated, masks are not: each step is one voxel.
 - Where the structures fill a small part of the slice, the three mask panels show the framed part of the image, larger.
-- Colours are told apart by colour-blind readers too (Okabe and Ito 2008), and stay the same for a class in every slice.
+- Colour-blind readers can distinguish the colours (Okabe and Ito 2008); a class has the same one in every slice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -135,7 +135,7 @@ def _plane(volume: npt.NDArray[Any], axis: int, index: int) -> npt.NDArray[Any]:
 
 
 def _window(volume: npt.NDArray[Any]) -> tuple[float, float]:
-    step = max(1, round((volume.size / 2e6) ** (1 / 3)))  # some two million voxels tell enough, and soon
+    step = max(1, round((volume.size / 2e6) ** (1 / 3)))  # two million voxels or so are enough, and fast
     sample = volume[::step, ::step, ::step]
     inside = sample[sample > sample.min()]
     low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0, 1)

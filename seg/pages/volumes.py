@@ -1,6 +1,6 @@
 """The volumes of one case as a browser takes them: whole where that is small enough, else cropped, then made coarser.
 
-How a case is brought under its budget of bytes, which the page tells for each case that was not kept whole:
+How a case is fitted into its budget of bytes, as the page says for each case that was not kept whole:
 
 1. whole, every voxel;
 2. cropped to the box around the reference and all predictions, ``MARGIN_MM`` wider on each side;
@@ -82,7 +82,7 @@ def read_volumes(case: Case, values: Sequence[int], preds: Sequence[Path | None]
         channel: of the image.
 
     Raises:
-        DataError: a file cannot be read, or a prediction lies on another grid than the image.
+        DataError: a file cannot be read, or a prediction has another grid than the image.
         ConfigError: the image has no such channel.
     """
     assert case.label is not None

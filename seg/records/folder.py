@@ -1,4 +1,4 @@
-"""The folders of a run: which are whose, so that two runs never mix, and what lies in them.
+"""The folders of a run: which run owns which, so that two runs never mix, and the files in them.
 
 Each run has ``<outputs>/runs/run_<short>/`` and ``<outputs>/predictions/run_<short>/``, where ``short`` is the first
 eight characters of its run id, or more where those are taken. A file ``run_id`` in both names the owner.
@@ -90,7 +90,7 @@ class RunFolder:
         return self.run / "checkpoints" / f"{name}.pt"
 
     def chosen(self, wanted: str) -> Path:
-        """The checkpoint ``best`` where it is wanted and a validation made one, else ``last``."""
+        """The checkpoint ``best`` if it is wanted and a validation made one, otherwise ``last``."""
         best = self.checkpoint("best")
         return best if wanted == "best" and best.exists() else self.checkpoint("last")
 
@@ -187,7 +187,7 @@ def take(folder: Path, run_id: str) -> bool:
 
 
 def owner(folder: Path) -> str | None:
-    """The run id in ``folder``; None where there is no folder, "" where it is no run's (a link, say)."""
+    """The run id in ``folder``; None if there is no folder, "" if it belongs to no run (a link, for example)."""
     if not os.path.lexists(folder):
         return None
     try:

@@ -1,4 +1,4 @@
-"""All that a run reports, a line each in ``record.jsonl`` of its folder: the record, and what sinks are fed from.
+"""Everything a run reports, one line each in ``record.jsonl`` of its folder: the record, which sinks read.
 
 A report is on disk before anything is sent. So a sink that is slow or dead, or a process that is killed, loses nothing.
 """

@@ -1,6 +1,6 @@
-"""What the record shows of a training while it goes on: loss and learning rate point by point, each epoch's numbers.
+"""What is recorded during training: loss and learning rate point by point, and the numbers of each epoch.
 
-All of them stand on one axis, the optimizer step.
+All of them use one axis, the optimizer step.
 """
 
 import time

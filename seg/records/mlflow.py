@@ -48,7 +48,7 @@ _PROCESS, _ERROR = "seg.process", "error"  # ours
 
 
 def is_server(uri: str) -> bool:
-    """Whether an address of MLflow is a server's; else it is a database or a folder."""
+    """Whether an MLflow address is that of a server; otherwise it is a database or a folder."""
     return uri.startswith(("http://", "https://"))
 
 
@@ -155,7 +155,7 @@ class Mlflow(Sink):
         return self._client.create_run(self._experiment(state.experiment), tags=tags, run_name=state.name)
 
     def _experiment(self, name: str) -> str:
-        """The id of the experiment ``name``, made where missing; a server decides itself where its artifacts lie."""
+        """The id of the experiment ``name``, made if missing; a server decides itself where to store artifacts."""
         from mlflow.exceptions import MlflowException
 
         place = None if self._is_server else self._artifacts
@@ -172,7 +172,7 @@ class Mlflow(Sink):
         return str(found.experiment_id)
 
     def _mark_dead_runs(self) -> None:
-        """Marks KILLED the runs of this machine that say RUNNING and whose process has gone: it could not say so."""
+        """Marks as KILLED the runs of this machine that say RUNNING although their process no longer exists."""
         for run in filter(_dead, list(self._runs("attributes.status = 'RUNNING'"))):
             self._set_status(run.info.run_id, _killed())
 
@@ -249,7 +249,7 @@ class Mlflow(Sink):
             self._set_status(run.run_id, last)
 
     def _log(self, run_id: str, items: "Sequence[Metric | Param | RunTag]") -> None:
-        """Logs ``items``; where MLflow refuses, halves them until the one that it refuses stands alone."""
+        """Logs ``items``; where MLflow refuses, halves them until the refused one is isolated."""
         from mlflow.entities import Metric, Param, RunTag
         from mlflow.exceptions import MlflowException
 

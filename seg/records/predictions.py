@@ -1,4 +1,4 @@
-"""A run's predictions: its folder of them is emptied before it is written anew, and listed once it is complete."""
+"""A run's folder of predictions: emptied before it is written again, and listed in a manifest once complete."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def empty(folder: Path) -> int:
 
 
 def write_manifest(folders: RunFolder, *, config_hash: str, checkpoint_hash: str) -> Path:
-    """Lists the run's predictions in ``manifest.json``, written last: where it lies, the folder is complete.
+    """Lists the run's predictions in ``manifest.json``, written last: if it exists, the folder is complete.
 
     Both hashes are sha256: of the configuration, and of the checkpoint that predicted.
     """

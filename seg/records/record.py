@@ -1,6 +1,6 @@
-"""The record of a run: written into its own folder, and pushed from there to a sink, MLflow for one.
+"""The record of a run: written into its own folder, and pushed from there to a sink such as MLflow.
 
-Whatever a run tells its Record is a line on disk first. A thread pushes the folder about every ten seconds, so no
+Whatever a run reports is first written to disk as a line. A thread pushes the folder about every ten seconds, so no
 database and no server can slow, stop or lose a run; what did not arrive is pushed again later, by ``seg.sync``.
 """
 
@@ -112,7 +112,7 @@ class Record:
 
     @contextmanager
     def closing(self, logged: Path) -> Iterator[None]:
-        """Gives the record its last state: FINISHED, KILLED where the user or the cluster stopped it, else FAILED.
+        """Gives the record its last state: FINISHED, KILLED if the user or the cluster stopped it, otherwise FAILED.
 
         The file ``logged`` goes with it.
         """
@@ -136,7 +136,7 @@ class Record:
             self._journal.append(report)
 
     def _push_often(self, sink: Sink) -> None:
-        """Pushes until the run ends, and then once more; ever more seldom while the sink is away."""
+        """Pushes until the run ends, and then once more; at growing intervals while the sink does not answer."""
         (usual, longest), pause, away, last = _PUSH_SECONDS, 0.0, False, False
         while not last:
             last = self._closing.wait(pause)
@@ -245,7 +245,7 @@ def _place(uri: str | None, begun: State | None, where: str) -> tuple[str | None
 
 
 def experiment_name(given: str | None, usual: str) -> str:
-    """The experiment of a new run: the configuration's, else that of MLflow's own variable, else the usual one."""
+    """The experiment of a new run: the configuration's, otherwise that of MLflow's variable, otherwise the default."""
     return given or os.environ.get(EXPERIMENT) or usual
 
 

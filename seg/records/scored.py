@@ -1,4 +1,4 @@
-"""Runs that were tested, as their own folders tell: scores by case, which data, which belong together, links."""
+"""Scored runs, read from their own folders: scores by case, data, runs that belong together, links."""
 
 import copy
 import json
@@ -143,7 +143,7 @@ def facts_of(group: Sequence[ScoredRun]) -> dict[str, str]:
 
 
 def labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
-    """The few words that tell each group from the others: of arm, fold and seed those that differ."""
+    """A short label for each group: those of arm, fold and seed that differ between groups."""
     facts = [facts_of(group) for group in groups]
     vary = [key for key in ("arm", "fold", "seed") if len({fact[key] for fact in facts}) > 1] or ["arm"]
     words = [" · ".join(fact[key] if key == "arm" else f"{key} {fact[key]}" for key in vary) for fact in facts]

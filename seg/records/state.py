@@ -1,4 +1,4 @@
-"""How a run stands by its own folder's account, ``state.json``, and whether the process that runs it still lives."""
+"""The state of a run according to its own folder (``state.json``), and whether its process is still alive."""
 
 import json
 import os
@@ -15,7 +15,7 @@ SILENT = 300.0  # seconds without a sign of life after which a process of anothe
 
 @dataclass(frozen=True)
 class Process:
-    """A process, told apart from a later one that was given the same number."""
+    """A process, distinguished from a later one with the same number."""
 
     host: str
     pid: int
@@ -60,7 +60,7 @@ class State:
 
     @property
     def true_status(self) -> str:
-        """The status; KILLED where it says RUNNING and the process has gone."""
+        """The status; KILLED if it says RUNNING but the process no longer exists."""
         return "KILLED" if self.status == "RUNNING" and self.process.gone else self.status
 
 

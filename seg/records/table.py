@@ -45,7 +45,7 @@ def runs(
     dataset: str | None = None,
     case: str | None = None,
 ) -> "pd.DataFrame":
-    """All runs that are meant, newest first; a filter that is None lets every run pass.
+    """The selected runs, newest first; a filter that is None selects every run.
 
     Args:
         outputs: holds the folders of runs; those without MLflow are read there.
@@ -116,7 +116,7 @@ def scores_of(table: "pd.DataFrame", outputs: Path, uri: str | None = None) -> "
 
 
 def arranged(table: "pd.DataFrame", column: str, reverse: bool = False) -> "pd.DataFrame":
-    """``table`` by ``column``: best first for scores, newest for ``started``, else the lowest; what is missing last.
+    """``table`` by ``column``: best first for scores, newest for ``started``, otherwise lowest; missing values last.
 
     Raises:
         ConfigError: there is no such column.

@@ -1,4 +1,4 @@
-"""Which arm of a study is better, by how much, how surely: from a table of scores to three tables and plain words.
+"""Which arm of a study is better, by how much and how certainly: from a table of scores to tables and sentences.
 
 Usable alone, on any table of cases, in a notebook::
 
@@ -48,7 +48,7 @@ class Meta:
     left_out: tuple[str, ...]  # what an unfinished study lacks, in words
     study: str = ""  # its name
     part: str = ""  # which cases were scored, in words: "of the test part"
-    notice: str = ""  # what must stand above everything: the study is half done
+    notice: str = ""  # shown above everything else: the study is incomplete
     remarks: tuple[str, ...] = ()  # sentences about its runs
 
     @property
@@ -62,14 +62,14 @@ class Analysis:
     """The result of ``analyse``; columns are explained in docs/statistics.md."""
 
     arms: pd.DataFrame  # one row per metric and arm
-    comparisons: pd.DataFrame  # one row per metric, arm and the arm it is held against
+    comparisons: pd.DataFrame  # one row per metric, arm and the arm it is compared with
     ranks: pd.DataFrame  # one row per metric and arm: probability of each rank
     patients: pd.DataFrame  # metric, arm, patient, value: averaged over seeds, classes and cases
     meta: Meta
 
     @property
     def baseline(self) -> str:
-        """The arm that others are held against."""
+        """The arm that others are compared with."""
         return self.meta.arms[0]
 
     def sentences(self) -> list[str]:
@@ -98,7 +98,7 @@ def analyse(
     Args:
         scores: one row per arm, seed, case and class, with the columns arm, seed, fold, case, patient, class, the
             metrics and, if they are to be counted, missed and false.
-        baseline: the arm that others are held against; it comes first in every table.
+        baseline: the arm that others are compared with; it comes first in every table.
         margin: differences within ± margin count as none, so that arms can be called equivalent; a number is that of
             the primary metric, in its unit. None: no arm is ever called equivalent.
         arms: which, in order; None: all, as they appear.

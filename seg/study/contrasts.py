@@ -1,4 +1,4 @@
-"""Differences of arms, and how sure they are: plain arrays in, plain arrays out.
+"""Differences between arms, and how certain they are: plain arrays in, plain arrays out.
 
 A score y[arm, seed, patient] is taken as the arm's mean, plus what this patient does in this arm, plus what this
 training (seed) does to every patient, plus a rest. Patients are the same in all arms, seeds are not: seed 0 of one
@@ -79,8 +79,8 @@ def spread(values: Sequence[Numbers]) -> Spread:
 def _abnormal(own: Numbers, freedom: Numbers) -> npt.NDArray[np.bool_]:
     """(arms,) whether the spread of an arm's seeds is larger than that of all calmer arms, beyond chance.
 
-    From the calmest arm on, each is held against those before it by an F test; where one is beyond it, so are the rest.
-    Arms with one seed, or with seeds that are all alike, tell nothing.
+    From the least variable arm on, each is compared with those before it by an F test; once one fails, so do the rest.
+    Arms with one seed, or whose seeds are all equal, give no information.
     """
     order = [arm for arm in np.argsort(own) if own[arm] > 0]
     abnormal = np.zeros(len(own), bool)
@@ -173,7 +173,7 @@ def contrast_table(
     Args:
         parts: of ``spread``.
         deviations: of ``resample`` for the same metric.
-        weights: (lines, arms), each line summing to 0, such as 1 for an arm and -1 for the one it is held against.
+        weights: (lines, arms), each line summing to 0, such as 1 for an arm and -1 for the one it is compared with.
         higher: whether larger values are better.
         margin: differences within ± margin count as none; NaN: no such margin was stated.
         alpha: two-sided level.
@@ -196,7 +196,7 @@ def contrast_table(
 
 
 def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float, alpha: float) -> dict[str, Numbers]:
-    """Student's tests of the mean difference: that it is not 0, and that it lies within the margin.
+    """Student's tests of the mean difference: that it is not 0, and that it is within the margin.
 
     The degrees of freedom are Satterthwaite's (1946, doi:10.2307/3002019) for the sum of the two variances; with one
     seed, or seeds that add nothing, the test is the paired t test. Equivalence: the larger p of two one-sided tests

@@ -1,4 +1,4 @@
-"""What all figures share: colours told apart by colour-blind readers, and how a figure becomes a file."""
+"""What all figures share: colours that colour-blind readers can distinguish, and how a figure becomes a file."""
 
 from collections.abc import Mapping
 from io import BytesIO

@@ -52,7 +52,7 @@ def forest(analysis: Analysis) -> Figure:
     """Mean difference and interval of every comparison, one panel a metric, the primary one first.
 
     Comparisons with the baseline are above those with the previous arm; the second arm's previous is the baseline.
-    Where the seed spread of an arm is abnormal, the frame fits the others, and an arrow points to what lies beyond it.
+    Where the seed spread of an arm is abnormal, the frame fits the others, and an arrow points to what is outside it.
     """
     meta, table = analysis.meta, _ordered(analysis.comparisons)
     primary = table[table["primary"]]
@@ -206,7 +206,7 @@ def _patients(panel: Axes, place: float, gains: Numbers, ends: tuple[float, floa
 def _beyond(
     panel: Axes, place: float | Numbers, values: Numbers, ends: tuple[float, float], color: str, alpha: float = 1.0
 ) -> None:
-    """Triangles at the edges of the frame for the values that lie beyond them."""
+    """Triangles at the edges of the frame for the values outside it."""
     heights = np.broadcast_to(place, values.shape)
     for edge in ends:
         outside = values <= edge if edge == ends[0] else values >= edge

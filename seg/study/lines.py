@@ -110,7 +110,7 @@ class Line:
 
     @property
     def title(self) -> str:
-        """Which part, which folds where all have the same, how many cases; a mark where that tells too little."""
+        """Which part, which folds where all have the same, how many cases; a mark if titles would be the same."""
         first, count = self.points[0], self.points[0].scores["case"].nunique()
         known = first.part == "oof" and len({point.folds for point in self.points}) == 1
         folds = f", fold{'s' if len(first.folds) > 1 else ''} {', '.join(first.folds)}" if known else ""

@@ -37,7 +37,7 @@ class Asked:
 
 
 def changes(different: Mapping[str, Sequence[Any]]) -> list[str]:
-    """What an arm changes, a line a key; the keys that went with another option are told by its name.
+    """What an arm changes, one line per key; keys that come with another option are summed up by its name.
 
     Args:
         different: ``{key: [the baseline's value, the arm's]}``, None where one has no such key.

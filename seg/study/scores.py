@@ -32,7 +32,7 @@ class Values:
     cases: int
     folds: int
     failures: pd.DataFrame  # by arm: missed and false (where counted) over all its rows, and structures, their number
-    left_out: tuple[str, ...]  # what was put aside as incomplete, in words
+    left_out: tuple[str, ...]  # what was left out as incomplete, in words
 
 
 def higher_is_better(metric: str) -> bool:
@@ -72,7 +72,7 @@ def patient_values(
         metrics: of seg.metrics.METRICS.
         incomplete: what to do where a case is missing in an arm or seed; "refuse", or "common" for a study that is half
             done: the arms that have scores, of each the seeds that scored every case of its fullest seed, and of these
-            the cases that all arms share. What was put aside is told in ``left_out``.
+            the cases that all arms share. ``left_out`` says what was left out.
 
     Raises:
         ConfigError: an unknown arm or metric.

@@ -1,4 +1,4 @@
-"""Tables as Markdown and as LaTeX: any text may stand in a cell, and comes out as it went in."""
+"""Tables as Markdown and as LaTeX: a cell may hold any text, which is printed unchanged."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -67,8 +67,8 @@ def latex(table: Table, study: str = "") -> str:
     """A float with the note in its caption, as wide as it must be and no wider than the line.
 
     Args:
-        table: any text may stand in it.
-        study: goes into the label, so that tables of two studies can be told apart.
+        table: cells may hold any text.
+        study: goes into the label, so that the labels of two studies differ.
     """
     label = re.sub(r"[^a-z0-9]+", "-", f"{study} {table.name}".lower()).strip("-")
 

@@ -1,1 +1,1 @@
-"""Sweeps: what they run, the ledger of their trials, and the workers that work it off."""
+"""Sweeps: what they run, the list of their trials, and the workers that run them."""

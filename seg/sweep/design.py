@@ -1,4 +1,4 @@
-"""An ablation study: arms × seeds × folds as the jobs of a sweep, alike in everything but what each arm declares.
+"""A study: arms × seeds × folds as the jobs of a sweep, the same in everything but what each arm declares.
 
 A study is a file of ``experiments/`` with the package ``hydra.sweeper.study``::
 
@@ -27,14 +27,14 @@ Overrides = dict[str, Any]
 Differences = dict[str, dict[str, list[Any]]]  # by arm: what it changes, resolved, [the baseline's value, the arm's]
 WHERE = "hydra.sweeper.study"
 DESIGNS = ("arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial")
-# What must be the same for all arms, else a difference has a second cause.
+# What must be the same for all arms: otherwise a difference has a second cause.
 SHARED = ("data", "trainer", "augmentation", "seed", "dims", "inference")
 _NAMED = {  # of the designs that name arms themselves
     "one_at_a_time": ": the design adds one of that name without any change. Rename the other one.",
     "factorial": ": the levels of its factors are joined by '-'. Use levels that give different names.",
 }
 AGAINST = ("baseline", "previous")
-_STEPWISE = ("arms", "cumulative")  # designs whose arms stand in an order that means something
+_STEPWISE = ("arms", "cumulative")  # designs whose arms have a meaningful order
 _NAMES = ("study", "arm")  # set by the study itself, without an effect
 
 
@@ -86,7 +86,7 @@ def design_faults(section: Mapping[str, Any]) -> Iterator[str]:
 
 
 def name_faults(names: Sequence[str], design: str) -> Iterator[str]:
-    """What is wrong with the arms' names, by which runs are told apart."""
+    """What is wrong with the arms' names, which identify their runs."""
     for name in dict.fromkeys(names):
         if not name.strip() or not name.isprintable() or "${" in name or name == "???":
             yield f"{WHERE}: an arm is called {name!r}. A name is a line of text, without ${{ and not ???; rename it."

@@ -27,7 +27,7 @@ class Parameter:
 
     key: str  # without prefix
     prefix: str = ""  # "", "+" or "++"
-    choices: tuple[str, ...] = ()  # texts as they stand in an override; empty for numbers
+    choices: tuple[str, ...] = ()  # texts as written in an override; empty for numbers
     low: float = 0  # of numbers; both bounds are included
     high: float = 0
     step: float | None = None

@@ -1,4 +1,4 @@
-"""Optuna's verdict on a trial while it runs, in whatever process."""
+"""Whether Optuna would prune a running trial, in whichever process it runs."""
 
 import warnings
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Trials at work: each worker takes the next one as soon as it is free, whatever the others do."""
+"""Runs trials: each worker takes the next one as soon as it is free, whatever the others do."""
 
 import logging
 import math
@@ -192,7 +192,7 @@ class Workers:
         return error
 
     def _outcome(self, folder: TrialFolder, error: str) -> Outcome:
-        """How a trial ended by its own account; without one by ``error``, unless the sweep was stopped."""
+        """How a trial ended: as it reported or, without a report, by ``error``, unless the sweep was stopped."""
         if self.stopped:  # Ctrl-C may end a launcher before its trial has saved
             while folder.alive:
                 time.sleep(_IDLE)

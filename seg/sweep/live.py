@@ -1,4 +1,4 @@
-"""What a user sees of a sweep: one live table of the trials at work, and a line for each that ended."""
+"""What a user sees of a sweep: a live table of the running trials, and a line for each that ended."""
 
 import logging
 import time

@@ -38,7 +38,7 @@ class Parent:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def progress(self, search: Search) -> None:
-        """Tells how many trials ended how, and the best so far."""
+        """Reports how many trials ended in which way, and the best so far."""
         with self.lock:
             frame = search.frame()
             counts = frame["state"].value_counts()
@@ -160,7 +160,7 @@ def command(arguments: Sequence[str]) -> str:
 
 
 def _intention(sweep: Sweep) -> str:
-    """What the sweep is for, in Markdown: its description in MLflow until its summary takes the place."""
+    """What the sweep is for, in Markdown: its description in MLflow until its summary replaces it."""
     if sweep.study:
         return f"Study **{sweep.name}**: {sweep.study.question}"
     return "\n".join(

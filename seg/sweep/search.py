@@ -48,7 +48,7 @@ class Trial:
     params: dict[str, Value]
     overrides: tuple[str, ...]
     attempt: int = 1
-    again: bool = False  # a process that has gone had begun it
+    again: bool = False  # begun by a process that no longer exists
 
 
 class Search:
@@ -119,7 +119,7 @@ class Search:
 
     @patient
     def take(self) -> Trial | None:
-        """The next trial to run, first one whose process has gone; None where there is none now, see ``over``."""
+        """The next trial to run, abandoned ones first; None if there is none now, see ``over``."""
         with self._alone():
             trials = self._trials()
             for left in filter(self._abandoned, trials):

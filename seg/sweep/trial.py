@@ -1,4 +1,4 @@
-"""What a sweep and its trials let each other know: small files in the trial's folder.
+"""How a sweep and its trials communicate: small files in the trial's folder.
 
 A trial may be this process, another one, or a job on another machine of the cluster; one that outlives its sweep loses
 nothing. ``trial.json`` is the sweep's word before the trial starts, ``stop`` its last one; ``run.json``,
@@ -38,7 +38,7 @@ _TAKEN = "the sweep has launched another job for this trial, or has given it up"
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the sweep says to a trial."""
+    """What the sweep asks of a trial."""
 
     sweep: str  # name
     number: int
@@ -252,7 +252,7 @@ class TrialFolder:
 
     @property
     def own_outcome(self) -> Outcome | None:
-        """How the trial ended by its own account; None while it runs, or where it died."""
+        """How the trial ended, as it reported; None while it runs, or if it died."""
         result = _read(self.path / "result.json")
         return Outcome(**result) if result else None
 
