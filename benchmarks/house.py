@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from grimp import build_graph
+from grimp import ImportGraph, build_graph
 
 VERBS = ("train", "score", "runs", "compare", "report", "sync", "clean", "predict", "register", "serve", "export")
 APART = ("study", "pages", "sweep", "deploy")  # rooms that the core does without
@@ -25,30 +25,33 @@ def main() -> None:
     pages = sum(len(p.read_text().splitlines()) for kind in ("js", "css", "html") for p in root.rglob(f"*.{kind}"))
     top = [path.stem for path in root.glob("*.py") if path.stem not in (*VERBS, "__init__")]
     read = [path for name in ONE_RUN if (path := root / f"{name}.py").exists()]
-    graph = build_graph("seg", include_external_packages=False)
+    graph = build_graph("seg")
     reached = {"seg.train", *graph.find_upstream_modules("seg.train")}
-    print(f"Python in seg/              {sum(sizes.values()):,} lines in {len(sizes)} files")
-    print(f"  outside {', '.join(APART)}  {core:,}")
-    print(*(f"  {room:<10} {lines:,}" for room, lines in by_room.items()), sep="\n")
-    print(f"JS, CSS, HTML               {pages:,}")
-    print(f"top floor, without verbs    {len(top)} files: {', '.join(sorted(top))}")
-    print(f"one run, to be read         {sum(sizes[path] for path in read):,} lines in {len(read)} files")
-    print(f"seg.train can import        {len(reached)} modules, {sum(lines_of(sizes, name) for name in reached):,} lines")
-    print(f"imports between rooms       {len(arrows(graph))}")
-    print(f"Any                         {len(ANY.findall(text))}")
-    print(f"functions above 60 lines    {', '.join(long_functions(sizes)) or 'none'}")
-    print(f"files above 300 lines       {', '.join(f'{p.name} {n}' for p, n in sizes.items() if n > 300) or 'none'}")
+    rows = {
+        "Python in seg/": f"{sum(sizes.values()):,} lines in {len(sizes)} files",
+        f"  outside {', '.join(APART)}": f"{core:,}",
+        **{f"  {room}": f"{lines:,}" for room, lines in by_room.items()},
+        "JS, CSS, HTML": f"{pages:,}",
+        "top floor, without verbs": f"{len(top)} files: {', '.join(sorted(top))}",
+        "one run, to be read": f"{sum(sizes[path] for path in read):,} lines in {len(read)} files",
+        "seg.train can import": f"{len(reached)} modules, {sum(lines_of(sizes, name) for name in reached):,} lines",
+        "imports between rooms": str(len(arrows(graph))),
+        "Any": str(len(ANY.findall(text))),
+        "functions above 60 lines": ", ".join(long_functions(sizes)) or "none",
+        "files above 300 lines": ", ".join(f"{p.name} {n}" for p, n in sizes.items() if n > 300) or "none",
+    }
+    print(*(f"{name:<42}{value}" for name, value in rows.items()), sep="\n")
 
 
 def room_of(path: Path, root: Path) -> str:
     return path.relative_to(root).parts[0] if path.parent != root else "top"
 
 
-def arrows(graph: object) -> set[tuple[str, str]]:
-    """Pairs of a module and a module of another room that it imports."""
-    room = lambda name: name.split(".")[1] if name.count(".") > 1 else name  # noqa: E731 — a top-floor module is its own room
-    pairs = {(a, b) for a in graph.modules for b in graph.find_modules_directly_imported_by(a)}
-    return {(a, b) for a, b in pairs if room(a) != room(b) and a.count(".") > 1 and b.count(".") > 1}
+def arrows(graph: ImportGraph) -> set[tuple[str, str]]:
+    """Pairs of a module in a room and a module of another room that it imports."""
+    inside = [name for name in graph.modules if name.count(".") > 1]
+    pairs = {(a, b) for a in inside for b in graph.find_modules_directly_imported_by(a) if b in inside}
+    return {(a, b) for a, b in pairs if a.split(".")[1] != b.split(".")[1]}
 
 
 def lines_of(sizes: dict[Path, int], name: str) -> int:
