@@ -102,7 +102,7 @@ class Metric:
     """A score of one structure in one case.
 
     ``name`` is its column in ``cases.csv``, ``label`` what people read, ``better`` 1 where more is better, -1 where
-    less is, 0 where neither is (a signed error, which is no score to choose by); means are written with ``digits``
+    less is, 0 where neither is (a signed error, which is not a score to choose by); means are written with ``digits``
     decimals; ``limits`` are the least and the largest value there can be.
     """
 
@@ -245,7 +245,7 @@ def read_scores(source: str | Path | TextIO) -> pd.DataFrame:
     ``METRICS``, ``missed`` and ``false`` become numbers, NaN where a cell holds none.
 
     Raises:
-        DataError: there is no such file, or it is no CSV.
+        DataError: there is no such file, or it is not a CSV.
     """
     try:
         scores = pd.read_csv(source, dtype=str, keep_default_na=False)
@@ -262,7 +262,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     at random; its ``missed`` and ``false`` are totals.
 
     Returns:
-        One line a class in order of appearance, then ``MEAN_OF_CLASSES``; columns ``cases``, ``missed``, ``false``, and
+        One line per class, by appearance, then ``MEAN_OF_CLASSES``; columns ``cases``, ``missed``, ``false``, and
         ``<metric>_mean``, ``<metric>_sd`` (n - 1; NaN for one case), ``<metric>_median`` for each of ``METRICS``.
     """
     by_case = rows.groupby("case", sort=False)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules ``f(optimizer, total_steps, …) -> LambdaLR``, stepped once an optimizer step.
+"""Learning-rate schedules ``f(optimizer, total_steps, …) -> LambdaLR``, stepped once per optimizer step.
 
 Each multiplies the optimizer's own rate, the largest of the run, by a factor from 0 to 1 that depends on the share of
 steps done, and by a linear rise over the first ``warmup_fraction`` of all steps. Past the end the rate stays as it is.

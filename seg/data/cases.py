@@ -24,7 +24,7 @@ CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 @dataclass(frozen=True)
 class Case:
-    """One examination: ``images`` is one file a channel, or one file with the channels on its fourth axis."""
+    """One examination: ``images`` is one file per channel, or one file with the channels on its fourth axis."""
 
     id: str
     patient: str
@@ -59,7 +59,7 @@ def class_indices(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
     """Values of a label file, any shape, as class indices (uint8).
 
     Raises:
-        DataError: a value that is no class; ``fingerprint`` tells it sooner, with the file.
+        DataError: a value that is not a class; ``fingerprint`` reports it earlier, with the file.
     """
     indices = np.full(label.shape, MAX_CLASSES, np.uint8)
     for index, value in enumerate(values):
@@ -244,7 +244,7 @@ def _classes(named: list[tuple[str, Any]], where: Path) -> dict[str, int]:
         if name == "ignore":
             faults.append(f"{where}: the label 'ignore' is not supported: every voxel is scored. Give it a class or 0.")
         elif isinstance(value, list):
-            faults.append(f"{where}: '{name}' is a region {value}; give one integer a class and train on the classes.")
+            faults.append(f"{where}: '{name}' is a region {value}; give each class an integer and train on those.")
         elif not re.fullmatch(r"-?\d+", str(value)):
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")
         elif name in classes or int(value) in classes.values():

@@ -40,7 +40,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class CasePrint:
-    """One case: ``shape`` and ``spacing_mm`` in RAS+ order, hashes of the file bytes, voxels a class, intensities.
+    """One case: ``shape`` and ``spacing_mm`` in RAS+ order, hashes of the file bytes, voxels per class, intensities.
 
     ``voxels`` maps class index to its number of voxels (0 too, background left out). ``intensity`` has one entry a
     channel and is empty where the case has no foreground.
@@ -109,7 +109,7 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None) -> Fi
     Raises:
         DataError: lists **every** fault of every case: a file missing, empty, cut off or no NIfTI; another number of
             channels than declared; NaN or infinite voxels, or one value everywhere; files of one case on different
-            grids; a label missing or with values that are no class; the same case twice; no case at all.
+            grids; a label missing or with values that are not classes; the same case twice; no case at all.
     """
     faults = [] if caseset.cases else [f"{caseset.name}: no case was found."]
     counts = Counter(case.id for case in caseset.cases)
@@ -242,7 +242,7 @@ def _grid_faults(headers: dict[Path, nifti.Header]) -> list[str]:
 def _describe(
     case: Case, images: Sequence[np.ndarray], affine: np.ndarray, label: np.ndarray, values: Sequence[int]
 ) -> CasePrint:
-    """Facts of a sound case; images (C, X, Y, Z), one a file, and label (X, Y, Z) in the files' own orientation."""
+    """Facts of a sound case; images (C, X, Y, Z), one per file, and label (X, Y, Z) in the files' own orientation."""
     turned, affine = nifti.to_ras(label, affine)
     per_class = {index: int(np.count_nonzero(label == value)) for index, value in enumerate(values) if value}
     channels = [channel for image in images for channel in image if any(per_class.values())]

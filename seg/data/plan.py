@@ -40,7 +40,7 @@ class Plan:
     """Decisions for one data set, axes in RAS+ order.
 
     ``spacing_mm`` and ``shape`` (median, voxels) are those after resampling. ``patch`` has one entry a dimension; in
-    2-D ``slice_axis``, the coarsest, is left out of it. ``strides`` has one entry a resolution level, the first all 1.
+    2-D ``slice_axis``, the coarsest, is left out of it. ``strides`` has one entry per level, the first all 1.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -160,7 +160,7 @@ def _batch(patch: Sequence[int], asked: Auto | int, fill: int, seen: int) -> tup
         return int(asked), "as given"
     low, high = (2, 8) if len(patch) == 3 else (8, 32)
     wanted = round(min(fill, SHARE_OF_DATA * seen) / math.prod(patch))
-    why = f"about {fill} voxels a step, at most {SHARE_OF_DATA:.0%} of the data, in {low} to {high} patches"
+    why = f"about {fill} voxels per step, at most {SHARE_OF_DATA:.0%} of the data, in {low} to {high} patches"
     return min(max(wanted, low), high), why
 
 

@@ -85,7 +85,7 @@ def make_split(
 
 
 def load_split(path: Path, fingerprint: Fingerprint, fold: Fold) -> Split:
-    """Reads an own split file: ``{"train": […], "val": […], "test": […]}``, or a list of such, one a fold.
+    """Reads the user's split file: ``{"train": […], "val": […], "test": […]}``, or a list of those, one per fold.
 
     nnU-Net's ``splits_final.json``, which has no test part, is such a list.
 
@@ -171,7 +171,7 @@ def _lots(patients: Iterable[str], seed: int, purpose: str) -> list[str]:
 
 
 def _strange_keys(entries: Sequence[Any], path: Path) -> list[str]:
-    """Keys beside those that ``Split.to_json`` writes: ignored, a mistyped part would silently be an empty one."""
+    """Keys other than those that ``Split.to_json`` writes: if ignored, a mistyped part would silently be empty."""
     known = [field.name for field in fields(Split)] + ["hash"]
     strange = {key for entry in entries if isinstance(entry, dict) for key in entry} - set(known)
     nearest = {key: difflib.get_close_matches(key.lower(), known, 1, 0.4) for key in sorted(strange)}

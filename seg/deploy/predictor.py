@@ -90,7 +90,7 @@ class Predictor:
         return cls(cfg, prints.classes, prints.channels, plan, network.eval(), predict)
 
     def __call__(self, *images: str | Path) -> Prediction:
-        """The mask of one image: one file a channel, or one file with the channels on its fourth axis.
+        """The mask of one image: one file per channel, or one file with the channels on its fourth axis.
 
         Raises:
             DataError: a file cannot be read, or there are not as many channels as in the training.

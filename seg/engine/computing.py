@@ -18,7 +18,7 @@ from seg.files import atomic_write
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the dimensions of a kernel
 _TURNS, _SECONDS = 5, 1.5  # a measurement ends with the first of them, after one turn at least
-_TIE = 1.05  # a way takes the place of those before it only where it is so many times as fast
+_TIE = 1.05  # a way replaces an earlier one only if it is this many times as fast
 
 
 def ways_to_compute(chosen: Precision, precision: str, layout: str) -> list[Precision]:
@@ -53,7 +53,7 @@ def fastest(
         network: is left as it is.
         batch: shape (B, C, *S) of a step's images; a processor is measured with two of them.
         kept: the JSON file of all measurements.
-        about: what a measurement holds for, beside machine and batch.
+        about: what a measurement holds for, besides machine and batch.
 
     Returns:
         The way, and why, in a line.

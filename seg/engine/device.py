@@ -52,7 +52,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> Precision:
     """The precision called ``name`` (auto, fp32, bf16, fp16) on ``device``.
 
-    auto takes bf16 only where the hardware multiplies it natively (emulated it is slower than float32), else fp16 with
+    auto takes bf16 only if the hardware multiplies it natively (emulated, it is slower than float32), else fp16 with
     scaling on CUDA, else float32.
 
     Raises:

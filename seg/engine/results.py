@@ -185,7 +185,7 @@ def _logged(record: Record | None) -> Iterator[None]:
 
 
 def case_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The rows of ``cases.csv`` as a table, which has its columns where there are no rows, too."""
+    """The rows of ``cases.csv`` as a table, which has its columns even without rows."""
     return pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
 
 

@@ -50,7 +50,7 @@ class Result:
 
 
 class Reporter(Protocol):
-    """Who asked for a run and hears of it, a sweep's trial, say. The run then shows nothing itself."""
+    """Whoever asked for a run and follows it, such as a sweep's trial. The run then shows nothing itself."""
 
     @property
     def log(self) -> Path:
@@ -216,7 +216,7 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], energy_kwh:
 def interruptible(reporter: Reporter | None = None) -> Iterator[Callable[[], bool]]:
     """Turns SIGINT and SIGTERM into a question the loop asks after each step; a second SIGINT ends at once.
 
-    A ``reporter`` may stop the run, too, and hears of the signal.
+    A ``reporter`` may stop the run too, and is told of the signal.
     """
     received: list[int] = []
 

@@ -118,7 +118,7 @@ def case_rows(
     spacing_mm: Sequence[float],
     tolerance_mm: float,
 ) -> list[dict[str, Any]]:
-    """The rows of a case in ``cases.csv``, one a foreground class.
+    """The rows of a case in ``cases.csv``, one per foreground class.
 
     Args:
         case: its id and patient.

@@ -87,7 +87,7 @@ class Column:
         return tested[-1] / f"{case}.nii.gz" if tested else None
 
     def values(self, case: str, metric: str, classes: Sequence[str]) -> list[float | None]:
-        """The mean of the classes, then each class; None for what is no number."""
+        """The mean of the classes, then each class; None for what is not a number."""
         values = [self.scores[case].get(name, {}).get(metric, math.nan) for name in classes]
         means = [sum(values) / max(1, len(values)), *values]
         return [round(value, 5) if math.isfinite(value) else None for value in means]
@@ -187,7 +187,7 @@ def _slice_axis(run: ScoredRun) -> int:
 
 
 def _about(caseset: CaseSet, columns: Sequence[Column], measures: dict[str, str], channel: int) -> dict[str, Any]:
-    """All that the page must know beside the cases."""
+    """Everything the page must know besides the cases."""
     names = caseset.names[1:]
     return {
         "channel": caseset.channels[channel] if channel < len(caseset.channels) else "",
@@ -297,7 +297,7 @@ def _data_html(about: dict[str, Any], payloads: Sequence[str]) -> str:
 
 
 def _json(content: Any) -> str:
-    """ASCII without ``<``, so that nothing in it can end its element; no NaN, which is no JSON."""
+    """ASCII without ``<``, so that nothing in it can end its element; no NaN, which is not JSON."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -98,7 +98,7 @@ def stack(pictures: Mapping[str, Image.Image], width: int) -> Image.Image:
 
 
 def error_codes(label: npt.NDArray[np.integer], pred: npt.NDArray[np.integer]) -> Codes:
-    """0 where both are background, else the place of the pixel's kind in ``ERROR_COLORS``, from 1."""
+    """0 where both are background, otherwise the index from 1 of the pixel's kind in ``ERROR_COLORS``."""
     wrong = np.where(label == 0, 2, np.where(pred == 0, 3, 4))
     return np.where(label == pred, label > 0, wrong).astype(np.uint8)
 

@@ -35,7 +35,7 @@ CAPTION = (
     "Points: results; the line: the best so far, with 95 % intervals over patients. Hover over a point to read what it "
     "is; those on the line are links to their row of the table."
 )
-# Parameters that cannot change a score, or that the page shows by themselves.
+# Parameters that cannot change a score, or that the page shows separately.
 _NO_SETTINGS = ("data.root", "data.fold", "trainer.workers", "check", "resume", "study", "arm", "seed", "parameters")
 _NO_SECTIONS = ("paths.", "tracking.", "predictions.", "resolved.")
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -96,7 +96,7 @@ def scored_runs(table: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
 
 
 def points_of(table: pd.DataFrame, scores: pd.DataFrame, left_out: Counter[str]) -> list[Point]:
-    """One point a tested run, and one for the runs out of fold that differ only in their fold."""
+    """One point per tested run, and one for the out-of-fold runs that differ only in their fold."""
     by_run = {str(run_id): part for run_id, part in scores.groupby("run_id")}
     rows = [row for row in table.to_dict("records") if row["run_id"] in by_run]
     if lost := len(table) - len(rows):
@@ -216,7 +216,7 @@ def _picture(line: Line) -> str:
 
 
 def figure(drawn: Sequence[Line]) -> Figure:
-    """One panel a line, below each other; to the right is later, up is better."""
+    """One panel per line, below each other; to the right is later, up is better."""
     made = new_figure(11, 3.4 * len(drawn))
     for panel, line in zip(made.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True):
         _draw(panel, line)

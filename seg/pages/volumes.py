@@ -149,7 +149,7 @@ def _ways(volumes: Volumes) -> Iterator[tuple[Box, tuple[int, int, int]]]:
 
 
 def _around(volumes: Volumes) -> Box:
-    """The box around everything that is no background, with its margin; the whole volume where there is nothing."""
+    """The box around everything but background, with its margin; the whole volume if there is nothing."""
     filled = volumes.label > 0
     for pred in volumes.preds:
         if pred is not None:

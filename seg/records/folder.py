@@ -57,7 +57,7 @@ class RunFolder:
     split = _File("data", "split.json")  # which cases were trained on, validated and scored
     fingerprint = _File("data", "fingerprint.json")  # of the data: classes, channels, and the hash of each case
     plan = _File("data", "plan.json")  # what every ``auto`` of the data became
-    cases = _File("data", "cases.csv")  # scores, a row a case and class
+    cases = _File("data", "cases.csv")  # scores, a row per case and class
     history = _File("history.csv")  # numbers, a row an epoch
     summary = _File("summary.json")  # last numbers, once the run has finished or was pruned
     log = _File("log.txt")  # its log lines, with times
@@ -74,7 +74,7 @@ class RunFolder:
         """That of the run whose own folder is ``run``.
 
         Raises:
-            DataError: it is no run's folder.
+            DataError: it is not a run's folder.
         """
         if not (run_id := owner(run)):
             raise DataError(f"{run} is not a run's folder: it has no file {OWNER} that names its run.")

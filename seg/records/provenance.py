@@ -26,9 +26,9 @@ def common_tags() -> dict[str, str]:
 
 
 def git(*arguments: str) -> str:
-    """What git prints in the repository of this package, or where it is in none, in that of the working folder.
+    """What git prints in the repository of this package or, if it is in none, in that of the working folder.
 
-    Nothing where there is no git, no repository, or no answer. What is not UTF-8 is replaced by ``�``.
+    Nothing if there is no git, no repository, or no answer. What is not UTF-8 is replaced by ``�``.
     """
     return _printed(_CODE if _printed(_CODE, "rev-parse", "--git-dir") else Path(), *arguments)
 

@@ -81,7 +81,7 @@ class Record:
             self._journal.append_file(path, folder)
 
     def log_dataset(self, name: str, digest: str, source: str) -> None:
-        """The data the run is trained on; ``digest`` is shortened, for MLflow shows it beside the name."""
+        """The data the run is trained on; ``digest`` is shortened because MLflow shows it beside the name."""
         self._put({"dataset": {"name": name, "digest": digest[:8], "source": without_passwords(source)}})
 
     def sample(self, readings: Iterator[dict[str, float]]) -> None:

@@ -60,7 +60,7 @@ def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) 
     """The sink that ``tracking.kind`` names: mlflow, none, or the path of a class.
 
     Raises:
-        ConfigError: there is no such class, or it is no sink, or it cannot be reached.
+        ConfigError: there is no such class, or it is not a sink, or it cannot be reached.
     """
     target = _SINKS.get(kind, kind)
     if target is None:

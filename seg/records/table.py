@@ -1,6 +1,6 @@
 """Runs as a table, whether MLflow or their own folders hold them.
 
-``runs(Path("outputs"), study="attention")`` gives a pandas DataFrame, one row a run.
+``runs(Path("outputs"), study="attention")`` gives a pandas DataFrame, one row per run.
 """
 
 import glob
@@ -61,7 +61,7 @@ def runs(
             and ``picture``, a path or None.
 
     Returns:
-        One row a run: ``run_id``, ``run_id_short``, ``name``, ``status``, ``started``, ``seconds``, ``experiment``,
+        One row per run: ``run_id``, ``run_id_short``, ``name``, ``status``, ``started``, ``seconds``, ``experiment``,
         ``dataset``, ``parent``, ``predictions``; then tags and last metrics by their names, and ``params.<key>``.
         A tag or metric that is named like another column is ``tags.<name>`` or ``metrics.<name>``.
 

@@ -1,4 +1,4 @@
-"""Statistics of studies, from scores to tables and sentences; of use alone, in a notebook.
+"""Statistics of studies, from scores to tables and sentences; can be used by itself, in a notebook.
 
 ::
 

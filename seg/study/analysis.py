@@ -40,7 +40,7 @@ class Meta:
     cases: int
     folds: int
     seeds: dict[str, int]  # by arm
-    family: int  # comparisons judged together, for each metric by itself
+    family: int  # comparisons judged together, separately for each metric
     margins: dict[str, float]  # by metric, where one was stated
     draws: int
     seed: int

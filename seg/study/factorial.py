@@ -43,7 +43,7 @@ def effects(
         incomplete: see seg.study.scores.patient_values.
 
     Returns:
-        One row an effect: ``effect`` in words, ``order`` (1 main effect, 2 interaction of two, …), then the columns of
+        One row per effect: ``effect`` in words, ``order`` (1 main effect, 2 interaction of two, …), then the columns of
         comparisons from ``difference`` on.
 
     Raises:

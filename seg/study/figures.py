@@ -49,7 +49,7 @@ def write_figures(analysis: Analysis, folder: Path) -> list[Path]:
 
 
 def forest(analysis: Analysis) -> Figure:
-    """Mean difference and interval of every comparison, one panel a metric, the primary one first.
+    """Mean difference and interval of every comparison, one panel per metric, the primary one first.
 
     Comparisons with the baseline are above those with the previous arm; the second arm's previous is the baseline.
     Where the seed spread of an arm is abnormal, the frame fits the others, and an arrow points to what is outside it.
@@ -118,7 +118,7 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
 def _figure(
     lines: pd.DataFrame, texts: Sequence[str], *, panels: int, least: float = 0.3
 ) -> tuple[Figure, list[Axes], list[float]]:
-    """Panels side by side, a row a comparison, named at the left with a text below the name.
+    """Panels side by side, a row per comparison, named at the left with a text below the name.
 
     Returns:
         The figure, its panels, and the places of the rows in inches from the top, each ``least`` inches high or more.

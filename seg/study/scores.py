@@ -1,4 +1,4 @@
-"""The scores of a study as statistics need them: read, checked, complete, one value a patient.
+"""The scores of a study as statistics need them: read, checked, complete, one value per patient.
 
 The input is one table: one row per arm, seed, case and class, as the runs' ``data/cases.csv`` put below each other with
 the columns ``arm``, ``seed`` and ``fold`` added. What is missing, doubled or not a number is refused, never filled in.
@@ -76,7 +76,7 @@ def patient_values(
 
     Raises:
         ConfigError: an unknown arm or metric.
-        DataError: columns missing, rows doubled, values that are no numbers, a case of two patients or in two folds,
+        DataError: columns missing, duplicate rows, values that are not numbers, a case of two patients or in two folds,
             cases missing, fewer than two patients.
     """
     frame = _checked(scores, metrics)

@@ -64,7 +64,7 @@ def latex(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[T
 
 
 def wide(analysis: Analysis, cost: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row an arm, in full precision, in SI or the metric's units.
+    """One row per arm, in full precision, in SI or the metric's units.
 
     Columns: ``seeds``, ``<metric>_<statistic>``, counts, ``<metric>_<baseline or previous>_<statistic>``, cost.
     """
@@ -112,7 +112,7 @@ def _title(metric: str) -> str:
 
 
 def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
-    """One row an arm: means with intervals, best in bold, verdict against the baseline marked; failures; cost."""
+    """One row per arm: means with intervals, best in bold, verdict against the baseline marked; failures; cost."""
     meta = analysis.meta
     columns = {_title(metric): _means(analysis, metric) for metric in meta.metrics}
     first = analysis.arms.drop_duplicates("arm").set_index("arm")

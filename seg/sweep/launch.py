@@ -116,7 +116,7 @@ class Workers:
                 thread.join(0.2)  # in parts, so that signals are heard
 
     def _guarded(self, work: Callable[..., None], *arguments: Worker) -> None:
-        """Our own errors (a storage that goes away, say) end the sweep instead of one silent thread."""
+        """Our own errors (a lost storage, say) end the sweep, not just one thread without a word."""
         try:
             work(*arguments)
         except BaseException as error:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class LiveTable:
-    """The progress of one sweep; plain lines where there is no terminal."""
+    """The progress of one sweep; plain lines if there is no terminal."""
 
     def __init__(self, sweep: Sweep, search: Search) -> None:
         self.sweep, self.search = sweep, search

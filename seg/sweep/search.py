@@ -52,7 +52,7 @@ class Trial:
 
 
 class Search:
-    """One process's hand in a sweep. Any thread may call its methods.
+    """One process's part in a sweep. Any thread may call its methods.
 
     While the storage does not answer, a method tries again for some minutes before it raises SegError.
 
@@ -184,7 +184,7 @@ class Search:
 
     @patient
     def frame(self) -> "pd.DataFrame":
-        """A row a trial: number, state, objectives, parameters, and more.
+        """A row per trial: number, state, objectives, parameters, and more.
 
         The state is finished, pruned, failed, waiting, running, or killed where nobody runs it any more.
         ``attrs["parameters"]`` names the columns that hold what varies. A trial is ``retried`` where it failed and was

@@ -2,7 +2,7 @@
 
 A trial may be this process, another one, or a job on another machine of the cluster; one that outlives its sweep loses
 nothing. ``trial.json`` is the sweep's word before the trial starts, ``stop`` its last one; ``run.json``,
-``progress.json`` and ``result.json`` are the trial's words. Each epoch goes to the sweep's storage, too, where Optuna
+``progress.json`` and ``result.json`` are the trial's reports. Each epoch goes to the sweep's storage, too, where Optuna
 decides whether the trial should stop.
 """
 
@@ -221,7 +221,7 @@ class TrialFolder:
                 os.kill(process.pid, signal.SIGTERM)
 
     def dismiss(self) -> None:
-        """Whatever starts in this folder from now on, a job that the cluster starts once more, say, ends at once."""
+        """Whatever starts in this folder from now on (a job that the cluster requeues, say) ends at once."""
         content = _read(self.path / "trial.json")
         atomic_write(self.path / "trial.json", json.dumps(content | {"token": "-"}, indent=1))
 
