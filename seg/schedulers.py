@@ -65,7 +65,7 @@ def cosine_restarts(
     *,
     warmup_fraction: float = 0.0,
     cycles: int = 3,
-    growth: float = 2.0,  # length of a cycle over the one before
+    growth: float = 2.0,  # length of a cycle relative to the one before
     min_factor: float = 0.0,
 ) -> LambdaLR:
     """``cycles`` half cosines, each starting again at the full rate, that end exactly with the run.

@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def suits(cases: "CaseSet", predictor: "Predictor") -> None:
-    """Refuses data that lack what the network learnt: its classes by name, and as many channels.
+    """Refuses data that lack what the network was trained on: its classes by name, and as many channels.
 
     Raises:
         DataError: with what is there and what is wanted.

@@ -112,7 +112,7 @@ def train(
     Args:
         cfg: a checked configuration.
         name: of the run.
-        reporter: hears of the run; it then shows nothing itself.
+        reporter: follows the run, which then shows nothing itself.
         options: the names of the options chosen, by group; the record holds them as parameters.
 
     Returns:

@@ -73,7 +73,7 @@ class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
         mode: Sequence[str],  # bilinear (in 3-D trilinear) or nearest
         affine_prob: float = 0.0,  # of turning and stretching
         rotate_degrees: float = 0.0,  # the angle about every axis is even in ± this
-        scale: Sequence[float] = (1.0, 1.0),  # range of the factor on size, for every axis, even in its logarithm
+        scale: Sequence[float] = (1.0, 1.0),  # range of the scaling factor of each axis, log-uniform
         elastic_prob: float = 0.0,  # of bending
         elastic_voxels: float = 0.0,  # largest standard deviation of a node's displacement; drawn evenly from 0
         nodes: int = 5,  # per axis, evenly from the first voxel of the patch to its last

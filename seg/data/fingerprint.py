@@ -20,7 +20,7 @@ from seg.data.processors import processors
 from seg.errors import DataError, together
 from seg.files import atomic_write, sha256
 
-FORMAT = 2  # raised when CasePrint or the checks change, so that every case is read anew
+FORMAT = 2  # raised when CasePrint or the checks change, so that every case is read again
 QUANTILES = 100
 MAX_VOXELS = 200_000  # of the foreground of one case; more do not move a quantile
 
@@ -102,7 +102,7 @@ def digest(content: Any) -> str:
 def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None) -> Fingerprint:
     """Reads, checks and describes every case.
 
-    What was learnt of a case is kept in ``cache``, one JSON file a data set, and taken from there as long as its files
+    What was found in a case is kept in ``cache``, one JSON file per data set, and taken from there as long as its files
     keep size and time. ``workers`` are threads (unpacking and hashing run outside Python's lock); by default one a
     processor.
 
@@ -145,7 +145,7 @@ def _place(caseset: CaseSet) -> str:
 def _cached(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # none yet, or damaged: read the data anew
+    except (OSError, ValueError):  # none yet, or damaged: read the data again
         return {}
     return content if isinstance(content, dict) else {}
 

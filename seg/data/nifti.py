@@ -161,7 +161,7 @@ def write_label(path: Path, array: np.ndarray, like: Path) -> None:
 
 
 def write_volume(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
-    """Writes a new volume (X, Y, Z), of a type that NIfTI knows, into a folder that nobody reads yet."""
+    """Writes a new volume (X, Y, Z), of a type that NIfTI supports, into a folder that nothing reads yet."""
     path.write_bytes(_packed(nib.Nifti1Image(array, affine), path))
 
 

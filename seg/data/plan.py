@@ -64,7 +64,7 @@ class Plan:
 
 
 def make_plan(
-    fingerprint: Fingerprint,  # of the cases outside the test part, so that nothing is learnt from the test
+    fingerprint: Fingerprint,  # of the cases outside the test part, so that nothing is learned from the test
     channels: Sequence[str],  # names; one named "CT" is normalised as CT
     *,
     dims: int,  # 2 or 3

@@ -45,7 +45,7 @@ def read_material(cfg: DictConfig) -> Material:
         split = load_split(Path(d.split_file), prints, fold=d.fold)
     else:
         split = make_split(prints, fold=d.fold, folds=d.folds, test_fraction=d.test_fraction, seed=d.split_seed)
-    # The plan is made without the test part: no number of it may reach the training.
+    # The plan is made without the test part: nothing about it may reach the training.
     tested = set(split.test)
     seen = prints.of([case.id for case in cases.cases if case.id not in tested])
     plain: Any = OmegaConf.to_container(d, resolve=True)

@@ -19,10 +19,10 @@ from seg.engine.distributed import from_leader, gathered, without_sync
 from seg.errors import InterruptedRunError, SegError
 from seg.schedulers import advance
 
-TIMED_STEPS = 10_000  # a schedule over minutes is divided into so many parts
-_MEND = "Lower optimizer.lr, set trainer.clip_norm, or check the cases with check=true. The last checkpoint is kept."
+TIMED_STEPS = 10_000  # a schedule over minutes is divided into this many parts
+_FIX = "Lower optimizer.lr, set trainer.clip_norm, or check the cases with check=true. The last checkpoint is kept."
 _DECIDED = 10  # the step after which it is known whether minutes or steps end a run that has both
-_DICE_EVERY = 10  # steps between two looks at the training Dice, which costs about 2 % of a step
+_DICE_EVERY = 10  # steps between two updates of the training Dice, which costs about 2 % of a step
 
 
 @dataclass
@@ -138,7 +138,7 @@ class Settings:
 
 
 def fit(
-    training: Training,  # is changed; where it was loaded from a checkpoint, the run goes on from there
+    training: Training,  # is changed; if it was loaded from a checkpoint, the run continues from there
     budget: Budget,
     batches: Iterator[dict[str, Any]],  # endless; image (B,C,*S) float32, label (B,*S) class indices, case names
     loss: nn.Module,  # loss(logits, label) -> scalar
@@ -193,7 +193,7 @@ def _gradients(
             training.scaler.scale(value / len(batches)).backward()
         total += value.item() / len(batches)
         if not math.isfinite(total) and fault is None:
-            fault = f"The loss is {total} at step {progress.step + 1}, on the cases {', '.join(batch['case'])}. {_MEND}"
+            fault = f"The loss is {total} at step {progress.step + 1}, on the cases {', '.join(batch['case'])}. {_FIX}"
     progress.loss_sum += total
     progress.loss_steps += 1
     if progress.loss_steps % _DICE_EVERY == 1:
@@ -207,7 +207,7 @@ def _update(training: Training, settings: Settings) -> None:
     weights = list(training.network.parameters())
     norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
     if not training.scaler.is_enabled() and not norm.isfinite():  # the scaler skips such a step by itself
-        raise SegError(f"The gradient is not finite at step {training.progress.step + 1}. {_MEND}")
+        raise SegError(f"The gradient is not finite at step {training.progress.step + 1}. {_FIX}")
     if settings.clip_norm is not None and norm > settings.clip_norm:
         nn.utils.clip_grads_with_norm_(weights, settings.clip_norm, norm)
     training.scaler.step(training.optimizer)

@@ -160,7 +160,7 @@ def dynunet(
     *,
     strides: Sequence[Stride],  # per level, the first at full resolution (1), each one number or one per axis
     width: int = 32,  # channels at full resolution, doubled at each level
-    max_width: int = 320,  # at most so many channels; nnU-Net takes 320 in 3-D, 512 in 2-D
+    max_width: int = 320,  # most channels of a level; nnU-Net takes 320 in 3-D, 512 in 2-D
     kernel_size: int = 3,  # of the convolutions, odd
     residual: bool = False,  # residual blocks in place of plain ones
     deep_supervision: bool = True,  # in training, logits of the coarser decoder levels too, but the coarsest

@@ -154,7 +154,7 @@ def case_set(runs: Sequence[ScoredRun], root: str | None) -> CaseSet:
     """
     roots = list(dict.fromkeys(str(root or run.cfg.data.root) for run in runs))
     there = [root for root in roots if Path(root).is_dir()]
-    if not there:  # asked before it is built: a data set that can make itself would be made anew
+    if not there:  # asked before it is built: a data set that can make itself would be made again
         raise DataError(f"{few(roots)}: no such folder. Say where the data of the runs are now: data.root=…")
     data = runs[0].cfg.data
     cases: CaseSet = build(data.cases, root=there[0], name=data.name, patient=None)

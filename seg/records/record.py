@@ -221,7 +221,7 @@ def _opened(
     try:
         folders = claim(outputs, own, predictions=predictions)
         write_state(folders.run, state)
-    except BaseException as error:  # a full disk, a folder where one may not write
+    except BaseException as error:  # a full disk, or a folder without write permission
         if sink:
             with suppress(UnreachableError):
                 nowhere = folders or RunFolder.of(outputs, own, own)
@@ -233,7 +233,7 @@ def _opened(
 def _place(uri: str | None, begun: State | None, where: str) -> tuple[str | None, str]:
     """The address that holds a run, None for the sink's own place, and what decides so.
 
-    The configuration's ``uri``; else that of the run itself or of its parent, ``begun``, told as ``where``; else that
+    The configuration's ``uri``; else that of the run itself or of its parent, ``begun``, named by ``where``; else that
     of MLflow's own variable.
     """
     if uri:

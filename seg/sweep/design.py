@@ -225,7 +225,7 @@ class Study:
         return lines_of({key: [value] for key, value in values.items()})  # a choice of one, for a text is a line there
 
     def faults(self) -> Iterator[str]:
-        """What its base and arms set in vain."""
+        """What its base and arms set without effect."""
         yield from self._ignored(f"{WHERE}.base", self.base)
         for arm in self.arms:
             yield from self._ignored(f"The arm {arm.name}", arm.overrides)

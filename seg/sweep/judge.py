@@ -13,7 +13,7 @@ from seg.sweep.storage import close_storage, open_storage
 
 
 class Judge:
-    """Hears the epochs of a trial, in whatever process it runs, and decides whether it should stop.
+    """Receives the epochs of a trial, in whichever process it runs, and decides whether it should stop.
 
     Args:
         name: of the sweep.

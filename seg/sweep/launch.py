@@ -55,7 +55,7 @@ class Running:
 
 
 class Workers:
-    """Runs a sweep's trials until it is over, too many failed, or somebody stops them.
+    """Runs a sweep's trials until it is over, too many failed, or it is stopped.
 
     Args:
         search: what is to run, and what became of it.
@@ -126,7 +126,7 @@ class Workers:
     def _work(self, worker: Worker) -> None:
         while (trial := self._next()) is not None:
             folder = TrialFolder(self.sweep.folder / f"trials/{trial.number}")
-            if not trial.again:  # nobody ran it before: what is in its folder is not of this sweep
+            if not trial.again:  # never run before: what is in its folder belongs to another sweep
                 shutil.rmtree(folder.path, ignore_errors=True)
             self.running[trial.number] = Running(trial, folder)
             try:
@@ -145,7 +145,7 @@ class Workers:
         return None
 
     def _run(self, trial: Trial, folder: TrialFolder, worker: Worker) -> Outcome:
-        """Runs a trial, however many jobs it takes: one that somebody else asked to stop has saved."""
+        """Runs a trial, however many jobs it takes: a job that something else stopped has saved."""
         in_vain = 0
         while True:
             before = folder.reached
@@ -268,7 +268,7 @@ class Workers:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the sweep: local trials hear of it, save, and can continue later."""
+        """SIGINT and SIGTERM stop the sweep: local trials are told, save, and can continue later."""
 
         def note(number: int, _: object) -> None:
             if self.stopped and number == signal.SIGINT:

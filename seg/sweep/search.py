@@ -57,7 +57,7 @@ class Search:
     While the storage does not answer, a method tries again for some minutes before it raises SegError.
 
     Args:
-        name: of the sweep; whoever gives the same name and storage takes part.
+        name: of the sweep; every process with the same name and storage takes part.
         address: a journal file, or a database such as ``postgresql://user:password@host/database``.
         goal: what is searched for.
         process: this one.
@@ -186,7 +186,7 @@ class Search:
     def frame(self) -> "pd.DataFrame":
         """A row per trial: number, state, objectives, parameters, and more.
 
-        The state is finished, pruned, failed, waiting, running, or killed where nobody runs it any more.
+        The state is finished, pruned, failed, waiting, running, or killed if no process runs it any more.
         ``attrs["parameters"]`` names the columns that hold what varies. A trial is ``retried`` where it failed and was
         entered once more.
         """
@@ -216,7 +216,7 @@ class Search:
 
     @patient
     def set_parent_once(self, run_id: str) -> str:
-        """Says which run is the sweep's own; of several processes the first is heard. Returns the one that it is."""
+        """Sets the sweep's own run; of several processes the first one wins. Returns the run that is set."""
         with self._alone():
             if (known := self._study.user_attrs.get("parent")) is None:
                 self._study.set_user_attr("parent", run_id)
@@ -379,7 +379,7 @@ def _table(trials: Sequence[FrozenTrial], objectives: Sequence[str], keys: Seque
     columns = ["number", "state", *objectives, *keys, "run_id", "predictions", "attempt", "retried", "started"]
     table = pd.DataFrame(rows, columns=[*columns, "seconds", "error"])
     table = table.astype(dict.fromkeys([*objectives, "seconds"], float) | {"retried": bool})
-    for key in ("run_id", "predictions", "error"):  # None where there is none, which pandas would make NaN
+    for key in ("run_id", "predictions", "error"):  # None for missing values, which pandas would make NaN
         table[key] = table[key].astype(object).where(table[key].notna(), None)
     table.attrs["parameters"] = list(keys)
     return table

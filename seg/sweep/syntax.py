@@ -1,4 +1,4 @@
-"""Hydra's override syntax, read by Hydra's own parser: values stay the texts that Hydra would put into a job.
+"""Hydra's override syntax, read by Hydra's own parser: values stay the text that Hydra would give to a job.
 
 Two things are added to it: an interval with whole bounds keeps them whole, and ``shuffle`` gives the same order each
 time.

@@ -83,7 +83,7 @@ class TrialReporter:
         return bool(token == self.assignment.token == os.environ.get(TOKEN, ""))
 
     def interrupted(self) -> bool:
-        """Whether the sweep has been stopped; a signal is not heard by a trial that still prepares its data."""
+        """Whether the sweep has been stopped; a trial that still prepares its data does not notice a signal."""
         return (self.folder / "stop").exists()
 
     def stop(self) -> None:
@@ -104,7 +104,7 @@ class TrialReporter:
 
     @property
     def log(self) -> Path:
-        """The trial's own log; a job that is tried again writes on."""
+        """The trial's own log; a retried job appends to it."""
         return self.folder / "log.txt"
 
     def begin(self, run: RunFolder | None) -> None:
@@ -156,7 +156,7 @@ class TrialReporter:
 
     @contextmanager
     def reported(self, metrics: dict[str, float]) -> Iterator[None]:
-        """Tells the sweep how the trial ended, and what was put into ``metrics`` meanwhile."""
+        """Reports to the sweep how the trial ended, with what was put into ``metrics`` meanwhile."""
         try:
             yield
         except (InterruptedRunError, KeyboardInterrupt, SystemExit) as error:
@@ -184,7 +184,7 @@ def current_trial(output_dir: str) -> TrialReporter | None:
     """The trial whose folder Hydra made this job's own; None where no sweep of ours started the job.
 
     Raises:
-        InterruptedRunError: another job does this trial by now, or nobody needs it any more.
+        InterruptedRunError: another job runs this trial by now, or it is no longer needed.
     """
     folder = Path(output_dir)
     if not (folder / "trial.json").exists():
