@@ -60,8 +60,9 @@ def tversky(logits: Tensor, target: Tensor, *, alpha: float = 0.3, beta: float =
 def focal_tversky(
     logits: Tensor, target: Tensor, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, batch: bool = True
 ) -> Tensor:
-    """Tversky loss of each class to the power 1 / ``gamma``: above 1, classes that overlap badly count more.
+    """Tversky loss of each class to the power 1 / ``gamma``, as published.
 
+    Its slope is steepest near perfect overlap for ``gamma`` above 1, and for poor overlap below 1.
     Source: Abraham & Khan, A novel focal Tversky loss function, ISBI 2019, eq. 3.
     """
     # Kept off 0, where a power below 1 has an infinite gradient.

@@ -38,9 +38,9 @@ COUNTS = ("missed", "false")
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Prediction and reference of one structure; what several metrics need is found once.
+    """Prediction and reference of one structure; what several metrics need is computed once.
 
-    ``pred`` and ``label`` are masks of one shape, in 2-D or 3-D; ``spacing_mm`` one number an axis; ``tolerance_mm``
+    ``pred`` and ``label`` are masks of one shape, in 2-D or 3-D; ``spacing_mm`` one number per axis; ``tolerance_mm``
     that of the normalised surface dice.
 
     Raises:
@@ -101,8 +101,8 @@ class Pair:
 class Metric:
     """A score of one structure in one case.
 
-    ``name`` is its column in ``cases.csv``, ``label`` what people read, ``better`` 1 where more is better, -1 where
-    less is, 0 where neither is (a signed error, which is not a score to choose by); means are written with ``digits``
+    ``name`` is its column in ``cases.csv``, ``label`` its name for people, ``better`` 1 if higher is better, -1 if
+    lower is, 0 if neither is (a signed error, which is not a score to choose by); means are written with ``digits``
     decimals; ``limits`` are the least and the largest value there can be.
     """
 
@@ -206,8 +206,8 @@ def assd_mm(pair: Pair) -> float:
 def volume_difference_ml(pair: Pair) -> float:
     """Volume of the prediction minus that of the reference, in ml (2-D: in units of 1000 mm²); 0 is best.
 
-    Signed, so that a mean over cases shows a tendency to too much (positive) or too little. It is no score to choose
-    a model by: errors of both signs cancel.
+    Signed, so that a mean over cases shows a tendency to too much (positive) or too little. Do not choose
+    a model by it: errors of both signs cancel.
     """
     return (pair.in_pred - pair.in_label) * float(np.prod(pair.spacing_mm)) / 1000
 
@@ -258,7 +258,7 @@ def read_scores(source: str | Path | TextIO) -> pd.DataFrame:
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Spread of every metric over cases, from rows of ``score_case`` with the column ``case``, by class and over them.
 
-    The last line first averages the classes within a case and then looks at the cases, since cases are what is drawn
+    The last line first averages the classes within a case and then summarises the cases, since cases are what is drawn
     at random; its ``missed`` and ``false`` are totals.
 
     Returns:

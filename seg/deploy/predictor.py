@@ -65,12 +65,12 @@ class Predictor:
 
         Args:
             run: the run's folder, ``outputs/runs/run_…``.
-            device: auto, cpu, cuda or mps. Half precision becomes what this device has.
+            device: auto, cpu, cuda or mps. Half precision becomes the one that this device supports.
             trusted: packages of your own that may be imported to build the network, besides seg, MONAI and PyTorch.
 
         Raises:
             DataError: the folder lacks a file, or holds a damaged one.
-            ConfigError: its network is of a package that is not trusted.
+            ConfigError: its network is from a package that is not trusted.
         """
         folders = RunFolder.at(Path(run))
         cfg, prints, plan, computing = _read(folders)

@@ -61,9 +61,9 @@ def predict_case(
 
 
 def over_shifts(predict: Callable[[np.ndarray], torch.Tensor], image: np.ndarray, axes: Sequence[int]) -> torch.Tensor:
-    """Log of the class probabilities, averaged over the volume moved by 0 and 1 voxel along every one of ``axes``.
+    """Log of the class probabilities, averaged over the volume shifted by 0 and 1 voxel along each of ``axes``.
 
-    A network that halves its maps answers a little differently when its grid is moved by one voxel; the mean of the
+    A network that halves its maps answers slightly differently when its grid is shifted by one voxel; the mean of the
     2^n answers is better than each. ``predict`` takes an image float32 (C, X, Y, Z) to logits of its own size, and so
     does this; ``axes`` are of the volume, 0 to 2.
 

@@ -57,7 +57,7 @@ class SmallMaps(nn.Module):
 
     There PyTorch 2.13 (oneDNN) reads memory that it was not given: in the weight gradient, where a map is smaller than
     the kernel; in result and gradient, where a stride leaves a map one voxel wide (pytorch issue 169688). What comes
-    out differs from run to run and may be NaN. tests/models/test_contract.py holds every such map against float32.
+    out differs from run to run and may be NaN. tests/models/test_contract.py compares every such map with float32.
     """
 
     def forward(self, input: Tensor, *more: Any, **named: Any) -> Tensor:  # noqa: A002  the name PyTorch gives it

@@ -8,7 +8,7 @@ Usable alone, on any table of cases, in a notebook::
     analysis.comparisons
     print("\\n".join(analysis.sentences()))
 
-What is computed and why is in docs/statistics.md; how a patient's value comes about in seg.study.scores; the
+What is computed and why is in docs/statistics.md; how a patient's value is computed in seg.study.scores; the
 mathematics in seg.study.contrasts; designs of crossed factors in seg.study.factorial.
 """
 
