@@ -72,7 +72,7 @@ def test_a_run_that_is_still_going_sends_by_itself(tmp_path: Path, mlflow: type[
         sync.main(config(tmp_path, "aaa"))
     sync.main(config(tmp_path, "all"))
     assert list(mlflow.got) == ["b" * 32]
-    assert "Run aaaaaaaa is still going" in capsys.readouterr().out
+    assert "Run aaaaaaaa is still running" in capsys.readouterr().out
     assert going.is_pending
 
 

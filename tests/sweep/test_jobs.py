@@ -429,8 +429,8 @@ def test_a_key_is_given_once_and_one_at_least_varies(overrides: list[str], param
         ({"attention": {"lr": 0.1}}, ["0.1 is not a choice of lr", "only a choice(…) can be named"]),
         ({"attention": {"depth": 2}}, ["2 is not a choice of depth", "only a choice(…) can be named"]),
         ({"attention": "unet"}, ["when.attention is 'unet'", "{model: unetpp}"]),
-        ({"attention": {"attention": "se"}}, ["circle: attention → attention"]),
-        ({"attention": {"model": "unet"}, "model": {"attention": "se"}}, ["circle: ", "attention → model"]),
+        ({"attention": {"attention": "se"}}, ["circular: attention → attention"]),
+        ({"attention": {"model": "unet"}, "model": {"attention": "se"}}, ["circular: ", "attention → model"]),
     ],
 )
 def test_a_condition_that_cannot_hold_is_refused(when: dict[str, Any], words: list[str]) -> None:
