@@ -124,7 +124,7 @@ def test_a_file_of_ones_own(run: Callable[..., RunFolder], tmp_path: Path) -> No
         ({"runs": ["a"], "folds": "all"}, "folds is 'all'"),
         ({"runs": ["a"], "max_mb": 0}, "max_mb is 0"),
         ({"runs": ["a"], "channel": -1}, "channel is -1"),
-        ({"runs": ["a"], "channel": 1}, "channel is 1, but .* has 1, counted from 0"),
+        ({"runs": ["a"], "channel": 1}, "channel is 1, but .* has the channels 0 to 0"),
         ({"runs": ["a"], "window": [5, 5]}, "window is .*must be auto or two"),
         ({"runs": ["a"], "window": "ct"}, "window is ct"),
         ({"runs": ["zz"]}, "no run zz"),

@@ -89,7 +89,7 @@ def read_volumes(case: Case, values: Sequence[int], preds: Sequence[Path | None]
     header = read_header(case.images[0])
     image, affine = read_image(case.images)
     if channel >= len(image):
-        raise ConfigError(f"channel is {channel}, but {case.images[0]} has {len(image)} channels, counted from 0.")
+        raise ConfigError(f"channel is {channel}, but {case.images[0]} has the channels 0 to {len(image) - 1}.")
     turned, turned_affine = to_ras(image[channel], affine)
     masks = [_mask(path, values, header, affine) if path and path.exists() else None for path in (case.label, *preds)]
     label = masks[0]
