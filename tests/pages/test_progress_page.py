@@ -138,7 +138,7 @@ def test_the_tables_hold_the_best_and_every_result(both: list[Line]) -> None:
     assert "study &lt;/title&gt;&lt;script&gt;" in rows[1]
     assert "arm se, seed 2" in rows[1]
     assert "Left out: failed 2." in page
-    assert "a little too good" in page
+    assert "slightly too good" in page
 
 
 # ------------------------------------------------------------------------------------------------ in a browser
