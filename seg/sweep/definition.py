@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
@@ -22,16 +21,30 @@ from seg.errors import ConfigError, nearest, together
 from seg.study.question import changes
 from seg.sweep.design import Differences, Study, check_arms, identity, read_study
 from seg.sweep.goal import Goal
-from seg.sweep.jobs import Entry, Space, grid, read_space
+from seg.sweep.jobs import Space, Value, read_space
 
 log = logging.getLogger(__name__)
-_COUNTS = {
+Settings = Mapping[str, Any]  # the section ``hydra.sweeper``
+Overrides = tuple[str, ...]
+_KINDS = {
+    "name": Kind(str, (None,)),
     "n_trials": Kind(int, (None,), low=1),
+    "sampler": Kind(str),
+    "pruner": Kind(str),
+    "seed": Kind(int, low=0),
     "n_jobs": Kind(int, low=1),
+    "storage": Kind(str, (None,)),
     "retries": Kind(int, low=0),
     "max_failures": Kind(int, low=1),
-    "seed": Kind(int, low=0),
 }
+_MAPPINGS = ("params", "when", "sampler_options", "pruner_options", "study")
+_LISTS = ("enqueue", "objective", "direction")  # or one value
+_OF_SEARCH = {
+    "enqueue": [],
+    "sampler": "tpe",
+    "sampler_options": {},
+    "seed": 0,
+}  # ignored in a grid, and their defaults
 _OF_GOAL = ("n_trials", "sampler", "sampler_options", "pruner", "pruner_options", "seed", "retries")
 _COSTS = ("params", "seconds", "memory_mib", "samples_per_second", "epoch_seconds")
 _NUMBERS = ("train_loss", "train_dice", "val_dice", "val_loss", *_COSTS)
@@ -45,13 +58,14 @@ class Sweep:
     folder: Path
     cfg: DictConfig  # of one trial: data, places and tracking are the same for all
     goal: Goal
-    space: Space | None  # of a search
-    jobs: tuple[Entry, ...]  # known beforehand: all of a grid or a study, those to begin with of a search
+    space: Space
+    starts: tuple[Mapping[str, Value], ...]  # all trials of a grid or a study, those to begin with of a search
+    overrides: Callable[[Mapping[str, Value]], Overrides]  # of the trial that has these values
     study: Study | None
     different: Differences  # of a study
-    definition: dict[str, Any]  # what may not change when the sweep continues
+    definition: dict[str, object]  # what may not change when the sweep continues
     choices: Callable[[Sequence[str]], dict[str, str]]  # overrides of a trial → the option of each group
-    given: tuple[str, ...]  # places that the command line names: kept in no storage, for an address may hold a password
+    given: Overrides  # places that the command line names: kept in no storage, for an address may hold a password
     n_jobs: int  # trials at a time
     max_failures: int  # that end it
     storage: str | None  # shared with other processes
@@ -59,7 +73,7 @@ class Sweep:
     @property
     def total(self) -> int:
         """Trials that must finish."""
-        return self.goal.n_trials or len(self.jobs)
+        return self.goal.n_trials or len(self.starts)
 
     @property
     def address(self) -> str | Path:
@@ -71,32 +85,42 @@ class Sweep:
         """Whether one of its trials is the best."""
         return self.study is None and len(self.goal.objectives) == 1
 
+    def trial(self, number: int) -> Path:
+        """The folder of a trial."""
+        return self.folder / "trials" / str(number)
 
-def read_sweep(
-    arguments: Sequence[str], settings: Mapping[str, Any], context: HydraContext, config: DictConfig
-) -> Sweep:
+
+def read_sweep(arguments: Sequence[str], settings: Settings, context: HydraContext, config: DictConfig) -> Sweep:
     """Reads and checks a sweep.
 
     Args:
         arguments: overrides of the command line, swept or not.
-        settings: the section ``hydra.sweeper``.
+        settings: in plain containers.
         context: of Hydra.
         config: the composed root configuration, ``hydra`` included.
 
     Raises:
         ConfigError: with every fault of the settings, the space, and every trial that can be known before it starts.
     """
-    _check_settings(settings)
+    together(ConfigError, list(_setting_faults(settings)))
+    if config.hydra.runtime.choices["hydra/launcher"] == "joblib":  # a trial that is killed takes others with it
+        raise ConfigError("hydra/launcher=joblib is not supported. Write hydra/launcher=submitit_local.")
     given = tuple(argument for argument in arguments if _is_place(argument))
     swept = [argument for argument in arguments if argument not in given]
-    loader, label = context.config_loader, _label(config)
-    space, study, entries, examples = _runs(settings, swept, label, loader)
+    loader, label, grid = context.config_loader, _label(config), settings["n_trials"] is None
+    space = read_space(swept, settings["params"], settings["when"], loader, grid=grid)
+    starts, overrides = space.points() if grid else space.starts(settings["enqueue"]), space.overrides
+    examples = list(map(overrides, starts if grid else space.examples()))
+    study = read_study(label, settings["study"]) if _is_study(settings) else None
+    if study:
+        space = study.space(space)
+        starts, overrides = space.points(), partial(study.overrides, space=space)
+        examples = list(map(overrides, starts[: len(study.arms)]))
     composed = _composed([[*example, *given] for example in examples], context, config)
     different = _different(study, composed) if study else {}
     goal = _goal(settings, composed)
-    definition = _definition(settings, goal, space, entries, composed)
+    definition = _definition(settings, goal, space, starts, composed)
     name = settings["name"] or f"{label}-{_digest(definition)[:8]}"
-    folder = Path(composed[0].paths.outputs) / "sweeps" / name
 
     def choices(overrides: Sequence[str]) -> dict[str, str]:
         cfg = loader.load_sweep_config(config, [*overrides, *given])
@@ -104,11 +128,12 @@ def read_sweep(
 
     return Sweep(
         name,
-        folder,
+        Path(composed[0].paths.outputs) / "sweeps" / name,
         composed[0],
         goal,
         space,
-        tuple(entries),
+        tuple(starts),
+        overrides,
         study,
         different,
         definition,
@@ -120,35 +145,8 @@ def read_sweep(
     )
 
 
-def _runs(
-    settings: Mapping[str, Any], swept: Sequence[str], label: str, loader: ConfigLoader
-) -> tuple[Space | None, Study | None, list[Entry], Sequence[Sequence[str]]]:
-    """The space of a search, a study, the trials known beforehand, and the overrides of those to compose and check."""
-    if settings["n_trials"] is not None:
-        options = partial(loader.get_group_options, config_name="train")
-        space = read_space(swept, settings["params"], settings["when"], options=options)
-        return space, None, [Entry(start) for start in space.starts(settings["enqueue"])], space.examples()
-    jobs = grid(swept, settings["params"], loader)
-    if settings["study"]["arms"] or settings["study"]["factors"]:
-        study = read_study(label, settings["study"])
-        entries = _study_entries(study, jobs)
-        return None, study, entries, [entry.overrides for entry in entries[: len(study.arms)]]
-    return None, None, _grid_entries(jobs), jobs
-
-
-def _definition(
-    settings: Mapping[str, Any], goal: Goal, space: Space | None, jobs: Sequence[Entry], composed: Sequence[DictConfig]
-) -> dict[str, Any]:
-    """What makes a sweep this one and no other, as plain data."""
-    definition = {
-        "configurations": sorted(map(config_hash, composed)),
-        "trials": repr(space.parameters) if space else [sorted(job.params.items()) for job in jobs],
-        "enqueue": settings["enqueue"],
-        "study": identity(settings["study"]),
-        **{key: value for key, value in asdict(goal).items() if key not in ("n_trials", "retries")},
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(definition))
-    return plain
+def _is_study(settings: Settings) -> bool:
+    return bool(settings["study"]["arms"] or settings["study"]["factors"])
 
 
 def _is_place(argument: str) -> bool:
@@ -157,17 +155,32 @@ def _is_place(argument: str) -> bool:
     return key in PLACES and (value[:1] in ("'", '"') or not any(sign in value for sign in ",()"))
 
 
-def _grid_entries(overrides: Sequence[Sequence[str]]) -> list[Entry]:
-    """A grid's jobs, each known by what varies."""
-    varies = [n for n in range(len(overrides[0])) if len({job[n] for job in overrides}) > 1]
-    return [Entry(dict(job[n].lstrip("+").split("=", 1) for n in varies), tuple(job)) for job in overrides]
+def _label(config: DictConfig) -> str:
+    study = config.hydra.runtime.choices.get("experiments")
+    return str(study).removesuffix(".yaml").replace("/", "-") if study else str(config.study)
 
 
-def _study_entries(study: Study, given: Sequence[Sequence[str]]) -> list[Entry]:
-    jobs = [Entry(run.params, run.overrides) for run in study.runs(given[0])]
-    if len(given) > 1:
-        raise ConfigError(f"The study {study.name} says what varies; nothing else can be swept with it.")
-    return jobs
+def _definition(
+    settings: Settings,
+    goal: Goal,
+    space: Space,
+    starts: Sequence[Mapping[str, Value]],
+    composed: Sequence[DictConfig],
+) -> dict[str, object]:
+    """What makes a sweep this one and no other, as plain data."""
+    definition = {
+        "configurations": sorted(map(config_hash, composed)),
+        "parameters": {parameter.key: [parameter.text, parameter.when] for parameter in space.parameters},
+        "starts": starts,
+        "study": identity(settings["study"]),
+        **{key: value for key, value in asdict(goal).items() if key not in ("n_trials", "retries")},
+    }
+    plain: dict[str, object] = json.loads(json.dumps(definition))
+    return plain
+
+
+def _digest(definition: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
 
 
 def _different(study: Study, composed: Sequence[DictConfig]) -> Differences:
@@ -179,47 +192,32 @@ def _different(study: Study, composed: Sequence[DictConfig]) -> Differences:
     return different
 
 
-def _label(config: DictConfig) -> str:
-    study = config.hydra.runtime.choices.get("experiments")
-    return str(study).removesuffix(".yaml").replace("/", "-") if study else str(config.study)
-
-
-def _digest(definition: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    together(ConfigError, list(_setting_faults(settings)))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("A sweep shares out whole runs and cannot itself run under torchrun. Leave torchrun out.")
-
-
-def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
-    for key, kind in _COUNTS.items():
+def _setting_faults(settings: Settings) -> Iterator[str]:
+    known = [*_KINDS, *_MAPPINGS, *_LISTS]
+    for key in settings:
+        if key not in known:
+            yield f"There is no hydra.sweeper.{key}.{nearest(key, known)} There are {', '.join(known)}."
+    for key, kind in _KINDS.items():
         try:
             kind.read(settings[key])
         except ValueError:
             yield f"hydra.sweeper.{key} is {settings[key]!r}; it must be {kind}."
-    for key in ("params", "when", "sampler_options", "pruner_options"):
+    for key in _MAPPINGS:
         if not isinstance(settings[key], dict):
             yield f"hydra.sweeper.{key} is {settings[key]!r}; it must be a mapping, such as {{optimizer.lr: …}}."
-    enqueue = settings["enqueue"]
+    enqueue, name = settings["enqueue"], str(settings["name"] or "sweep")
     if not (isinstance(enqueue, list) and all(isinstance(trial, dict) for trial in enqueue)):
         yield f"hydra.sweeper.enqueue is {enqueue!r}; it must be a list of trials, such as [{{optimizer.lr: 0.01}}]."
-    name = settings["name"]
-    if name is not None and not (isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()):
+    if not name.replace("-", "").replace("_", "").isalnum():
         yield f"hydra.sweeper.name is {name!r}; it names a folder: letters, digits, - and _ only."
-    if settings["folds"] is not None:
-        yield (
-            f"hydra.sweeper.folds={settings['folds']}: a trial is one run. For one run for each fold sweep "
-            "data.fold=0,1,2 as a grid, or set hydra.sweeper.study.folds in a study."
-        )
     if settings["n_trials"] is None:
-        for key, idle in (("when", {}), ("enqueue", []), ("sampler", "tpe"), ("sampler_options", {}), ("seed", 0)):
+        for key, idle in _OF_SEARCH.items():
             if settings[key] != idle:
                 yield f"hydra.sweeper.{key} would be ignored in a grid. Set hydra.sweeper.n_trials for a search."
-    elif settings["study"]["arms"] or settings["study"]["factors"]:
+    elif isinstance(settings["study"], dict) and _is_study(settings):
         yield "hydra.sweeper.n_trials asks for a search, hydra.sweeper.study for a study. Leave one of the two out."
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        yield "A sweep shares out whole runs and cannot itself run under torchrun. Leave torchrun out."
 
 
 def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: DictConfig) -> list[DictConfig]:
@@ -242,11 +240,13 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
         except ConfigError as error:
             faults[str(error)] = None
         out.append(cfg)
+    if len({str(cfg.data.root) for cfg in out}) > 1:
+        faults["A sweep has one data set, for scores on two cannot be compared. Give each data set a command."] = None
     together(ConfigError, list(faults))
     return out
 
 
-def _goal(settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> Goal:
+def _goal(settings: Settings, composed: Sequence[DictConfig]) -> Goal:
     """What is searched for, in which direction, and how, checked."""
     given, way = settings["objective"], settings["direction"]
     if given is None:  # a grid or a study may do without validation
@@ -259,10 +259,10 @@ def _goal(settings: Mapping[str, Any], composed: Sequence[DictConfig]) -> Goal:
         faults.append(
             f"hydra.sweeper.direction is {way!r}; it must be maximize or minimize, one for each of {', '.join(names)}."
         )
-    if settings["pruner"] != "none" and {*names} & {*_COSTS}:
+    if settings["pruner"] != "none" and (len(names) > 1 or {*names} & {*_COSTS}):
         faults.append(
-            f"hydra.sweeper.pruner={settings['pruner']} stops trials whose epochs are worse than others', and "
-            f"{', '.join(names)} is not measured each epoch. Set hydra.sweeper.pruner=none."
+            f"hydra.sweeper.pruner={settings['pruner']} compares trials epoch by epoch, by one objective that is no "
+            f"cost; here it is {', '.join(names)}. Set hydra.sweeper.pruner=none."
         )
     together(ConfigError, faults)
     upward = ("dice", "samples_per_second")

@@ -12,7 +12,7 @@ A study is a file of ``experiments/`` with the package ``hydra.sweeper.study``::
     folds: 5
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
@@ -21,13 +21,14 @@ from omegaconf import DictConfig
 
 from seg.config.content import flat, plain
 from seg.errors import ConfigError, nearest, together
-from seg.sweep.syntax import lines_of
+from seg.sweep.jobs import Space, Value, choice, lines_of
 
-Overrides = dict[str, Any]
-Differences = dict[str, dict[str, list[Any]]]  # by arm: what it changes, resolved, [the baseline's value, the arm's]
+Section = Mapping[str, Any]  # ``hydra.sweeper.study``, in plain containers
+Overrides = dict[str, object]
+Differences = dict[str, dict[str, list[object]]]  # by arm: what it changes, [the baseline's value, the arm's]
 WHERE = "hydra.sweeper.study"
 DESIGNS = ("arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial")
-# What must be the same for all arms: otherwise a difference has a second cause.
+# What must be the same for all arms; otherwise a difference has a second cause.
 SHARED = ("data", "trainer", "augmentation", "seed", "dims", "inference")
 _NAMED = {  # of the designs that name arms themselves
     "one_at_a_time": ": the design adds one of that name without any change. Rename the other one.",
@@ -50,124 +51,6 @@ class Arm:
     def allows(self, key: str) -> bool:
         """Whether ``key`` is one of ``allow``, or within it."""
         return any(f"{key}.".startswith(f"{part}.") for part in self.allow)
-
-
-def shared(key: str) -> bool:
-    """Whether ``key`` is in what must be the same for all arms."""
-    return key.partition(".")[0] in SHARED
-
-
-def arms_of(section: Mapping[str, Any]) -> tuple[list[Arm], list[str]]:
-    """The arms of ``hydra.sweeper.study``, the baseline first, and the factors of a factorial design."""
-    design, for_all = section["design"], _listed(section["allow"])
-    if design == "factorial":
-        return _factorial(section["factors"], for_all)
-    given = [_arm(str(name), values or {}, for_all) for name, values in section["arms"].items()]
-    if design == "cumulative":
-        return [_merged(arm.name, given[: n + 1]) for n, arm in enumerate(given)], []
-    if design == "leave_one_out":
-        less = [_merged(f"without_{arm.name}", [other for other in given if other is not arm]) for arm in given]
-        return [_merged("all", given), *less], []
-    if design == "one_at_a_time" and given[0].overrides:
-        return [Arm("baseline", {}, for_all), *given], []
-    return given, []
-
-
-def design_faults(section: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the design, its arms or factors, and what they may change."""
-    design, factorial = section["design"], section["design"] == "factorial"
-    if design not in DESIGNS:
-        near = nearest(str(design), list(DESIGNS))
-        yield f"{WHERE}.design is {design!r}.{near} There are {', '.join(DESIGNS)}."
-    if section["arms" if factorial else "factors"]:
-        yield f"{WHERE}: a factorial design has factors, every other one has arms. Leave one of the two out."
-    yield from _allow_faults(f"{WHERE}.allow", section["allow"])
-    yield from _factor_faults(section["factors"]) if factorial else _arm_faults(section["arms"])
-
-
-def name_faults(names: Sequence[str], design: str) -> Iterator[str]:
-    """What is wrong with the arms' names, which identify their runs."""
-    for name in dict.fromkeys(names):
-        if not name.strip() or not name.isprintable() or "${" in name or name == "???":
-            yield f"{WHERE}: an arm is called {name!r}. A name is a line of text, without ${{ and not ???; rename it."
-        if names.count(name) > 1:
-            why = _NAMED.get(design, ". Rename one of them.")
-            yield f"{WHERE}: {names.count(name)} arms would be called {name!r}{why}"
-
-
-def _arm_faults(given: Any) -> Iterator[str]:
-    if not isinstance(given, Mapping):
-        yield f"{WHERE}.arms is {given!r}; it must be a mapping: {{baseline: {{}}, se: {{attention: se}}}}."
-        return
-    if len(given) < 2:
-        yield f"{WHERE}.arms has {len(given)}; a comparison needs two, the baseline first."
-    for name, values in given.items():
-        if isinstance(values, Mapping):
-            yield from _allow_faults(f"{WHERE}.arms.{name}.allow", values.get("allow"))
-        elif values is not None:
-            yield f"{WHERE}.arms.{name} is {values!r}; it must be a mapping, such as {{attention: se}}."
-
-
-def _factor_faults(factors: Any) -> Iterator[str]:
-    levels = list(factors.values()) if isinstance(factors, Mapping) else []
-    if not levels or not all(isinstance(level, list) and len(level) > 1 for level in levels):
-        yield f"{WHERE}.factors must name two or more levels for each key: {{attention: [none, se]}}."
-
-
-def _allow_faults(where: str, allow: Any) -> Iterator[str]:
-    for part in _listed(allow):
-        if not (isinstance(part, str) and shared(part) and all(part.split("."))):
-            near = nearest(str(part), list(SHARED))
-            yield (
-                f"{where} is {part!r}; it names a part that is the same for all arms, or a key in it.{near} "
-                f"The parts are {', '.join(SHARED)}; a key is, for example, data.patch."
-            )
-
-
-def _listed(allow: Any) -> tuple[Any, ...]:
-    if allow is None:
-        return ()
-    return tuple(allow) if isinstance(allow, list | tuple) else (allow,)
-
-
-def _arm(name: str, values: Mapping[str, Any], for_all: tuple[str, ...]) -> Arm:
-    own = {key: value for key, value in values.items() if key != "allow"}
-    return Arm(name, flat(own), for_all + _listed(values.get("allow")))
-
-
-def _merged(name: str, arms: Sequence[Arm]) -> Arm:
-    """One arm that is all of ``arms``, and may change what any of them may; of two values the later one holds."""
-    allow = dict.fromkeys(part for arm in arms for part in arm.allow)
-    return Arm(name, {key: value for arm in arms for key, value in arm.overrides.items()}, tuple(allow))
-
-
-def _factorial(factors: Mapping[str, Sequence[Any]], allow: tuple[str, ...]) -> tuple[list[Arm], list[str]]:
-    """Every combination of ``{key: [level, …]}``; the first levels make the baseline."""
-    arms = []
-    for levels in product(*factors.values()):
-        values = dict(zip(map(str, factors), levels, strict=True))
-        names = tuple(map(_text, levels))
-        arms.append(Arm("-".join(names), values, allow, names))
-    return arms, [*map(str, factors)]
-
-
-def _text(level: Any) -> str:
-    """A level as it is read in a name: as YAML has it."""
-    if level is None:
-        return "null"
-    if isinstance(level, bool):
-        return str(level).lower()
-    if isinstance(level, list | tuple):
-        return "[" + ",".join(map(_text, level)) + "]"
-    return str(level)
-
-
-@dataclass(frozen=True)
-class StudyRun:
-    """One run of a study."""
-
-    params: dict[str, str]  # arm, seed and fold
-    overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -194,34 +77,39 @@ class Study:
         """
         return self.folds is not None and self.base.get("data.test_fraction") == 0
 
-    def runs(self, given: Sequence[str]) -> list["StudyRun"]:
-        """Every run, all arms of a seed and fold together: a half-done study can compare what it has.
+    def space(self, given: Space) -> Space:
+        """Every run: all arms of a seed and fold together, so that a half-done study can compare what it has.
 
         Raises:
-            ConfigError: ``given``, from the command line, sets what the study sets itself.
+            ConfigError: ``given``, from the command line, sets what the study sets itself, or varies something, too.
         """
-        together(ConfigError, list(self._ignored("The command line", map(_key, given))))
-        out = []
-        for seed, fold in product(self.seeds, self.folds or (None,)):
-            place = {"seed": seed} if fold is None else {"seed": seed, "data.fold": fold}
-            if self.redraws:
-                place |= {"data.split_seed": seed}
-            own = [f"{key}={value}" for key, value in place.items()]
-            for arm in self.arms:
-                params = {"arm": arm.name} | {key: str(place[key]) for key in ("seed", "data.fold") if key in place}
-                # Hydra refuses two values for one group: the command line's takes the place of the file's.
-                by_key = {override.partition("=")[0]: override for override in (*self.overrides(arm), *own, *given)}
-                out.append(StudyRun(params, tuple(by_key.values())))
-        return out
+        varied = [parameter.key for parameter in given.parameters]
+        faults = list(self._ignored("The command line", [*map(_key, given.fixed), *varied]))
+        if varied and not faults:
+            faults.append(f"The study {self.name} says what varies; {', '.join(varied)} cannot be swept with it.")
+        together(ConfigError, faults)
+        values = {"seed": self.seeds, "data.fold": self.folds or (), "arm": tuple(arm.name for arm in self.arms)}
+        return Space(tuple(choice(key, map(str, own)) for key, own in values.items() if own), given.fixed)
 
-    def overrides(self, arm: Arm) -> list[str]:
+    def overrides(self, run: Mapping[str, Value], space: Space) -> tuple[str, ...]:
+        """The overrides of a run of ``space``."""
+        place = {key: value for key, value in run.items() if key != "arm"}
+        if self.redraws:
+            place["data.split_seed"] = run["seed"]
+        (arm,) = (arm for arm in self.arms if arm.name == run["arm"])
+        own = [f"{key}={value}" for key, value in place.items()]
+        # Hydra refuses two values for one group: the command line's takes the place of the file's.
+        by_key = {override.partition("=")[0]: override for override in (*self.of_arm(arm), *own, *space.fixed)}
+        return tuple(by_key.values())
+
+    def of_arm(self, arm: Arm) -> list[str]:
         """What sets ``arm``, base included; an arm's own value wins.
 
         Folds are scored out of fold with the last weights: the best ones were chosen on the very cases.
         """
         folds: Overrides = {} if self.folds is None else {"inference.part": "val", "inference.checkpoint": "last"}
         folds |= {} if self.count is None else {"data.folds": self.count}
-        values = folds | self.base | arm.overrides | {"study": self.name, "arm": arm.name}
+        values: Overrides = folds | self.base | arm.overrides | {"study": self.name, "arm": arm.name}
         return lines_of({key: [value] for key, value in values.items()})  # a choice of one, for a text is a line there
 
     def faults(self) -> Iterator[str]:
@@ -248,7 +136,7 @@ class Study:
                 yield f"{who} sets {key}, which the study sets for each run. Leave it out; {own[key]}."
 
 
-def read_study(name: str, section: Mapping[str, Any]) -> Study:
+def read_study(name: str, section: Section) -> Study:
     """Reads ``hydra.sweeper.study``.
 
     Args:
@@ -258,8 +146,7 @@ def read_study(name: str, section: Mapping[str, Any]) -> Study:
     Raises:
         ConfigError: with every fault.
     """
-    together(ConfigError, list(_faults(section)))
-    given, factors = arms_of(section)
+    together(ConfigError, [*_faults(section), *_arm_faults(section)])
     folds, count = section["folds"], None
     if isinstance(folds, int):
         count, folds = folds, list(range(folds))
@@ -267,20 +154,19 @@ def read_study(name: str, section: Mapping[str, Any]) -> Study:
         name,
         str(section["question"]),
         flat(section["base"]),
-        tuple(given),
-        tuple(factors),
+        tuple(_arms(section)),
+        tuple(map(str, section["factors"])),
         tuple(_against(section)),
         tuple(section["seeds"]),
         None if folds is None else tuple(folds),
         count,
         float(section["margin"]),
     )
-    names = [arm.name for arm in given]
-    together(ConfigError, [*name_faults(names, section["design"]), *study.faults()])
+    together(ConfigError, [*_name_faults([arm.name for arm in study.arms], section["design"]), *study.faults()])
     return study
 
 
-def identity(section: Mapping[str, Any]) -> dict[str, Any]:
+def identity(section: Section) -> dict[str, object]:
     """The section as its sweep is known by: the same whether a default is left out or written down."""
     known = {key: value for key, value in section.items() if key != "allow" or value}
     for key in ("arms", "factors"):
@@ -313,7 +199,7 @@ def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> Differences:
         different[arm.name] = {key: [first.get(key), own.get(key)] for key in keys}
         # Without an arm that may change a part, `without_…` differs from `all` by that very part.
         allowed = [key for key in keys if arm.allows(key) or baseline.allows(key)]
-        if confounded := [key for key in keys if shared(key) and key not in allowed]:
+        if confounded := [key for key in keys if _shared(key) and key not in allowed]:
             faults.append(_confounded(study, arm, confounded))
     for one, other in combinations(values, 2):
         if values[one] == values[other]:
@@ -336,7 +222,59 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _against(section: Mapping[str, Any]) -> list[Any]:
+def _shared(key: str) -> bool:
+    """Whether ``key`` is in what must be the same for all arms."""
+    return key.partition(".")[0] in SHARED
+
+
+def _arms(section: Section) -> list[Arm]:
+    """The arms, the baseline first."""
+    design, for_all = section["design"], _listed(section["allow"])
+    if design == "factorial":
+        return _factorial(section["factors"], for_all)
+    given = [_arm(str(name), values or {}, for_all) for name, values in section["arms"].items()]
+    if design == "cumulative":
+        return [_merged(arm.name, given[: n + 1]) for n, arm in enumerate(given)]
+    if design == "leave_one_out":
+        less = [_merged(f"without_{arm.name}", [other for other in given if other is not arm]) for arm in given]
+        return [_merged("all", given), *less]
+    return [Arm("baseline", {}, for_all), *given] if design == "one_at_a_time" and given[0].overrides else given
+
+
+def _arm(name: str, values: Mapping[str, object], for_all: tuple[str, ...]) -> Arm:
+    own = {key: value for key, value in values.items() if key != "allow"}
+    return Arm(name, flat(own), for_all + _listed(values.get("allow")))
+
+
+def _merged(name: str, arms: Sequence[Arm]) -> Arm:
+    """One arm that is all of ``arms``, and may change what any of them may; of two values the later one holds."""
+    allow = dict.fromkeys(part for arm in arms for part in arm.allow)
+    return Arm(name, {key: value for arm in arms for key, value in arm.overrides.items()}, tuple(allow))
+
+
+def _factorial(factors: Mapping[str, Sequence[object]], allow: tuple[str, ...]) -> list[Arm]:
+    """Every combination of ``{key: [level, …]}``; the first levels make the baseline."""
+    arms = []
+    for levels in product(*factors.values()):
+        names = tuple(map(_text, levels))
+        arms.append(Arm("-".join(names), dict(zip(map(str, factors), levels, strict=True)), allow, names))
+    return arms
+
+
+def _text(level: object) -> str:
+    """A level as it is read in a name: as YAML has it."""
+    if level is None or isinstance(level, bool):
+        return {None: "null", True: "true", False: "false"}[level]
+    return f"[{','.join(map(_text, level))}]" if isinstance(level, list | tuple) else str(level)
+
+
+def _listed(allow: object) -> tuple[Any, ...]:
+    if allow is None:
+        return ()
+    return tuple(allow) if isinstance(allow, list | tuple) else (allow,)
+
+
+def _against(section: Section) -> list[str]:
     """What each arm is compared with: the arm before it too, where that is no accident of the design."""
     given = section["compare"]
     if given is None:
@@ -344,28 +282,75 @@ def _against(section: Mapping[str, Any]) -> list[Any]:
     return given if isinstance(given, list) else [given]
 
 
-def _faults(section: Mapping[str, Any]) -> Iterator[str]:
-    yield from design_faults(section)
-    against = _against(section)
-    if not against or any(way not in AGAINST for way in against):
-        yield (
-            f"{WHERE}.compare is {section['compare']!r}; it takes {' and '.join(AGAINST)}, as a list: "
-            f"[{', '.join(AGAINST)}], or null for what suits the design."
-        )
-    elif len(set(against)) < len(against):
-        yield f"{WHERE}.compare names one twice: {section['compare']}."
-    if not isinstance(section["base"], Mapping):
-        yield f"{WHERE}.base is {section['base']!r}; it must be a mapping, such as {{model: unetpp}}."
-    if not section["question"]:
-        yield f"{WHERE}.question is empty. Say in a sentence what the study asks; it heads the table."
-    for key in ("seeds", "folds"):
-        value = section[key]
-        listed = isinstance(value, list) and value and all(isinstance(v, int) and v >= 0 for v in value)
-        counted = key == "folds" and (value is None or (isinstance(value, int) and value > 1))
-        if not (listed or counted):
-            others = ", or their count" if key == "folds" else ""
-            yield f"{WHERE}.{key} is {value!r}; it must be a list of whole numbers{others}."
-        elif listed and len(set(value)) < len(value):
-            yield f"{WHERE}.{key} names a number twice: {value}."
-    if not isinstance(section["margin"], int | float) or section["margin"] <= 0:
-        yield f"{WHERE}.margin is {section['margin']!r}; it must be a Dice above 0, such as 0.005."
+def _once(values: object, holds: Callable[[object], bool]) -> bool:
+    """Whether these are some values for which ``holds``, each once."""
+    return isinstance(values, list) and bool(values) and all(map(holds, values)) and len({*values}) == len(values)
+
+
+def _number(value: object, low: float = 0) -> bool:
+    return isinstance(value, int) and value >= low
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "question": (bool, "a sentence that says what the study asks; it heads the table"),
+    "design": (lambda value: value in DESIGNS, f"one of {', '.join(DESIGNS)}"),
+    "base": (lambda value: isinstance(value, Mapping), "a mapping, such as {model: unetpp}"),
+    "compare": (
+        lambda value: value is None or value in AGAINST or _once(value, AGAINST.__contains__),
+        "[baseline, previous], one of the two, or null for what suits the design",
+    ),
+    "seeds": (lambda value: _once(value, _number), "a list of whole numbers, each once"),
+    "folds": (
+        lambda value: value is None or _number(value, 2) or _once(value, _number),
+        "a list of whole numbers, each once, or their count",
+    ),
+    "margin": (lambda value: isinstance(value, int | float) and value > 0, "a Dice above 0, such as 0.005"),
+}
+
+
+def _faults(section: Section) -> Iterator[str]:
+    for key, (holds, rule) in _RULES.items():
+        if not holds(section[key]):
+            near = nearest(str(section[key]), DESIGNS) if key == "design" else ""
+            yield f"{WHERE}.{key} is {section[key]!r}; it must be {rule}.{near}"
+
+
+def _arm_faults(section: Section) -> Iterator[str]:
+    """What is wrong with the arms or factors, and with what they may change."""
+    yield from _allow_faults(f"{WHERE}.allow", section["allow"])
+    arms, factors, factorial = section["arms"], section["factors"], section["design"] == "factorial"
+    if arms if factorial else factors:
+        yield f"{WHERE}: a factorial design has factors, every other one has arms. Leave one of the two out."
+    if factorial:
+        if not (factors and all(isinstance(levels, list) and len(levels) > 1 for levels in factors.values())):
+            yield f"{WHERE}.factors must name two or more levels for each key: {{attention: [none, se]}}."
+    elif not isinstance(arms, Mapping):
+        yield f"{WHERE}.arms is {arms!r}; it must be a mapping: {{baseline: {{}}, se: {{attention: se}}}}."
+    else:
+        if len(arms) < 2:
+            yield f"{WHERE}.arms has {len(arms)}; a comparison needs two, the baseline first."
+        for name, values in arms.items():
+            if isinstance(values, Mapping):
+                yield from _allow_faults(f"{WHERE}.arms.{name}.allow", values.get("allow"))
+            elif values is not None:
+                yield f"{WHERE}.arms.{name} is {values!r}; it must be a mapping, such as {{attention: se}}."
+
+
+def _allow_faults(where: str, allow: object) -> Iterator[str]:
+    for part in _listed(allow):
+        if not (isinstance(part, str) and _shared(part) and all(part.split("."))):
+            near = nearest(str(part), list(SHARED))
+            yield (
+                f"{where} is {part!r}; it names a part that is the same for all arms, or a key in it.{near} "
+                f"The parts are {', '.join(SHARED)}; a key is, for example, data.patch."
+            )
+
+
+def _name_faults(names: Sequence[str], design: str) -> Iterator[str]:
+    """What is wrong with the arms' names, which identify their runs."""
+    for name in dict.fromkeys(names):
+        if not name.strip() or not name.isprintable() or "${" in name or name == "???":
+            yield f"{WHERE}: an arm is called {name!r}. A name is a line of text, without ${{ and not ???; rename it."
+        if names.count(name) > 1:
+            why = _NAMED.get(design, ". Rename one of them.")
+            yield f"{WHERE}: {names.count(name)} arms would be called {name!r}{why}"

@@ -1,37 +1,44 @@
-"""What a sweep searches for: its objectives, and Optuna's samplers and pruners with their own options."""
+"""What a sweep searches for, and Optuna's samplers and pruners: with their own options, in any process."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
-from optuna import pruners, samplers
-from optuna.exceptions import ExperimentalWarning
+import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 
-from seg.errors import ConfigError, nearest, together
-from seg.sweep.jobs import Space
+from seg.config.build import named
+from seg.errors import ConfigError, nearest
+from seg.sweep.jobs import Parameter, Space, Value
+from seg.sweep.storage import close_storage, hush, open_storage
 
 T = TypeVar("T")
 
-SAMPLERS: dict[str, type[samplers.BaseSampler]] = {
-    "tpe": samplers.TPESampler,
-    "gp": samplers.GPSampler,
-    "cmaes": samplers.CmaEsSampler,
-    "random": samplers.RandomSampler,
-    "qmc": samplers.QMCSampler,
-    "nsga2": samplers.NSGAIISampler,
-    "grid": samplers.RandomSampler,  # its points are entered one by one, in a random order
+SAMPLERS = {
+    "tpe": "optuna.samplers.TPESampler",
+    "gp": "optuna.samplers.GPSampler",
+    "cmaes": "optuna.samplers.CmaEsSampler",
+    "random": "optuna.samplers.RandomSampler",
+    "qmc": "optuna.samplers.QMCSampler",
+    "nsga2": "optuna.samplers.NSGAIISampler",
 }
-PRUNERS: dict[str, type[pruners.BasePruner]] = {
-    "none": pruners.NopPruner,
-    "median": pruners.MedianPruner,
-    "hyperband": pruners.HyperbandPruner,
-    "successive_halving": pruners.SuccessiveHalvingPruner,
+PRUNERS = {
+    "none": "optuna.pruners.NopPruner",
+    "median": "optuna.pruners.MedianPruner",
+    "hyperband": "optuna.pruners.HyperbandPruner",
+    "successive_halving": "optuna.pruners.SuccessiveHalvingPruner",
 }
-_QUIETLY = {"warn_independent_sampling": False}
-_DEFAULTS: dict[str, dict[str, Any]] = {"gp": _QUIETLY, "cmaes": _QUIETLY, "qmc": _QUIETLY | {"scramble": True}}
-_MOST_POINTS = 100_000  # of a grid sampler
+_USUAL: dict[str, dict[str, object]] = {  # what a parameter under `when` would otherwise warn of at each trial
+    "gp": {"warn_independent_sampling": False},
+    "qmc": {"warn_independent_sampling": False, "scramble": True},
+}
 
 
 @dataclass(frozen=True)
@@ -42,80 +49,103 @@ class Goal:
     directions: tuple[str, ...]  # maximize | minimize, one for each objective
     n_trials: int | None = None  # finished or pruned ones; None: a grid, what was entered and no more
     sampler: str = "tpe"
-    sampler_options: Mapping[str, Any] = field(default_factory=dict)
+    sampler_options: Mapping[str, object] = field(default_factory=dict)
     pruner: str = "none"
-    pruner_options: Mapping[str, Any] = field(default_factory=dict)
+    pruner_options: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
     retries: int = 0  # further attempts at a trial that failed
 
 
-def check(goal: Goal, space: Space | None) -> None:
-    """Raises a ConfigError with everything in the settings that Optuna, or this space, cannot do."""
-    faults = [str(fault) for fault in _faults(goal, space)]
-    together(ConfigError, faults)
+class Judge:
+    """Receives the epochs of a trial, in whichever process it runs, and decides whether it should stop.
+
+    Args:
+        name: of the sweep.
+        address: of its storage.
+        trial_id: of the trial in the storage.
+        pruner: of the sweep, as are its ``options``.
+    """
+
+    def __init__(
+        self, name: str, address: str | Path, trial_id: int, pruner: str, options: Mapping[str, object]
+    ) -> None:
+        self._storage = open_storage(address)
+        chosen, nothing = make_pruner(pruner, options), optuna.samplers.RandomSampler()  # which draws nothing
+        study = optuna.load_study(study_name=name, storage=self._storage, sampler=nothing, pruner=chosen)
+        self._trial = optuna.Trial(study, trial_id)
+
+    def stops(self, epoch: int, value: float) -> bool:
+        """Keeps the value of the objective, a finite number, at an epoch; whether others were better by then."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # a resumed run may report an epoch once more
+                self._trial.report(value, epoch)
+            return bool(self._trial.should_prune())
+        except UpdateFinishedTrialError:
+            return True  # another machine took this one for dead and gave the trial up
+
+    def close(self) -> None:
+        """Lets go of the storage."""
+        close_storage(self._storage)
 
 
-def _faults(goal: Goal, space: Space | None) -> Iterator[str | ConfigError]:
-    try:
-        make_pruner(goal.pruner, goal.pruner_options)
-    except ConfigError as error:
-        yield error
-    if goal.pruner != "none" and len(goal.objectives) > 1:
-        yield (
-            f"hydra.sweeper.pruner={goal.pruner} compares trials by one objective, and there are "
-            f"{len(goal.objectives)}. Set hydra.sweeper.pruner=none."
-        )
-    if space is None:
-        return
-    try:
-        make_sampler(goal, space, 0)
-    except ConfigError as error:
-        yield error
-    name = f"hydra.sweeper.sampler={goal.sampler}"
-    if goal.sampler == "cmaes":
-        others = "Choose tpe, gp, nsga2, qmc or random."
-        if len(goal.objectives) > 1:
-            yield f"{name} takes one objective, and there are {len(goal.objectives)}. {others}"
-        if choices := [parameter.key for parameter in space.parameters if len(parameter.choices) > 1]:
-            yield f"{name} searches numbers only, and {', '.join(choices)} has choices. {others}"
-    elif goal.sampler == "grid":
-        if endless := [parameter.key for parameter in space.parameters if not parameter.countable]:
-            yield (
-                f"{name} tries every value, and {', '.join(endless)} has infinitely many. Give it choice(…) or "
-                "range(start,stop,step), or choose another sampler."
-            )
-        elif len(list(islice(space.points(), _MOST_POINTS + 1))) > _MOST_POINTS:
-            yield f"{name} would try more than {_MOST_POINTS} trials. Choose another sampler."
+def check(goal: Goal, space: Space) -> None:
+    """Tries sampler and pruner on a study that is kept nowhere.
+
+    Raises:
+        ConfigError: Optuna refuses one of them, its options, or the goal.
+    """
+    hush()
+    pruner, sampler = make_pruner(goal.pruner, goal.pruner_options), make_sampler(goal, space, 0)
+    study = optuna.create_study(
+        directions=[StudyDirection[way.upper()] for way in goal.directions], sampler=sampler, pruner=pruner
+    )
+    if goal.n_trials is not None:
+        try:
+            space.suggest(partial(drawn, study.ask()))
+        except ValueError as error:
+            raise ConfigError(f"hydra.sweeper.sampler={goal.sampler}: {error} Choose another sampler.") from error
 
 
-def make_pruner(name: str, options: Mapping[str, Any]) -> pruners.BasePruner:
+def make_pruner(name: str, options: Mapping[str, object]) -> BasePruner:
     """Optuna's pruner of that name, with its own options."""
-    if name == "wilcoxon":
-        raise ConfigError(
-            "hydra.sweeper.pruner=wilcoxon compared folds within one trial, which no longer exist. "
-            "Write hydra.sweeper.pruner=median."
-        )
-    return _made("pruner", name, PRUNERS, options)
+    return _made("pruner", name, PRUNERS, BasePruner, options)  # type: ignore[type-abstract]
 
 
-def make_sampler(goal: Goal, space: Space, seed: int) -> samplers.BaseSampler:
+def make_sampler(goal: Goal, space: Space, seed: int) -> BaseSampler:
     """Optuna's sampler of the name that ``goal`` gives, with its own options; ``seed`` is for what it draws."""
-    options = {"seed": seed} | _DEFAULTS.get(goal.sampler, {})
+    options = _USUAL.get(goal.sampler, {}) | ({"seed": seed} if goal.sampler in SAMPLERS else {})
     if goal.sampler == "tpe" and space.conditional:  # ungrouped, it models together only what all trials have
         options |= {"multivariate": True, "group": True}
-    return _made("sampler", goal.sampler, SAMPLERS, options | dict(goal.sampler_options))
+    options |= goal.sampler_options
+    return _made("sampler", goal.sampler, SAMPLERS, BaseSampler, options)  # type: ignore[type-abstract]
 
 
-def _made(kind: str, name: str, known: Mapping[str, type[T]], options: Mapping[str, Any]) -> T:
-    if name not in known:
-        near = nearest(name, list(known))
-        raise ConfigError(f"hydra.sweeper.{kind}={name} does not exist.{near} Choose {', '.join(known)}.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        try:
-            return known[name](**options)
-        except (TypeError, ValueError, AssertionError) as error:
-            raise ConfigError(
-                f"hydra.sweeper.{kind}_options={dict(options)} does not suit Optuna's {known[name].__name__}: {error}. "
-                f"Its documentation lists what it takes: https://optuna.readthedocs.io/en/stable/reference/{kind}s"
-            ) from None
+def _made(kind: str, name: str, known: Mapping[str, str], base: type[T], options: Mapping[str, object]) -> T:
+    path = known.get(name, name)
+    if not path.startswith(f"optuna.{kind}s."):
+        near, short = nearest(name, list(known)), ", ".join(known)
+        raise ConfigError(f"hydra.sweeper.{kind}={name} is not known.{near} Choose {short}, or write optuna.{kind}s.….")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            made = named(path)(**options)
+        if isinstance(made, base):
+            return made
+        reason = f"it is no {base.__name__}"
+    except (TypeError, ValueError, AssertionError) as error:
+        reason = str(error)
+    raise ConfigError(
+        f"hydra.sweeper.{kind}_options={dict(options)} does not suit {path}: {reason}. "
+        f"Its documentation lists what it takes: https://optuna.readthedocs.io/en/stable/reference/{kind}s"
+    )
+
+
+def drawn(trial: optuna.Trial, parameter: Parameter) -> Value:
+    """The value that Optuna draws for a parameter, or has drawn before."""
+    among = parameter.distribution
+    if isinstance(among, CategoricalDistribution):
+        return str(trial.suggest_categorical(parameter.key, parameter.choices))
+    if isinstance(among, IntDistribution):
+        return trial.suggest_int(parameter.key, among.low, among.high, step=among.step, log=among.log)
+    return trial.suggest_float(parameter.key, among.low, among.high, step=among.step, log=among.log)

@@ -11,9 +11,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
@@ -25,10 +25,11 @@ from omegaconf import DictConfig, open_dict
 
 from seg.engine.cases import processes
 from seg.errors import ConfigError
-from seg.records.record import add_to_record
+from seg.records.folder import RunFolder
+from seg.records.record import add_to_record, open_record
 from seg.sweep.definition import Sweep
 from seg.sweep.search import Search, Trial
-from seg.sweep.trial import STORAGE, TOKEN, Assignment, Outcome, TrialFolder
+from seg.sweep.trial import STORAGE, TOKEN, Assignment, Outcome, TrialFolder, trial_tags
 
 log = logging.getLogger(__name__)
 OWNER = "owner.json"  # the sweep's process
@@ -37,21 +38,19 @@ _IDLE = 0.2  # seconds between two questions for work
 _FOREVER = 60 * 24 * 365  # minutes; submitit's own limit is one hour
 
 
-@dataclass(frozen=True)
-class Worker:
+class Worker(NamedTuple):
     """Where a worker launches: its own launcher, and what it adds to each trial."""
 
     launcher: Launcher
     overrides: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Running:
+class Running(NamedTuple):
     """A trial at work."""
 
     trial: Trial
     folder: TrialFolder
-    since: float = field(default_factory=time.monotonic)
+    since: float  # by the monotonic clock
 
 
 class Workers:
@@ -79,7 +78,6 @@ class Workers:
         self.in_process = isinstance(workers[0].launcher, BasicLauncher)
         self._on_cluster = type(workers[0].launcher).__name__ == "SlurmLauncher"  # without its import
         self._workers, self._ended = workers, ended
-        self._retries = sweep.goal.retries
         self._failed_before = {number for number, _ in search.failures()}
         self._over = threading.Event()
         self._crash: BaseException | None = None
@@ -125,10 +123,10 @@ class Workers:
 
     def _work(self, worker: Worker) -> None:
         while (trial := self._next()) is not None:
-            folder = TrialFolder(self.sweep.folder / f"trials/{trial.number}")
+            folder = TrialFolder(self.sweep.trial(trial.number))
             if not trial.again:  # never run before: what is in its folder belongs to another sweep
                 shutil.rmtree(folder.path, ignore_errors=True)
-            self.running[trial.number] = Running(trial, folder)
+            self.running[trial.number] = Running(trial, folder, time.monotonic())
             try:
                 outcome = self._run(trial, folder, worker)
             finally:
@@ -136,13 +134,17 @@ class Workers:
             self._settle(trial, folder, outcome)
 
     def _next(self) -> Trial | None:
-        while not (self.stopped or self._over.is_set() or len(self.failures()) >= self.sweep.max_failures):
+        while not (self._ending or len(self.failures()) >= self.sweep.max_failures):
             if trial := self.search.take():
                 return trial
             if self.search.over():
                 return None
             time.sleep(_IDLE)
         return None
+
+    @property
+    def _ending(self) -> bool:
+        return self.stopped or self._over.is_set()
 
     def _run(self, trial: Trial, folder: TrialFolder, worker: Worker) -> Outcome:
         """Runs a trial, however many jobs it takes: a job that something else stopped has saved."""
@@ -151,28 +153,35 @@ class Workers:
             before = folder.reached
             outcome = self._job(trial, folder, worker)
             in_vain = 0 if folder.reached > before else in_vain + 1
-            if outcome.status != "killed" or self.stopped or self.in_process or in_vain > self._retries:
+            if outcome.status != "killed" or self.stopped or self.in_process or in_vain > self.sweep.goal.retries:
                 return outcome
             log.info("trial %d was asked to stop; it continues", trial.number)
 
     def _job(self, trial: Trial, folder: TrialFolder, worker: Worker) -> Outcome:
         """One job of a trial; it continues the run that a job before it began."""
-        while folder.alive:  # began under a sweep process that died, and outlived it
-            if self.stopped or self._over.is_set():
+        while folder.is_alive():  # it outlived the sweep process that launched it
+            if self._ending:
                 return Outcome("killed")
             time.sleep(_IDLE)
-        if (outcome := folder.outcome) and outcome.status != "killed":  # such a run continues
-            return self._closed(folder, outcome)
-        if (run := folder.folders) and not run.checkpoint("last").exists():
-            self._mark_dead(folder, "its process died before the first checkpoint")
-        assignment = self._assigned(trial, folder)
-        if self.in_process and assignment.deaths > self._retries + 1:  # each time it took the sweep with it
-            error = f"its process died {assignment.deaths} times at the same epoch, perhaps out of memory"
-            self._mark_dead(folder, error)
-            return Outcome("failed", error=error, permanent=True)
-        if self.stopped:  # before the assignment removed the older file that says so
-            return Outcome("killed")
-        return self._outcome(folder, self._launched(trial, folder, worker, assignment.token))
+        error = ""
+        if not folder.outcome or folder.outcome.status == "killed":
+            if (run := folder.folders) and not run.checkpoint("last").exists():
+                self._mark_dead(folder, "its process died before the first checkpoint")
+            assignment = folder.assign(self._assignment(trial))
+            if self.in_process and assignment.deaths > self.sweep.goal.retries + 1:  # each time it took the sweep along
+                error = f"its process died {assignment.deaths} times at the same epoch, perhaps out of memory"
+                return self._mark_dead(folder, error, permanent=True)
+            if not self.stopped:
+                error = self._launched(trial, folder, worker, assignment.token)
+            while self.stopped and folder.is_alive():  # Ctrl-C may end a launcher before its trial has saved
+                time.sleep(_IDLE)
+            self.stopped = self.stopped or (self.in_process and folder.stopping)
+            folder.dismiss()
+        if outcome := folder.outcome:
+            if folder.own_outcome is None:  # its process died after its run had ended, and before it could say so
+                add_to_record(Path(folder.run["run"]), status="FINISHED", uri=self.sweep.cfg.tracking.uri)
+            return outcome
+        return Outcome("killed") if self.stopped else self._mark_dead(folder, error)
 
     def _launched(self, trial: Trial, folder: TrialFolder, worker: Worker, token: str) -> str:
         """Starts a job and waits for its end; the message where the trial leaves none itself."""
@@ -191,72 +200,72 @@ class Workers:
             error = f"{error} ({type(failure).__name__}: {' '.join(str(failure).split())[:400]})"
         return error
 
-    def _outcome(self, folder: TrialFolder, error: str) -> Outcome:
-        """How a trial ended: as it reported or, without a report, by ``error``, unless the sweep was stopped."""
-        if self.stopped:  # Ctrl-C may end a launcher before its trial has saved
-            while folder.alive:
-                time.sleep(_IDLE)
-        self.stopped = self.stopped or (self.in_process and folder.stopping)
-        folder.dismiss()
-        if outcome := folder.outcome:
-            return self._closed(folder, outcome)
-        if self.stopped:
-            return Outcome("killed")
-        self._mark_dead(folder, error)
-        return Outcome("failed", error=error)
-
-    def _assigned(self, trial: Trial, folder: TrialFolder) -> Assignment:
+    def _assignment(self, trial: Trial) -> Assignment:
         goal, address = self.sweep.goal, str(self.search.address)
-        return folder.assign(
-            Assignment(
-                self.sweep.name,
-                trial.number,
-                self.search.parent,
-                self.experiment,
-                goal.objectives[0],
-                id=trial.id,
-                storage=None if "://" in address else str(Path(address).absolute()),
-                reports=len(goal.objectives) == 1,
-                pruner=goal.pruner,
-                pruner_options=dict(goal.pruner_options),
-                token=uuid.uuid4().hex,
-            )
+        return Assignment(
+            self.sweep.name,
+            trial.number,
+            self.search.parent,
+            self.experiment,
+            goal.objectives[0],
+            id=trial.id,
+            storage=None if "://" in address else str(Path(address).absolute()),
+            reports=len(goal.objectives) == 1,
+            pruner=goal.pruner,
+            pruner_options=dict(goal.pruner_options),
+            token=uuid.uuid4().hex,
         )
 
-    def _mark_dead(self, folder: TrialFolder, error: str) -> None:
+    def _mark_dead(self, folder: TrialFolder, error: str, *, permanent: bool = False) -> Outcome:
         """Marks the run of a process that died FAILED, in its folder and in MLflow."""
         if run := folder.folders:
             add_to_record(run.run, status="FAILED", error=error, uri=self.sweep.cfg.tracking.uri)
+        return Outcome("failed", error=error, permanent=permanent)
 
-    def _closed(self, folder: TrialFolder, outcome: Outcome) -> Outcome:
-        """Where a trial's process died after its run had ended, the run's record is closed."""
-        if folder.own_outcome is None:
-            add_to_record(Path(folder.run["run"]), status="FINISHED", uri=self.sweep.cfg.tracking.uri)
-        return outcome
+    def _record_failure(self, trial: Trial, error: str) -> RunFolder | None:
+        """The record of a trial that died before its run had one."""
+        cfg = self.sweep.cfg
+        try:
+            record = open_record(
+                cfg.tracking.kind,
+                outputs=Path(cfg.paths.outputs),
+                uri=cfg.tracking.uri,
+                experiment=self.experiment,
+                run_name=f"t{trial.number}",
+                parent_run_id=self.search.parent,
+                predictions=False,
+            )
+        except ConfigError:  # where it is kept does not answer
+            return None
+        record.set_tags(trial_tags(self.sweep.name, trial.number))
+        record.finish("FAILED", error)
+        return record.folders
 
     def _settle(self, trial: Trial, folder: TrialFolder, outcome: Outcome) -> None:
         """Records how the trial ended."""
-        if run := folder.run:
-            self.search.note(trial.number, run_id=run["run_id"], predictions=run["predictions"])
         values = {name: outcome.metrics.get(name, math.nan) for name in self.sweep.goal.objectives}
         missing = [name for name, value in values.items() if not math.isfinite(value)]
         status, message, permanent = outcome.status, outcome.error, outcome.permanent
         if status == "finished" and missing:
             status, permanent = "failed", True
             message = f"the run has no {', '.join(missing)}; it has {', '.join(sorted(outcome.metrics))}"
-        if status in ("finished", "pruned"):
+        elif status in ("finished", "pruned"):
             message = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            if status == "finished":
-                self.search.complete(trial.number, list(values.values()))
-            else:
-                self.search.prune(trial.number)
         elif status == "killed" and (self.stopped or self.in_process):
-            self.stopped = True
-            self.search.let_go(trial.number)
             status, message = "stopped", "the same command continues it"
         else:
             status, message = "failed", message or "its process was asked to stop"
+        if run := folder.folders or (self._record_failure(trial, message) if status == "failed" else None):
+            self.search.note(trial.number, run_id=run.run_id, predictions=str(run.predictions))
+        if status == "finished":
+            self.search.complete(trial.number, list(values.values()))
+        elif status == "pruned":
+            self.search.prune(trial.number)
+        elif status == "failed":
             self.search.fail(trial.number, message, retry=not permanent)
+        else:
+            self.stopped = True
+            self.search.let_go(trial.number)
         self._ended(trial, status, message)
 
     def _beat(self) -> None:
@@ -279,7 +288,7 @@ class Workers:
             if self.in_process and self.running:
                 raise KeyboardInterrupt  # a trial that trains already hears the signal itself
             for running in [] if self._on_cluster else list(self.running.values()):
-                running.folder.stop()
+                running.folder.ask_to_stop()
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -290,11 +299,7 @@ class Workers:
 
 
 def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config: DictConfig) -> list[Worker]:
-    """A launcher for each worker, with its share of this machine's processors and GPUs.
-
-    Raises:
-        ConfigError: the launcher is none of those that a sweep can use.
-    """
+    """A launcher for each worker, with its share of this machine's processors and GPUs."""
     name, jobs = config.hydra.runtime.choices["hydra/launcher"], sweep.n_jobs
     config = deepcopy(config)
     with open_dict(config):
@@ -314,12 +319,6 @@ def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config
         Worker(launch(config=config), tuple(f"+hydra.job.env_set.{key}='{value}'" for key, value in share.items()))
         for share in shares
     ]
-
-
-def check_launcher(config: DictConfig) -> None:
-    """Raises a ConfigError for a launcher under which a trial that is killed takes others with it."""
-    if config.hydra.runtime.choices["hydra/launcher"] == "joblib":
-        raise ConfigError("hydra/launcher=joblib is not supported. Write hydra/launcher=submitit_local.")
 
 
 def _share(slot: int, jobs: int) -> dict[str, str]:

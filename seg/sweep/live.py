@@ -18,6 +18,7 @@ from seg.sweep.launch import Workers
 from seg.sweep.search import Search, Trial
 
 log = logging.getLogger(__name__)
+_ENDS = ("finished", "pruned", "failed")
 
 
 class LiveTable:
@@ -25,52 +26,45 @@ class LiveTable:
 
     def __init__(self, sweep: Sweep, search: Search) -> None:
         self.sweep, self.search = sweep, search
-        self.console = terminal()
-        self.counts = {"finished": 0, "pruned": 0, "failed": 0}
-        self.best: float | None = None
+        self.ended_so_far = self._count()
         log.info("sweep %s: %s", sweep.name, sweep.folder)
-        self._refresh()
-        if total := sum(self.counts.values()):
-            log.info("continued: %s (%d trials)", self._counted(), total)
+        if not self.ended_so_far.startswith("0 of"):
+            log.info("continued: %s", self.ended_so_far)
 
     def ended(self, trial: Trial, status: str, message: str) -> None:
         """After each trial."""
-        self._refresh()
-        best = "" if self.best is None else f", best {self.best:.4g}"
-        log.info("%s", f"trial {trial.number} {status}: {message}  [{settings_of(trial)}]  ({self._counted()}{best})")
+        self.ended_so_far = self._count()
+        log.info("%s", f"trial {trial.number} {status}: {message}  [{settings_of(trial)}]  ({self.ended_so_far})")
 
     @contextmanager
     def watching(self, workers: Workers) -> Iterator[None]:
         """Shows the trials at work while the block runs."""
-        if not self.console.is_terminal:
+        if not terminal().is_terminal:
             yield
             return
         table = partial(self._table, workers)
-        with Live(get_renderable=table, console=self.console, refresh_per_second=2, transient=True):
+        with Live(get_renderable=table, console=terminal(), refresh_per_second=2, transient=True):
             yield
 
     def _table(self, workers: Workers) -> Group:
-        objective = self.sweep.goal.objectives[0]
         table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
-        for column in ("trial", "settings", "epoch", objective, "time"):
+        for column in ("trial", "settings", "epoch", self.sweep.goal.objectives[0], "time"):
             table.add_column(column, justify="left" if column == "settings" else "right", no_wrap=column != "settings")
-        for number, running in sorted(workers.running.items()):
-            progress = running.folder.progress
+        for number, (trial, folder, since) in sorted(workers.running.items()):
+            progress = folder.progress
             value = "–" if progress.get("value") is None else f"{progress['value']:.4f}"
-            cells = (escape(settings_of(running.trial)), str(progress.get("epoch", "–")), value)
-            table.add_row(str(number), *cells, clock(time.monotonic() - running.since))
-        best = "" if self.best is None else f"   best {objective} {self.best:.4f}"
-        return Group(Text(f"{self.sweep.name}   {self._counted()}{best}"), table)
+            cells = (escape(settings_of(trial)), str(progress.get("epoch", "–")), value)
+            table.add_row(str(number), *cells, clock(time.monotonic() - since))
+        return Group(Text(f"{self.sweep.name}   {self.ended_so_far}"), table)
 
-    def _refresh(self) -> None:
+    def _count(self) -> str:
+        """How many trials ended how, and the best so far."""
         frame = self.search.frame()
-        self.counts = {state: int((frame["state"] == state).sum()) for state in self.counts}
-        if self.sweep.ranked and len(best := self.search.best()):
-            self.best = float(best.iloc[0][self.sweep.goal.objectives[0]])
-
-    def _counted(self) -> str:
-        others = "".join(f", {self.counts[state]} {state}" for state in ("pruned", "failed") if self.counts[state])
-        return f"{self.counts['finished']} of {self.sweep.total} finished{others}"
+        counts = {state: int((frame["state"] == state).sum()) for state in _ENDS}
+        others = "".join(f", {counts[state]} {state}" for state in _ENDS[1:] if counts[state])
+        found = self.search.best() if self.sweep.ranked else frame[:0]
+        best = f", best {found.iloc[0][self.sweep.goal.objectives[0]]:.4g}" if len(found) else ""
+        return f"{counts['finished']} of {self.sweep.total} finished{others}{best}"
 
 
 def settings_of(trial: Trial) -> str:

@@ -113,9 +113,8 @@ def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequen
     tags = common_tags() | {"experiment_type": "sweep", "sweep": sweep.name, "study": cfg.study}
     tags |= {"run_id": folders.run_id, "run_id_short": folders.short, NOTE: _intention(sweep)}
     tracker.set_tags(tags | dict(cfg.tracking.tags))
-    tracker.log_params(
-        {"command": command(arguments)} | {f"sweep.{key}": value for key, value in _asked(sweep).items()}
-    )
+    varied = {f"sweep.{parameter.key}": parameter.text for parameter in sweep.space.parameters}
+    tracker.log_params({"command": command(arguments)} | varied)
     tracker.log_artifact(sweep.folder / "sweep.json", "")
     return parent
 
@@ -141,7 +140,7 @@ def _keep_question(sweep: Sweep) -> None:
         factors={factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)},
         against=study.against,
         margin=study.margin,
-        runs=len(sweep.jobs),
+        runs=sweep.total,
     ).write(sweep.folder)
 
 
@@ -163,14 +162,5 @@ def _intention(sweep: Sweep) -> str:
     """What the sweep is for, in Markdown: its description in MLflow until its summary replaces it."""
     if sweep.study:
         return f"Study **{sweep.name}**: {sweep.study.question}"
-    return "\n".join(
-        [f"Sweep **{sweep.name}** over", *(f"- `{key}`: {values}" for key, values in _asked(sweep).items())]
-    )
-
-
-def _asked(sweep: Sweep) -> dict[str, Any]:
-    """What the sweep varies, for its parameters in MLflow."""
-    if sweep.space is None:
-        jobs = pd.DataFrame([job.params for job in sweep.jobs])
-        return {key: ",".join(dict.fromkeys(jobs[key])) for key in jobs}
-    return {parameter.key: str(parameter) for parameter in sweep.space.parameters}
+    varied = [f"- `{parameter.key}`: {parameter.text}" for parameter in sweep.space.parameters]
+    return "\n".join([f"Sweep **{sweep.name}** over", *varied])

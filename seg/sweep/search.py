@@ -6,13 +6,12 @@ the process that took it, and one whose process has gone is taken again; that of
 it has given no sign of life for five minutes.
 """
 
-import json
 import logging
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,22 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from seg.errors import ConfigError, without_passwords
 from seg.records.state import Process
-from seg.sweep.goal import Goal, check, make_pruner, make_sampler
-from seg.sweep.jobs import Entry, Parameter, Space, Value
+from seg.sweep.goal import Goal, drawn, make_pruner, make_sampler
+from seg.sweep.jobs import Space, Value
 from seg.sweep.storage import alone, close_storage, open_storage, patient
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
@@ -61,14 +58,14 @@ class Search:
         address: a journal file, or a database such as ``postgresql://user:password@host/database``.
         goal: what is searched for.
         process: this one.
-        space: of a search; None for a grid.
-        jobs: all of a grid, or those that a search starts from.
+        space: what varies.
+        starts: all trials of a grid, or those that a search begins with.
+        overrides: of the trial that has these values; None: as the space says.
         definition: plain data that may not change once the sweep has begun.
         shared: whether other processes work at the sweep at the same time.
 
     Raises:
-        ConfigError: what would stop the sweep later, every fault at once; the storage cannot be reached; the name is
-            another sweep's.
+        ConfigError: the storage cannot be reached; the name is another sweep's.
     """
 
     def __init__(
@@ -77,39 +74,31 @@ class Search:
         address: str | Path,
         goal: Goal,
         process: Process,
-        space: Space | None = None,
-        jobs: Sequence[Entry] = (),
+        space: Space,
+        starts: Sequence[Mapping[str, Value]] = (),
         *,
-        definition: Mapping[str, Any] | None = None,
+        overrides: Callable[[Mapping[str, Value]], tuple[str, ...]] | None = None,
+        definition: Mapping[str, object] | None = None,
         shared: bool = False,
     ) -> None:
-        check(goal, space)
         self.name, self.address, self.goal, self.process = name, address, goal, process
-        self.definition = dict(definition or {})
-        self.space = space or _grid_space(jobs)
-        self._draws = space is not None and goal.sampler != "grid"
-        self._overrides = {_name_of(job.params): job.overrides for job in jobs if space is None}
-        self._jobs = [(_name_of(job.params), dict(job.params)) for job in jobs]
-        if space and goal.sampler == "grid":
-            points = list(space.points())
-            random.Random(goal.seed).shuffle(points)  # so that the first n_trials are spread over the space
-            started = {name for name, _ in self._jobs}
-            self._jobs += [(_name_of(point), point) for point in points if _name_of(point) not in started]
+        self.space, self.overrides = space, overrides or space.overrides
+        self._starts, self._definition, self._shared = starts, dict(definition or {}), shared
         self._lock = threading.RLock()
         self._mine: dict[int, optuna.Trial] = {}  # trials that this process took and whose end it has not recorded
-        self._shared = shared
         self._storage = open_storage(address)
         self._study = self._opened()
 
     @patient
     def enter(self, again: bool = True) -> None:
-        """Enters the jobs that have not been entered yet; they run before all that is drawn.
+        """Enters the trials known beforehand that have not been entered yet; they run before all that is drawn.
 
-        With ``again`` a grid's job that failed for good is entered once more, unless other processes are at work.
+        With ``again`` a grid's trial that failed for good is entered once more, unless other processes are at work.
         """
         with self._alone():
+            for params in self._starts:
+                self._study.enqueue_trial(dict(params), skip_if_exists=True)
             trials = self._trials()
-            self._enter_missing(trials, self.goal.n_trials if self.goal.sampler == "grid" else None)
             at_work = any(trial.state == TrialState.RUNNING and not self._abandoned(trial) for trial in trials)
             if again and self.goal.n_trials is None and not at_work:
                 retried = _retried(trials)
@@ -124,11 +113,7 @@ class Search:
             trials = self._trials()
             for left in filter(self._abandoned, trials):
                 return self._taken(optuna.Trial(self._study, left._trial_id), again="process" in left.user_attrs)
-            if not self._open(trials):
-                return None
-            if not (self._draws or any(trial.state == TrialState.WAITING for trial in trials)):
-                self._enter_missing(trials, 1)
-            return self._taken(self._study.ask())
+            return self._taken(self._study.ask()) if self._open(trials) else None
 
     @patient
     def over(self) -> bool:
@@ -190,16 +175,17 @@ class Search:
         ``attrs["parameters"]`` names the columns that hold what varies. A trial is ``retried`` where it failed and was
         entered once more.
         """
-        return self._frame(self._trials())
+        trials = self._trials()
+        table = _table(trials, self.goal.objectives, [parameter.key for parameter in self.space.parameters])
+        table.loc[[self._abandoned(trial) for trial in trials], "state"] = "killed"
+        return table
 
     @patient
     def best(self) -> "pd.DataFrame":
         """The rows of ``frame`` of the best trial, the first of equal ones, or of the Pareto front."""
-        return self._frame(sorted(self._study.best_trials, key=lambda trial: trial.number)[: self._winners])
-
-    def overrides(self, params: Mapping[str, Value]) -> list[str]:
-        """The overrides of the trial that has these values."""
-        return list(self._overrides[_name_of(params)]) if self._overrides else self.space.overrides(params)
+        found = sorted(trial.number for trial in self._study.best_trials)
+        frame = self.frame()
+        return frame[frame["number"].isin(found if len(self.goal.objectives) > 1 else found[:1])]
 
     @property
     @patient
@@ -226,10 +212,6 @@ class Search:
         """Lets go of the storage."""
         close_storage(self._storage)
 
-    @property
-    def _winners(self) -> int | None:
-        return 1 if len(self.goal.objectives) == 1 else None
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
         with self._lock, alone(self._storage, self.address, self.name):
@@ -251,17 +233,24 @@ class Search:
             own = f"{self.goal.seed} {begun} {self.process.pid if self._shared else ''}"
             seed = self.goal.seed if self.goal.sampler == "qmc" else random.Random(own).getrandbits(32)
             study.sampler = make_sampler(self.goal, self.space, seed)
+            study.stop = lambda: None  # type: ignore[method-assign]  # what some samplers call; n_trials ends a search
             return study
 
     def _check_same(self, study: Study) -> None:
         """Whether the study that was opened is this sweep's."""
-        before = study.user_attrs.get("definition", self.definition)
-        if changed := [key for key, value in before.items() if self.definition.get(key) != value]:
+        before = study.user_attrs.get("definition", self._definition)
+        changed = [key for key, value in before.items() if self._definition.get(key) != value]
+        if changed == ["data"]:
+            raise ConfigError(
+                f"The data changed since the sweep {self.name} began, so its scores could not be compared. Put them "
+                "back, or choose another hydra.sweeper.name to train all anew."
+            )
+        if changed:
             raise ConfigError(
                 f"The sweep {self.name} was begun with other settings ({', '.join(changed)}). "
                 "Choose another hydra.sweeper.name, or leave it out."
             )
-        study.set_user_attr("definition", self.definition)
+        study.set_user_attr("definition", self._definition)
         study.set_metric_names(list(self.goal.objectives))
 
     def _trials(self) -> list[FrozenTrial]:
@@ -270,38 +259,22 @@ class Search:
     def _open(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether a trial can be taken: one that was entered, or a new one."""
         states = Counter(trial.state for trial in trials)
-        begun = states[TrialState.COMPLETE] + states[TrialState.PRUNED] + states[TrialState.RUNNING]
-        if self.goal.n_trials is not None and begun >= self.goal.n_trials:
-            return False
-        return self._draws or states[TrialState.WAITING] > 0 or bool(self._missing(trials))
-
-    def _missing(self, trials: Sequence[FrozenTrial]) -> list[tuple[str, dict[str, Value]]]:
-        """The jobs that have not been entered yet, by name."""
-        entered = Counter(trial.user_attrs.get("job") for trial in trials)
-        missing = []
-        for name, params in self._jobs:
-            if entered[name]:
-                entered[name] -= 1
-            else:
-                missing.append((name, params))
-        return missing
-
-    def _enter_missing(self, trials: Sequence[FrozenTrial], count: int | None) -> None:
-        for name, params in self._missing(trials)[:count]:
-            self._study.enqueue_trial(params, {"job": name})
+        if self.goal.n_trials is None:
+            return states[TrialState.WAITING] > 0
+        return states[TrialState.COMPLETE] + states[TrialState.PRUNED] + states[TrialState.RUNNING] < self.goal.n_trials
 
     def _enter_again(self, trial: FrozenTrial, attempt: int) -> None:
         self._study.enqueue_trial(_params(trial), {"retry_of": trial.number, "attempt": attempt})
 
-    def _sign(self) -> dict[str, Any]:
+    def _sign(self) -> dict[str, object]:
         return asdict(self.process) | {"beat": time.time()}
 
     def _taken(self, trial: optuna.Trial, again: bool = False) -> Trial:
         trial.set_user_attr("process", self._sign())
-        params = self.space.suggest(partial(_drawn, trial))
+        params = self.space.suggest(partial(drawn, trial))
         self._mine[trial.number] = trial
         attempt = trial.user_attrs.get("attempt", 1)
-        return Trial(trial.number, trial._trial_id, params, tuple(self.overrides(params)), attempt, again)
+        return Trial(trial.number, trial._trial_id, params, self.overrides(params), attempt, again)
 
     def _abandoned(self, trial: FrozenTrial) -> bool:
         """Whether a trial is under way and its process is not, as far as this machine can tell."""
@@ -320,36 +293,6 @@ class Search:
             log.warning("Trial %d had been given up before it was %s.", number, STATES[state.name])
         self._mine.pop(number, None)
 
-    def _frame(self, trials: Sequence[FrozenTrial]) -> "pd.DataFrame":
-        table = _table(trials, self.goal.objectives, [parameter.key for parameter in self.space.parameters])
-        killed = {trial.number for trial in trials if self._abandoned(trial)}
-        table.loc[table["number"].isin(killed), "state"] = "killed"
-        return table
-
-
-def _grid_space(jobs: Sequence[Entry]) -> Space:
-    """The values that a grid's jobs have, as choices."""
-    values: dict[str, dict[Value, None]] = {}
-    for job in jobs:
-        for key, value in job.params.items():
-            values.setdefault(key, {})[value] = None
-    return Space(tuple(Parameter(key, choices=tuple(map(str, found))) for key, found in values.items()))
-
-
-def _name_of(params: Mapping[str, Value]) -> str:
-    """By which a job is known again."""
-    return json.dumps(params, sort_keys=True)
-
-
-def _drawn(trial: optuna.Trial, parameter: Parameter) -> Value:
-    """The value that Optuna draws for a parameter, or has drawn before."""
-    among = parameter.distribution
-    if isinstance(among, CategoricalDistribution):
-        return str(trial.suggest_categorical(parameter.key, parameter.choices))
-    if isinstance(among, IntDistribution):
-        return trial.suggest_int(parameter.key, among.low, among.high, step=among.step, log=among.log)
-    return trial.suggest_float(parameter.key, among.low, among.high, step=among.step, log=among.log)
-
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:
     """The values of a trial, or what is known of them before it is taken."""
@@ -364,22 +307,20 @@ def _retried(trials: Iterable[FrozenTrial]) -> set[int]:
 def _table(trials: Sequence[FrozenTrial], objectives: Sequence[str], keys: Sequence[str]) -> "pd.DataFrame":
     import pandas as pd
 
-    retried = _retried(trials)
-    rows = []
-    for trial in trials:
-        known = trial.user_attrs
-        row: dict[str, Any] = {"number": trial.number, "state": STATES[trial.state.name]}
-        row |= dict(zip(objectives, trial.values or [None] * len(objectives), strict=True))
-        row |= dict.fromkeys(keys) | _params(trial)
-        row |= {"run_id": known.get("run_id"), "predictions": known.get("predictions")}
-        row |= {"attempt": known.get("attempt", 1), "retried": trial.number in retried}
-        row |= {"started": trial.datetime_start, "seconds": trial.duration.total_seconds() if trial.duration else None}
-        row["error"] = known.get("error")
-        rows.append(row)
+    own, retried = ("run_id", "predictions", "error"), _retried(trials)
+    rows = [
+        {"number": trial.number, "state": STATES[trial.state.name]}
+        | dict(zip(objectives, trial.values or [None] * len(objectives), strict=True))
+        | _params(trial)
+        | {key: trial.user_attrs.get(key) for key in own}
+        | {"attempt": trial.user_attrs.get("attempt", 1), "retried": trial.number in retried}
+        | {"started": trial.datetime_start, "seconds": trial.duration.total_seconds() if trial.duration else None}
+        for trial in trials
+    ]
     columns = ["number", "state", *objectives, *keys, "run_id", "predictions", "attempt", "retried", "started"]
     table = pd.DataFrame(rows, columns=[*columns, "seconds", "error"])
     table = table.astype(dict.fromkeys([*objectives, "seconds"], float) | {"retried": bool})
-    for key in ("run_id", "predictions", "error"):  # None for missing values, which pandas would make NaN
+    for key in own:  # None where there is none, which pandas would make NaN
         table[key] = table[key].astype(object).where(table[key].notna(), None)
     table.attrs["parameters"] = list(keys)
     return table

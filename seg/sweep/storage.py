@@ -62,7 +62,7 @@ def open_storage(address: str | Path) -> BaseStorage:
     Raises:
         ConfigError: it cannot be opened; the message holds no password.
     """
-    _hush()
+    hush()
     url = _url(str(address)) if "://" in str(address) else None
     try:
         return _journal(Path(address)) if url is None else _database(url)
@@ -152,7 +152,7 @@ def _reason(error: BaseException, address: str | Path) -> str:
     return without_passwords(words, str(address))[:300].rstrip(". ") or type(error).__name__
 
 
-def _hush() -> None:
+def hush() -> None:
     """Sends Optuna's log to the sweep's, not through its live table, and leaves out remarks on what is experimental."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     optuna.logging.disable_default_handler()

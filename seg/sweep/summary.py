@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from seg.errors import ConfigError
 from seg.records.folder import find
+from seg.study.typeset import Cell, Table, markdown
 from seg.sweep.definition import Sweep
 from seg.sweep.search import Search
 
@@ -39,12 +40,12 @@ def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> s
     names, done = list(sweep.goal.objectives), frame[frame["state"] == "finished"]
     columns = [*names, *frame.attrs["parameters"]]
     if len(names) > 1:
-        lines += ["## Pareto front", "", _table(search.best(), columns), ""]
+        lines += [_table("Pareto front", search.best(), columns)]
     elif len(done):
         ranked = done.sort_values(names[0], ascending=sweep.goal.directions[0] == "minimize").head(10)
-        lines += [f"## Best by {names[0]}", "", _table(ranked, columns), ""]
+        lines += [_table(f"Best by {names[0]}", ranked, columns)]
     if shares := importances(search.study):
-        lines += ["## Importance of the parameters", ""]
+        lines += ["### Importance of the parameters", ""]
         lines += [f"- {key}: {share:.2f}" for key, share in shares.items()] + [""]
     lines += _failed(frame)
     if again:
@@ -77,23 +78,22 @@ def _counted(title: str, frame: pd.DataFrame) -> list[str]:
 def _failed(frame: pd.DataFrame) -> list[str]:
     failed = frame[frame["state"] == "failed"]
     lines = [f"- trial {row.number}: {row.error}" for row in failed.itertuples()]
-    return ["## Failed", "", *lines, ""] if lines else []
+    return ["### Failed", "", *lines, ""] if lines else []
 
 
-def _table(frame: pd.DataFrame, columns: Sequence[str]) -> str:
-    """A Markdown table of trials; numbers with four digits."""
-    head = ["trial", *columns, "run"]
+def _table(title: str, frame: pd.DataFrame, columns: Sequence[str]) -> str:
+    """Trials in Markdown; numbers with four digits."""
     rows = [
-        [str(row["number"]), *(_text(row[column]) for column in columns), str(row["run_id"])[:8]]
+        [Cell(str(row["number"])), *(Cell(_text(row[column])) for column in columns), Cell(str(row["run_id"])[:8])]
         for row in frame.to_dict("records")
     ]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+    return markdown(Table(title, ["trial", *columns, "run"], {"": rows}, ""))
 
 
 def _text(value: object) -> str:
-    if isinstance(value, float):
-        return "–" if pd.isna(value) else f"{value:.4g}"
-    return str(value).replace("|", "\\|")
+    if not isinstance(value, float):
+        return str(value)
+    return "–" if pd.isna(value) else f"{value:.4g}"
 
 
 def best_recipe(sweep: Sweep, search: Search) -> str | None:
@@ -107,7 +107,7 @@ def best_recipe(sweep: Sweep, search: Search) -> str | None:
     except ConfigError:  # a child of another machine
         return None
     params = {key: winner[key] for key in best.attrs["parameters"] if pd.notna(winner[key])}
-    chosen = sweep.choices(search.overrides(params))
+    chosen = sweep.choices(sweep.overrides(params))
     values = OmegaConf.to_container(OmegaConf.load(run.config))
     assert isinstance(values, dict)
     content = {key: value for key, value in values.items() if key not in _DROPPED}

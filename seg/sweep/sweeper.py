@@ -10,10 +10,9 @@ import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from seg.engine.cases import Material, read_material
 from seg.engine.console import log_to
@@ -22,9 +21,9 @@ from seg.files import atomic_write
 from seg.records.folder import one_at_a_time
 from seg.records.record import experiment_name
 from seg.records.state import Process
-from seg.sweep.definition import Sweep, read_sweep
+from seg.sweep.definition import Settings, Sweep, read_sweep
 from seg.sweep.goal import check
-from seg.sweep.launch import OWNER, Worker, Workers, check_launcher, make_workers
+from seg.sweep.launch import OWNER, Workers, make_workers
 from seg.sweep.live import LiveTable
 from seg.sweep.parent import Parent, open_parent, unfinished
 from seg.sweep.search import Search, Trial
@@ -34,19 +33,15 @@ _OPENING = 60.0  # seconds that the opening of the sweep's run may take
 
 
 def sweep(
-    arguments: list[str],
-    settings: dict[str, Any],
-    hydra_context: HydraContext,
-    task_function: TaskFunction,
-    config: DictConfig,
+    arguments: list[str], settings: Settings, context: HydraContext, task: TaskFunction, config: DictConfig
 ) -> None:
     """Runs the sweep, or continues it.
 
     Args:
         arguments: overrides of the command line.
-        settings: the section ``hydra.sweeper``.
-        hydra_context: for the launchers.
-        task_function: of one trial.
+        settings: the section ``hydra.sweeper``, in plain containers.
+        context: for the launchers.
+        task: one trial.
         config: the composed root configuration.
 
     Raises:
@@ -54,14 +49,11 @@ def sweep(
         InterruptedRunError: stopped by a signal; the same command continues.
         SegError: too many trials failed, or a grid is not whole.
     """
-    settings = {key: _plain(value) for key, value in settings.items()}
-    settings |= {key: settings[key] or {} for key in ("when", "sampler_options", "pruner_options")}
     log_to()
-    check_launcher(config)
-    asked = read_sweep(arguments, settings, hydra_context, config)
+    asked = read_sweep(arguments, settings, context, config)
+    check(asked.goal, asked.space)
     material = read_material(asked.cfg)  # its faults come before the first trial
     _check_classes(asked, material)
-    check(asked.goal, asked.space)
     if asked.cfg.check:
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))
         return
@@ -69,52 +61,47 @@ def sweep(
         owns = _claim(asked)
     log_to(asked.folder / "log.txt")
     experiment = experiment_name(asked.cfg.tracking.experiment, f"{material.cases.name}/{asked.cfg.study}")
-    with closing(_opened(asked)) as search:
-        atomic_write(asked.folder / "sweep.json", json.dumps(asked.definition, indent=1))
+    definition = asked.definition | {"data": material.fingerprint.hash}
+    with closing(_opened(asked, definition)) as search, ExitStack() as record:
+        atomic_write(asked.folder / "sweep.json", json.dumps(definition, indent=1))
         search.enter(again=owns)
-        workers = make_workers(asked, hydra_context, task_function, config)
+
+        def ended(trial: Trial, status: str, message: str) -> None:
+            if workers.in_process:  # the trial had the log to itself
+                log_to(asked.folder / "log.txt")
+            table.ended(trial, status, message)
+            if parent:
+                parent.progress(search)
+
+        workers = Workers(search, asked, experiment, make_workers(asked, context, task, config), ended)
         parent = open_parent(asked, search, experiment, arguments) if owns else None
-        if not owns:
+        if parent:
+            record.enter_context(parent.recorded())
+        else:
             _await_parent(search)
-        _work(asked, search, parent, experiment, workers, arguments)
+        table = LiveTable(asked, search)
+        with table.watching(workers):
+            workers.work()
+        log_to(asked.folder / "log.txt")
+        if not (parent or workers.stopped) and (parent := _taken_over(asked, search, experiment, arguments)):
+            record.enter_context(parent.recorded())
+        if parent:
+            parent.conclude(search)
+        _check_end(asked, search, workers)
 
 
-def _opened(asked: Sweep) -> Search:
+def _opened(asked: Sweep, definition: dict[str, object]) -> Search:
     return Search(
         asked.name,
         asked.address,
         asked.goal,
         Process.this(),
         asked.space,
-        asked.jobs,
-        definition=asked.definition,
+        asked.starts,
+        overrides=asked.overrides,
+        definition=definition,
         shared=asked.storage is not None,
     )
-
-
-def _work(
-    asked: Sweep, search: Search, parent: Parent | None, experiment: str, workers: list[Worker], arguments: list[str]
-) -> None:
-    def ended(trial: Trial, status: str, message: str) -> None:
-        if at_work.in_process:  # the trial had the log to itself
-            log_to(asked.folder / "log.txt")
-        table.ended(trial, status, message)
-        if parent:
-            parent.progress(search)
-
-    with ExitStack() as record:
-        if parent:
-            record.enter_context(parent.recorded())
-        table = LiveTable(asked, search)
-        at_work = Workers(search, asked, experiment, workers, ended)
-        with table.watching(at_work):
-            at_work.work()
-        log_to(asked.folder / "log.txt")
-        if not (parent or at_work.stopped) and (parent := _taken_over(asked, search, experiment, arguments)):
-            record.enter_context(parent.recorded())
-        if parent:
-            parent.conclude(search)
-        _check_end(asked, search, at_work)
 
 
 def _check_end(asked: Sweep, search: Search, workers: Workers) -> None:
@@ -126,13 +113,13 @@ def _check_end(asked: Sweep, search: Search, workers: Workers) -> None:
         number, error = failures[0]
         raise SegError(
             f"{len(failures)} trials failed, the sweep ends (hydra.sweeper.max_failures). The first was trial "
-            f"{number}: {error}. Its log: {asked.folder / 'trials' / str(number) / 'log.txt'}"
+            f"{number}: {error}. Its log: {asked.trial(number) / 'log.txt'}"
         )
     frame = search.frame()
     missing = int((~frame["retried"] & (frame["state"] == "failed")).sum())
-    if asked.space is None and missing:
+    if asked.goal.n_trials is None and missing:
         raise SegError(
-            f"{missing} of {len(asked.jobs)} jobs of the grid did not finish. Fix the cause; the same command "
+            f"{missing} of {asked.total} jobs of the grid did not finish. Fix the cause; the same command "
             "tries them again."
         )
 
@@ -178,7 +165,3 @@ def _claim(asked: Sweep) -> bool:
         )
     atomic_write(owner, json.dumps(asdict(Process.this())))
     return True
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -25,7 +25,7 @@ from seg.records.folder import RunFolder
 from seg.records.state import Process
 
 if TYPE_CHECKING:
-    from seg.sweep.judge import Judge
+    from seg.sweep.goal import Judge
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Assignment:
     storage: str | None = None  # a journal file; None: the database that the environment names
     reports: bool = True  # to the storage; not where there are several objectives
     pruner: str = "none"
-    pruner_options: dict[str, Any] = field(default_factory=dict)
+    pruner_options: Mapping[str, object] = field(default_factory=dict)
     token: str = ""  # of the job that is to do it; a queue may start one of an earlier sweep process late
     deaths: int = 0  # jobs before this one that died without a message, and without an epoch more than the one before
     reached: int = 0  # epochs before this job
@@ -65,12 +65,105 @@ class Outcome:
     permanent: bool = False  # another try would end the same
 
 
-class TrialReporter:
-    """The trial's side of its folder: the run's reporter, see seg.engine.run."""
+class TrialFolder:
+    """A trial's folder, as the sweep sees it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.assignment = Assignment(**json.loads((folder / "trial.json").read_text()))
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def assign(self, assignment: Assignment) -> Assignment:
+        """Prepares the folder, before the trial is launched; the assignment as it is there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        before, reached = self._read("trial"), self.reached
+        died = bool(before) and self.outcome is None
+        again = before.get("deaths", 0) if before.get("reached") == reached else 0
+        assignment = replace(assignment, deaths=again + 1 if died else 0, reached=reached)
+        for name in ("result.json", "stop"):
+            (self.path / name).unlink(missing_ok=True)
+        self._write("trial", asdict(assignment))
+        return assignment
+
+    def ask_to_stop(self) -> None:
+        """Asks the trial to save and stop, at once or as soon as it has prepared its data."""
+        (self.path / "stop").touch()
+        process = Process(**self.run["process"]) if self.is_alive() else None
+        if process and process.host == Process.this().host:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+
+    def dismiss(self) -> None:
+        """Whatever starts in this folder from now on (a job that the cluster requeues, say) ends at once."""
+        self._write("trial", self._read("trial") | {"token": "-"})
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """``epoch`` and ``value`` of the last epoch, by whichever of its jobs; empty before the first."""
+        return self._read("progress")
+
+    @property
+    def reached(self) -> int:
+        """Epochs so far, by all of its jobs."""
+        return int(self.progress.get("epoch", 0))
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """``run_id``, ``run`` (its folder) and ``process`` of the trial's run; empty before it has begun."""
+        return self._read("run")
+
+    @property
+    def folders(self) -> RunFolder | None:
+        """Those of the trial's run, whether or not they are still there; None before it has begun."""
+        if not (run := self.run):
+            return None
+        place = Path(run["run"])
+        return RunFolder.of(place.parents[1], run["run_id"], place.name.removeprefix("run_"))
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the trial was asked to stop, by its sweep or by a signal that it heard."""
+        return (self.path / "stop").exists()
+
+    @property
+    def own_outcome(self) -> Outcome | None:
+        """How the trial ended, as it reported; None while it runs, or if it died."""
+        result = self._read("result")
+        return Outcome(**result) if result else None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the trial ended; one whose process died after its run had ended, like the run."""
+        if self.own_outcome or not (folders := self.folders) or not Process(**self.run["process"]).gone:
+            return self.own_outcome
+        with suppress(OSError, ValueError):
+            summary = json.loads(folders.summary.read_text())
+            return Outcome(summary["status"], summary["metrics"])
+        return None
+
+    def is_alive(self) -> bool:
+        """Whether the trial's process is at work: it began, has not ended, and is not lost."""
+        run = self.run
+        if not run or self.outcome:
+            return False
+        with suppress(FileNotFoundError):
+            return not Process(**run["process"]).lost((self.path / "run.json").stat().st_mtime)
+        return False
+
+    def _read(self, name: str) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            content: dict[str, Any] = json.loads((self.path / f"{name}.json").read_text())
+            return content
+        return {}
+
+    def _write(self, name: str, content: Mapping[str, object]) -> None:
+        atomic_write(self.path / f"{name}.json", json.dumps(content, indent=1))
+
+
+class TrialReporter(TrialFolder):
+    """The folder as the trial itself sees it: the run's reporter, see seg.engine.run."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.assignment = Assignment(**json.loads((path / "trial.json").read_text()))
         self.pruned = False
         self._judge: Judge | None = None
         self._silent_until = 0.0
@@ -79,33 +172,32 @@ class TrialReporter:
     @property
     def wanted(self) -> bool:
         """Whether the sweep still waits for this job, and has not launched another one in its place."""
-        token = _read(self.folder / "trial.json").get("token", "")
-        return bool(token == self.assignment.token == os.environ.get(TOKEN, ""))
+        return bool(self._read("trial").get("token", "") == self.assignment.token == os.environ.get(TOKEN, ""))
 
     def interrupted(self) -> bool:
         """Whether the sweep has been stopped; a trial that still prepares its data does not notice a signal."""
-        return (self.folder / "stop").exists()
+        return self.stopping
 
     def stop(self) -> None:
         """Notes that it was asked to stop, for a sweep in the same process, which did not hear the signal."""
-        (self.folder / "stop").touch()
+        (self.path / "stop").touch()
 
     @property
     def begun(self) -> str | None:
         """Run id of a run that an earlier job of this trial began and saved; None where there is nothing to resume."""
-        run = _run_folders(_read(self.folder / "run.json"))
+        run = self.folders
         return run.run_id if run and run.checkpoint("last").exists() else None
 
     @property
     def tracking(self) -> dict[str, Any]:
         """Where its run is recorded and with which tags, as the configuration says it."""
-        tags = {"sweep": self.assignment.sweep, "trial": str(self.assignment.number)}
-        return {"experiment": self.assignment.experiment, "parent": self.assignment.parent, "tags": tags}
+        own = self.assignment
+        return {"experiment": own.experiment, "parent": own.parent, "tags": trial_tags(own.sweep, own.number)}
 
     @property
     def log(self) -> Path:
         """The trial's own log; a retried job appends to it."""
-        return self.folder / "log.txt"
+        return self.path / "log.txt"
 
     def begin(self, run: RunFolder | None) -> None:
         """Says which run this trial is, and in which process, which from then on shows that it lives.
@@ -117,42 +209,18 @@ class TrialReporter:
             raise InterruptedRunError(_TAKEN)
         if self.interrupted():
             raise InterruptedRunError("the sweep was stopped before this trial began to train")
-        if run is None:
-            return
-        content = {"run_id": run.run_id, "run": str(run.run.absolute()), "predictions": str(run.predictions)}
-        atomic_write(self.folder / "run.json", json.dumps(content | {"process": asdict(Process.this())}))
-        threading.Thread(target=self._beat, name="beat", daemon=True).start()
-
-    def _beat(self) -> None:
-        while not self._over.wait(_BEAT):
-            with suppress(OSError):
-                os.utime(self.folder / "run.json")
+        if run:
+            process = asdict(Process.this())
+            self._write("run", {"run_id": run.run_id, "run": str(run.run.absolute()), "process": process})
+            threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
     def epoch(self, numbers: Mapping[str, float]) -> bool:
         """Tells the sweep an epoch's numbers; whether the trial should stop, because others were better by then."""
         step, value = int(numbers["epoch"]), numbers.get(self.assignment.objective)
-        atomic_write(self.folder / "progress.json", json.dumps({"epoch": step, "value": value}))
+        self._write("progress", {"epoch": step, "value": value})
         if value is not None and math.isfinite(value) and self.assignment.reports:
             self.pruned = self._judged(step, value)
         return self.pruned
-
-    def _judged(self, step: int, value: float) -> bool:
-        """The verdict on an epoch; a storage that does not answer stops nothing, and is left alone for a while."""
-        if time.monotonic() < self._silent_until:
-            return False
-        try:
-            self._judge = self._judge or self._found_judge()
-            return self._judge.stops(step, value)
-        except Exception as error:  # of a file, a database, its driver: none may end a training
-            log.warning("The sweep's storage does not answer (%s); the trial continues unpruned.", type(error).__name__)
-            self._silent_until = time.monotonic() + _PAUSE
-            return False
-
-    def _found_judge(self) -> "Judge":
-        from seg.sweep.judge import Judge
-
-        own = self.assignment
-        return Judge(own.sweep, own.storage or os.environ[STORAGE], own.id, own.pruner, own.pruner_options)
 
     @contextmanager
     def reported(self, metrics: dict[str, float]) -> Iterator[None]:
@@ -167,17 +235,44 @@ class TrialReporter:
             raise
         self._end("pruned" if self.pruned else "finished", metrics)
 
+    def _beat(self) -> None:
+        while not self._over.wait(_BEAT):
+            with suppress(OSError):
+                os.utime(self.path / "run.json")
+
+    def _judged(self, step: int, value: float) -> bool:
+        """The verdict on an epoch; a storage that does not answer stops nothing, and is left alone for a while."""
+        if time.monotonic() < self._silent_until:
+            return False
+        try:
+            self._judge = self._judge or self._found_judge()
+            return self._judge.stops(step, value)
+        except Exception as error:  # of a file, a database, its driver: none may end a training
+            log.warning("The sweep's storage does not answer (%s); the trial continues unpruned.", type(error).__name__)
+            self._silent_until = time.monotonic() + _PAUSE
+            return False
+
+    def _found_judge(self) -> "Judge":
+        from seg.sweep.goal import Judge
+
+        own = self.assignment
+        return Judge(own.sweep, own.storage or os.environ[STORAGE], own.id, own.pruner, own.pruner_options)
+
     def _end(self, status: str, metrics: dict[str, float], error: BaseException | None = None) -> None:
         self._over.set()
         with suppress(Exception):  # as above
             if self._judge:
                 self._judge.close()
-        if not self.wanted:
-            return
-        kind = "" if error is None or isinstance(error, SegError) else f"{type(error).__name__}: "
-        text = "" if error is None else f"{kind}{error}"
-        permanent = isinstance(error, SegError) and error.exit_code == 2
-        atomic_write(self.folder / "result.json", json.dumps(asdict(Outcome(status, metrics, text, permanent))))
+        if self.wanted:
+            kind = "" if error is None or isinstance(error, SegError) else f"{type(error).__name__}: "
+            permanent = isinstance(error, SegError) and error.exit_code == 2
+            text = "" if error is None else f"{kind}{error}"
+            self._write("result", asdict(Outcome(status, metrics, text, permanent)))
+
+
+def trial_tags(sweep: str, number: int) -> dict[str, str]:
+    """By which the run of a trial is found."""
+    return {"sweep": sweep, "trial": str(number)}
 
 
 def current_trial(output_dir: str) -> TrialReporter | None:
@@ -192,100 +287,3 @@ def current_trial(output_dir: str) -> TrialReporter | None:
     if not (trial := TrialReporter(folder)).wanted:
         raise InterruptedRunError(_TAKEN)
     return trial
-
-
-class TrialFolder:
-    """The sweep's side of a trial's folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def assign(self, assignment: Assignment) -> Assignment:
-        """Prepares the folder, before the trial is launched; the assignment as it is there."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        before, reached = _read(self.path / "trial.json"), self.reached
-        died = bool(before) and self.outcome is None
-        again = before.get("deaths", 0) if before.get("reached") == reached else 0
-        assignment = replace(assignment, deaths=again + 1 if died else 0, reached=reached)
-        for name in ("result.json", "stop"):
-            (self.path / name).unlink(missing_ok=True)
-        atomic_write(self.path / "trial.json", json.dumps(asdict(assignment), indent=1))
-        return assignment
-
-    def stop(self) -> None:
-        """Asks the trial to save and stop, at once or as soon as it has prepared its data."""
-        atomic_write(self.path / "stop", "")
-        process = Process(**self.run["process"]) if self.alive else None
-        if process and process.host == Process.this().host:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
-
-    def dismiss(self) -> None:
-        """Whatever starts in this folder from now on (a job that the cluster requeues, say) ends at once."""
-        content = _read(self.path / "trial.json")
-        atomic_write(self.path / "trial.json", json.dumps(content | {"token": "-"}, indent=1))
-
-    @property
-    def progress(self) -> dict[str, Any]:
-        """``epoch`` and ``value`` of the last epoch, by whichever of its jobs; empty before the first."""
-        return _read(self.path / "progress.json")
-
-    @property
-    def reached(self) -> int:
-        """Epochs so far, by all of its jobs."""
-        return int(self.progress.get("epoch", 0))
-
-    @property
-    def run(self) -> dict[str, Any]:
-        """``run_id``, ``run``, ``predictions``, ``process`` of the trial's run; empty before it has begun."""
-        return _read(self.path / "run.json")
-
-    @property
-    def folders(self) -> RunFolder | None:
-        """Those of the trial's run, whether or not they are still there; None before it has begun."""
-        return _run_folders(self.run)
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the trial was asked to stop, by its sweep or by a signal that it heard."""
-        return (self.path / "stop").exists()
-
-    @property
-    def own_outcome(self) -> Outcome | None:
-        """How the trial ended, as it reported; None while it runs, or if it died."""
-        result = _read(self.path / "result.json")
-        return Outcome(**result) if result else None
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the trial ended; one whose process died after its run had ended, like the run."""
-        if self.own_outcome or not (run := self.run) or not Process(**run["process"]).gone:
-            return self.own_outcome
-        concluded = _read(folders.summary) if (folders := self.folders) else {}
-        return Outcome(concluded["status"], concluded["metrics"]) if concluded else None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the trial's process is at work: it began, has not ended, and is not lost."""
-        run = self.run
-        if not run or self.outcome:
-            return False
-        with suppress(FileNotFoundError):
-            return not Process(**run["process"]).lost((self.path / "run.json").stat().st_mtime)
-        return False
-
-
-def _run_folders(run: Mapping[str, Any]) -> RunFolder | None:
-    """The folders that the content of ``run.json`` names."""
-    if not run:
-        return None
-    own = Path(run["run"])
-    return RunFolder(run["run_id"], own.name.removeprefix("run_"), own, Path(run["predictions"]))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        return content
-    except (OSError, ValueError):
-        return {}

@@ -35,6 +35,8 @@ def main(cfg: DictConfig) -> float:
         if act == "prepare":
             (outputs / "prepares").touch()
             time.sleep(float(number))
+        if act == "early":
+            raise SegError("no memory left")
         begun = trial.begun
         folders = claim(outputs, uuid.uuid4().hex)
         trial.begin(folders)

@@ -1,6 +1,7 @@
 """Designs of ablation studies: which runs they ask for, and what may not differ."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from test_sweeper import Sweeps, sweeps
 
 from seg.errors import ConfigError
 from seg.sweep.design import Study, check_arms, identity, read_study
+from seg.sweep.jobs import Space
 
 __all__ = ["sweeps"]  # a fixture
 SECTION: dict[str, Any] = {
@@ -34,40 +36,46 @@ def arms(**changes: Any) -> dict[str, dict[str, Any]]:
     return {arm.name: arm.overrides for arm in study(**changes).arms}
 
 
+def runs(asked: Study, given: Sequence[str] = ()) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
+    """What tells each run of a study, and its overrides."""
+    space = asked.space(Space((), tuple(given)))
+    return [(point, asked.overrides(point, space)) for point in space.points()]
+
+
 def values(asked: Study, arm: int) -> dict[str, Any]:
     """Some values of an arm's configuration, as Hydra reads its overrides."""
-    cfg = composed(*asked.overrides(asked.arms[arm]))
+    cfg = composed(*asked.of_arm(asked.arms[arm]))
     return {"arm": cfg.arm, "study": cfg.study, "name": cfg.data.name, "patch": cfg.data.patch, "dims": cfg.dims}
 
 
 def checked(asked: Study) -> dict[str, dict[str, list[Any]]]:
-    return check_arms(asked, {arm.name: composed(*asked.overrides(arm)) for arm in asked.arms})
+    return check_arms(asked, {arm.name: composed(*asked.of_arm(arm)) for arm in asked.arms})
 
 
 def test_every_arm_meets_every_seed_and_fold_once() -> None:
-    runs = study(seeds=[0, 1], folds=3).runs(["trainer.max_epochs=2"])
-    assert len(runs) == len({run.overrides for run in runs}) == 3 * 2 * 3
-    assert runs[1].overrides == (
-        *("inference.part=val", "inference.checkpoint=last", "data.folds=3", "model=unet", "attention=se"),
-        *("study=attention", "arm=se", "seed=0", "data.fold=0", "trainer.max_epochs=2"),
+    found = runs(study(seeds=[0, 1], folds=3), ["trainer.max_epochs=2"])
+    assert len(found) == len({overrides for _, overrides in found}) == 3 * 2 * 3
+    assert found[1] == (
+        {"seed": "0", "data.fold": "0", "arm": "se"},
+        (
+            *("inference.part=val", "inference.checkpoint=last", "data.folds=3", "model=unet", "attention=se"),
+            *("study=attention", "arm=se", "seed=0", "data.fold=0", "trainer.max_epochs=2"),
+        ),
     )
-    assert runs[1].params == {"arm": "se", "seed": "0", "data.fold": "0"}
-    assert [run.params["data.fold"] for run in runs[:4]] == ["0", "0", "0", "1"]
+    assert [params["data.fold"] for params, _ in found[:4]] == ["0", "0", "0", "1"]
 
 
 def test_without_folds_the_configuration_says_which() -> None:
-    (first, *_) = study().runs([])
-    assert not any(override.startswith(("data.fold", "inference")) for override in first.overrides)
-    assert [run.overrides[-1] for run in study(folds=[3, 4]).runs([])[::3]] == ["data.fold=3", "data.fold=4"]
+    ((_, first), *_) = runs(study())
+    assert not any(override.startswith(("data.fold", "inference")) for override in first)
+    assert [overrides[-1] for _, overrides in runs(study(folds=[3, 4]))[::3]] == ["data.fold=3", "data.fold=4"]
 
 
 def test_each_seed_draws_its_own_folds_where_there_is_no_test_part() -> None:
     asked = study(seeds=[0, 7], folds=2, base={"data.test_fraction": 0})
-    drawn = {
-        (run.params["seed"], o) for run in asked.runs([]) for o in run.overrides if o.startswith("data.split_seed")
-    }
+    drawn = {(params["seed"], o) for params, own in runs(asked) for o in own if o.startswith("data.split_seed")}
     assert drawn == {("0", "data.split_seed=0"), ("7", "data.split_seed=7")}
-    assert not any("split_seed" in o for run in study(seeds=[0, 7], folds=2).runs([]) for o in run.overrides)
+    assert not any("split_seed" in o for _, own in runs(study(seeds=[0, 7], folds=2)) for o in own)
 
 
 def test_designs() -> None:
@@ -162,7 +170,7 @@ def test_every_name_and_text_survives_hydra(name: str) -> None:
     asked = read_study(name, SECTION | {"arms": {"baseline": {}, name: {"attention": "se", "data.name": name}}})
     seen = values(asked, 1)
     assert (seen["arm"], seen["study"], seen["name"]) == (name, name, name)
-    assert asked.runs([])[1].params["arm"] == name
+    assert runs(asked)[1][0]["arm"] == name
 
 
 def test_other_values_stay_what_they_are() -> None:
@@ -201,7 +209,7 @@ def test_what_the_study_sets_itself_is_refused(key: str) -> None:
     asked: dict[str, Any] = {"folds": 2, "base": {"data.test_fraction": 0}}
     for sign in ("", "+", "++"):
         with pytest.raises(ConfigError, match=rf"The command line sets {key}, which the study sets.*Leave it out; "):
-            study(**asked).runs(["trainer.max_epochs=2", f"{sign}{key}=1"])
+            runs(study(**asked), ["trainer.max_epochs=2", f"{sign}{key}=1"])
     with pytest.raises(ConfigError, match=rf"base sets {key},"):
         study(**asked | {"base": {"data.test_fraction": 0, key: 1}})
     with pytest.raises(ConfigError, match=rf"The arm se sets {key},"):
@@ -209,10 +217,10 @@ def test_what_the_study_sets_itself_is_refused(key: str) -> None:
 
 
 def test_what_the_study_leaves_open_is_the_users() -> None:
-    (first, *_) = study().runs(["data.fold=3", "data.folds=4", "data.split_seed=5"])
-    assert first.overrides[-3:] == ("data.fold=3", "data.folds=4", "data.split_seed=5")
-    assert study(folds=[0, 1]).runs(["data.folds=4"])
-    assert study(folds=2).runs(["data.split_seed=5"])
+    ((_, first), *_) = runs(study(), ["data.fold=3", "data.folds=4", "data.split_seed=5"])
+    assert first[-3:] == ("data.fold=3", "data.folds=4", "data.split_seed=5")
+    assert runs(study(folds=[0, 1]), ["data.folds=4"])
+    assert runs(study(folds=2), ["data.split_seed=5"])
 
 
 @pytest.mark.parametrize("design", ["arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial"])
@@ -243,18 +251,18 @@ def test_arms_that_are_the_same_are_refused() -> None:
     [
         ({"design": "cumulativ"}, "'cumulative'"),
         ({"arms": {"baseline": {}}}, "needs two"),
-        ({"compare": ["best"]}, r"compare is \['best'\]; it takes baseline and previous"),
+        ({"compare": ["best"]}, r"compare is \['best'\]; it must be \[baseline, previous\]"),
         ({"compare": "best"}, "compare is 'best'"),
         ({"compare": True}, "compare is True"),
         ({"compare": []}, r"compare is \[\]"),
-        ({"compare": ["baseline", "baseline"]}, "twice"),
+        ({"compare": ["baseline", "baseline"]}, "compare is"),
         ({"arms": ["baseline", "se"]}, "must be a mapping"),
         ({"arms": {"baseline": {}, "se": "se"}}, r"arms\.se is 'se'; it must be a mapping"),
         ({"base": None}, "base is None"),
         ({"design": "factorial", "arms": {}, "factors": {"attention": "se"}}, "two or more levels"),
         ({"question": None}, "question"),
         ({"seeds": []}, "seeds"),
-        ({"seeds": [1, 1]}, "twice"),
+        ({"seeds": [1, 1]}, "each once"),
         ({"folds": 1}, "folds"),
         ({"margin": 0}, "margin"),
         ({"design": "factorial"}, "factors"),

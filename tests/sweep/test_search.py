@@ -15,9 +15,8 @@ import pytest
 
 from seg.errors import ConfigError
 from seg.records.state import Process
-from seg.sweep.goal import Goal
-from seg.sweep.jobs import Entry, Space, read_space
-from seg.sweep.judge import Judge
+from seg.sweep.goal import Goal, Judge
+from seg.sweep.jobs import Space, choice, read_space
 from seg.sweep.search import Search, Trial
 
 GOAL = Goal(("val_dice",), ("maximize",))
@@ -31,7 +30,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def space(*lines: str, **when: Any) -> Space:
-    return read_space(list(lines or LINES), {}, when, lambda group: [])
+    return read_space(list(lines or LINES), {}, when, None)
 
 
 def search(
@@ -43,16 +42,17 @@ def search(
     **goal: Any,
 ) -> Search:
     among = among or space()
-    jobs = [Entry(start) for start in among.starts(starts)]
     chosen, me = replace(GOAL, n_trials=n_trials, **goal), process or Process.this()
-    hand = Search("tune", path / "journal.log", chosen, me, among, jobs, shared=True)
+    hand = Search("tune", path / "journal.log", chosen, me, among, among.starts(starts), shared=True)
     hand.enter()
     return hand
 
 
-def grid(path: Path, count: int = 6, jobs: Sequence[Entry] | None = None, **goal: Any) -> Search:
-    jobs = [Entry({"seed": str(n)}, (f"seed={n}",)) for n in range(count)] if jobs is None else jobs
-    hand = Search("grid", path / "journal.log", replace(GOAL, **goal), Process.this(), jobs=jobs, shared=True)
+def grid(path: Path, count: int = 6, **goal: Any) -> Search:
+    among = Space((choice("seed", map(str, range(count))),))
+    hand = Search(
+        "grid", path / "journal.log", replace(GOAL, **goal), Process.this(), among, among.points(), shared=True
+    )
     hand.enter()
     return hand
 
@@ -101,22 +101,6 @@ def test_a_grid_that_goes_on_skips_what_is_entered(tmp_path: Path) -> None:
     again = grid(tmp_path)
     assert [trial.overrides for trial in finish(again)] == [(f"seed={n}",) for n in range(2, 6)]
     assert states(again) == {"finished": 6}
-
-
-def test_a_job_that_a_grid_has_twice_runs_twice(tmp_path: Path) -> None:
-    jobs = [Entry({"seed": seed}, (f"seed={seed}",)) for seed in "001"]
-    grid(tmp_path, jobs=jobs)
-    done = finish(grid(tmp_path, jobs=jobs))  # the second time nothing is new
-    assert sorted(trial.overrides for trial in done) == [("seed=0",), ("seed=0",), ("seed=1",)]
-
-
-def test_an_empty_grid_is_over(tmp_path: Path) -> None:
-    hand = grid(tmp_path, count=0)
-    assert hand.take() is None
-    assert hand.over()
-    assert hand.frame().empty
-    assert hand.best().empty
-    assert hand.failures() == []
 
 
 def test_a_search_starts_from_the_trials_it_is_given_and_draws_the_rest(tmp_path: Path) -> None:
@@ -354,10 +338,10 @@ def test_a_process_killed_while_it_enters_jobs_leaves_the_rest_to_the_next(tmp_p
     code = """
 import optuna
 enter, left = optuna.Study.enqueue_trial, 2
-def counted(*arguments):
+def counted(*arguments, **named):
     global left
     left = left - 1 if left else die()
-    enter(*arguments)
+    enter(*arguments, **named)
 optuna.Study.enqueue_trial = counted
 grid(path, 4)
 """
@@ -498,7 +482,7 @@ def test_the_best_trial_is_the_first_of_the_best(direction: str, winner: int, tm
     hand.prune(last.number)
     (best,) = hand.best().to_dict("records")
     assert best["number"] == winner
-    assert hand.overrides({"seed": best["seed"]}) == [f"seed={winner}"]
+    assert hand.overrides({"seed": best["seed"]}) == (f"seed={winner}",)
 
 
 def test_of_several_objectives_the_pareto_front_is_best(tmp_path: Path) -> None:

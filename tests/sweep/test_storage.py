@@ -21,9 +21,8 @@ from sqlalchemy.exc import OperationalError
 from seg.errors import ConfigError, SegError
 from seg.records.state import Process
 from seg.sweep import storage
-from seg.sweep.goal import Goal
-from seg.sweep.jobs import Entry, Space, read_space
-from seg.sweep.judge import Judge
+from seg.sweep.goal import Goal, Judge
+from seg.sweep.jobs import Space, choice, read_space
 from seg.sweep.search import Search
 
 SECRET = "s3cr:t/@{x}"
@@ -33,15 +32,14 @@ OPENED: list[Search] = []
 
 def space() -> Space:
     lines = ["lr=tag(log,interval(1e-5,1e-1))", "model=choice(unet,unetpp)", "max_lr=interval(0.1,0.9)"]
-    return read_space(lines, {}, {"max_lr": {"model": "unetpp"}}, lambda group: [])
+    return read_space(lines, {}, {"max_lr": {"model": "unetpp"}}, None)
 
 
 def search(
     address: str | Path, n_trials: int = 6, name: str = "tune", starts: Sequence[dict[str, Any]] = (), **goal: Any
 ) -> Search:
     chosen, among = Goal(("val_dice",), ("maximize",), n_trials, **goal), space()
-    jobs = [Entry(start) for start in among.starts(starts)]
-    OPENED.append(hand := Search(name, address, chosen, Process.this(), among, jobs, shared=True))
+    OPENED.append(hand := Search(name, address, chosen, Process.this(), among, among.starts(starts), shared=True))
     hand.enter()
     return hand
 
@@ -289,8 +287,9 @@ def test_a_database_gives_the_same_trials_as_a_journal(server: Server, tmp_path:
 @pytest.mark.slow
 @pytest.mark.network
 def test_a_grid_and_its_retries_on_a_database(server: Server) -> None:
-    jobs = [Entry({"lr": lr}, (f"lr={lr}",)) for lr in ("1e-4", "1e-3", "1e-2", "1e-1")]
-    hand = Search("grid", server.address, Goal(("a",), ("minimize",), retries=1), Process.this(), jobs=jobs)
+    among = Space((choice("lr", ("1e-4", "1e-3", "1e-2", "1e-1")),))
+    goal = Goal(("a",), ("minimize",), retries=1)
+    hand = Search("grid", server.address, goal, Process.this(), among, among.points())
     OPENED.append(hand)
     hand.enter()
     first = hand.take()

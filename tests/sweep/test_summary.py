@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from seg.records.state import Process
-from seg.sweep.goal import Goal
-from seg.sweep.jobs import Entry, read_space
-from seg.sweep.judge import Judge
+from seg.sweep.goal import Goal, Judge
+from seg.sweep.jobs import Space, choice, read_space
 from seg.sweep.search import Search
 from seg.sweep.summary import draw, importances
 
@@ -23,7 +22,7 @@ LINES = [
     "scheduler=choice(constant,onecycle)",
     "scheduler.max_lr=tag(log,interval(1e-4,1e-1))",
 ]
-SPACE = read_space(LINES, {}, {"scheduler.max_lr": {"scheduler": "onecycle"}}, lambda group: [])
+SPACE = read_space(LINES, {}, {"scheduler.max_lr": {"scheduler": "onecycle"}}, None)
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +49,13 @@ def searched(path: Path, n_trials: int = 16, objectives: Sequence[str] = ("val_d
     return hand
 
 
+def grid(path: Path, among: Space) -> Search:
+    goal = Goal(("a",), ("maximize",))
+    hand = Search("grid", path / "journal.log", goal, Process.this(), among, among.points())
+    hand.enter()
+    return hand
+
+
 def plots(page: str) -> int:
     return page.count("<section>")
 
@@ -68,9 +74,8 @@ def test_several_objectives_are_drawn_as_a_front(count: int, drawn: int, tmp_pat
 
 def test_what_explains_the_results_is_important_in_a_grid_too(tmp_path: Path) -> None:
     assert next(iter(importances(searched(tmp_path / "search").study))) == "optimizer.lr"
-    jobs = [Entry({"lr": lr, "model": m}, (lr, m)) for lr in ("1e-4", "1e-3", "1e-2") for m in ("unet", "unetpp")]
-    hand = Search("grid", tmp_path / "journal.log", Goal(("a",), ("maximize",)), Process.this(), jobs=jobs)
-    hand.enter()
+    among = Space((choice("lr", ("1e-4", "1e-3", "1e-2")), choice("model", ("unet", "unetpp"))))
+    hand = grid(tmp_path, among)
     while trial := hand.take():
         hand.complete(trial.number, [float(trial.params["lr"]) + 1e-5 * trial.number])
     assert next(iter(importances(hand.study))) == "lr"
@@ -117,9 +122,7 @@ class Loads(HTMLParser):
 
 def test_the_page_fetches_nothing_and_shows_names_as_they_are(tmp_path: Path) -> None:
     models = ("<script>alert(1)</script>", "b</script>")
-    jobs = [Entry({"model<img src=x>": model}, (model,)) for model in models]
-    hand = Search("x", tmp_path / "journal.log", Goal(("a",), ("maximize",)), Process.this(), jobs=jobs)
-    hand.enter()
+    hand = grid(tmp_path, Space((choice("model<img src=x>", models),)))
     while trial := hand.take():
         hand.complete(trial.number, [trial.number])
     text = draw(hand, "a</title><b>")

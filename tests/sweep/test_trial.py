@@ -13,9 +13,8 @@ from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.records.folder import claim
 from seg.records.state import Process
 from seg.sweep import trial as module
-from seg.sweep.goal import Goal
+from seg.sweep.goal import Goal, Judge
 from seg.sweep.jobs import read_space
-from seg.sweep.judge import Judge
 from seg.sweep.search import Search
 from seg.sweep.trial import Assignment, Outcome, TrialFolder, TrialReporter, current_trial
 
@@ -40,16 +39,16 @@ def test_a_folder_without_an_assignment_is_no_trial(tmp_path: Path) -> None:
 
 def test_the_sweep_learns_which_run_it_is(tmp_path: Path) -> None:
     watch, trial = assigned(tmp_path / "7")
-    assert not watch.alive
+    assert not watch.is_alive()
     folders = claim(tmp_path, "b" * 32)
     trial.begin(folders)
     assert watch.run["run_id"] == "b" * 32
     assert Path(watch.run["run"]) == folders.run.absolute()
-    assert watch.alive
+    assert watch.is_alive()
     with trial.reported({"val_dice": 0.5}):
         assert watch.outcome is None
     assert watch.outcome == watch.own_outcome == Outcome("finished", {"val_dice": 0.5})
-    assert not watch.alive
+    assert not watch.is_alive()
     assert trial.tracking["tags"] == {"sweep": "tune", "trial": "7"}
 
 
@@ -75,7 +74,7 @@ def test_how_a_trial_ended_is_told(
 
 def searched(path: Path | str, values: Sequence[float] = (), pruner: str = "median") -> tuple[Search, dict[str, Any]]:
     """A search with finished trials of these values, and what the assignment of the next one says of its storage."""
-    among = read_space(["x=interval(0.0,1.0)"], {}, {}, lambda group: [])
+    among = read_space(["x=interval(0.0,1.0)"], {}, {}, None)
     goal = Goal(
         ("val_dice",),
         ("maximize",),
@@ -157,7 +156,7 @@ def test_several_objectives_are_not_reported(tmp_path: Path) -> None:
 def test_a_trial_that_prepares_its_data_stops_where_its_sweep_was_stopped(tmp_path: Path) -> None:
     watch, trial = assigned(tmp_path / "7")
     assert not trial.interrupted()
-    watch.stop()
+    watch.ask_to_stop()
     assert trial.interrupted()
     with pytest.raises(InterruptedRunError, match="stopped"):
         trial.begin(claim(tmp_path, "b" * 32))
@@ -170,7 +169,7 @@ def test_a_trial_that_trains_is_told_to_stop_by_a_signal(tmp_path: Path, monkeyp
     trial.begin(claim(tmp_path, "b" * 32))
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)) if number else None)
-    watch.stop()
+    watch.ask_to_stop()
     assert sent == [(os.getpid(), signal.SIGTERM)]
 
 
@@ -229,6 +228,6 @@ def test_a_trial_on_another_host_lives_while_it_shows_signs_of_life(tmp_path: Pa
     run = watch.run
     run["process"]["host"] = "elsewhere"
     (watch.path / "run.json").write_text(json.dumps(run))
-    assert watch.alive
+    assert watch.is_alive()
     os.utime(watch.path / "run.json", (0, 0))
-    assert not watch.alive
+    assert not watch.is_alive()
