@@ -181,7 +181,7 @@ def test_lines_of_a_long_first_epoch_come_soon_and_then_each_minute(
     took, lines = [line for line in said if "about" in line[1]], [line for line in said if "about" not in line[1]]
     assert [time for time, _ in lines] == [0, 12, 32, 72, 132, 192, 252, 312]
     assert [time for time, _ in took] == [4]  # once, as soon as two steps are done
-    assert "about 67 min for 1000 steps of 4 s, and the validations; trainer.max_minutes=10" in took[0][1]
+    assert "about 67 min for 1000 steps of 4 s, plus the validations; trainer.max_minutes=10" in took[0][1]
 
 
 def test_early_stopping_waits_for_validations(tiny: Runner, tmp_path: Path) -> None:
