@@ -37,12 +37,13 @@ class DataError(InputError):
     """A file or a folder is missing, unreadable, or holds what it must not hold."""
 
 
-def together(kind: type[InputError], faults: list[str]) -> None:
-    """Raises one ``kind`` that lists every fault; does nothing where there is none."""
+def together(kind: type[InputError], faults: list[str], cause: Exception | None = None) -> None:
+    """Raises one ``kind`` that lists every fault, from what caused them; does nothing where there is none."""
     if len(faults) == 1:
-        raise kind(faults[0])
+        raise kind(faults[0]) from cause
     if faults:
-        raise kind(f"{len(faults)} faults:\n" + "\n".join(f"  {n}. {fault}" for n, fault in enumerate(faults, 1)))
+        listed = "\n".join(f"  {n}. {fault}" for n, fault in enumerate(faults, 1))
+        raise kind(f"{len(faults)} faults:\n{listed}") from cause
 
 
 def times(numbers: Iterable[float]) -> str:
@@ -62,7 +63,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     match = difflib.get_close_matches(word, known, 1, 0.7)
     if not match:  # a right key in the wrong place: trainer.epochs for trainer.max_epochs, lr for optimizer.lr
         last = word.rpartition(".")[2]
-        match = [key for key in known if key.rpartition(".")[2] == last or key.endswith(last)][:1]
+        match = [key for key in known if key.rpartition(".")[2] == last or (len(last) > 2 and key.endswith(last))][:1]
     return f" Did you mean '{match[0]}'?" if match else ""
 
 

@@ -17,6 +17,7 @@ from seg.config.compose import entry, keys_of
 from seg.config.content import PLACES
 from seg.config.options import OPTIONS, known_keys
 from seg.config.schema import check
+from seg.config.trust import refuse_foreign
 from seg.engine.allocator import imports, keep_freed_memory
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder, find
@@ -40,7 +41,8 @@ def main(cfg: DictConfig) -> float | None:
         if hydra_cfg.mode != RunMode.MULTIRUN and (asked.get("arms") or asked.get("factors")):
             raise ConfigError(f"experiments={study} is a study of many runs. Add -m: it is a sweep.")
         known = known_keys(choices, hydra_cfg.runtime.config_sources, "train")
-        check(cfg, known, f"experiments={study}" if study else "the configuration", typed)
+        where, several = f"experiments={study}" if study else "the configuration", hydra_cfg.mode == RunMode.MULTIRUN
+        check(cfg, known, where, typed, several=several)
         if cfg.resume is not None:
             cfg = resumed(cfg, typed)
         elif trial and trial.begun:  # by a job before this one, which was stopped or died
@@ -78,7 +80,7 @@ def resumed(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     folders = find(Path(cfg.paths.outputs), cfg.resume)
     if folders.summary.exists():
         raise ConfigError(f"resume={cfg.resume}: run {folders.run_id} is finished; there is nothing to resume.")
-    if ignored := sorted(set(given) - set(PLACES) - {"resume"}):
+    if ignored := sorted(set(given) - set(PLACES) - {"resume", "allow_targets"}):
         raise ConfigError(
             f"resume continues run {folders.run_id} as it began; {', '.join(ignored)} would be ignored. "
             "Leave it out, or start a new run."
@@ -90,7 +92,7 @@ def as_begun(cfg: DictConfig, folders: RunFolder, places: Sequence[str]) -> Dict
     """The configuration that a run began with, to continue it; ``places`` are where they are now.
 
     Raises:
-        ConfigError: an earlier version began the run.
+        ConfigError: an earlier version began the run, or it would run code that the user did not allow.
     """
     old = OmegaConf.load(folders.config)
     assert isinstance(old, DictConfig)
@@ -100,6 +102,7 @@ def as_begun(cfg: DictConfig, folders: RunFolder, places: Sequence[str]) -> Dict
         )
     for key in places:
         OmegaConf.update(old, key, OmegaConf.select(cfg, key))
+    refuse_foreign(old)
     old.resume = folders.run_id
     return old
 

@@ -12,7 +12,7 @@ import torch
 from composing import composed as as_hydra_does
 from omegaconf import DictConfig
 
-from seg.config.compose import quoted
+from seg.config.arguments import quoted
 from seg.engine.run import Result
 
 Runner = Callable[..., Result]

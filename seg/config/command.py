@@ -6,19 +6,22 @@ Only omegaconf and the standard library are imported here, so that a verb answer
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from textwrap import indent
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from seg.config.build import allowing
 from seg.config.content import first_line, flat, number
 from seg.config.options import CONF
+from seg.config.trust import local_settings
 from seg.errors import ConfigError, DataError, SegError, nearest, together, without_passwords
 
+_LOCAL = ("paths.", "tracking.uri", "allow_targets")  # what local/default.yaml sets for every command
 _USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
@@ -32,23 +35,33 @@ def verb(name: str, main: Callable[[DictConfig], None]) -> Callable[[], None]:
             if {"-h", "--help"} & {*sys.argv[1:]}:
                 print(text, end="")
             else:
-                main(read(text, sys.argv[1:]))
+                cfg = read(text, sys.argv[1:], local_settings())
+                with allowing(cfg.get("allow_targets", ())):
+                    main(cfg)
 
     return run
 
 
-def read(text: str, arguments: Sequence[str]) -> DictConfig:
+def read(text: str, arguments: Sequence[str], local: Mapping[str, object] | None = None) -> DictConfig:
     """The keys of ``text``, in YAML, with the values that ``arguments`` give them as ``key=value``.
 
     Where the default is a number or a truth value, the value must be one too. Anything else is text exactly as it was
     typed, be it a run id such as 12e45678 or a path with blanks, or a list of texts in brackets. Quotes around a text
     are removed.
 
+    Args:
+        text: keys and their defaults.
+        arguments: of the command line.
+        local: this machine's own settings; of these only places and permissions are for every command.
+
     Raises:
         ConfigError: with every unknown key and every value of the wrong type.
     """
     cfg = DictConfig(OmegaConf.create(text))
     known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+    for key in known.keys() & (local or {}).keys():
+        if key.startswith(_LOCAL):
+            OmegaConf.update(cfg, key, (local or {})[key])
     faults = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -66,7 +79,7 @@ def read(text: str, arguments: Sequence[str]) -> DictConfig:
     return cfg
 
 
-def _value(text: str, default: Any) -> Any:
+def _value(text: str, default: object) -> object:
     """What a user means by ``text`` for a key with this default; ValueError names the type that it should have."""
     if text == "null" and default is None:
         return None

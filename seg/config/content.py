@@ -16,6 +16,7 @@ _WITHOUT_EFFECT = (
     "paths.",
     "tracking.",
     "check",
+    "allow_targets",
     "resume",
     "data.root",
     "trainer.workers",
@@ -32,24 +33,34 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return content
 
 
+def keyed(content: object) -> dict[str, object]:
+    """A mapping with texts as keys; nothing of what is no mapping."""
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+def plain_value(value: object) -> object:
+    """A section as plain containers, resolved; any other value as it is."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
 def config_hash(cfg: DictConfig) -> str:
     """Sha256 of what can change a score: everything but where files are and how the run is recorded and drawn."""
     content = {key: value for key, value in flat(plain(cfg)).items() if not key.startswith(_WITHOUT_EFFECT)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     """Nested containers as ``{"a.b": value}``; lists stay whole."""
     out: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             out.update(flat(value, f"{prefix}{key}."))
         else:
-            out[prefix + key] = value
+            out[f"{prefix}{key}"] = value
     return out
 
 
-def number(value: Any) -> Any:
+def number(value: object) -> object:
     """The number that a text is; any other value as it is."""
     for kind in (int, float):
         with suppress(ValueError, TypeError):

@@ -20,7 +20,9 @@ CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 OPTIONS = ("model", "attention", "loss", "optimizer", "scheduler", "augmentation", "data")  # groups of seg.train
 
 
-def known_keys(choices: Mapping[str, Any], places: "Iterable[ConfigSourceInfo]", root: str) -> dict[str, Any]:
+def known_keys(
+    choices: Mapping[str, str | Sequence[str] | None], places: "Iterable[ConfigSourceInfo]", root: str
+) -> dict[str, object]:
     """Every key that exists, with its value, as the files of the root and of the chosen options give it.
 
     A study's file and this machine's own settings set keys but make none. Composing again would take far longer.
@@ -42,7 +44,7 @@ def known_keys(choices: Mapping[str, Any], places: "Iterable[ConfigSourceInfo]",
     return known
 
 
-def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict[str, Any]:
+def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict[str, object]:
     """The keys that a file gives, those of the files that it builds on included.
 
     Args:
@@ -58,7 +60,7 @@ def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict
     header = re.search(r"^# *@package +(\S+)", text, re.MULTILINE)
     package = place or (header[1] if header else "_group_")
     package = package.replace("_group_", folder.replace("/", ".")).removeprefix("_global_").lstrip(".")
-    known: dict[str, Any] = {}
+    known: dict[str, object] = {}
     for base in content.pop("defaults", []):
         if isinstance(base, str) and base != "_self_":  # any other is a choice of its own
             file_name, _, at = base.partition("@")

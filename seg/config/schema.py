@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from seg.config.content import first_line, flat, number
@@ -30,7 +30,7 @@ class Kind:
     high: float = math.inf
     many: bool = False  # a list of such values
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: object) -> object:
         """The value in the type of its key, also where a text holds a number, or a number stands for a text.
 
         Raises:
@@ -38,21 +38,23 @@ class Kind:
         """
         if (value is None or isinstance(value, str)) and value in self.words:
             return value
-        if self.many != isinstance(value, list):
+        if self.many and isinstance(value, list):
+            return [self._one(item) for item in value]
+        if self.many or isinstance(value, list):
             raise ValueError
-        return [self._one(item) for item in value] if self.many else self._one(value)
+        return self._one(value)
 
-    def _one(self, value: Any) -> Any:
+    def _one(self, value: object) -> object:
         if self.type is bool and str(value).lower() in ("true", "false"):
             return str(value).lower() == "true"
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             if self.type is str:
                 return str(value)
-            value = number(value)
-            if self.type is int and isinstance(value, int) and self.low <= value <= self.high:
-                return value
-            if self.type is float and not isinstance(value, str) and self.low <= value <= self.high:
-                return float(value)
+            read = number(value)
+            if self.type is int and isinstance(read, int) and self.low <= read <= self.high:
+                return read
+            if self.type is float and isinstance(read, int | float) and self.low <= read <= self.high:
+                return float(read)
         raise ValueError
 
     def __str__(self) -> str:
@@ -85,6 +87,7 @@ KEYS: dict[str, Kind] = {
     "study": _TEXT,
     "arm": _TEXT_OR_NULL,
     "check": _FLAG,
+    "allow_targets": replace(_TEXT, many=True),
     "resume": _TEXT_OR_NULL,
     "data.name": _TEXT_OR_NULL,
     "data.root": _TEXT,
@@ -139,8 +142,9 @@ KEYS: dict[str, Kind] = {
     "paths.outputs": _TEXT,
     "paths.cache": _TEXT,
 }
-_OPTIONAL = ("attention.where",)  # attention=none has no place
+OPTIONAL = ("attention.where",)  # attention=none has no place
 _BUILT = ("model", "attention", "loss", "optimizer", "scheduler")  # typed by the example of their option's file
+_NEEDED = ("data.cases", "model", "loss", "optimizer", "scheduler")  # each names what it is built by
 _BUDGETS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_minutes")
 OWN_TAGS = (  # every run sets these itself (seg/engine/results.py)
     *("run_id", "run_id_short", "experiment_type", "dataset_version", "split_hash", "config_hash", "study", "arm"),
@@ -151,9 +155,11 @@ OWN_TAGS = (  # every run sets these itself (seg/engine/results.py)
 
 def check(
     cfg: DictConfig,
-    known: Mapping[str, Any] | None = None,
+    known: Mapping[str, object] | None = None,
     where: str = "the configuration",
     typed: Collection[str] = (),
+    *,
+    several: bool = False,
 ) -> None:
     """Refuses a wrong configuration before any data are read, and gives each value the type of its key.
 
@@ -162,10 +168,14 @@ def check(
         known: the keys of the chosen options, each with a value that shows its type; None: any other key may be set.
         where: what may have set a key that does not exist, such as ``experiments=attention``.
         typed: the keys given on the command line.
+        several: whether this is one of several jobs, of which a key may concern only some.
 
     Raises:
         ConfigError: with every fault: unknown keys, missing and wrong values, impossible combinations.
     """
+    if several and not OmegaConf.select(cfg, "attention._target_"):
+        with open_dict(cfg):
+            OmegaConf.update(cfg, "attention", {}, merge=False)
     seen = flat(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
     faults = [] if known is None else [*_unknown(seen, known, where, typed)]
     bare = {section for section in seen if seen[section] and any(key.startswith(f"{section}.") for key in KEYS)}
@@ -177,14 +187,20 @@ def check(
                 values[key] = _read(cfg, key)
             except ValueError as error:
                 faults.append(str(error))
-        elif key not in _OPTIONAL and key.partition(".")[0] not in bare:
+        elif key not in OPTIONAL and key.partition(".")[0] not in bare:
             faults.append(f"{key} has no value. Set it: {key}=…")
+    faults += [
+        f"{section} has no _target_, so it cannot be built. Choose one of its options: {section.partition('.')[0]}=…"
+        for section in _NEEDED
+        if not seen.get(f"{section}._target_")
+    ]
+    values["attention._target_"] = seen.get("attention._target_")
     values["scheduler._target_"] = seen.get("scheduler._target_")
     values["tracking.tags"] = {key.split(".")[2] for key in seen if key.startswith("tracking.tags.")}
     together(ConfigError, [*faults, *_impossible(values), *_without_validation(values), *_ignored(values)])
 
 
-def _read(cfg: DictConfig, key: str) -> Any:
+def _read(cfg: DictConfig, key: str) -> object:
     """The value of a key in its type, which it has in ``cfg`` from now on; ValueError says what is wrong with it."""
     try:
         value = OmegaConf.select(cfg, key)
@@ -201,7 +217,9 @@ def _read(cfg: DictConfig, key: str) -> Any:
     return read
 
 
-def _unknown(seen: Mapping[str, Any], known: Mapping[str, Any], where: str, typed: Collection[str]) -> Iterator[str]:
+def _unknown(
+    seen: Mapping[str, object], known: Mapping[str, object], where: str, typed: Collection[str]
+) -> Iterator[str]:
     """Keys that do not exist, and values of another type than the option's own file has."""
     right = {*known, *KEYS}
     branches = {key.rsplit(".", n)[0] for key in right for n in range(1, key.count(".") + 1)}
@@ -218,11 +236,11 @@ def _unknown(seen: Mapping[str, Any], known: Mapping[str, Any], where: str, type
             yield f"{source} sets '{key}', which does not exist.{nearest(key, [*known, *KEYS])}"
 
 
-def _kind(value: Any) -> type:
+def _kind(value: object) -> type:
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
 
 
-def _alike(value: Any, example: Any) -> bool:
+def _alike(value: object, example: object) -> bool:
     """Whether ``value`` may replace ``example``; null and ``auto`` may replace anything."""
     free = value in (None, "auto") or example in (None, "auto") or "${" in str(value)
     return free or _kind(value) is _kind(example)
@@ -282,6 +300,8 @@ def _ignored(v: Mapping[str, Any]) -> Iterator[str]:
         for key in ("uri", "parent", "experiment", "system_metrics"):
             if v.get(f"tracking.{key}"):
                 yield f"tracking.{key} would be ignored under tracking=none. Leave one of the two out."
+    if v.get("attention.where") and not v.get("attention._target_"):
+        yield "attention.where would be ignored under attention=none. Leave it out, or choose a block: attention=se."
     if taken := sorted(v["tracking.tags"] & {*OWN_TAGS}):
         yield f"tracking.tags sets {', '.join(taken)}, which every run sets itself. Choose another name."
     if v.get("data.split_file") and v.get("data.fold") == "all":

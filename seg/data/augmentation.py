@@ -1,13 +1,14 @@
 """Random changes to a patch: MONAI transforms as listed in YAML, then mirroring."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.config import NdarrayOrTensor
 from monai.data import set_track_meta
 from monai.transforms import MapTransform, Randomizable, RandSimulateLowResolutiond
 from torch import Tensor
@@ -51,7 +52,7 @@ class Augmentation:
         return sample["image"].flip([axis + 1 for axis in axes]), sample["label"][0].to(torch.uint8).flip(axes)
 
 
-class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
+class RandWarpd(MapTransform, Randomizable):
     """Turns about every axis, stretches and bends a patch, all on one grid, so that it is interpolated once.
 
     The positions to read are computed at few nodes and filled in linearly, which is exact but for the bending. With a
@@ -79,18 +80,19 @@ class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
         nodes: int = 5,  # per axis, evenly from the first voxel of the patch to its last
     ) -> None:
         MapTransform.__init__(self, keys)
+        self._names = tuple(keys)
         if min(scale) <= 0 or nodes < 2:
             raise ConfigError(
                 f"RandWarpd in augmentation.transforms has scale {list(scale)} and nodes {nodes}: "
                 "scale must be above 0, and nodes at least 2."
             )
         self._mode, self._affine_prob, self._elastic_prob = tuple(mode), affine_prob, elastic_prob
-        self._rotate, self._scale = math.radians(rotate_degrees), np.log(list(scale))
+        self._rotate, self._scale = math.radians(rotate_degrees), [float(bound) for bound in np.log(list(scale))]
         self._elastic, self._nodes = elastic_voxels, nodes
 
     def __call__(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """The sample with its keys read at the same places."""
-        shape = list(data[self.keys[0]].shape[1:])
+        shape = list(data[self._names[0]].shape[1:])
         affine, elastic = self.R.random_sample(2) < (self._affine_prob, self._elastic_prob)
         if not (affine or elastic):
             return data
@@ -104,7 +106,7 @@ class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
             bend = self.R.standard_normal(nodes.shape) * self.R.uniform(0, self._elastic)
             nodes += bend * free.reshape(-1, *[1] * len(shape))
         place = _Place(_fill(nodes, shape), shape)
-        return {**data, **{key: place.read(data[key], mode) for key, mode in zip(self.keys, self._mode, strict=True)}}
+        return {**data, **{key: place.read(data[key], mode) for key, mode in zip(self._names, self._mode, strict=True)}}
 
     def _matrix(self, planes: Sequence[tuple[int, int]], free: np.ndarray) -> np.ndarray:
         """From places in the output to places in the input, both from the middle."""
@@ -114,16 +116,17 @@ class RandWarpd(MapTransform, Randomizable):  # type: ignore[misc]
             step[first, first] = step[second, second] = math.cos(angle)
             step[first, second], step[second, first] = -math.sin(angle), math.sin(angle)
             turn = turn @ step
-        return turn / np.where(free, np.exp(self.R.uniform(*self._scale, size=len(free))), 1)
+        low, high = self._scale
+        return turn / np.where(free, np.exp(self.R.uniform(low, high, size=len(free))), 1)
 
 
-class RandLowResolutiond(RandSimulateLowResolutiond):  # type: ignore[misc]
+class RandLowResolutiond(RandSimulateLowResolutiond):
     """MONAI's RandSimulateLowResolutiond for 2-D and 3-D: its own interpolation back is either for one or the other."""
 
-    def __call__(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """The sample, perhaps read at fewer voxels and brought back linearly."""
-        self.sim_lowres_tfm.upsample_mode = "trilinear" if data[self.keys[0]].ndim == 4 else "bilinear"
-        return dict(super().__call__(data))
+        self.sim_lowres_tfm.upsample_mode = "trilinear" if data[next(iter(self.keys))].ndim == 4 else "bilinear"
+        return super().__call__(data)
 
 
 class _Place:

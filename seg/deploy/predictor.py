@@ -1,15 +1,15 @@
 """A trained network with its pre- and postprocessing, loaded from a run's folder, without Hydra or MLflow."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from seg.config.build import allowing
 from seg.data.cases import Case
 from seg.data.fingerprint import Fingerprint
 from seg.data.nifti import write_label
@@ -20,10 +20,8 @@ from seg.engine.checkpoint import load_weights
 from seg.engine.computing import laid_out
 from seg.engine.device import choose_device, choose_precision
 from seg.engine.testing import Predict
-from seg.errors import ConfigError, DataError
+from seg.errors import DataError
 from seg.records.folder import RunFolder
-
-_TRUSTED = ("seg", "monai", "torch")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Predictor:
         Args:
             run: the run's folder, ``outputs/runs/run_…``.
             device: auto, cpu, cuda or mps. Half precision becomes the one that this device supports.
-            trusted: packages of your own that may be imported to build the network, besides seg, MONAI and PyTorch.
+            trusted: packages of your own that may build the network, besides what a file of ``conf/`` names.
 
         Raises:
             DataError: the folder lacks a file, or holds a damaged one.
@@ -74,16 +72,11 @@ class Predictor:
         """
         folders = RunFolder.at(Path(run))
         cfg, prints, plan, computing = _read(folders)
-        for target in _targets([OmegaConf.to_container(cfg[part]) for part in ("model", "attention")]):
-            if (package := target.partition(".")[0]) not in (*_TRUSTED, *trusted):
-                raise ConfigError(
-                    f"{folders.config} builds {target}. If you trust that package: "
-                    f'Predictor.load(…, trusted=["{package}"]).'
-                )
         where = choose_device(device, 0)
         precision = choose_precision("fp32" if computing["precision"] == "fp32" else "auto", where)
         precision = replace(precision, layout=computing["layout"])
-        network = build_network(cfg, plan, len(prints.channels), len(prints.classes))
+        with allowing(trusted):
+            network = build_network(cfg, plan, len(prints.channels), len(prints.classes))
         load_weights(folders.chosen(cfg.inference.checkpoint), network)
         laid_out(network, precision)
         predict = case_predictor(cfg, plan, precision)
@@ -112,13 +105,3 @@ def _read(folders: RunFolder) -> tuple[DictConfig, Fingerprint, Plan, dict[str, 
         raise DataError(f"{folders.run} is not a run folder that this version can use: {error}") from error
     assert isinstance(cfg, DictConfig)
     return cfg, prints, plan, computing
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Every ``_target_`` within plain containers."""
-    if isinstance(node, dict):
-        yield from [str(node["_target_"])] if "_target_" in node else []
-        node = list(node.values())
-    if isinstance(node, list):
-        for item in node:
-            yield from _targets(item)

@@ -47,7 +47,7 @@ def predict_case(
         return total / (1 + len(flips))
 
     with eval_mode(network):
-        logits: torch.Tensor = sliding_window_inference(
+        logits = sliding_window_inference(
             inputs,
             roi_size=tuple(patch),
             sw_batch_size=batch_size,
@@ -57,6 +57,7 @@ def predict_case(
             sw_device=device,
             device=device if whole[0].numel() <= ON_DEVICE_VOXELS else "cpu",
         )
+    assert isinstance(logits, torch.Tensor)  # as the predictor gives
     return logits[0].cpu() if dims == 3 else logits.movedim(0, slice_axis + 1).cpu()
 
 

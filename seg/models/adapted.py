@@ -7,10 +7,10 @@ import torch
 from monai.networks.nets import BasicUNetPlusPlus, DynUNet
 from torch import Tensor, nn
 
-Layer = str | Sequence[Any]  # a name, or a name and its arguments
+Layer = str | Sequence[str | dict[str, object]]  # a name, or a name and its arguments
 
 
-class NestedUNet(BasicUNetPlusPlus):  # type: ignore[misc]
+class NestedUNet(BasicUNetPlusPlus):
     """Gives the deepest decoder first: MONAI's list starts with the shallowest."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -24,7 +24,7 @@ class NestedUNet(BasicUNetPlusPlus):  # type: ignore[misc]
         return logits if self.training and self.deep_supervision else logits[0]
 
 
-class OwnGrids(DynUNet):  # type: ignore[misc]
+class OwnGrids(DynUNet):
     """Gives each supervised level on its own grid: MONAI enlarges them all and stacks them, at a cost in memory."""
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
@@ -34,6 +34,11 @@ class OwnGrids(DynUNet):  # type: ignore[misc]
         # MONAI keeps the last outputs; a tensor with a graph can neither be copied (weight averaging) nor freed.
         self.heads[:] = [torch.empty(0)] * len(coarse)
         return [logits, *coarse] if self.training and self.deep_supervision else logits
+
+
+def as_monai(layer: Layer) -> str | tuple[object, ...]:
+    """A layer as MONAI's signatures have it: a configuration gives lists."""
+    return layer if isinstance(layer, str) else tuple(layer)
 
 
 def to_instance_norm(module: nn.Module, kind: type[nn.InstanceNorm2d] | type[nn.InstanceNorm3d]) -> None:

@@ -19,7 +19,7 @@ from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 
 from seg.errors import ConfigError
-from seg.models.adapted import Layer, NestedUNet, OwnGrids, to_instance_norm
+from seg.models.adapted import Layer, NestedUNet, OwnGrids, as_monai, to_instance_norm
 from seg.models.contract import Network
 
 Stride = int | Sequence[int]  # for all axes, or per axis
@@ -54,12 +54,12 @@ def unet(
         in_channels=in_channels,
         out_channels=out_channels,
         channels=tuple(channels),
-        strides=steps,
+        strides=steps,  # type: ignore[arg-type]  # MONAI takes one per axis, too
         kernel_size=kernel_size,
         up_kernel_size=up_kernel_size,
         num_res_units=num_res_units,
-        norm=norm,
-        act=act,
+        norm=as_monai(norm),
+        act=as_monai(act),
         dropout=dropout,
     )
     blocks = _modules(body, ResidualUnit if num_res_units else Convolution)
@@ -86,7 +86,14 @@ def unetpp(
             f"model.channels has {len(channels)} entries; unetpp takes six: five levels and the last node."
         )
     body = NestedUNet(
-        dims, in_channels, out_channels, tuple(channels), deep_supervision, act=act, norm=norm, dropout=dropout
+        dims,
+        in_channels,
+        out_channels,
+        tuple(channels),
+        deep_supervision,
+        act=as_monai(act),
+        norm=as_monai(norm),
+        dropout=dropout,
     )
     return Network(body, _modules(body, TwoConv), in_channels=in_channels, dims=dims, multiple=(16,) * dims)
 
@@ -110,7 +117,14 @@ def attention_unet(
     """
     steps = _per_axis(strides, dims, len(channels) - 1)
     body = AttentionUnet(
-        dims, in_channels, out_channels, tuple(channels), steps, kernel_size, up_kernel_size, dropout=dropout
+        dims,
+        in_channels,
+        out_channels,
+        tuple(channels),
+        steps,  # type: ignore[arg-type]  # MONAI takes one per axis, too
+        kernel_size,
+        up_kernel_size,
+        dropout=dropout,
     )
     to_instance_norm(body, nn.InstanceNorm3d if dims == 3 else nn.InstanceNorm2d)
     blocks = _modules(body, ConvBlock) + [layer.merge for layer in _modules(body, AttentionLayer)]
@@ -186,8 +200,8 @@ def dynunet(
         upsample_kernel_size=steps[1:],
         filters=[min(width * 2**level, max_width) for level in range(len(steps))],
         dropout=dropout or None,
-        norm_name=norm,
-        act_name=act,
+        norm_name=as_monai(norm),
+        act_name=as_monai(act),
         deep_supervision=deep_supervision,
         deep_supr_num=max(1, len(steps) - 3),
         res_block=residual,

@@ -167,7 +167,7 @@ class Mlflow(Sink):
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
                 found = self._client.get_experiment_by_name(name)  # another process was first
-        if found.lifecycle_stage == "deleted":
+        if found is None or found.lifecycle_stage == "deleted":
             raise ConfigError(f"The experiment {name} was deleted in MLflow. Restore it there, or set another study=….")
         return str(found.experiment_id)
 
@@ -253,7 +253,9 @@ class Mlflow(Sink):
         from mlflow.entities import Metric, Param, RunTag
         from mlflow.exceptions import MlflowException
 
-        metrics, params, tags = ([item for item in items if isinstance(item, kind)] for kind in (Metric, Param, RunTag))
+        metrics = [item for item in items if isinstance(item, Metric)]
+        params = [item for item in items if isinstance(item, Param)]
+        tags = [item for item in items if isinstance(item, RunTag)]
         try:
             self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
         except MlflowException as error:

@@ -12,7 +12,6 @@ from seg.records.state import State
 
 ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
 PARENT = "mlflow.parentRunId"  # a tag of MLflow's own
-_SINKS = {"mlflow": "seg.records.mlflow.Mlflow", "none": None}  # by tracking.kind; any other kind is a class itself
 
 
 class UnreachableError(Exception):
@@ -60,15 +59,15 @@ def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) 
     """The sink that ``tracking.kind`` names: mlflow, none, or the path of a class.
 
     Raises:
-        ConfigError: there is no such class, or it is not a sink, or it cannot be reached.
+        ConfigError: there is no such class, or it may not be used, or it is not a sink, or it cannot be reached.
     """
-    target = _SINKS.get(kind, kind)
-    if target is None:
+    if kind == "none":
         return None
-    try:
-        found = named(target)
-    except ConfigError as error:
-        raise ConfigError(f"tracking.kind is {kind!r}: {error} Choose mlflow, none, or the path of a sink.") from None
+    if kind == "mlflow":
+        from seg.records.mlflow import Mlflow
+
+        return Mlflow(uri, outputs, create=create)
+    found = named(kind, "tracking.kind")
     if not (isinstance(found, type) and issubclass(found, Sink)):
         raise ConfigError(f"tracking.kind is {kind!r}, which is not a subclass of {Sink.__module__}.Sink.")
     return found(uri, outputs, create=create)

@@ -14,9 +14,11 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
+from seg.config.compose import keys_of
 from seg.config.content import PLACES, config_hash
 from seg.config.options import known_keys
 from seg.config.schema import Kind, check
+from seg.config.trust import check_origin
 from seg.errors import ConfigError, nearest, together
 from seg.study.question import changes
 from seg.sweep.design import Differences, Study, check_arms, identity, read_study
@@ -224,9 +226,11 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
     """The configurations of ``examples``, each one checked; every fault comes once."""
     faults: dict[str, None] = {}
     known: dict[str, dict[str, Any]] = {}
+    typed = [*keys_of(config.hydra.overrides.task), *keys_of(config.hydra.overrides.hydra)]
     out = []
     for overrides in examples:
         cfg = deepcopy(context.config_loader.load_sweep_config(config, list(overrides)))
+        check_origin(cfg, typed)
         choices, places = dict(cfg.hydra.runtime.choices), cfg.hydra.runtime.config_sources
         study = choices.get("experiments")
         with open_dict(cfg):
@@ -236,7 +240,7 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
         if cfg.resume is not None:
             faults["resume continues one run; a sweep is continued by its own command. Leave resume out."] = None
         try:
-            check(cfg, known[key], f"experiments={study}" if study else "the sweep")
+            check(cfg, known[key], f"experiments={study}" if study else "the sweep", several=True)
         except ConfigError as error:
             faults[str(error)] = None
         out.append(cfg)

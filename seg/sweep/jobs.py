@@ -252,7 +252,8 @@ def _texts(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     value = override.value()
-    if isinstance(value, RangeSweep) and not all(map(math.isfinite, (value.start, value.stop, value.step))):
+    numbers = (value.start, value.stop, value.step) if isinstance(value, RangeSweep) else ()
+    if not all(number is not None and math.isfinite(number) for number in numbers):
         raise ValueError("the numbers of a range are finite")
     return list(override.sweep_string_iterator())
 
@@ -301,16 +302,19 @@ def _conditions(
 def _parameter(override: Override, when: Mapping[str, tuple[str, ...]], grid: bool) -> Parameter:
     """Raises ValueError, by Optuna's own check of bounds too, where there is nothing to choose from."""
     value, key, interval = override.value(), _key(override), override.is_interval_sweep()
-    text = override.input_line.partition("=")[2]
+    text = str(override.input_line).partition("=")[2]
     tags: set[str] = getattr(value, "tags", set())
     if tags and not grid and not (tags == {"log"} and interval):
         raise ValueError(f"the tag {', '.join(sorted(tags))} would be ignored; the one tag is tag(log,interval(…))")
     if interval and grid:
         raise ValueError("a grid takes no interval(…); set hydra.sweeper.n_trials=… to search, or name the values")
-    if interval:
+    values: Distribution
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None  # Hydra's parser
+        assert value.end is not None
         values = _numbers(value.start, value.end, None, log=bool(tags))
-    elif _numbered(override, grid):
-        first, *rest = sorted(override.sweep_iterator())
+    elif isinstance(value, RangeSweep) and _numbered(override, grid):
+        first, *rest = sorted(value.range())
         step = abs(value.step)
         # A bound that Optuna, too, finds to be a whole number of steps away; sums of floats are not.
         last = first + len(rest) * step if isinstance(first, int) else _sum(first, len(rest), step)
@@ -348,4 +352,4 @@ def _written(value: object) -> str:
         return f"[{','.join(map(_written, value))}]"
     if isinstance(value, str) and not meant(value, [value]):
         value = QuotedString(value, Quote.single)
-    return str(Override._get_value_element_as_str(value))
+    return str(Override._get_value_element_as_str(value))  # type: ignore[arg-type]  # whatever a YAML file holds

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+from seg.config.build import allowing
 from seg.engine.loop import Progress
 from seg.errors import ConfigError, without_passwords
 from seg.records import record as tracking
@@ -610,7 +611,8 @@ class CsvSink(Sink):
 def test_another_sink_is_one_class(begin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_sinks.py").write_text(CSV_SINK)
     monkeypatch.syspath_prepend(tmp_path)
-    tracker, folders = begin(kind="my_sinks.CsvSink", outputs=tmp_path)
+    with allowing(["my_sinks"]):
+        tracker, folders = begin(kind="my_sinks.CsvSink", outputs=tmp_path)
     tracker.log_metrics({"loss": 0.5}, step=1)
     tracker.finish("FINISHED")
     assert (folders.run / "numbers.csv").read_text() == "loss,0.5,1"
