@@ -65,11 +65,11 @@ def write_cases(root: Path) -> None:
 
 def main() -> None:
     keep_freed_memory()
-    from seg.data.preprocess import restore
     from seg.engine.build import build_run, training_batches
     from seg.engine.cases import prepare_cases, read_material
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World
+    from seg.engine.inference import restore
     from seg.engine.loop import Budget, Hooks, Settings, fit
 
     with tempfile.TemporaryDirectory() as folder:

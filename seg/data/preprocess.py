@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from seg.data.cases import Case, CaseSet, class_indices
 from seg.data.fingerprint import Fingerprint, digest
-from seg.data.nifti import from_ras, read_image, read_label, spacing_mm, to_ras
+from seg.data.nifti import read_image, read_label, spacing_mm, to_ras
 from seg.data.plan import ChannelNorm, Plan, tuples
 from seg.errors import DataError
 from seg.files import atomic_folder
@@ -34,7 +34,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a prepared volume is in its file's grid: all that :func:`restore` needs."""
+    """Where a prepared volume is in its file's grid: all that the way back needs."""
 
     original_affine: tuple[tuple[float, ...], ...]  # 4 x 4, of the file
     ras_shape: Shape  # of the whole volume, axes in RAS order
@@ -145,20 +145,6 @@ def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.nd
         return prepared, None, geometry
     label, _ = to_ras(class_indices(read_label(case.label), values), original_affine)
     return prepared, _resample_label(label[box], shape, coarse), geometry
-
-
-def restore(pred: np.ndarray | torch.Tensor, geometry: Geometry) -> np.ndarray:
-    """A prediction on the prepared grid as class indices (uint8) on the file's own; background outside the crop.
-
-    ``pred`` is class indices (X, Y, Z), or logits (K, X, Y, Z), which are resampled one class at a time with a running
-    maximum, so that no second copy of all classes is ever held.
-    """
-    array = pred.numpy() if isinstance(pred, torch.Tensor) else pred
-    shape, coarse = tuple(high - low for low, high in geometry.crop), geometry.coarse_axis
-    cropped = _strongest(array, shape, coarse) if array.ndim == 4 else _resample_label(array, shape, coarse)
-    whole = np.zeros(geometry.ras_shape, np.uint8)
-    whole[tuple(slice(low, high) for low, high in geometry.crop)] = cropped
-    return from_ras(whole, np.array(geometry.original_affine))
 
 
 def _nonzero_box(image: np.ndarray) -> tuple[slice, ...]:

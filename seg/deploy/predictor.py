@@ -14,12 +14,12 @@ from seg.data.cases import Case
 from seg.data.fingerprint import Fingerprint
 from seg.data.nifti import write_label
 from seg.data.plan import Plan
-from seg.data.preprocess import prepare_case, restore
+from seg.data.preprocess import prepare_case
 from seg.engine.build import build_network, case_predictor
 from seg.engine.checkpoint import load_weights
 from seg.engine.computing import laid_out
 from seg.engine.device import choose_device, choose_precision
-from seg.engine.testing import Predict
+from seg.engine.inference import Predict, restore
 from seg.errors import DataError
 from seg.records.folder import RunFolder
 

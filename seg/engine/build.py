@@ -7,13 +7,13 @@ import math
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from seg.config.build import build
 from seg.data.augmentation import Augmentation
@@ -24,9 +24,8 @@ from seg.engine.cases import Material, processes
 from seg.engine.computing import fastest, laid_out, ways_to_compute
 from seg.engine.device import Precision
 from seg.engine.distributed import World, from_leader
-from seg.engine.inference import over_shifts, predict_case
+from seg.engine.inference import Predict, Windows, over_shifts, predict_slices
 from seg.engine.loop import Budget, Training, weight_average
-from seg.engine.testing import Predict
 from seg.errors import ConfigError, times
 from seg.losses import DeepSupervision
 from seg.models import Network, insert_attention
@@ -222,25 +221,19 @@ def budget_of(cfg: DictConfig, train_cases: int, batch_size: int) -> tuple[Budge
 
 def predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
     """Sliding-window prediction as the ``inference`` section says."""
-    windows = cfg.inference.batch_size
-    if windows == "auto":
-        windows = max(1, min(32, cfg.data.patch_voxels // math.prod(plan.patch)))
-
-    def predict(network: nn.Module, image: np.ndarray) -> Tensor:
-        return predict_case(
-            network,
-            image,
-            patch=plan.patch,
-            dims=cfg.dims,
-            slice_axis=plan.slice_axis,
-            overlap=cfg.inference.overlap,
-            mirror_axes=cfg.augmentation.mirror_axes if cfg.inference.mirror else (),
-            batch_size=windows,
-            device=precision.device,
-            precision_context=precision.autocast,
-        )
-
-    return predict
+    at_once = cfg.inference.batch_size
+    if at_once == "auto":
+        at_once = max(1, min(32, cfg.data.patch_voxels // math.prod(plan.patch)))
+    windows = Windows(
+        plan.patch,
+        slice_axis=plan.slice_axis,
+        overlap=cfg.inference.overlap,
+        mirror_axes=tuple(cfg.augmentation.mirror_axes) if cfg.inference.mirror else (),
+        batch_size=at_once,
+        device=precision.device,
+        precision_context=precision.autocast,
+    )
+    return partial(predict_slices, windows=windows)
 
 
 def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
@@ -249,7 +242,7 @@ def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict
     if not cfg.inference.shifts:
         return predict
     axes = [axis for axis in range(3) if cfg.dims == 3 or axis != plan.slice_axis]
-    return lambda network, image: over_shifts(lambda moved: predict(network, moved), image, axes)
+    return partial(over_shifts, predict, axes=axes)
 
 
 def _plain(node: Any) -> Any:

@@ -1,79 +1,258 @@
-"""Sliding-window prediction of whole volumes."""
+"""Sliding-window prediction of whole volumes, slice by slice: memory grows with a slab, not with the volume."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
+import torch.nn.functional as F
+from monai.data.utils import compute_importance_map
 from monai.networks.utils import eval_mode
-from torch import nn
+from torch import Tensor, nn
 
-ON_DEVICE_VOXELS = 2**25  # logits of larger volumes are put together in main memory
+from seg.data.nifti import from_ras
+from seg.data.preprocess import Geometry
+
+ON_DEVICE_BYTES = 2**32  # of logits that are put together on a GPU; more are put together in main memory
+HALF_BYTES = 2**30  # of logits in float32 above which those of overlapping windows are added up in float16
+_LEAST_WEIGHT = 1e-3  # of a window's corners, where a Gaussian is next to nothing
 
 
-def predict_case(
-    network: nn.Module,  # maps (B, C, *patch) to logits (B, K, *patch)
-    image: np.ndarray,  # float32 (C, X, Y, Z), a prepared volume
-    *,
-    patch: Sequence[int],  # window in voxels; a smaller volume is padded with 0, as in training
-    dims: int,  # 3, or 2 for all slices across ``slice_axis``
-    slice_axis: int,  # of the volume; not used when ``dims`` is 3
-    overlap: float = 0.5,  # share of a window that its neighbour covers too, 0 ≤ overlap < 1
-    mirror_axes: Sequence[int] = (),  # of the patch; axes beyond ``dims`` are left out
-    batch_size: int = 1,  # windows at a time; activations, hence memory, grow with it
-    device: torch.device | str = "cpu",  # where the network is
-    precision_context: Callable[[], AbstractContextManager[Any]] = nullcontext,  # of a forward pass, such as autocast
-) -> torch.Tensor:
-    """Logits float32 (K, X, Y, Z), on the CPU, of a prepared volume.
+@dataclass(frozen=True)
+class Slices:
+    """Logits of a volume in consecutive slices across ``axis``, each float32 (K, *the other two axes), on the CPU."""
 
-    Windows are weighted by a Gaussian and, if wanted, averaged over all mirrored copies, window by window, so only one
-    such tensor is held. Mirror only along axes that training mirrored: a network fails on what it never saw.
+    axis: int
+    logits: Iterator[Tensor]
 
+    def whole(self) -> Tensor:
+        """All of them as one volume (K, X, Y, Z)."""
+        return torch.stack(list(self.logits), dim=self.axis + 1)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a network sees a volume: in overlapping windows, whose logits are averaged with Gaussian weights.
+
+    Mirror only along axes that training mirrored: a network fails on what it never saw.
     Source: Isensee et al., nnU-Net, Nature Methods 2021 (Gaussian weights, half-overlapping windows, mirroring).
     """
-    whole = torch.from_numpy(np.array(image, np.float32))
-    inputs = whole[None] if dims == 3 else whole.movedim(slice_axis + 1, 0)
-    axes = [axis + 2 for axis in mirror_axes if axis < dims]
-    flips = [some for count in range(1, len(axes) + 1) for some in combinations(axes, count)]
 
-    def predictor(windows: torch.Tensor) -> torch.Tensor:
-        with precision_context():
-            total: torch.Tensor = network(windows).float()
+    patch: tuple[int, ...]  # in voxels, two or three axes; a smaller volume is padded with 0, as in training
+    slice_axis: int = 2  # of the volume, across which a network of two dimensions sees it
+    overlap: float = 0.5  # share of a window that its neighbour covers too, 0 ≤ overlap < 1
+    mirror_axes: tuple[int, ...] = ()  # of the patch; axes that it lacks are left out
+    batch_size: int = 1  # windows at a time; activations, hence memory, grow with it
+    device: torch.device | str = "cpu"  # where the network is
+    precision_context: Callable[[], AbstractContextManager[Any]] = nullcontext  # of a forward pass, such as autocast
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The window within the volume, one voxel thick where the network has two dimensions."""
+        sides = list(self.patch)
+        if len(sides) == 2:
+            sides.insert(self.slice_axis, 1)
+        x, y, z = sides
+        return x, y, z
+
+    def forward(self, network: nn.Module, windows: Tensor) -> Tensor:
+        """Logits float32 (B, K, *window) of windows (B, C, *window), averaged over all mirrored copies."""
+        axes = [axis + 2 for axis in self.mirror_axes if axis < len(self.patch)]
+        flips = [some for count in range(1, len(axes) + 1) for some in combinations(axes, count)]
+        flat = len(self.patch) == 2
+        inputs = (windows.squeeze(self.slice_axis + 2) if flat else windows).to(self.device)
+        with self.precision_context():
+            total: Tensor = network(inputs).float()
             for some in flips:
-                total += network(windows.flip(some)).float().flip(some)
-        return total / (1 + len(flips))
+                total = total + network(inputs.flip(some)).float().flip(some)
+        if flips:
+            total = total / (1 + len(flips))
+        return total.unsqueeze(self.slice_axis + 2) if flat else total
 
+
+class Predict(Protocol):
+    """From a network and a prepared image (C, X, Y, Z) to the slices of its logits, across ``axis`` or the longest."""
+
+    def __call__(self, network: nn.Module, image: np.ndarray, *, axis: int | None = None) -> Slices:
+        """Nothing is computed before the slices are taken."""
+
+
+def predict_slices(network: nn.Module, image: np.ndarray, *, windows: Windows, axis: int | None = None) -> Slices:
+    """Logits of a prepared volume (C, X, Y, Z), float32, as soon as no window can change them any more.
+
+    Args:
+        network: maps (B, C, *patch) to logits (B, K, *patch); it is in its evaluation mode while the slices are taken.
+        image: may be a read-only memory map.
+        windows: how the network sees it.
+        axis: across which the slices come; None: the longest, which needs the least memory.
+    """
+    across = longest(image) if axis is None else axis
+    return Slices(across, _slices(network, torch.from_numpy(np.array(image, np.float32)), windows, across))
+
+
+@torch.no_grad()
+def _slices(network: nn.Module, image: Tensor, windows: Windows, axis: int) -> Iterator[Tensor]:
+    before = [max(side - size, 0) // 2 for side, size in zip(windows.shape, image.shape[1:], strict=True)]
+    sizes = [max(side, size) for side, size in zip(windows.shape, image.shape[1:], strict=True)]
+    padding = [(low, full - size - low) for low, full, size in zip(before, sizes, image.shape[1:], strict=True)]
+    padded = F.pad(image, [n for pair in reversed(padding) for n in pair])
+    inside = [slice(low, low + size) for low, size in zip(before, image.shape[1:], strict=True)]
+    wanted, plane = inside.pop(axis), tuple(inside)
+    sums = _Sums(windows, sizes, axis)
     with eval_mode(network):
-        logits = sliding_window_inference(
-            inputs,
-            roi_size=tuple(patch),
-            sw_batch_size=batch_size,
-            predictor=predictor,
-            overlap=overlap,
-            mode="gaussian",
-            sw_device=device,
-            device=device if whole[0].numel() <= ON_DEVICE_VOXELS else "cpu",
-        )
-    assert isinstance(logits, torch.Tensor)  # as the predictor gives
-    return logits[0].cpu() if dims == 3 else logits.movedim(0, slice_axis + 1).cpu()
+        for batch, until in _batches(sizes, windows, axis):
+            cut = [tuple(slice(a, a + n) for a, n in zip(start, windows.shape, strict=True)) for start in batch]
+            sums.add(batch, windows.forward(network, torch.stack([padded[:, x, y, z] for x, y, z in cut])))
+            for index, logits in sums.until(until):
+                if wanted.start <= index < wanted.stop:
+                    yield logits[(slice(None), *plane)]
 
 
-def over_shifts(predict: Callable[[np.ndarray], torch.Tensor], image: np.ndarray, axes: Sequence[int]) -> torch.Tensor:
+def _starts(size: int, side: int, overlap: float) -> list[int]:
+    step = max(1, int(side * (1 - overlap)))
+    return [*range(0, size - side, step), size - side]
+
+
+def _batches(sizes: Sequence[int], windows: Windows, axis: int) -> Iterator[tuple[list[tuple[int, ...]], int]]:
+    """Corners of the windows, some at a time in the order of ``axis``, and the slice up to which all are then known."""
+    ways = (_starts(size, side, windows.overlap) for size, side in zip(sizes, windows.shape, strict=True))
+    corners = sorted(product(*ways), key=lambda corner: corner[axis])
+    for first in range(0, len(corners), windows.batch_size):
+        after = first + windows.batch_size
+        yield corners[first:after], corners[after][axis] if after < len(corners) else sizes[axis]
+
+
+class _Sums:
+    """Weighted sums of the logits of the slices that windows still change; the slices of ``axis`` come first."""
+
+    def __init__(self, windows: Windows, sizes: Sequence[int], axis: int) -> None:
+        spans = [(batch[0][axis], batch[-1][axis] + windows.shape[axis]) for batch, _ in _batches(sizes, windows, axis)]
+        self.axis, self.depth, self.first = axis, max(end - begin for begin, end in spans), 0
+        self.plane = [size for number, size in enumerate(sizes) if number != axis]
+        self.shape = windows.shape
+        weight = compute_importance_map(windows.shape, mode="gaussian", sigma_scale=0.125, device="cpu")
+        self.weight = weight.clamp(min=max(float(weight[weight != 0].min()), _LEAST_WEIGHT))
+        self.total = self.count = torch.empty(0)
+
+    def add(self, corners: Sequence[tuple[int, ...]], logits: Tensor) -> None:
+        """Adds the logits (B, K, *window) of the windows at ``corners``."""
+        if not self.total.numel():
+            self._allocate(logits.shape[1], logits.device)
+        weight = self.weight.to(self.total.device)
+        logits = logits.to(self.total.device)
+        for corner, one in zip(corners, logits, strict=True):
+            begin = corner[self.axis] - self.first
+            place = [slice(at, at + side) for at, side in zip(corner, self.shape, strict=True)]
+            place[self.axis] = slice(begin, begin + self.shape[self.axis])
+            depth, a, b = (place[self.axis], *(side for number, side in enumerate(place) if number != self.axis))
+            self.total[depth, :, a, b].addcmul_(one.movedim(self.axis + 1, 0), weight.movedim(self.axis, 0)[:, None])
+            self.count[depth, a, b] += weight.movedim(self.axis, 0)
+
+    def until(self, end: int) -> Iterator[tuple[int, Tensor]]:
+        """Number and mean logits (K, A, B) of each slice before ``end``, which then make room for later ones."""
+        done = end - self.first
+        if not done:
+            return
+        for place in range(done):
+            yield self.first + place, (self.total[place].float() / self.count[place]).cpu()
+        for place in range(self.depth):
+            if place + done < self.depth:
+                self.total[place], self.count[place] = self.total[place + done], self.count[place + done]
+            else:
+                self.total[place], self.count[place] = 0, 0
+        self.first = end
+
+    def _allocate(self, classes: int, device: torch.device) -> None:
+        shape = (self.depth, classes, *self.plane)
+        size = 4 * math.prod(shape)
+        where = device if size <= ON_DEVICE_BYTES else torch.device("cpu")
+        self.total = torch.zeros(shape, dtype=torch.float16 if size > HALF_BYTES else torch.float32, device=where)
+        self.count = torch.zeros((self.depth, *self.plane), device=where)
+
+
+def over_shifts(
+    predict: Predict, network: nn.Module, image: np.ndarray, *, axes: Sequence[int], axis: int | None = None
+) -> Slices:
     """Log of the class probabilities, averaged over the volume shifted by 0 and 1 voxel along each of ``axes``.
 
     A network that halves its maps answers slightly differently when its grid is shifted by one voxel; the mean of the
-    2^n answers is better than each. ``predict`` takes an image float32 (C, X, Y, Z) to logits of its own size, and so
-    does this; ``axes`` are of the volume, 0 to 2.
+    2^n answers is better than each. ``axes`` are of the volume, 0 to 2; the rest is as in ``predict_slices``.
 
     Source: of the effect, Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019.
     """
-    total = torch.zeros(())
-    for moved in product((0, 1), repeat=len(axes)):
-        by = [dict(zip(axes, moved, strict=True)).get(axis, 0) for axis in range(3)]
-        logits = predict(np.pad(image, [(0, 0), *((n, 0) for n in by)]))
-        total = total + logits[:, by[0] :, by[1] :, by[2] :].softmax(0)
-    probabilities: torch.Tensor = total / 2 ** len(axes)
-    return probabilities.clamp_min(1e-30).log()
+    across = longest(image) if axis is None else axis
+    moves = [dict(zip(axes, moved, strict=True)) for moved in product((0, 1), repeat=len(axes))]
+
+    def mean() -> Iterator[Tensor]:
+        ways = [_moved_back(predict, network, image, [by.get(n, 0) for n in range(3)], across) for by in moves]
+        for logits in zip(*ways, strict=True):
+            yield torch.stack([one.softmax(0) for one in logits]).mean(0).clamp_min(1e-30).log()
+
+    return Slices(across, mean())
+
+
+def _moved_back(
+    predict: Predict, network: nn.Module, image: np.ndarray, by: Sequence[int], axis: int
+) -> Iterator[Tensor]:
+    moved = predict(network, np.pad(image, [(0, 0), *((n, 0) for n in by)]), axis=axis)
+    a, b = (n for number, n in enumerate(by) if number != axis)
+    for number, logits in enumerate(moved.logits):
+        if number >= by[axis]:
+            yield logits[:, a:, b:]
+
+
+def longest(image: np.ndarray) -> int:
+    """The axis of a volume (C, X, Y, Z) across which its slices are the smallest."""
+    return int(np.argmax(image.shape[1:]))
+
+
+def restore(slices: Slices, geometry: Geometry) -> np.ndarray:
+    """Class indices (uint8) on the file's own grid, of logits on the prepared one; background outside the crop."""
+    whole = np.zeros(geometry.ras_shape, np.uint8)
+    inside = whole[tuple(slice(low, high) for low, high in geometry.crop)]
+    for place, logits in zip(np.moveaxis(inside, slices.axis, 0), on_grid(slices, geometry), strict=True):
+        place[:] = logits.argmax(0).numpy()
+    return from_ras(whole, np.array(geometry.original_affine))
+
+
+def on_grid(slices: Slices, geometry: Geometry) -> Iterator[Tensor]:
+    """Logits of each slice of the file's grid (RAS axes, within the crop), by linear interpolation.
+
+    Across an axis with thick slices the nearest one is taken, see ``Geometry.coarse_axis``.
+    """
+    axis, coarse = slices.axis, geometry.coarse_axis
+    target = [high - low for low, high in geometry.crop]
+    plane = [size for number, size in enumerate(target) if number != axis]
+    thick = None if coarse in (None, axis) else int(coarse > axis)
+    known, before, last = -1, torch.empty(0), torch.empty(0)
+    for low, high, share in _sources(geometry.shape[axis], target[axis], nearest=coarse == axis):
+        while known < high:
+            known, before, last = known + 1, last, next(slices.logits)
+        between = last if low == known else torch.lerp(before, last, share)
+        yield _in_plane(between, plane, thick)
+
+
+def _sources(old: int, new: int, nearest: bool) -> Iterator[tuple[int, int, float]]:
+    """For each of ``new`` slices over the extent of ``old``: the two around it, and the share of the second."""
+    for number in range(new):
+        if nearest:
+            low = int((number + 0.5) * old / new)
+            yield low, low, 0.0
+        else:
+            at = min(max((number + 0.5) * old / new - 0.5, 0), old - 1)
+            low = int(at)
+            yield low, min(low + 1, old - 1) if at > low else low, at - low
+
+
+def _in_plane(logits: Tensor, size: Sequence[int], thick: int | None) -> Tensor:
+    """A slice (K, A, B) on another number of pixels over the same extent."""
+    smooth = [logits.shape[axis + 1] if axis == thick else n for axis, n in enumerate(size)]
+    if smooth != list(logits.shape[1:]):
+        logits = F.interpolate(logits[None], smooth, mode="bilinear")[0]
+    if thick is not None and (old := logits.shape[thick + 1]) != (new := size[thick]):
+        logits = logits.index_select(thick + 1, torch.tensor([int((n + 0.5) * old / new) for n in range(new)]))
+    return logits

@@ -19,6 +19,7 @@ from seg.engine.build import Built, case_predictor, training_batches
 from seg.engine.console import Display
 from seg.engine.distributed import World, parallel
 from seg.engine.energy import joules, kwh
+from seg.engine.inference import Slices
 from seg.engine.loop import Hooks, Progress, Settings, fit
 from seg.engine.results import (
     case_table,
@@ -196,11 +197,9 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], energy_kwh:
     )
     predict, seconds = case_predictor(cfg, material.plan, built.precision), list[float]()
 
-    def timed(network: nn.Module, image: np.ndarray) -> Tensor:
-        begin = time.perf_counter()
-        logits = predict(network, image)
-        seconds.append(time.perf_counter() - begin)
-        return logits
+    def timed(network: nn.Module, image: np.ndarray, *, axis: int | None = None) -> Slices:
+        slices = predict(network, image, axis=axis)
+        return Slices(slices.axis, clocked(slices.logits, seconds))
 
     ids = () if training.progress.pruned else part
     rows, pictures = test(training.network, material.cases, ids, job.store, timed, report, stop_if_interrupted)
@@ -210,6 +209,16 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], energy_kwh:
     if job.reporter is None:
         print_results(record, cases, training.progress)
     return Result(record.folders.run_id, record.folders.predictions, metrics)
+
+
+def clocked(items: Iterator[Tensor], seconds: list[float]) -> Iterator[Tensor]:
+    """The items; and how long their making took, added to ``seconds`` once they are all made."""
+    spent, begin = 0.0, time.perf_counter()
+    for item in items:
+        spent += time.perf_counter() - begin
+        yield item
+        begin = time.perf_counter()
+    seconds.append(spent + time.perf_counter() - begin)
 
 
 @contextmanager

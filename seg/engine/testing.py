@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seg.data.cases import Case, CaseSet, class_indices
 from seg.data.nifti import read_image, read_label, spacing_mm, to_ras, write_label
-from seg.data.preprocess import Prepared, restore
+from seg.data.preprocess import Prepared
 from seg.engine.distributed import World, gathered
+from seg.engine.inference import Predict, restore
 from seg.metrics import dice, score_case
 from seg.pages.panels import case_panels
-
-Predict = Callable[[nn.Module, np.ndarray], Tensor]
-"""(network, image (C,X,Y,Z) float32) → logits (K,X,Y,Z) on the same grid."""
 
 
 def validate(
@@ -40,7 +38,7 @@ def validate(
     rows = []
     for case in ids[world.rank :: world.size]:
         prepared = store[case]
-        logits = predict(network, np.asarray(prepared.image))
+        logits = predict(network, np.asarray(prepared.image)).whole()
         label, pred = np.array(prepared.label), logits.max(0).indices.numpy()
         value = float(loss(logits[None], torch.from_numpy(label)[None].long()))
         rows.append([value, *(dice(pred == k, label == k, (1, 1, 1)) for k in range(1, len(names) + 1))])
