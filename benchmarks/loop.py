@@ -31,7 +31,8 @@ def measure(model: str, optimizer: str, folder: str) -> None:
     from seg.engine.cases import prepare_cases, read_material
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World
-    from seg.engine.loop import Budget, Hooks, Settings, fit
+    from seg.engine.loop import Hooks, Settings, fit
+    from seg.engine.progress import Budget
 
     chosen = [f"model={model}", f"optimizer={optimizer}", f"paths.outputs={folder}", "tracking=none", "data.fold=all"]
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -70,7 +70,8 @@ def main() -> None:
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World
     from seg.engine.inference import restore
-    from seg.engine.loop import Budget, Hooks, Settings, fit
+    from seg.engine.loop import Hooks, Settings, fit
+    from seg.engine.progress import Budget
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "boxes"

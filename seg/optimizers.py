@@ -1,4 +1,4 @@
-"""Muon for convolutional networks: PyTorch's own takes matrices only."""
+"""Muon for convolutional networks (PyTorch's own takes matrices only), and an average of the weights."""
 
 import math
 from collections import defaultdict
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel
 
 # Newton–Schulz coefficients of Jordan's post: they raise small singular values fastest, at the price of an inexact 1.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -111,3 +112,19 @@ def inverse_roots(grams: Tensor, iterations: int) -> Tensor:
             grams = step @ (step @ grams)  # polynomials of one matrix commute
     assert roots is not None
     return roots
+
+
+def weight_average(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights, which follows quickly at first.
+
+    The decay at update n is min(decay, (1 + n) / (10 + n)), so that the first random weights are forgotten.
+    Source: Polyak and Juditsky 1992; the ramp as in TensorFlow's ``ExponentialMovingAverage(num_updates)``.
+    """
+
+    @torch.no_grad()
+    def update(average: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+        n = int(updates)
+        weight = 1 - min(decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(list(average), list(current), weight)
+
+    return AveragedModel(network, multi_avg_fn=update)

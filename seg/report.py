@@ -59,7 +59,7 @@ def find_sweep(outputs: Path, study: str) -> Path:
 def _record(folder: Path, files: Sequence[Path], outputs: Path, uri: str | None) -> None:
     """Puts the files of a report that was made again into the record of its sweep, once that has ended."""
     from seg.pages.compare import here
-    from seg.records.record import add_to_record
+    from seg.records.pending import add_to_record
 
     table = runs(outputs, uri, sweep=Asked.read(folder).sweep)
     for parent in here(sorted(set(table["parent"].dropna())), outputs)[0] if files else ():

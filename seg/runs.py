@@ -3,8 +3,10 @@
 From Python, ``seg.records.table.runs(Path("outputs"), study="attention")`` gives the same as a pandas DataFrame.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -12,7 +14,10 @@ from seg.config.command import verb
 from seg.config.content import number
 from seg.errors import ConfigError, nearest
 from seg.files import atomic_write
-from seg.records.table import arranged, check_columns, runs, show, sources
+from seg.records.table import arranged, check_columns, runs, sources
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FILTERS = ("run", "study", "sweep", "arm", "status", "dataset")
 _USUAL = ("name", "status", "arm", "trial", "seed", "fold", "best_val_dice", "test_dice", "test_hd95_mm", "seconds")
@@ -49,6 +54,41 @@ def main(cfg: DictConfig) -> None:
         kept = top[given] if given else top
         atomic_write(Path(cfg.csv), kept.to_csv(index=False))
         print(f"Wrote {len(kept)} runs with {kept.shape[1]} columns to {cfg.csv}.")
+
+
+def show(table: "pd.DataFrame", columns: Sequence[str]) -> None:
+    """Prints the short run id and ``columns``; no id and no number is ever cut, whatever the terminal's width."""
+    from pandas.api.types import is_numeric_dtype
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    cells = []
+    for name in dict.fromkeys(["run_id_short", *columns]):
+        header = "run" if name == "run_id_short" else name
+        cells.append(_texts(table[name]))
+        number = is_numeric_dtype(table[name])
+        width = max(map(len, [header, *cells[-1]])) if number or header == "run" else None  # never cut
+        grid.add_column(Text(header), justify="right" if number else "left", min_width=width, overflow="fold")
+    for row in zip(*cells, strict=True):
+        grid.add_row(*map(Text, row))
+    console.print(grid, crop=False)
+
+
+def _texts(column: "pd.Series") -> list[str]:
+    """The cells of a column; numbers with as many decimals as the column needs, – for what is missing."""
+    from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+
+    style = "{}"
+    if is_datetime64_any_dtype(column):
+        style = "{:%Y-%m-%d %H:%M}"
+    elif is_numeric_dtype(column):
+        sizes = column.abs()[column != 0]
+        digits = 0 if (sizes.dropna() % 1 == 0).all() else 4 if sizes.max() < 10 else 2 if sizes.max() < 100 else 1
+        style = "{:.3g}" if digits and sizes.min() < 0.001 else f"{{:.{digits}f}}"
+    return ["–" if missing else style.format(value) for value, missing in zip(column, column.isna(), strict=True)]
 
 
 def _none_found(outputs: Path, uri: str | None, wanted: Mapping[str, str]) -> str:

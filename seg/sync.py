@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from seg.config.command import verb
 from seg.errors import ConfigError
 from seg.records.folder import claimed, find
-from seg.records.record import push_again
+from seg.records.pending import push_again
 from seg.records.state import read_state
 
 

@@ -4,10 +4,10 @@ With ``-m`` a sweep of such runs, see seg.sweep.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,10 +17,10 @@ from seg.config.compose import entry, keys_of
 from seg.config.content import PLACES
 from seg.config.options import OPTIONS, known_keys
 from seg.config.schema import check
-from seg.config.trust import refuse_foreign
 from seg.engine.allocator import imports, keep_freed_memory
+from seg.engine.resume import as_begun, resumed
 from seg.errors import ConfigError
-from seg.records.folder import RunFolder, find
+from seg.records.folder import find
 from seg.sweep.trial import TrialReporter, current_trial
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> float | None:
     return metrics.get("best_val_dice")
 
 
-def run_name(cfg: DictConfig, choices: dict[str, Any], trial: TrialReporter | None = None) -> str:
+def run_name(cfg: DictConfig, choices: Mapping[str, str], trial: TrialReporter | None = None) -> str:
     """``unetpp-cbam-onecycle-f0-s0``: the choices that studies vary, fold and seed.
 
     What tells it from its neighbours comes first where there are any: ``se f0 s0 · unetpp-se-onecycle`` for an arm,
@@ -67,44 +67,6 @@ def run_name(cfg: DictConfig, choices: dict[str, Any], trial: TrialReporter | No
     first = cfg.arm or (f"t{trial.assignment.number}" if trial else None)
     fold, seed = f"f{cfg.data.fold}", f"s{cfg.seed}"
     return f"{first} {fold} {seed} · {options}" if first else f"{options}-{fold}-{seed}"
-
-
-def resumed(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
-    """The configuration of the run that ``resume`` names; this call may only say where it is.
-
-    Raises:
-        ConfigError: the run is unknown or finished, or an override would be ignored.
-    """
-    if not cfg.resume:
-        raise ConfigError("resume is empty. Give the run's id, the beginning of it, or its folder.")
-    folders = find(Path(cfg.paths.outputs), cfg.resume)
-    if folders.summary.exists():
-        raise ConfigError(f"resume={cfg.resume}: run {folders.run_id} is finished; there is nothing to resume.")
-    if ignored := sorted(set(given) - set(PLACES) - {"resume", "allow_targets"}):
-        raise ConfigError(
-            f"resume continues run {folders.run_id} as it began; {', '.join(ignored)} would be ignored. "
-            "Leave it out, or start a new run."
-        )
-    return as_begun(cfg, folders, (*PLACES[:2], *(key for key in PLACES[2:] if key in given)))
-
-
-def as_begun(cfg: DictConfig, folders: RunFolder, places: Sequence[str]) -> DictConfig:
-    """The configuration that a run began with, to continue it; ``places`` are where they are now.
-
-    Raises:
-        ConfigError: an earlier version began the run, or it would run code that the user did not allow.
-    """
-    old = OmegaConf.load(folders.config)
-    assert isinstance(old, DictConfig)
-    if "layout" not in old.trainer:
-        raise ConfigError(
-            f"Run {folders.run_id} was begun by an earlier version, with another budget and optimizer. Start a new run."
-        )
-    for key in places:
-        OmegaConf.update(old, key, OmegaConf.select(cfg, key))
-    refuse_foreign(old)
-    old.resume = folders.run_id
-    return old
 
 
 def train(

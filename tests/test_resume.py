@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from training import TINY, WHOLE, Runner, arguments, command, composed, history, same, series, weights, where
 
+from seg.engine.resume import resumed
 from seg.engine.run import Result
 from seg.errors import ConfigError, DataError, InterruptedRunError
-from seg.train import resumed, train
+from seg.train import train
 
 
 class StopError(Exception):

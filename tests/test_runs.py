@@ -16,8 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from seg import runs as verb
 from seg.errors import ConfigError
 from seg.records import mlflow as mlflow_store
-from seg.records import table
-from seg.records.live import filed
+from seg.records.journal import Journal
 from seg.records.mlflow import Mlflow
 from seg.records.record import Record, open_record
 from seg.records.table import arranged, runs
@@ -167,8 +166,9 @@ def test_a_local_trial_names_its_parent_too(tmp_path: Path) -> None:
 
 
 def test_costs_have_one_name_though_older_runs_filed_them_otherwise(tmp_path: Path) -> None:
-    make_run(tmp_path, "old", kind="none", metrics={"epoch_seconds": 3.0})
-    make_run(tmp_path, "new", kind="none", metrics=filed({"epoch_seconds": 2.0, "val_dice": 0.5}))
+    old = make_run(tmp_path, "old", kind="none")
+    Journal(old.folders.run).append({"metrics": {"epoch_seconds": 3.0}, "step": 1, "time": 0})
+    make_run(tmp_path, "new", kind="none", metrics={"epoch_seconds": 2.0, "val_dice": 0.5})
     table = arranged(runs(tmp_path), "epoch_seconds")
     assert list(zip(table["name"], table["epoch_seconds"], strict=True)) == [("new", 2.0), ("old", 3.0)]
 
@@ -206,13 +206,13 @@ def test_more_runs_than_a_page_of_mlflow(outputs: Path, monkeypatch: pytest.Monk
 OPEN_AND_DIE = """
 import os, sys, time
 from pathlib import Path
-from seg.records import record
+from seg.records import sink
 from seg.records.record import open_record
-record._PUSH_SECONDS = (0.05, 0.2)
+sink._PUSH_SECONDS = (0.05, 0.2)
 tracker = open_record(sys.argv[2], outputs=Path(sys.argv[1]), uri=None, experiment="phantom/dead", run_name="dies")
 tracker.set_tags({"study": "dead"})
 journal = tracker.folders.run / "record.jsonl"
-while tracker._sink and tracker._sink._pushed.get(tracker.run_id, 0) < journal.stat().st_size:
+while sys.argv[2] == "mlflow" and tracker._sink._pushed.get(tracker.run_id, 0) < journal.stat().st_size:
     time.sleep(0.01)
 os.kill(os.getpid(), 9)
 """
@@ -365,7 +365,7 @@ def test_places_without_runs(tmp_path: Path) -> None:
     ],
 )
 def test_texts(values: list[Any], texts: list[str]) -> None:
-    assert table._texts(pd.Series(values)) == texts
+    assert verb._texts(pd.Series(values)) == texts
 
 
 def test_the_command(

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg import sync
 from seg.errors import ConfigError
-from seg.records import record
+from seg.records import pending
 from seg.records.folder import RunFolder, claim, find
 from seg.records.journal import Journal, Report
 from seg.records.sink import Sink
@@ -29,7 +29,7 @@ class Taking(Sink):
 
 @pytest.fixture
 def mlflow(monkeypatch: pytest.MonkeyPatch) -> type[Taking]:
-    monkeypatch.setattr(record, "sink_of", lambda *_: Taking(None, Path()))
+    monkeypatch.setattr(pending, "sink_of", lambda *_: Taking(None, Path()))
     monkeypatch.setattr(Taking, "got", {})
     return Taking
 

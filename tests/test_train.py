@@ -16,7 +16,7 @@ import pytest
 from training import TINY, WHOLE, Runner, arguments, command, composed, history, same, weights
 
 from seg.engine.console import Display
-from seg.engine.loop import Budget, Progress
+from seg.engine.progress import Budget, Progress
 from seg.engine.run import Result
 from seg.errors import SegError
 from seg.records.scored import choices

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from textwrap import indent
 from typing import NoReturn
 
@@ -104,8 +105,12 @@ def exits(after: str = "then run the command again") -> Iterator[None]:
     Args:
         after: what the user does once there is room on the disk.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without ± and – gets ?, not a traceback
     try:
         yield
+    except BrokenPipeError:  # ``| head`` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OmegaConfBaseException as error:
         _end(ConfigError(f"{first_line(error)}."))
     except OSError as error:

@@ -1,12 +1,11 @@
 """A trained network with its pre- and postprocessing, loaded from a run's folder, without Hydra or MLflow."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from seg.config.build import allowing
@@ -15,12 +14,11 @@ from seg.data.fingerprint import Fingerprint
 from seg.data.nifti import write_label
 from seg.data.plan import Plan
 from seg.data.preprocess import prepare_case
-from seg.engine.build import build_network, case_predictor
+from seg.engine.build import build_network
 from seg.engine.checkpoint import load_weights
-from seg.engine.computing import laid_out
+from seg.engine.computing import as_it_began, laid_out
 from seg.engine.device import choose_device, choose_precision
-from seg.engine.inference import Predict, restore
-from seg.errors import DataError
+from seg.engine.inference import Predict, case_predictor, restore
 from seg.records.folder import RunFolder
 
 
@@ -70,14 +68,14 @@ class Predictor:
             DataError: the folder lacks a file, or holds a damaged one.
             ConfigError: its network is from a package that is not trusted.
         """
-        folders = RunFolder.at(Path(run))
-        cfg, prints, plan, computing = _read(folders)
+        folder = RunFolder.at(Path(run))
+        cfg, plan = folder.read_config(), folder.read(folder.plan, Plan.from_json)
+        prints = folder.read(folder.fingerprint, Fingerprint.from_json)
         where = choose_device(device, 0)
-        precision = choose_precision("fp32" if computing["precision"] == "fp32" else "auto", where)
-        precision = replace(precision, layout=computing["layout"])
+        precision = as_it_began(folder, choose_precision("auto", where))
         with allowing(trusted):
             network = build_network(cfg, plan, len(prints.channels), len(prints.classes))
-        load_weights(folders.chosen(cfg.inference.checkpoint), network)
+        load_weights(folder.chosen(cfg.inference.checkpoint), network)
         laid_out(network, precision)
         predict = case_predictor(cfg, plan, precision)
         return cls(cfg, prints.classes, prints.channels, plan, network.eval(), predict)
@@ -93,15 +91,3 @@ class Predictor:
         indices = restore(self.predict(self.network, image), geometry)
         voxel_ml = float(np.prod(geometry.ras_spacing_mm)) / 1000
         return Prediction(np.asarray([*self.classes.values()])[indices], self.classes, voxel_ml, files[0])
-
-
-def _read(folders: RunFolder) -> tuple[DictConfig, Fingerprint, Plan, dict[str, str]]:
-    try:
-        cfg = OmegaConf.load(folders.config)
-        prints = Fingerprint.from_json(folders.fingerprint.read_text())
-        plan = Plan.from_json(folders.plan.read_text())
-        computing = json.loads(folders.computing.read_text())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folders.run} is not a run folder that this version can use: {error}") from error
-    assert isinstance(cfg, DictConfig)
-    return cfg, prints, plan, computing

@@ -1,38 +1,35 @@
-"""From the configuration to the objects of a run: its network and all that trains it and predicts with it."""
+"""From the configuration to the objects of a run: its network and all that trains it."""
 
 import copy
-import json
 import logging
 import math
-import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from seg.config.build import build
+from seg.config.content import plain
 from seg.data.augmentation import Augmentation
 from seg.data.plan import Plan
 from seg.data.preprocess import Prepared
 from seg.data.sampling import Patches, batches
 from seg.engine.cases import Material, processes
-from seg.engine.computing import fastest, laid_out, ways_to_compute
+from seg.engine.computing import choose_computing, laid_out
 from seg.engine.device import Precision
-from seg.engine.distributed import World, from_leader
-from seg.engine.inference import Predict, Windows, over_shifts, predict_slices
-from seg.engine.loop import Budget, Training, weight_average
+from seg.engine.distributed import World
+from seg.engine.inference import Predict, window_predictor
+from seg.engine.loop import Training
+from seg.engine.progress import Budget, budget_of
 from seg.errors import ConfigError, times
 from seg.losses import DeepSupervision
 from seg.models import Network, insert_attention
-from seg.records.folder import find, one_at_a_time
+from seg.optimizers import weight_average
 
 log = logging.getLogger(__name__)
-DEFAULT_EPOCHS, LEAST_STEPS = 40, 25  # 1000 steps at least: fewer taught no network much (benchmarks/RESULTS.md)
 
 
 @dataclass(frozen=True)
@@ -67,45 +64,13 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
             "trainer.early_stopping and scheduler=adaptive follow the validation Dice, and this split has no "
             "validation part. Choose another fold or leave them out."
         )
-    precision = computing(cfg, network, plan, len(cases.classes), world, precision)
+    precision = choose_computing(cfg, network, plan, len(cases.classes), world, precision)
     budget, why = budget_of(cfg, len(material.split.train), plan.batch_size)
     log.info("  budget %s", why)
     training = build_training(cfg, network, budget, precision)
     loss = DeepSupervision(build(cfg.loss)).to(precision.device)
-    predict = predictor(cfg, plan, precision)
+    predict = window_predictor(cfg, plan, precision)
     return Built(replace(material, plan=plan), precision, training, budget, loss, predict)
-
-
-def computing(
-    cfg: DictConfig, network: Network, plan: Plan, classes: int, world: World, precision: Precision
-) -> Precision:
-    """The fastest precision and layout of those that the configuration leaves open, the same on every rank.
-
-    A measurement holds for the model with any attention block, so that all arms of a study that differ in it compute
-    alike: the first to be measured decides. A resumed run computes as it began.
-    """
-    ways = ways_to_compute(precision, cfg.trainer.precision, cfg.trainer.layout)
-    file = find(Path(cfg.paths.outputs), cfg.resume).computing if cfg.resume else None
-    if file and file.exists():  # as it began, whatever a measurement would say now
-        began = json.loads(file.read_text())
-        ways = [
-            replace(precision, dtype=precision.dtype if began["precision"] != "fp32" else None, layout=began["layout"])
-        ]
-    if cfg.check:
-        return ways[0]
-    best, why = ways[0], ""
-    if world.leads:
-        batch = (plan.batch_size // world.size, network.in_channels, *plan.patch)
-        about = {"model": _plain(cfg.model), "classes": classes}
-        cache = Path(cfg.paths.cache)
-        try:
-            with one_at_a_time(cache):
-                best, why = fastest(ways, network, batch, cache / "computing.json", about)
-        except (OSError, sqlite3.Error) as error:  # a cache that may only be read, or a neighbour that measures long
-            why = f"{best.name} {best.layout}: the measurement cannot be stored in {cache} ({error})"
-    number, why = from_leader((ways.index(best), why))
-    log.info("  computes in %s", why)
-    return ways[number]
 
 
 def training_batches(
@@ -155,7 +120,7 @@ def build_network(cfg: DictConfig, plan: Plan, channels: int, classes: int) -> N
     Raises:
         ConfigError: the network cannot be built so, or cannot take the patch.
     """
-    model, attention = _plain(cfg.model), _plain(cfg.attention)
+    model, attention = plain(cfg.model), plain(cfg.attention) if cfg.attention else {}
     if model.get("strides") == "auto":
         model["strides"] = plan.strides
     network: Network = build(model, in_channels=channels, out_channels=classes, dims=cfg.dims)
@@ -198,52 +163,3 @@ def build_training(cfg: DictConfig, network: nn.Module, budget: Budget, precisio
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.dtype is torch.float16)
     average = weight_average(network, cfg.trainer.ema) if cfg.trainer.ema else None
     return Training(network, network, optimizer, scheduler, scaler, average)
-
-
-def budget_of(cfg: DictConfig, train_cases: int, batch_size: int) -> tuple[Budget, str]:
-    """The budget, and why it is so, in a line."""
-    t, d = cfg.trainer, cfg.data
-    once = math.ceil(train_cases / (batch_size * t.accumulate))
-    per_epoch = max(once, LEAST_STEPS) if t.steps_per_epoch == "auto" else int(t.steps_per_epoch)
-    if t.max_minutes is not None:
-        return Budget(None, float(t.max_minutes), per_epoch), f"{t.max_minutes:g} min: trainer.max_minutes"
-    if t.max_steps is not None:
-        return Budget(int(t.max_steps), None, per_epoch), f"{t.max_steps} steps: trainer.max_steps"
-    if t.max_epochs in ("auto", None) and (d.max_steps or d.max_minutes):
-        limits = [f"{d[key]:g} {unit}" for key, unit in (("max_steps", "steps"), ("max_minutes", "min")) if d[key]]
-        return Budget(d.max_steps, d.max_minutes, per_epoch), f"{', at most '.join(limits)}: {d.name}'s own"
-    epochs = DEFAULT_EPOCHS if t.max_epochs in ("auto", None) else int(t.max_epochs)
-    why = f"{epochs * per_epoch} steps: {epochs} epochs of {per_epoch}"
-    if t.steps_per_epoch == "auto":
-        why += f", each case once in {once}" + (f", at least {LEAST_STEPS}" if once < LEAST_STEPS else "")
-    return Budget(epochs * per_epoch, None, per_epoch), why
-
-
-def predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
-    """Sliding-window prediction as the ``inference`` section says."""
-    at_once = cfg.inference.batch_size
-    if at_once == "auto":
-        at_once = max(1, min(32, cfg.data.patch_voxels // math.prod(plan.patch)))
-    windows = Windows(
-        plan.patch,
-        slice_axis=plan.slice_axis,
-        overlap=cfg.inference.overlap,
-        mirror_axes=tuple(cfg.augmentation.mirror_axes) if cfg.inference.mirror else (),
-        batch_size=at_once,
-        device=precision.device,
-        precision_context=precision.autocast,
-    )
-    return partial(predict_slices, windows=windows)
-
-
-def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
-    """As the validation predicts, and over shifts where ``inference.shifts`` asks for it."""
-    predict = predictor(cfg, plan, precision)
-    if not cfg.inference.shifts:
-        return predict
-    axes = [axis for axis in range(3) if cfg.dims == 3 or axis != plan.slice_axis]
-    return partial(over_shifts, predict, axes=axes)
-
-
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

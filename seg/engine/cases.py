@@ -4,11 +4,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from seg.config.build import build
+from seg.config.content import plain
 from seg.data.cases import CaseSet
 from seg.data.fingerprint import Fingerprint, fingerprint
 from seg.data.plan import Plan, make_plan
@@ -48,8 +49,7 @@ def read_material(cfg: DictConfig) -> Material:
     # The plan is made without the test part: nothing about it may reach the training.
     tested = set(split.test)
     seen = prints.of([case.id for case in cases.cases if case.id not in tested])
-    plain: Any = OmegaConf.to_container(d, resolve=True)
-    options = {key: plain[key] for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")}
+    options = {key: plain(d)[key] for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")}
     return Material(cases, prints, split, make_plan(seen, cases.channels, dims=cfg.dims, **options))
 
 
@@ -65,7 +65,7 @@ def processes() -> int:
     return min(8, processors())
 
 
-def describe(material: Material, extra: Mapping[str, Any] | None = None) -> None:
+def describe(material: Material, extra: Mapping[str, object] | None = None) -> None:
     """Logs what a run will work on and what every ``auto`` became; ``extra`` goes with each line."""
     split, cases = material.split, material.cases
     sizes = f"{len(split.train)} for training, {len(split.val)} for validation, {len(split.test)} for the test"

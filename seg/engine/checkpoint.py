@@ -1,15 +1,21 @@
 """Checkpoints: one file holds all that a run needs to continue as if it had never stopped."""
 
+import logging
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from seg.engine.loop import Progress, Training
+from seg.engine.loop import Training
+from seg.engine.progress import Progress
 from seg.engine.seeding import random_state, set_random_state
 from seg.errors import DataError
 from seg.files import atomic
+from seg.records.folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 def save(path: Path, training: Training) -> None:
@@ -33,13 +39,33 @@ def save(path: Path, training: Training) -> None:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
-def load(path: Path, training: Training) -> None:
-    """Puts a checkpoint's state into ``training``, whose parts are built as they were when it was saved.
+def resume(run: RunFolder, training: Training) -> None:
+    """Puts the state of the run's last checkpoint into ``training``; of its best one where the last is damaged.
+
+    Without a checkpoint ``training`` stays as it is, at its beginning.
 
     Raises:
-        DataError: the file is missing, damaged, or of another network.
+        DataError: every checkpoint is damaged, or is of another network.
     """
-    content = read(path)
+    faults = []
+    for path in (run.checkpoint("last"), run.checkpoint("best")):
+        if not path.exists():
+            continue
+        try:
+            content = read(path)
+        except DataError as fault:
+            faults.append(str(fault))
+            continue
+        _restore(path, content, training)
+        if faults:
+            log.warning("%s The run continues from %s, after step %d.", *faults, path.name, training.progress.step)
+        return
+    if faults:
+        where = run.checkpoint("last").parent
+        raise DataError(f"{' '.join(faults)} Restore one from a copy, or remove {where} to begin again at step 0.")
+
+
+def _restore(path: Path, content: dict[str, Any], training: Training) -> None:
     try:
         training.network.load_state_dict(content["network"])
         if training.average is not None:
@@ -62,17 +88,26 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"There is no checkpoint {path}. A run writes its first one at the end of its first epoch.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise DataError(
-            f"{path} cannot be read as a checkpoint: {error}. Remove it and resume from the other one."
-        ) from error
-    return dict(content)
+        with zipfile.ZipFile(path) as archive:  # torch.load looks at no checksum
+            if part := archive.testzip():
+                raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # zipfile, zlib and torch raise a dozen kinds for a damaged file
+        raise DataError(f"{path} is damaged ({error}).") from error
 
 
 def load_weights(path: Path, network: torch.nn.Module) -> None:
-    """Puts the weights that were validated into ``network``: the weight average where the run kept one."""
-    content = read(path)
+    """Puts the weights that were validated into ``network``: the weight average where the run kept one.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        content = read(path)
+    except DataError as fault:
+        others = [other.name for other in path.parent.glob("*.pt") if other != path]
+        instead = f", or remove it to use {others[0]} in its place" if others else ""
+        raise DataError(f"{fault} Restore it from a copy{instead}.") from None
     weights = content["network"]
     if content["average"] is not None:
         weights = {

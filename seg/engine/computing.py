@@ -3,22 +3,74 @@
 import copy
 import hashlib
 import json
+import logging
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from seg.config.content import plain
+from seg.data.plan import Plan
 from seg.engine.device import Precision, machine
+from seg.engine.distributed import World, from_leader
 from seg.files import atomic_write
+from seg.models import Network
+from seg.records.folder import RunFolder, find, one_at_a_time
+
+log = logging.getLogger(__name__)
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the dimensions of a kernel
 _TURNS, _SECONDS = 5, 1.5  # a measurement ends with the first of them, after one turn at least
 _TIE = 1.05  # a way replaces an earlier one only if it is this many times as fast
+
+
+def choose_computing(
+    cfg: DictConfig, network: Network, plan: Plan, classes: int, world: World, precision: Precision
+) -> Precision:
+    """The fastest precision and layout of those that the configuration leaves open, the same on every rank.
+
+    A measurement holds for the model with any attention block, so that all arms of a study that differ in it compute
+    alike: the first to be measured decides. A resumed run computes as it began.
+    """
+    ways = ways_to_compute(precision, cfg.trainer.precision, cfg.trainer.layout)
+    if cfg.resume and (run := find(Path(cfg.paths.outputs), cfg.resume)).computing.exists():
+        ways = [as_it_began(run, precision)]
+    if cfg.check:
+        return ways[0]
+    number, why = 0, f"{ways[0].name} {ways[0].layout}: the options leave no other choice"
+    if world.leads and len(ways) > 1:
+        batch = (plan.batch_size // world.size, network.in_channels, *plan.patch)
+        about = {"model": plain(cfg.model), "classes": classes}
+        cache = Path(cfg.paths.cache)
+        try:
+            with one_at_a_time(cache):
+                number, why = fastest(ways, network, batch, cache / "computing.json", about)
+        except (OSError, sqlite3.Error) as error:  # a cache that may only be read, or a neighbour that measures long
+            why = f"{ways[0].name} {ways[0].layout}: the measurement cannot be stored in {cache} ({error})"
+    number, why = from_leader((number, why))
+    log.info("  computes in %s", why)
+    return ways[number]
+
+
+def as_it_began(run: RunFolder, precision: Precision) -> Precision:
+    """How a run computed; its half precision becomes what this device has, as in ``precision``.
+
+    Raises:
+        DataError: its folder does not say so, or is damaged.
+    """
+
+    def parsed(text: str) -> tuple[bool, str]:
+        content = json.loads(text)
+        return content["precision"] == "fp32", content["layout"]
+
+    fp32, layout = run.read(run.computing, parsed)
+    return replace(precision, dtype=None if fp32 else precision.dtype, layout=layout)
 
 
 def ways_to_compute(chosen: Precision, precision: str, layout: str) -> list[Precision]:
@@ -44,35 +96,33 @@ def fastest(
     network: nn.Module,
     batch: Sequence[int],
     kept: Path,
-    about: Mapping[str, Any],
-) -> tuple[Precision, str]:
+    about: Mapping[str, object],
+) -> tuple[int, str]:
     """The fastest of ``ways``: measured in a few passes, or as it was measured before.
 
     Args:
         ways: the usual one first, which wins a tie.
         network: is left as it is.
         batch: shape (B, C, *S) of a step's images; a processor is measured with two of them.
-        kept: the JSON file of all measurements.
+        kept: the JSON file of all measurements; made anew where it is damaged.
         about: what a measurement holds for, besides machine and batch.
 
     Returns:
-        The way, and why, in a line.
+        Its number, and why, in a line.
     """
     names = [f"{way.name} {way.layout}" for way in ways]
-    if len(ways) == 1:
-        return ways[0], f"{names[0]}: the options leave no other choice"
     holds_for = {"machine": machine(ways[0].device), "batch": list(batch), "ways": names, **about}
     key = hashlib.sha256(json.dumps(holds_for, sort_keys=True).encode()).hexdigest()[:16]
-    known: dict[str, Any] = {}
-    with suppress(OSError, ValueError):  # none yet, or a damaged one: measured again
-        known = json.loads(kept.read_text())
-    if key not in known:
-        known[key] = holds_for | {"seconds": _measured(ways, network, batch)}
-        atomic_write(kept, json.dumps(known, indent=1))
-    seconds: list[float] = known[key]["seconds"]
+    known: dict[str, dict[str, object]] = {}
+    with suppress(OSError, ValueError, TypeError):  # none yet, or damaged
+        known = {**json.loads(kept.read_text())}
+    seconds = known[key].get("seconds") if isinstance(known.get(key), dict) else None
+    if not (isinstance(seconds, list) and len(seconds) == len(ways) and all(isinstance(s, float) for s in seconds)):
+        seconds = _measured(ways, network, batch)
+        atomic_write(kept, json.dumps(known | {key: holds_for | {"seconds": seconds}}, indent=1))
     best = next(number for number, value in enumerate(seconds) if value <= _TIE * min(seconds))
     others = ", ".join(f"{names[n]} {value:.2g}" for n, value in enumerate(seconds) if n != best)
-    return ways[best], f"{names[best]}: {seconds[best]:.2g} s forward and backward; {others}"
+    return best, f"{names[best]}: {seconds[best]:.2g} s forward and backward; {others}"
 
 
 def laid_out(network: nn.Module, way: Precision) -> nn.Module:

@@ -2,12 +2,13 @@
 
 import logging
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -16,8 +17,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from seg import metrics
-from seg.engine.loop import Budget
-from seg.engine.loop import Progress as State
+from seg.engine.progress import Budget
+from seg.engine.progress import Progress as State
 
 log = logging.getLogger(__name__)
 SHOWN = {name: metrics.METRICS[name].with_unit(metrics.METRICS[name].label) for name in ("dice", "hd95_mm", "nsd")}
@@ -160,7 +161,19 @@ def also_log_to(path: Path) -> None:
     logging.getLogger().addHandler(file)
 
 
-def print_summary(cases: pd.DataFrame, lines: Mapping[str, Any]) -> None:
+@contextmanager
+def printing() -> Iterator[None]:
+    """Within it nothing that becomes of stdout is an error: nobody reads it any more (``| head``), its disk is full."""
+    try:
+        yield
+        print(end="", flush=True)
+    except (OSError, SystemExit) as error:  # SystemExit: rich's answer to a closed pipe
+        log.warning("Not all was printed: %s", error)
+        with suppress(OSError, ValueError):  # what is left in its buffer may go nowhere, for Python's end, too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_summary(cases: pd.DataFrame, lines: Mapping[str, object]) -> None:
     """Prints the test scores with their spread over the cases, then ``lines`` as name and value."""
     console = Console()
     if not cases.empty:
@@ -178,7 +191,7 @@ def print_summary(cases: pd.DataFrame, lines: Mapping[str, Any]) -> None:
     print_lines(lines)
 
 
-def print_lines(lines: Mapping[str, Any]) -> None:
+def print_lines(lines: Mapping[str, object]) -> None:
     """Prints ``lines`` as name and value; no line is wrapped, because they hold commands and addresses."""
     width = max(map(len, lines))
     for name, value in lines.items():

@@ -1,8 +1,9 @@
-"""Which device computes, and in which precision."""
+"""Which device computes, in which precision, and what memory and energy it takes."""
 
+import math
 import platform
 import re
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import psutil
 import torch
 
 from seg.errors import ConfigError
+
+_RAPL = Path("/sys/class/powercap")  # Intel and AMD processors on Linux; readable by root, or where an admin allows it
+JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
@@ -96,3 +100,26 @@ def memory_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return float(psutil.Process().memory_info().rss / 2**20)
+
+
+def joules(device: torch.device) -> float:
+    """Joules drawn since some fixed moment by this machine's processors and, on CUDA, by ``device``.
+
+    The difference of two calls is what everything on this machine drew between them, other processes included.
+
+    Returns:
+        The sum of what can be read; NaN where nothing can.
+    """
+    values = []
+    for counter in sorted(_RAPL.glob("*-rapl:[0-9]/energy_uj")):
+        with suppress(OSError, ValueError):
+            values.append(int(counter.read_text()) / 1e6)
+    if device.type == "cuda":
+        with suppress(ImportError, RuntimeError):
+            import pynvml
+
+            with suppress(pynvml.NVMLError):
+                pynvml.nvmlInit()
+                handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+                values.append(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
+    return sum(values) if values else math.nan

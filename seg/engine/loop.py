@@ -5,44 +5,25 @@ It knows plain objects only: networks, tensors, numbers, and the four collaborat
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from seg.engine.device import Precision, memory_mib
 from seg.engine.distributed import from_leader, gathered, without_sync
+from seg.engine.progress import Budget, Progress
 from seg.errors import InterruptedRunError, SegError
 from seg.schedulers import advance
 
-TIMED_STEPS = 10_000  # a schedule over minutes is divided into this many parts
 _FIX = "Lower optimizer.lr, set trainer.clip_norm, or check the cases with check=true. The last checkpoint is kept."
 _DECIDED = 10  # the step after which it is known whether minutes or steps end a run that has both
 _DICE_EVERY = 10  # steps between two updates of the training Dice, which costs about 2 % of a step
-
-
-@dataclass
-class Progress:
-    """How far a run has got; all of it is in every checkpoint."""
-
-    step: int = 0  # optimizer steps done
-    epoch: int = 0  # epochs done
-    seconds: float = 0.0  # of training so far, validation included
-    lr: float = 0.0  # of the last step
-    validation_seconds: float = 0.0  # of the last validation: kept free at the end of a budget in minutes
-    best: float | None = None  # highest validation Dice
-    best_epoch: int | None = None
-    by_clock: bool = False  # the schedule follows the minutes of a budget that has steps, too
-    ended: bool = False  # by a hook, before the budget was spent
-    pruned: bool = False  # ended because other trials of the sweep were better at that epoch
-    loss_sum: float = 0.0  # over the steps of the epoch under way
-    loss_steps: int = 0
-    counts: list[int] = field(default_factory=list)  # of the epoch: 2|pred ∩ label| by class, then |pred| + |label|
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass
@@ -52,7 +33,7 @@ class Training:
     network: nn.Module
     model: nn.Module  # the network, or its distributed wrapper
     optimizer: torch.optim.Optimizer
-    scheduler: Any
+    scheduler: LambdaLR
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
     progress: Progress = field(default_factory=Progress)
@@ -61,57 +42,6 @@ class Training:
     def evaluated(self) -> nn.Module:
         """The network that is validated: the weight average where there is one."""
         return self.average.module if self.average is not None else self.network
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a run trains: ``steps``, ``minutes`` of wall clock, or whichever of the two ends first.
-
-    The schedule spans it exactly.
-    """
-
-    steps: int | None
-    minutes: float | None
-    steps_per_epoch: int
-
-    @property
-    def schedule_steps(self) -> int:
-        """Length of the schedule."""
-        return TIMED_STEPS if self.minutes is not None else self.steps or 0
-
-    def schedule_step(self, progress: Progress) -> int:
-        """Where the schedule stands: by the clock only where that ends the run, so that another run repeats itself."""
-        if self.minutes is None:
-            return progress.step
-        by_steps = self.steps is not None and not progress.by_clock
-        done = progress.step / self.steps if by_steps and self.steps else self.done(progress)
-        return min(TIMED_STEPS, int(TIMED_STEPS * done))
-
-    def clock_ends_first(self, progress: Progress) -> bool:
-        """Whether, at the speed so far, the minutes will be over before the steps."""
-        whole = progress.seconds * (self.steps or 0) / progress.step
-        return self.minutes is not None and (self.steps is None or whole > self._seconds(progress))
-
-    def spent(self, progress: Progress) -> bool:
-        """Whether the run is over."""
-        return self.done(progress) >= 1
-
-    def done(self, progress: Progress) -> float:
-        """Share of the budget that is used up, from 0; 1 or more at the end."""
-        steps = progress.step / self.steps if self.steps is not None else 0.0
-        minutes = progress.seconds / max(1e-3, self._seconds(progress)) if self.minutes is not None else 0.0
-        return max(steps, minutes)
-
-    def remaining_seconds(self, progress: Progress, speed: float) -> float:
-        """Seconds to go at ``speed`` steps per second."""
-        steps = math.inf
-        if self.steps is not None and speed > 0:
-            steps = (self.steps - progress.step) / speed
-        return steps if self.minutes is None else min(steps, max(0.0, self._seconds(progress) - progress.seconds))
-
-    def _seconds(self, progress: Progress) -> float:
-        """Seconds for steps: the minutes, less what the last validation will take."""
-        return 60 * (self.minutes or 0.0) - progress.validation_seconds
 
 
 @dataclass(frozen=True)
@@ -271,19 +201,3 @@ def _epoch_numbers(training: Training, settings: Settings) -> dict[str, float]:
         numbers["train_dice"] = sum(dice) / len(dice)
     progress.loss_sum, progress.loss_steps, progress.counts = 0.0, 0, []
     return numbers
-
-
-def weight_average(network: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the weights, which follows quickly at first.
-
-    The decay at update n is min(decay, (1 + n) / (10 + n)), so that the first random weights are forgotten.
-    Source: Polyak and Juditsky 1992; the ramp as in TensorFlow's ``ExponentialMovingAverage(num_updates)``.
-    """
-
-    @torch.no_grad()
-    def update(average: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
-        n = int(updates)
-        weight = 1 - min(decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(list(average), list(current), weight)
-
-    return AveragedModel(network, multi_avg_fn=update)

@@ -4,50 +4,37 @@ import json
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from seg.config.content import config_hash, flat, plain
 from seg.engine.build import Built
-from seg.engine.cases import Material, describe
-from seg.engine.console import SHOWN, also_log_to, clock, log_to, print_summary
-from seg.engine.loop import Progress
-from seg.errors import ConfigError, InterruptedRunError, SegError
+from seg.engine.cases import describe
+from seg.engine.console import SHOWN, also_log_to, clock, log_to, print_summary, printing
+from seg.engine.device import JOULES_PER_KWH
+from seg.engine.progress import Progress
+from seg.engine.resume import refuse_other_data
+from seg.engine.testing import Row
+from seg.errors import InterruptedRunError, SegError
 from seg.files import atomic_write, sha256
 from seg.metrics import MEAN_OF_CLASSES, METRICS, summary
 from seg.models import parameter_count
 from seg.models.cost import gflops
 from seg.pages.curves import curves
 from seg.pages.panels import contact_sheet, extremes
-from seg.records.live import filed
+from seg.records.folder import RunFolder
 from seg.records.mlflow import NOTE
 from seg.records.predictions import write_manifest
 from seg.records.provenance import common_tags, git
-from seg.records.record import Record, experiment_name, open_record
+from seg.records.record import Record
 
 log = logging.getLogger(__name__)
 _CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
-
-
-def open_run(cfg: DictConfig, dataset: str, name: str) -> Record:
-    """Opens the record and the folders; a resumed run gets its own back."""
-    t = cfg.tracking
-    return open_record(
-        t.kind,
-        outputs=Path(cfg.paths.outputs),
-        uri=t.uri,
-        experiment=experiment_name(t.experiment, f"{dataset}/{cfg.study}"),
-        run_name=name,
-        run_id=cfg.resume,
-        parent_run_id=t.parent,
-        system_metrics=t.system_metrics,
-    )
 
 
 def note_start(record: Record, cfg: DictConfig, built: Built, processes: int, options: Mapping[str, str]) -> None:
@@ -57,7 +44,7 @@ def note_start(record: Record, cfg: DictConfig, built: Built, processes: int, op
     log.info("  recorded in %s", record.place)
     describe(built.material, extra={"file_only": True})
     if cfg.resume:
-        _refuse_other_data(record, built.material)
+        refuse_other_data(record.folders, built.material)
     _note_inputs(record, cfg, built)
     record.set_tags(_tags(record, cfg, built) | {NOTE: _description(cfg, built)})
     plan = built.material.plan
@@ -73,21 +60,6 @@ def note_start(record: Record, cfg: DictConfig, built: Built, processes: int, op
         "resolved.steps_per_epoch": built.budget.steps_per_epoch,
     }
     record.log_params(flat(plain(cfg)) | resolved | dict(options))
-
-
-def _refuse_other_data(record: Record, material: Material) -> None:
-    """A run continues only with the data and split it began with: otherwise a training case could become a test case.
-
-    Raises:
-        ConfigError: they changed.
-    """
-    split, prints = (json.loads(file.read_text()) for file in (record.folders.split, record.folders.fingerprint))
-    if (split["hash"], prints["hash"]) != (material.split.hash, material.fingerprint.hash):
-        then, now = len(prints["cases"]), len(material.fingerprint.cases)
-        raise ConfigError(
-            f"resume: the data of run {record.folders.run_id} changed since it began ({then} cases then, {now} now). "
-            "Restore them, or start a new run."
-        )
 
 
 def _note_inputs(record: Record, cfg: DictConfig, built: Built) -> None:
@@ -155,36 +127,30 @@ def _result(progress: Progress, metrics: Mapping[str, float]) -> str:
 
 
 @contextmanager
-def recorded(record: Record | None) -> Iterator[None]:
-    """Logs why a run ends, and gives the record, where there is one, its last state."""
+def recorded(record: Record) -> Iterator[None]:
+    """Logs why a run ends, and gives its record its last state."""
     try:
-        with record.closing(record.folders.log) if record else nullcontext(), _logged(record):
+        with record.closing(record.folders.log), _logged(record.folders):
             yield
     finally:
-        if record:
-            log_to()
+        log_to()
 
 
 @contextmanager
-def _logged(record: Record | None) -> Iterator[None]:
+def _logged(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except InterruptedRunError:
-        if record:
-            outputs = record.folders.run.parent.parent
-            where = "" if outputs == Path("outputs") else f" paths.outputs={shlex.quote(str(outputs))}"
-            command = f"python -m seg.train resume={record.folders.short}{where}"
-            log.warning("run %s is stopped and saved; continue with: %s", record.folders.run_id, command)
+        where = "" if run.outputs == Path("outputs") else f" paths.outputs={shlex.quote(str(run.outputs))}"
+        command = f"python -m seg.train resume={run.short}{where}"
+        log.warning("run %s is stopped and saved; continue with: %s", run.run_id, command)
         raise
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        # On the screen the command says it once, when it ends.
+    except Exception as error:  # on the screen the command says it once, when it ends
         log.error("%s", error, exc_info=not isinstance(error, SegError), extra={"file_only": True})
         raise
 
 
-def case_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def case_table(rows: Sequence[Row]) -> pd.DataFrame:
     """The rows of ``cases.csv`` as a table, which has its columns even without rows."""
     return pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
 
@@ -209,19 +175,16 @@ def record_results(
     atomic_write(folders.history, pd.DataFrame(progress.history).to_csv(index=False))
     plots = curves(progress.history, folders.run / "plots")
     metrics = final_metrics(cases, cfg, progress) | costs
-    record.log_metrics(filed(metrics), step=progress.step)
+    if record.reached("total_training_seconds") < progress.step:  # not a second time after a kill at this very end
+        record.log_metrics(metrics, step=progress.step)
     record.set_tags({NOTE: _description(cfg, built, _result(progress, metrics))})
-    for path, place in [
-        (folders.cases, "data"),
-        (checkpoint, "models"),
-        *((path, "plots") for path in plots),
-    ]:
+    sent = {folders.cases: "data", checkpoint: "models"} | dict.fromkeys(plots, "plots")
+    sent |= dict.fromkeys(_pictures_to_send(record, cfg, cases, pictures), "predictions")
+    for path, place in sent.items():
         record.log_artifact(path, place)
-    for path in _pictures_to_send(record, cfg, cases, pictures):
-        record.log_artifact(path, "predictions")
-    write_manifest(record.folders, config_hash=config_hash(cfg), checkpoint_hash=sha256(checkpoint))
+    write_manifest(folders, config_hash=config_hash(cfg), checkpoint_hash=sha256(checkpoint))
     metrics |= kept_epoch(cfg, built)
-    ended = {"run_id": record.folders.run_id, "status": "pruned" if progress.pruned else "finished", "metrics": metrics}
+    ended = {"run_id": record.run_id, "status": "pruned" if progress.pruned else "finished", "metrics": metrics}
     atomic_write(folders.summary, json.dumps(ended, indent=1))
     if progress.pruned:
         record.set_tags({"status": "pruned"})
@@ -230,22 +193,23 @@ def record_results(
 
 def print_results(record: Record, cases: pd.DataFrame, progress: Progress) -> None:
     """Prints the scores, and where all of it is."""
-    lines = {
-        "training": f"{progress.seconds:.0f} s, {progress.step} steps",
-        "run": record.folders.run_id,
-        "predictions": record.folders.predictions,
-    }
-    print_summary(cases, lines | record.look)
+    training = f"{progress.seconds:.0f} s, {progress.step} steps"
+    lines = {"training": training, "run": record.run_id, "predictions": record.folders.predictions}
+    with printing():
+        print_summary(cases, lines | record.look)
 
 
-def costs(built: Built, inference_seconds: Sequence[float], energy_kwh: float | None) -> dict[str, float]:
-    """What the run cost, besides the seconds of training; what is not known is left out."""
+def costs(built: Built, inference_seconds: Sequence[float], joules: float) -> dict[str, float]:
+    """What the run cost, besides the seconds of training; what is not known, ``joules`` that are NaN, is left out.
+
+    A counter of energy restarts after some hours at full load, which negative joules show.
+    """
     network, plan = built.training.network, built.material.plan
     known = {
         "gflops_a_patch": gflops(network, len(built.material.cases.channels), plan.patch),
         "peak_memory_mib": max((numbers["memory_mib"] for numbers in built.training.progress.history), default=None),
         "inference_seconds_a_case": fmean(inference_seconds) if inference_seconds else None,
-        "energy_kwh": energy_kwh,
+        "energy_kwh": joules / JOULES_PER_KWH if joules >= 0 else None,
     }
     return {name: value for name, value in known.items() if value is not None}
 

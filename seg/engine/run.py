@@ -1,42 +1,39 @@
 """One run, once all its parts are built: train, test, draw, and leave a true record."""
 
 import logging
-import signal
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from seg.data.preprocess import Prepared
 from seg.engine import checkpoint
-from seg.engine.build import Built, case_predictor, training_batches
+from seg.engine.build import Built, training_batches
 from seg.engine.console import Display
+from seg.engine.device import joules
 from seg.engine.distributed import World, parallel
-from seg.engine.energy import joules, kwh
-from seg.engine.inference import Slices
-from seg.engine.loop import Hooks, Progress, Settings, fit
-from seg.engine.results import (
-    case_table,
-    costs,
-    note_start,
-    open_run,
-    print_results,
-    record_results,
-    recorded,
-)
+from seg.engine.inference import Slices, case_predictor
+from seg.engine.live import Live
+from seg.engine.loop import Hooks, Settings, fit
+from seg.engine.progress import Progress
+from seg.engine.results import case_table, costs, note_start, print_results, record_results, recorded
 from seg.engine.seeding import seed_everything
-from seg.engine.testing import Report, test, validate
+from seg.engine.testing import test, validate
 from seg.errors import InterruptedRunError
+from seg.records.address import experiment_name
 from seg.records.folder import RunFolder, find
-from seg.records.live import Live
 from seg.records.predictions import begin_predictions
-from seg.records.record import Record
+from seg.records.record import Record, open_record
+from seg.signals import heard
 
 log = logging.getLogger(__name__)
 
@@ -94,24 +91,41 @@ def run(job: Job, name: str, options: Mapping[str, str]) -> Result | None:
         options: the names of the options chosen, by group.
     """
     record = _open(job, name) if job.world.leads else None
-    with interruptible(job.reporter) as interrupted, recorded(record):
+    with recorded(record) if record else nullcontext(), _interruptible(job.reporter) as interrupted:
         if record:
             note_start(record, job.cfg, job.built, job.world.size, options)
         before = joules(job.built.precision.device)
         _fit(job, record, interrupted)
-        energy = None if job.cfg.resume else kwh(before, joules(job.built.precision.device))
-        return _test(job, record, interrupted, energy) if record else None
+        drawn = math.nan if job.cfg.resume else joules(job.built.precision.device) - before
+        ended = _test(job, record, interrupted, drawn) if record else None
+    if record is None or ended is None:
+        return None
+    result, cases = ended
+    if job.reporter is None:  # only now: what becomes of stdout is not the run's affair
+        print_results(record, cases, job.built.training.progress)
+    return result
 
 
 def _open(job: Job, name: str) -> Record:
+    """Opens the record and the folders; a resumed run gets its own back."""
     if job.reporter:
         job.reporter.begin(None)
-    record = open_run(job.cfg, job.built.material.cases.name, name)
+    t = job.cfg.tracking
+    record = open_record(
+        t.kind,
+        outputs=Path(job.cfg.paths.outputs),
+        uri=t.uri,
+        experiment=experiment_name(t.experiment, f"{job.built.material.cases.name}/{job.cfg.study}"),
+        run_name=name,
+        run_id=job.cfg.resume,
+        parent_run_id=t.parent,
+        system_metrics=t.system_metrics,
+    )
     if job.reporter:
         try:
             job.reporter.begin(record.folders)
-        except InterruptedRunError:
-            record.finish("KILLED")
+        except InterruptedRunError as error:
+            record.finish("KILLED", str(error))
             raise
     return record
 
@@ -121,9 +135,7 @@ def _fit(job: Job, record: Record | None, interrupted: Callable[[], bool]) -> No
     cfg, built, world = job.cfg, job.built, job.world
     training, t, device = built.training, cfg.trainer, built.precision.device
     if cfg.resume:
-        last = find(Path(cfg.paths.outputs), cfg.resume).checkpoint("last")
-        if last.exists():
-            checkpoint.load(last, training)
+        checkpoint.resume(find(Path(cfg.paths.outputs), cfg.resume), training)
         log.info("resumed after step %d, epoch %d", training.progress.step, training.progress.epoch)
     if not world.leads:  # dropout of its own; rank 0 keeps the stream that a checkpoint restores
         seed_everything(cfg.seed + 1_000_003 * world.rank + training.progress.step)
@@ -173,45 +185,35 @@ def _hooks(
     return Hooks(on_validate if val else None, on_step, on_epoch, save, interrupted)
 
 
-def _test(job: Job, record: Record, interrupted: Callable[[], bool], energy_kwh: float | None) -> Result:
-    """Scores and draws the part's cases with the chosen checkpoint, and closes the record; a pruned run has none."""
-    cfg, built = job.cfg, job.built
-    material, training = built.material, built.training
-    part = material.split.test if cfg.inference.part == "test" else material.split.val
-    path = record.folders.chosen(cfg.inference.checkpoint)
-    checkpoint.load_weights(path, training.network)
-    if removed := begin_predictions(record.folders):
-        log.info("removed %d older files of this run from %s", removed, record.folders.predictions)
+def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: float) -> tuple[Result, pd.DataFrame]:
+    """Scores and draws the part's cases with the chosen checkpoint and records it all; a pruned run has none.
 
-    def stop_if_interrupted() -> None:
-        if interrupted():
-            raise InterruptedRunError("stopped while testing")
-
-    report = Report(
-        record.folders.predictions,
-        record.folders.short,
-        cfg.inference.nsd_tolerance_mm,
-        cfg.predictions.slices,
-        material.plan.slice_axis,
-        cfg.predictions.dpi,
-    )
-    predict, seconds = case_predictor(cfg, material.plan, built.precision), list[float]()
+    ``drawn`` are the joules of the whole training, NaN where they are not known.
+    """
+    cfg, built, run = job.cfg, job.built, record.folders
+    split, training = built.material.split, built.training
+    used = run.chosen(cfg.inference.checkpoint)
+    checkpoint.load_weights(used, training.network)
+    if removed := begin_predictions(run):
+        log.info("removed %d older files of this run from %s", removed, run.predictions)
+    predict, seconds = case_predictor(cfg, built.material.plan, built.precision), list[float]()
 
     def timed(network: nn.Module, image: np.ndarray, *, axis: int | None = None) -> Slices:
+        if interrupted():
+            raise InterruptedRunError("stopped while testing")
         slices = predict(network, image, axis=axis)
-        return Slices(slices.axis, clocked(slices.logits, seconds))
+        return Slices(slices.axis, _clocked(slices.logits, seconds))
 
-    ids = () if training.progress.pruned else part
-    rows, pictures = test(training.network, material.cases, ids, job.store, timed, report, stop_if_interrupted)
-    spent = costs(built, seconds, energy_kwh)
-    cases = case_table(rows)
-    metrics = record_results(record, cfg, built, cases, pictures, checkpoint=path, costs=spent)
-    if job.reporter is None:
-        print_results(record, cases, training.progress)
-    return Result(record.folders.run_id, record.folders.predictions, metrics)
+    ids = split.test if cfg.inference.part == "test" else split.val
+    ids = () if training.progress.pruned else ids
+    rows, pictures = test(training.network, built.material, ids, job.store, timed, run, cfg)
+    table = case_table(rows)
+    spent = costs(built, seconds, drawn)
+    metrics = record_results(record, cfg, built, table, pictures, checkpoint=used, costs=spent)
+    return Result(run.run_id, run.predictions, metrics), table
 
 
-def clocked(items: Iterator[Tensor], seconds: list[float]) -> Iterator[Tensor]:
+def _clocked(items: Iterator[Tensor], seconds: list[float]) -> Iterator[Tensor]:
     """The items; and how long their making took, added to ``seconds`` once they are all made."""
     spent, begin = 0.0, time.perf_counter()
     for item in items:
@@ -222,24 +224,18 @@ def clocked(items: Iterator[Tensor], seconds: list[float]) -> Iterator[Tensor]:
 
 
 @contextmanager
-def interruptible(reporter: Reporter | None = None) -> Iterator[Callable[[], bool]]:
-    """Turns SIGINT and SIGTERM into a question the loop asks after each step; a second SIGINT ends at once.
+def _interruptible(reporter: Reporter | None) -> Iterator[Callable[[], bool]]:
+    """Turns SIGINT and SIGTERM into a question the loop asks after each step.
 
     A ``reporter`` may stop the run too, and is told of the signal.
     """
-    received: list[int] = []
+    received: list[Signals] = []
 
-    def note(number: int, _: object) -> None:
-        if number == signal.SIGINT and received:
-            raise KeyboardInterrupt
+    def note(number: Signals) -> None:
         received.append(number)
         if reporter:
             reporter.stop()
-        log.warning("%s: finishing this step, then saving …", signal.Signals(number).name)
+        log.warning("%s: finishing this step, then saving …", number.name)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with heard(note):
         yield lambda: bool(received) or (reporter is not None and reporter.interrupted())
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

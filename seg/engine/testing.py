@@ -1,21 +1,25 @@
 """How well a network does: quick numbers on the validation part, full scores and pictures on the test part."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch import nn
 
-from seg.data.cases import Case, CaseSet, class_indices
+from seg.data.cases import Case, class_indices
 from seg.data.nifti import read_image, read_label, spacing_mm, to_ras, write_label
 from seg.data.preprocess import Prepared
+from seg.engine.cases import Material
 from seg.engine.distributed import World, gathered
 from seg.engine.inference import Predict, restore
 from seg.metrics import dice, score_case
 from seg.pages.panels import case_panels
+from seg.records.folder import RunFolder
+
+Row = dict[str, float | int | str]
+"""A line of ``cases.csv``."""
 
 
 def validate(
@@ -48,60 +52,48 @@ def validate(
     return {"val_dice": float(np.mean(by_class)), "val_loss": loss_value} | classes
 
 
-@dataclass(frozen=True)
-class Report:
-    """Where and how the test cases are written, scored and drawn."""
-
-    folder: Path  # the run's own: <case>.nii.gz and <case>_Slice_<nnn>.png
-    run: str  # beginning of the run id, for titles and tables
-    nsd_tolerance_mm: float
-    slices: str | int  # see seg.pages.panels.choose_slices
-    slice_axis: int  # of the RAS volume, across which the pictures cut
-    dpi: int
-
-
 def test(
     network: nn.Module,
-    cases: CaseSet,
+    material: Material,
     ids: Sequence[str],
     store: Mapping[str, Prepared],
     predict: Predict,
-    report: Report,
-    interrupted: Callable[[], None],
-) -> tuple[list[dict[str, Any]], list[Path]]:
-    """Predicts, scores and draws every test case ``ids``, each on the grid of its own input file.
+    run: RunFolder,
+    cfg: DictConfig,
+) -> tuple[list[Row], list[Path]]:
+    """Predicts, scores and draws the cases ``ids``, each on the grid of its own input file.
 
-    ``interrupted`` is called before each and raises where the user asked to stop.
+    Masks and pictures, ``<case>.nii.gz`` and ``<case>_Slice_<nnn>.png``, go to the run's predictions.
 
     Returns:
         One row per case and class, as in ``cases.csv``, and the pictures.
     """
+    cases, wanted = material.cases, cfg.predictions
     by_id = {case.id: case for case in cases.cases}
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     pictures: list[Path] = []
     for case in (by_id[name] for name in ids):
-        interrupted()
         assert case.label is not None
         prepared = store[case.id]
         pred = restore(predict(network, np.asarray(prepared.image)), prepared.geometry)
-        write_label(report.folder / f"{case.id}.nii.gz", np.asarray(cases.values)[pred], like=case.images[0])
+        write_label(run.predictions / f"{case.id}.nii.gz", np.asarray(cases.values)[pred], like=case.images[0])
         image, affine = read_image(case.images)
         label = class_indices(read_label(case.label), cases.values)
-        spacing, tolerance = spacing_mm(affine), report.nsd_tolerance_mm
-        scores = case_rows(case, pred, label, cases.names, run=report.run, spacing_mm=spacing, tolerance_mm=tolerance)
+        spacing, tolerance = spacing_mm(affine), cfg.inference.nsd_tolerance_mm
+        scores = case_rows(case, pred, label, cases.names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance)
         rows += scores
         turned = [to_ras(volume, affine) for volume in (image[0], label, pred)]
         pictures += case_panels(
             *(volume for volume, _ in turned),
             case=case.id,
-            run=report.run,
-            dice_of_case=float(np.mean([score["dice"] for score in scores])),
+            run=run.short,
+            dice_of_case=float(np.mean([float(score["dice"]) for score in scores])),
             class_names=cases.names,
             spacing_mm=spacing_mm(turned[0][1]),
-            axis=report.slice_axis,
-            folder=report.folder,
-            slices=report.slices,
-            dpi=report.dpi,
+            axis=material.plan.slice_axis,
+            folder=run.predictions,
+            slices=wanted.slices,
+            dpi=wanted.dpi,
         )
     return rows, pictures
 
@@ -115,7 +107,7 @@ def case_rows(
     run: str,
     spacing_mm: Sequence[float],
     tolerance_mm: float,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """The rows of a case in ``cases.csv``, one per foreground class.
 
     Args:
@@ -127,6 +119,6 @@ def case_rows(
         spacing_mm: of the grid, per axis.
         tolerance_mm: of nsd.
     """
-    about = {"run_id": run, "case": case.id, "patient": case.patient}
+    about: Row = {"run_id": run, "case": case.id, "patient": case.patient}
     scores = score_case(pred, label, names, spacing_mm, tolerance_mm)
     return [about | score | {"nsd_tolerance_mm": tolerance_mm} for score in scores]

@@ -4,7 +4,6 @@ Each run has ``<outputs>/runs/run_<short>/`` and ``<outputs>/predictions/run_<sh
 eight characters of its run id, or more where those are taken. A file ``run_id`` in both names the owner.
 """
 
-import json
 import os
 import re
 import shutil
@@ -14,21 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from omegaconf import DictConfig, OmegaConf
 
 from seg.errors import ConfigError, DataError
 from seg.files import atomic_folder
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from seg.data.fingerprint import Fingerprint
-    from seg.data.plan import Plan
-    from seg.data.splits import Split
-
 SHORT = 8
 OWNER = "run_id"
-_PRIVATE = 0o750  # pictures of patients: for the owner and, where the umask lets it, the owner's group
+PRIVATE = 0o750
+"""Mode of folders with pictures of patients: for the owner and, where the umask lets it, the owner's group."""
 _LEFT = 600.0  # seconds after which a half-made folder is what a killed process left
 T = TypeVar("T")
 
@@ -90,9 +85,9 @@ class RunFolder:
         return self.run / "checkpoints" / f"{name}.pt"
 
     def chosen(self, wanted: str) -> Path:
-        """The checkpoint ``best`` if it is wanted and a validation made one, otherwise ``last``."""
-        best = self.checkpoint("best")
-        return best if wanted == "best" and best.exists() else self.checkpoint("last")
+        """The checkpoint ``wanted``; the other one where it is not there: no validation made a best one, say."""
+        other = self.checkpoint("last" if wanted == "best" else "best")
+        return other if other.exists() and not self.checkpoint(wanted).exists() else self.checkpoint(wanted)
 
     @property
     def is_pending(self) -> bool:
@@ -106,46 +101,24 @@ class RunFolder:
         for mark in (self.pending, self._sent):
             mark.unlink(missing_ok=True)
 
-    def read_config(self) -> "DictConfig":
-        """The resolved configuration; DataError where it is missing or damaged, as of all that follow."""
-        from omegaconf import DictConfig, OmegaConf
+    def read(self, path: Path, parse: Callable[[str], T]) -> T:
+        """What ``parse`` makes of the text of one of these files.
 
-        return self._read(self.config, lambda text: DictConfig(OmegaConf.create(text)))
-
-    def read_computing(self) -> dict[str, str]:
-        """``precision`` (fp32, bf16, fp16) and ``layout`` (contiguous, channels_last) that the run began with."""
-        return self._read(self.computing, lambda text: {key: json.loads(text)[key] for key in ("precision", "layout")})
-
-    def read_split(self) -> "Split":
-        """The cases of each part."""
-        from seg.data.splits import Split
-
-        return self._read(self.split, Split.from_json)
-
-    def read_fingerprint(self) -> "Fingerprint":
-        """Classes, channels and cases of the data."""
-        from seg.data.fingerprint import Fingerprint
-
-        return self._read(self.fingerprint, Fingerprint.from_json)
-
-    def read_plan(self) -> "Plan":
-        """Patch, spacing and normalization."""
-        from seg.data.plan import Plan
-
-        return self._read(self.plan, Plan.from_json)
-
-    def _read(self, path: Path, parse: Callable[[str], T]) -> T:
+        Raises:
+            DataError: it is missing or damaged.
+        """
         try:
             return parse(path.read_text())
         except FileNotFoundError:
-            raise DataError(
-                f"Run {self.short} has no {path}: it ended before it wrote one, or it was removed."
-            ) from None
+            fault = f"Run {self.short} has no {path}: it ended before it wrote one, or it was removed."
         except Exception as error:  # of JSON, YAML, and of whatever a field that is null or missing does not have
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise DataError(
-                f"{path} is damaged ({said}). Restore it from a copy, or leave run {self.short} out."
-            ) from None
+            fault = f"{path} is damaged ({said}). Restore it from a copy, or leave run {self.short} out."
+        raise DataError(fault)
+
+    def read_config(self) -> DictConfig:
+        """The resolved configuration; DataError as ``read``."""
+        return self.read(self.config, lambda text: DictConfig(OmegaConf.create(text)))
 
 
 def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolder:
@@ -181,7 +154,7 @@ def take(folder: Path, run_id: str) -> bool:
             with suppress(FileNotFoundError):  # another process removes it, too
                 if time.time() - draft.stat().st_mtime > _LEFT:
                     shutil.rmtree(draft)
-        with atomic_folder(folder, mode=_PRIVATE) as draft:
+        with atomic_folder(folder, mode=PRIVATE) as draft:
             (draft / OWNER).write_text(run_id + "\n")
     return owner(folder) == run_id
 

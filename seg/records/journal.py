@@ -6,6 +6,8 @@ A report is on disk before anything is sent. So a sink that is slow or dead, or 
 import json
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,32 @@ Report = dict[str, Any]
 """JSON values: ``params``, ``tags``, ``metrics`` with ``step`` and ``time``, ``path`` with ``folder``, ``dataset``, or
 ``status`` with ``error`` and ``time``. A ``path`` is relative to the run's folder."""
 
+GONE = "its process has gone"
+"""Why a run was killed that could not say so."""
 _LONGEST_ERROR = 500  # characters
+_COSTS = (
+    *("epoch_seconds", "samples_per_second", "memory_mib", "total_training_seconds", "gflops_a_patch"),
+    *("peak_memory_mib", "inference_seconds_a_case", "energy_kwh", "best_epoch"),
+)
+# MLflow draws what is named system/… apart and last, but a section cost/… before losses and scores.
+FILED = {name: f"system/{name}" for name in _COSTS}
+"""What is called otherwise in the record: costs and bookkeeping."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the record says of a run, whoever holds it."""
+
+    run_id: str
+    name: str
+    status: str
+    experiment: str
+    dataset: str | None
+    started: int | None  # milliseconds since the epoch, as is ``ended``
+    ended: int | None
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]  # the last of each
+    params: Mapping[str, str]
 
 
 def status_report(status: str, error: str = "") -> Report:

@@ -7,109 +7,119 @@ import json
 import logging
 import os
 import re
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from seg.errors import ConfigError, without_passwords
-from seg.records.folder import RunFolder, one_at_a_time
-from seg.records.journal import Journal, Report, status_report
+from seg.files import atomic
+from seg.records.address import ADDRESS, address_given, default_uri, file_of, is_server, pages, ui_command
+from seg.records.folder import PRIVATE, RunFolder, one_at_a_time
+from seg.records.journal import GONE, Journal, Recorded, Report, status_report
 from seg.records.provenance import common_tags
-from seg.records.sink import ADDRESS, PARENT, Sink, UnreachableError, address_given
+from seg.records.sink import Sink, UnreachableError
 from seg.records.state import Process, State
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run, RunTag
+    from mlflow.store.entities import PagedList
 
 log = logging.getLogger(__name__)
-UI = "http://127.0.0.1:5000"
-"""Where ``mlflow ui`` serves a database."""
+T = TypeVar("T")
+NOTE = "mlflow.note.content"
+"""A tag of MLflow's own: the description."""
 
 _SETTINGS = {  # an address that does not answer is given up in seconds, not in MLflow's ten minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "PGCONNECT_TIMEOUT": "30",
+    "PGCONNECT_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+_AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # somebody waits
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not take however often it is sent
+_DAMAGED = ("file is not a database", "malformed")  # sqlite's words
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
 _BATCH = 500  # reports sent at once
-NOTE = "mlflow.note.content"  # a tag of MLflow's own: the description
-_PROCESS, _ERROR = "seg.process", "error"  # ours
-
-
-def is_server(uri: str) -> bool:
-    """Whether an MLflow address is that of a server; otherwise it is a database or a folder."""
-    return uri.startswith(("http://", "https://"))
+_PROCESS, _ERROR = "seg.process", "error"  # tags of ours
 
 
 class Mlflow(Sink):
     """An MLflow database or server that has answered once; where it does not, a ConfigError without its password.
 
-    Only a run that begins may ``create`` a database: in an empty one every older run would seem lost.
-    Several first starts on a fresh database would each create its tables, and all but one die of it: here one at a
-    time asks the first question. ``uri`` None is ``mlflow.db`` under ``outputs``, where a database's artifacts lie too;
-    one without its password is completed from MLFLOW_TRACKING_URI where it is the same.
+    Only a run that begins may ``create`` a database: in an empty one every older run would seem lost. ``uri`` None is
+    ``mlflow.db`` under ``outputs``, where a database's artifacts lie too; one without its password is completed from
+    MLFLOW_TRACKING_URI where it is the same.
     """
 
     def __init__(self, uri: str | None, outputs: Path, *, create: bool = False) -> None:
         given = address_given()
         if given and uri == without_passwords(given):
             uri = given
-        self.uri = uri or f"sqlite:///{(outputs / 'mlflow.db').resolve()}"
+        self.uri = uri or default_uri(outputs)
         self._set_by = ADDRESS if self.uri == given else "tracking.uri"
         self.name = f"MLflow at {without_passwords(self.uri, self.uri)}"
-        self._artifacts = (outputs / "mlartifacts").resolve().as_uri()
+        self._artifacts = (outputs / "mlartifacts").resolve()
         self._pushed: dict[str, int] = {}  # bytes of each run's journal
-        self._is_server = is_server(self.uri)
-        for name, value in _SETTINGS.items():
-            os.environ.setdefault(name, value)
+        self._file = file_of(self.uri)
         if "***" in self.uri:
             raise ConfigError(f"The password of {uri} is never stored. Give the whole address: tracking.uri=….")
-        file = re.match(r"sqlite[^:]*:///([^?]+)", self.uri)
-        new = file is not None and not Path(file[1]).exists()
-        if file and new and not create:
-            raise ConfigError(f"There is no database {file[1]}. Say where the run was recorded: tracking.uri=….")
+        if self._file and not self._file.exists() and not create:
+            raise ConfigError(f"There is no database {self._file}. Say where the run was recorded: tracking.uri=….")
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
+        from mlflow.store.db import utils
 
+        utils.MAX_RETRY_COUNT = 1  # it would try a database for two minutes
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one warning of ours says it
-        if not self._is_server:
-            from mlflow.store.db import utils
-
-            utils.MAX_RETRY_COUNT = 1  # it would try for two minutes
-        alone = nullcontext() if self._is_server else one_at_a_time(outputs)
-        with self.explained(), alone, warnings.catch_warnings():
+        with self._explained(), warnings.catch_warnings(), _hurried():
             warnings.filterwarnings("ignore", "The ``noload`` loader")  # MLflow's own use of SQLAlchemy
-            if new:
-                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-                # The client would make its experiment Default keep files in ./mlruns of the working folder.
-                SqlAlchemyStore(self.uri, self._artifacts)
+            if self._file and not self._file.exists():
+                self._create(self._file)
             self._client = MlflowClient(tracking_uri=self.uri)
             self._client.search_experiments(max_results=1)
 
+    def _create(self, file: Path) -> None:
+        """Makes the database, whole or not at all.
+
+        Of several first starts that each create its tables all but one would die of it. MLflow's client would make its
+        experiment Default keep files in ./mlruns of the working folder.
+        """
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with one_at_a_time(file.parent):
+            if not file.exists():
+                self._artifacts.mkdir(PRIVATE, parents=True, exist_ok=True)
+                with atomic(file) as draft:
+                    SqlAlchemyStore(f"sqlite:///{draft}", self._artifacts.as_uri())._dispose_engine()
+
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """Turns whatever MLflow raises into one message without passwords."""
         try:
             yield
         except ConfigError:
             raise
         except Exception as error:  # of MLflow, SQLAlchemy, requests, and of whichever driver the address names
-            said = f"{self._set_by}: {self.name} does not answer: {self._said(error)}"
+            reason = self._reason(error)
+            if self._file and any(word in reason for word in _DAMAGED):
+                raise ConfigError(
+                    f"{self._file} is damaged ({reason}). Restore it from a copy, or move it away: the next run makes "
+                    "a new one, and each run's own folder has its record, too."
+                ) from None
+            said = f"{self._set_by}: {self.name} does not answer: {reason}"
             raise ConfigError(f"{said}. Start it, fix the address, or choose tracking=none.") from None
 
-    def open_run(self, state: State, run_id: str | None, parent: str | None) -> tuple[str, dict[str, str]]:
+    def open_run(self, state: State, run_id: str | None) -> tuple[str, dict[str, str]]:
         """Creates a run, or continues ``run_id`` in a new process; first marks those whose process died.
 
         Returns:
@@ -118,19 +128,16 @@ class Mlflow(Sink):
         Raises:
             ConfigError: there is no such run, or no answer.
         """
-        with self.explained():
+        with self._explained():
             self._mark_dead_runs()
-            run = self._reopen(run_id, state) if run_id else self._begin(state, parent)
+            run = self._reopen(run_id, state) if run_id else self._begin(state)
         return run.info.run_id, self._look(run)
 
     def _look(self, run: "Run") -> dict[str, str]:
-        record, address = f"python -m mlflow ui --backend-store-uri {shlex.quote(without_passwords(self.uri))}", UI
-        if self._is_server:
-            record = address = re.sub("//[^/]*@", "//", self.uri).rstrip("/")
         # Without the last part MLflow opens its view of language models, where a training looks empty.
-        runs, view = f"{address}/#/experiments/{run.info.experiment_id}/runs", "?workflowType=machine_learning"
+        runs, view = f"{pages(self.uri)}/#/experiments/{run.info.experiment_id}/runs", "?workflowType=machine_learning"
         return {
-            "record": record,
+            "record": pages(self.uri) if is_server(self.uri) else ui_command(self.uri),
             "its charts": f"{runs}/{run.info.run_id}/model-metrics{view}",
             "all runs": f"{runs}{view}",
         }
@@ -142,58 +149,55 @@ class Mlflow(Sink):
         self._set_status(run_id, status_report("RUNNING"))
         return self._client.get_run(run_id)
 
-    def _begin(self, state: State, parent: str | None) -> "Run":
-        """A new run. Its parent is a tag: ``mlflow.start_run`` forgets it where MLFLOW_RUN_ID is set."""
+    def _begin(self, state: State) -> "Run":
         ours = common_tags()
-        tags = {"mlflow.user": ours["developer"], "mlflow.source.git.commit": ours["git_commit"]}
-        tags |= {
+        tags = {
+            "mlflow.user": ours["developer"],
+            "mlflow.source.git.commit": ours["git_commit"],
             "mlflow.source.name": Path(sys.argv[0]).name,
             "mlflow.source.type": "LOCAL",
             _PROCESS: json.dumps(asdict(state.process)),
         }
-        tags |= {PARENT: parent} if parent else {}
         return self._client.create_run(self._experiment(state.experiment), tags=tags, run_name=state.name)
 
     def _experiment(self, name: str) -> str:
         """The id of the experiment ``name``, made if missing; a server decides itself where to store artifacts."""
         from mlflow.exceptions import MlflowException
 
-        place = None if self._is_server else self._artifacts
+        place = None if is_server(self.uri) else self._artifacts.as_uri()
+        try:
+            return self._client.create_experiment(name, artifact_location=place)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
         found = self._client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return str(self._client.create_experiment(name, artifact_location=place))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                found = self._client.get_experiment_by_name(name)  # another process was first
         if found is None or found.lifecycle_stage == "deleted":
             raise ConfigError(f"The experiment {name} was deleted in MLflow. Restore it there, or set another study=….")
-        return str(found.experiment_id)
+        return found.experiment_id
 
     def _mark_dead_runs(self) -> None:
         """Marks as KILLED the runs of this machine that say RUNNING although their process no longer exists."""
         for run in filter(_dead, list(self._runs("attributes.status = 'RUNNING'"))):
-            self._set_status(run.info.run_id, _killed())
+            self._set_status(run.info.run_id, status_report("KILLED", GONE))
 
     def stage(self, run_id: str) -> str:
         """``active``, ``deleted``, or ``unknown`` where MLflow never had the run or has no trace of it any more."""
-        with self.explained():
+        with self._explained():
             found = list(self._runs(f"attributes.run_id = '{run_id}'", deleted_too=True))
         return str(found[0].info.lifecycle_stage) if found else "unknown"
 
-    def search(self, run: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Every run whose id begins with ``run`` and that has ``tags``, as plain data, newest first; see ``_plain``."""
+    def search(self, run: str, tags: Mapping[str, str]) -> list[Recorded]:
+        """Every run whose id begins with ``run`` and that has ``tags``, newest first."""
         conditions = {"attributes.run_id LIKE": f"{run}%"} | {f"tags.`{key}` =": value for key, value in tags.items()}
         # MLflow cannot take a quote in a value: such a condition is left to the caller, who looks at all of them again.
         where = " and ".join(f"{what} '{value}'" for what, value in conditions.items() if "'" not in value)
-        with self.explained():
+        with self._explained():
             experiments = {found.experiment_id: found.name for found in _pages(self._client.search_experiments)}
-            return [_plain(run, experiments[run.info.experiment_id]) for run in self._runs(where)]
+            return [_recorded(run, experiments[run.info.experiment_id]) for run in self._runs(where)]
 
     def read_artifact(self, run_id: str, path: str) -> str | None:
         """The text of a run's artifact; None where it has none of that name."""
-        with self.explained(), TemporaryDirectory() as place:
+        with self._explained(), TemporaryDirectory() as place:
             if path not in [file.path for file in self._client.list_artifacts(run_id, str(Path(path).parent))]:
                 return None
             return Path(self._client.download_artifacts(run_id, path, place)).read_text()
@@ -229,7 +233,7 @@ class Mlflow(Sink):
                 start = self._pushed[run.run_id] = found[1]
             self._send(run, unwritten)
         except Exception as error:  # whatever it is, it may not reach the training, nor show the password
-            raise UnreachableError(self._said(error)) from None
+            raise UnreachableError(self._reason(error)) from None
 
     def _send(self, run: RunFolder, reports: Sequence[Report]) -> None:
         """Gives ``reports`` to a run in few calls. One that comes twice changes nothing."""
@@ -237,10 +241,10 @@ class Mlflow(Sink):
 
         items: list[Metric | Param | RunTag] = []
         for report in reports:
-            params, tags, metrics = (report.get(kind, {}).items() for kind in ("params", "tags", "metrics"))
-            items += [Param(key, value[:_LONGEST_PARAM]) for key, value in params]
-            items += [RunTag(key, value) for key, value in tags]
-            items += [Metric(key, value, report["time"], report["step"]) for key, value in metrics]
+            items += [Param(key, value[:_LONGEST_PARAM]) for key, value in report.get("params", {}).items()]
+            items += [RunTag(key, value) for key, value in report.get("tags", {}).items()]
+            numbers = report.get("metrics", {}).items()
+            items += [Metric(key, value, report["time"], report["step"]) for key, value in numbers]
         if items:
             self._log(run.run_id, items)
         for report in reports:
@@ -253,16 +257,18 @@ class Mlflow(Sink):
         from mlflow.entities import Metric, Param, RunTag
         from mlflow.exceptions import MlflowException
 
-        metrics = [item for item in items if isinstance(item, Metric)]
-        params = [item for item in items if isinstance(item, Param)]
-        tags = [item for item in items if isinstance(item, RunTag)]
         try:
-            self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+            self._client.log_batch(
+                run_id,
+                metrics=[item for item in items if isinstance(item, Metric)],
+                params=[item for item in items if isinstance(item, Param)],
+                tags=[item for item in items if isinstance(item, RunTag)],
+            )
         except MlflowException as error:
             if error.error_code not in _REFUSED:
                 raise
             if len(items) == 1:
-                log.warning("%s rejected %s: %s", self.name, items[0].key, self._said(error))
+                log.warning("%s rejected %s: %s", self.name, items[0].key, self._reason(error))
                 return
             self._log(run_id, items[: len(items) // 2])
             self._log(run_id, items[len(items) // 2 :])
@@ -292,28 +298,28 @@ class Mlflow(Sink):
         elif _ERROR in self._client.get_run(run_id).data.tags:
             self._client.delete_tag(run_id, _ERROR)
 
-    def _said(self, error: Exception) -> str:
+    def _reason(self, error: Exception) -> str:
         """The reason within an error that names every layer it went through; without the password."""
         text = without_passwords(str(error), self.uri)
         reason = re.search(r"\[Errno -?\d+\] [^'\")]+", text)
         return reason[0] if reason else text[:300].rstrip(".")
 
 
-def _plain(run: "Run", experiment: str) -> dict[str, Any]:
+def _recorded(run: "Run", experiment: str) -> Recorded:
     inputs = run.inputs.dataset_inputs if run.inputs else []
-    status = "KILLED" if _dead(run) else run.info.status
-    return {
-        "run_id": run.info.run_id,
-        "name": run.info.run_name,
-        "status": status,
-        "experiment": experiment,
-        "dataset": inputs[0].dataset.name if inputs else None,
-        "started": run.info.start_time,
-        "ended": None if status == "RUNNING" else run.info.end_time,
-        "tags": run.data.tags,
-        "metrics": run.data.metrics,
-        "params": run.data.params,
-    }
+    dead = _dead(run)
+    return Recorded(
+        run.info.run_id,
+        run.info.run_name,
+        "KILLED" if dead else run.info.status,
+        experiment,
+        inputs[0].dataset.name if inputs else None,
+        started=run.info.start_time,
+        ended=run.info.end_time,
+        tags=run.data.tags | ({_ERROR: GONE} if dead else {}),
+        metrics=run.data.metrics,
+        params=run.data.params,
+    )
 
 
 def _dead(run: "Run") -> bool:
@@ -322,11 +328,18 @@ def _dead(run: "Run") -> bool:
     return run.info.status == "RUNNING" and process is not None and Process(**json.loads(process)).gone
 
 
-def _killed() -> Report:
-    return status_report("KILLED", "its process has gone")
+@contextmanager
+def _hurried() -> Iterator[None]:
+    """Within it a server is given up soon, unless the user's own variables say otherwise."""
+    ours = {name: value for name, value in _AT_FIRST.items() if os.environ[name] == _SETTINGS[name]}
+    os.environ |= ours
+    try:
+        yield
+    finally:
+        os.environ |= {name: _SETTINGS[name] for name in ours}
 
 
-def _pages(search: Callable[..., Any]) -> Iterator[Any]:
+def _pages(search: "Callable[..., PagedList[T]]") -> Iterator[T]:
     """All that ``search`` finds; MLflow gives a thousand at a time."""
     page = search()
     yield from page

@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from seg.config.content import config_hash
 from seg.errors import few, without_passwords
 from seg.metrics import METRICS, read_scores
+from seg.records.address import default_uri, is_server, pages, ui_command
 from seg.records.folder import RunFolder
-from seg.records.mlflow import UI, is_server
 from seg.records.state import read_state
 
 T = TypeVar("T")
@@ -44,16 +43,18 @@ class ScoredRun:
     @cached_property
     def cfg(self) -> DictConfig:
         """The run's resolved configuration."""
-        cfg = OmegaConf.load(self.folders.config)
-        assert isinstance(cfg, DictConfig)
-        return cfg
+        return self.folders.read_config()
 
     @cached_property
     def data(self) -> dict[str, Any]:
         """Of the run's fingerprint of its data: classes, channels, and the hash of each case by its id."""
-        content = json.loads(self.folders.fingerprint.read_text())
-        hashes = {case["id"]: case["sha256"] for case in content["cases"]}
-        return {"classes": content["classes"], "channels": content["channels"], "cases": hashes}
+
+        def parsed(text: str) -> dict[str, Any]:
+            content = json.loads(text)
+            hashes = {case["id"]: case["sha256"] for case in content["cases"]}
+            return {"classes": content["classes"], "channels": content["channels"], "cases": hashes}
+
+        return self.folders.read(self.folders.fingerprint, parsed)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -80,9 +81,7 @@ class ScoredRun:
         """Of its page in MLflow, on its server or on the one that ``ui_commands`` start; None without MLflow."""
         if self.state is None or self.state.kind != "mlflow":
             return None
-        uri = without_passwords(self.state.uri or "")
-        base = re.sub("//[^/]*@", "//", uri).rstrip("/") if is_server(uri) else UI
-        return f"{base}/#/runs/{self.folders.run_id}"
+        return f"{pages(without_passwords(self.state.uri or ''))}/#/runs/{self.folders.run_id}"
 
 
 def choices(name: str) -> str:
@@ -156,7 +155,5 @@ def labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
 
 def ui_commands(runs: Sequence[ScoredRun], outputs: Path) -> list[str]:
     """What starts MLflow's pages for the runs that are recorded in a database; a password in it is masked."""
-    default = f"sqlite:///{(outputs / 'mlflow.db').resolve()}"
-    uris = [run.state.uri or default for run in runs if run.state and run.state.kind == "mlflow"]
-    databases = dict.fromkeys(without_passwords(uri) for uri in uris if not is_server(uri))
-    return [f"python -m mlflow ui --backend-store-uri {shlex.quote(uri)}" for uri in databases]
+    uris = [run.state.uri or default_uri(outputs) for run in runs if run.state and run.state.kind == "mlflow"]
+    return list(dict.fromkeys(ui_command(uri) for uri in uris if not is_server(uri)))

@@ -1,6 +1,8 @@
 """Where the record of a run is pushed to. Another tracker is one subclass of Sink, named by ``tracking.kind``."""
 
+import logging
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,8 +12,10 @@ from seg.records.folder import RunFolder
 from seg.records.journal import Report
 from seg.records.state import State
 
-ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
+log = logging.getLogger(__name__)
 PARENT = "mlflow.parentRunId"  # a tag of MLflow's own
+_PUSH_SECONDS = (10.0, 300.0)  # between two pushes; at most, while the sink is away
+_PATIENCE = 3.0  # seconds after which it is said what the end of a run waits for
 
 
 class UnreachableError(Exception):
@@ -19,7 +23,7 @@ class UnreachableError(Exception):
 
 
 class Sink:
-    """Takes the record of runs to where their user looks at it.
+    """Takes the record of runs to where their user looks at it; this one, of ``tracking=none``, takes nothing.
 
     Args:
         uri: as ``tracking.uri``; None: the sink's own place.
@@ -35,9 +39,9 @@ class Sink:
     def __init__(self, uri: str | None, outputs: Path, *, create: bool = False) -> None:
         """Keeps nothing."""
 
-    def open_run(self, state: State, run_id: str | None, parent: str | None) -> tuple[str, dict[str, str]]:
+    def open_run(self, state: State, run_id: str | None) -> tuple[str, dict[str, str]]:
         """Before a run has its folders: its id, and where to look at it. A sink that gives no ids takes a new one."""
-        return run_id or new_run_id(), {}
+        return run_id or os.urandom(16).hex(), {}
 
     def push(self, run: RunFolder, unwritten: Sequence[Report] = ()) -> None:
         """Takes what is new in the journal of ``run``; a second time it changes nothing.
@@ -55,14 +59,14 @@ class Sink:
         return None
 
 
-def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) -> Sink | None:
+def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) -> Sink:
     """The sink that ``tracking.kind`` names: mlflow, none, or the path of a class.
 
     Raises:
         ConfigError: there is no such class, or it may not be used, or it is not a sink, or it cannot be reached.
     """
     if kind == "none":
-        return None
+        return Sink(uri, outputs)
     if kind == "mlflow":
         from seg.records.mlflow import Mlflow
 
@@ -73,11 +77,40 @@ def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) 
     return found(uri, outputs, create=create)
 
 
-def new_run_id() -> str:
-    """32 random characters, as MLflow's are."""
-    return os.urandom(16).hex()
+class Pusher:
+    """A thread that pushes a run: every ten seconds, at growing intervals while the sink is away, and at the end."""
 
+    def __init__(self, sink: Sink, run: RunFolder) -> None:
+        self._sink, self._run = sink, run
+        self._unwritten: Sequence[Report] = ()
+        self._arrived = False  # all of it, at the last push
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="push", daemon=True)
+        self._thread.start()
 
-def address_given() -> str | None:
-    """The address in MLflow's own variable: where a new run is recorded whose configuration names none."""
-    return os.environ.get(ADDRESS) or None
+    def finish(self, unwritten: Sequence[Report]) -> bool:
+        """Pushes a last time, with what the disk had no room for; whether all arrived."""
+        self._unwritten = unwritten
+        self._closing.set()
+        self._thread.join(_PATIENCE)
+        if self._thread.is_alive():
+            log.info("  waiting for %s; Ctrl-C leaves the rest to seg.sync", self._sink.name)
+            self._thread.join()
+        return self._arrived
+
+    def _work(self) -> None:
+        (usual, longest), pause, away, last = _PUSH_SECONDS, 0.0, False, False
+        while not last:
+            last = self._closing.wait(pause)
+            try:
+                self._sink.push(self._run, self._unwritten)
+            except (UnreachableError, OSError) as error:  # OSError: of the run's own disk
+                if not away:
+                    message = "%s does not answer (%s); the run continues and keeps its reports."
+                    log.warning(message, self._sink.name, error)
+                away, pause = True, min(longest, max(usual, 2 * pause))
+            else:
+                if away:
+                    log.warning("%s is back and has everything that was kept.", self._sink.name)
+                away, pause = False, usual
+        self._arrived = not away

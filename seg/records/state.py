@@ -59,6 +59,11 @@ class State:
     process: Process
 
     @property
+    def pushed(self) -> bool:
+        """Whether the record goes to a sink, too."""
+        return self.kind != "none"
+
+    @property
     def true_status(self) -> str:
         """The status; KILLED if it says RUNNING but the process no longer exists."""
         return "KILLED" if self.status == "RUNNING" and self.process.gone else self.status

@@ -6,19 +6,19 @@
 import glob
 import logging
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg.errors import ConfigError, nearest, without_passwords
+from seg.records.address import address_given
 from seg.records.folder import RunFolder, claimed
-from seg.records.journal import Journal
-from seg.records.live import PLAIN
+from seg.records.journal import FILED, GONE, Journal, Recorded
 from seg.records.mlflow import Mlflow
-from seg.records.sink import PARENT, address_given
+from seg.records.sink import PARENT
 from seg.records.state import State, read_state
 
 if TYPE_CHECKING:
@@ -71,12 +71,13 @@ def runs(
     tags = {key: value for key, value in (("study", study), ("sweep", sweep), ("arm", arm)) if value is not None}
     here, stores = sources(outputs, uri)
     folders = {folders.run_id: folders for folders in here}
-    records = [_local(folders, state) for folders, state in here.items() if state and state.kind != "mlflow"]
+    records = [_local(folder, state) for folder, state in here.items() if state and state.kind != "mlflow"]
     homes: dict[str, Mlflow] = {}
+    ended = {folder.run_id: state.status for folder, state in here.items() if state and state.status != "RUNNING"}
     for store in stores:
-        found = store.search(run, tags)
-        records += [record for record in found if record["run_id"] not in homes]
-        homes |= {record["run_id"]: store for record in found}
+        found = [replace(record, status=ended.get(record.run_id, record.status)) for record in store.search(run, tags)]
+        records += [record for record in found if record.run_id not in homes]
+        homes |= {record.run_id: store for record in found}
     table = _frame(records, folders)
     kept = table["run_id"].str.startswith(run)
     for column, value in {**tags, "status": status and status.upper(), "dataset": dataset}.items():
@@ -129,41 +130,6 @@ def arranged(table: "pd.DataFrame", column: str, reverse: bool = False) -> "pd.D
     return table.sort_values(column, ascending=falling == reverse, kind="stable", ignore_index=True)
 
 
-def show(table: "pd.DataFrame", columns: Sequence[str]) -> None:
-    """Prints the short run id and ``columns``; no id and no number is ever cut, whatever the terminal's width."""
-    from pandas.api.types import is_numeric_dtype
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    cells = []
-    for name in dict.fromkeys(["run_id_short", *columns]):
-        header = "run" if name == "run_id_short" else name
-        cells.append(_texts(table[name]))
-        number = is_numeric_dtype(table[name])
-        width = max(map(len, [header, *cells[-1]])) if number or header == "run" else None  # never cut
-        grid.add_column(Text(header), justify="right" if number else "left", min_width=width, overflow="fold")
-    for row in zip(*cells, strict=True):
-        grid.add_row(*map(Text, row))
-    console.print(grid, crop=False)
-
-
-def _texts(column: "pd.Series[Any]") -> list[str]:
-    """The cells of a column; numbers with as many decimals as the column needs, – for what is missing."""
-    from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
-
-    style = "{}"
-    if is_datetime64_any_dtype(column):
-        style = "{:%Y-%m-%d %H:%M}"
-    elif is_numeric_dtype(column):
-        sizes = column.abs()[column != 0]
-        digits = 0 if (sizes.dropna() % 1 == 0).all() else 4 if sizes.max() < 10 else 2 if sizes.max() < 100 else 1
-        style = "{:.3g}" if digits and sizes.min() < 0.001 else f"{{:.{digits}f}}"
-    return ["–" if missing else style.format(value) for value, missing in zip(column, column.isna(), strict=True)]
-
-
 def check_columns(names: Sequence[str], table: "pd.DataFrame") -> None:
     """Raises ConfigError with the nearest right name where ``table`` lacks one of ``names``."""
     for name in names:
@@ -176,8 +142,10 @@ def sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolder, State | Non
     """The runs that have a folder here, and every MLflow that may know of more."""
     given = address_given()
     elsewhere = (uri or given) and not outputs.exists()
-    here = {} if elsewhere else {folders: read_state(folders.run) for folders in claimed(outputs)}
+    here = {} if elsewhere else {folder: read_state(folder.run) for folder in claimed(outputs)}
     noted = {state.uri for state in here.values() if state and state.kind == "mlflow"}
+    for folder in [folder for folder, state in here.items() if state is None]:
+        log.warning("%s is left out: its state.json is missing or damaged.", folder.run)
     if (outputs / "mlflow.db").exists():
         noted.add(None)
     stores = [Mlflow(address, outputs) for address in ([uri] if uri else sorted(noted, key=str))]
@@ -191,39 +159,43 @@ def sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolder, State | Non
     return here, stores
 
 
-def _local(folders: RunFolder, state: State) -> dict[str, Any]:
-    """A run without MLflow, from its own folder, as ``Mlflow.search`` gives those of MLflow."""
+def _local(folder: RunFolder, state: State) -> Recorded:
+    """A run without MLflow, from its own folder."""
     tags: dict[str, str] = {}
     metrics: dict[str, float] = {}
     params: dict[str, str] = {}
     dataset, times = None, []
-    for report in Journal(folders.run).read():
+    for report in Journal(folder.run).read():
         tags |= report.get("tags", {}) | ({"error": report["error"]} if "error" in report else {})
         metrics |= report.get("metrics", {})
         params = report.get("params", {}) | params
         dataset = report.get("dataset", {}).get("name", dataset)
         times += [report["time"]] if "time" in report else []
-    return {
-        "run_id": folders.run_id,
-        "name": state.name,
-        "status": state.true_status,
-        "experiment": state.experiment,
-        "dataset": dataset,
-        "started": times[0] if times else None,
-        "ended": times[-1] if times and state.true_status != "RUNNING" else None,
-        "tags": {key: value for key, value in tags.items() if value or key != "error"},
-        "metrics": metrics,
-        "params": params,
-    }
+    if state.true_status != state.status:
+        tags["error"] = GONE
+    return Recorded(
+        folder.run_id,
+        state.name,
+        state.true_status,
+        state.experiment,
+        dataset,
+        started=times[0] if times else None,
+        ended=times[-1] if times else None,
+        tags={key: value for key, value in tags.items() if value or key != "error"},
+        metrics=metrics,
+        params=params,
+    )
 
 
-def _frame(records: Sequence[dict[str, Any]], folders: Mapping[str, RunFolder]) -> "pd.DataFrame":
+def _frame(records: Sequence[Recorded], folders: Mapping[str, RunFolder]) -> "pd.DataFrame":
     import pandas as pd
 
-    own = pd.DataFrame([_own(record, folders.get(record["run_id"])) for record in records], columns=_OWN)
+    own = pd.DataFrame([_own(record, folders.get(record.run_id)) for record in records], columns=_OWN)
     own["started"] = pd.to_datetime(own["started"], unit="ms", utc=True)
-    tags, params = (pd.DataFrame([record[kind] for record in records]) for kind in ("tags", "params"))
-    metrics = pd.DataFrame([{PLAIN.get(name, name): v for name, v in record["metrics"].items()} for record in records])
+    plain = {filed: name for name, filed in FILED.items()}
+    tags = pd.DataFrame([record.tags for record in records])
+    params = pd.DataFrame([record.params for record in records])
+    metrics = pd.DataFrame([{plain.get(name, name): v for name, v in record.metrics.items()} for record in records])
     known = {"run_id", "run_id_short", "predictions", *(name for name in tags if name.startswith(("mlflow.", "seg.")))}
     tags = tags.drop(columns=known & set(tags))
     metrics = metrics.rename(columns={name: f"metrics.{name}" for name in metrics if name in own})
@@ -238,21 +210,21 @@ def _frame(records: Sequence[dict[str, Any]], folders: Mapping[str, RunFolder]) 
     return table
 
 
-def _own(record: dict[str, Any], folders: RunFolder | None) -> dict[str, Any]:
-    tags, started = record["tags"], record["started"]
-    ended = time.time() * 1000 if record["status"] == "RUNNING" else record["ended"]
-    dataset, slash, _ = record["experiment"].partition("/")
+def _own(record: Recorded, folder: RunFolder | None) -> dict[str, object]:
+    tags, started = record.tags, record.started
+    ended = time.time() * 1000 if record.status == "RUNNING" else record.ended
+    dataset, slash, _ = record.experiment.partition("/")
     return {
-        "run_id": record["run_id"],
-        "run_id_short": folders.short if folders else tags.get("run_id_short", record["run_id"][:8]),
-        "name": record["name"],
-        "status": "PRUNED" if record["status"] == "FINISHED" and tags.get("status") == "pruned" else record["status"],
+        "run_id": record.run_id,
+        "run_id_short": folder.short if folder else tags.get("run_id_short", record.run_id[:8]),
+        "name": record.name,
+        "status": "PRUNED" if record.status == "FINISHED" and tags.get("status") == "pruned" else record.status,
         "started": started,
         "seconds": (ended - started) / 1000 if started and ended else float("nan"),
-        "experiment": record["experiment"],
-        "dataset": record["dataset"] or (dataset if slash else None),
+        "experiment": record.experiment,
+        "dataset": record.dataset or (dataset if slash else None),
         "parent": tags.get(PARENT),
-        "predictions": str(folders.predictions) if folders else tags.get("predictions"),
+        "predictions": str(folder.predictions) if folder else tags.get("predictions"),
     }
 
 

@@ -26,7 +26,8 @@ from omegaconf import DictConfig, open_dict
 from seg.engine.cases import processes
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder
-from seg.records.record import add_to_record, open_record
+from seg.records.pending import add_to_record
+from seg.records.record import open_record
 from seg.sweep.definition import Sweep
 from seg.sweep.search import Search, Trial
 from seg.sweep.trial import STORAGE, TOKEN, Assignment, Outcome, TrialFolder, trial_tags

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from seg.engine.console import print_lines
+from seg.engine.console import print_lines, printing
 from seg.errors import ConfigError, without_passwords
 from seg.files import atomic_write
 from seg.pages.study import report
@@ -62,8 +62,9 @@ class Parent:
         for path in [folder / "trials.csv", folder / "summary.md", *written]:
             self.tracker.log_artifact(path, "")
         self.tracker.set_tags({NOTE: message})
-        print(f"\n{message}")
-        print_lines(self.tracker.look)
+        with printing():
+            print(f"\n{message}")
+            print_lines(self.tracker.look)
 
     def _study(self, frame: pd.DataFrame) -> tuple[str, list[Path]]:
         folder, cfg = self.sweep.folder, self.sweep.cfg

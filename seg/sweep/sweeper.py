@@ -18,8 +18,8 @@ from seg.engine.cases import Material, read_material
 from seg.engine.console import log_to
 from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.files import atomic_write
+from seg.records.address import experiment_name
 from seg.records.folder import one_at_a_time
-from seg.records.record import experiment_name
 from seg.records.state import Process
 from seg.sweep.definition import Settings, Sweep, read_sweep
 from seg.sweep.goal import check

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from composing import composed
 
-from seg.engine.build import budget_of, build_run
+from seg.engine.build import build_run
 from seg.engine.cases import read_material
 from seg.engine.device import choose_device, choose_precision
 from seg.engine.distributed import World
-from seg.engine.loop import Budget, Progress
+from seg.engine.progress import Budget, Progress, budget_of
 from seg.errors import ConfigError
 
 

@@ -38,8 +38,8 @@ def test_what_the_options_leave_open(chosen, precision, layout, open_):
 def test_the_faster_way_is_taken_and_the_usual_one_in_a_tie(network, seconds, best, tmp_path, monkeypatch):
     monkeypatch.setattr(computing, "_measured", lambda *_: seconds)
     ways = computing.ways_to_compute(FP32, "auto", "auto")
-    way, why = computing.fastest(ways, network, SHAPE, tmp_path / "kept.json", {})
-    assert way.layout == best
+    number, why = computing.fastest(ways, network, SHAPE, tmp_path / "kept.json", {})
+    assert ways[number].layout == best
     assert f"fp32 {best}" in why
 
 
@@ -58,9 +58,19 @@ def test_a_measurement_is_made_once_for_a_machine_a_network_and_a_batch(network,
     monkeypatch.setattr(computing, "machine", lambda _: "another")
     choose()
     assert len(calls) == 4
-    (tmp_path / "kept.json").write_text("damaged")
-    choose()
-    assert len(calls) == 5
+    whole = (tmp_path / "kept.json").read_text()
+    damaged = [
+        "damaged",
+        "null",
+        "[]",
+        whole[:-9],
+        whole.replace("[\n   1.0", "[\n   null"),
+        whole.replace("seconds", "s"),
+    ]
+    for count, content in enumerate(damaged, 5):
+        (tmp_path / "kept.json").write_text(content)
+        choose()
+        assert len(calls) == count, content
 
 
 def test_measuring_leaves_network_and_random_numbers_as_they_were(network, tmp_path):

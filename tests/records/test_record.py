@@ -21,14 +21,17 @@ import psutil
 import pytest
 
 from seg.config.build import allowing
-from seg.engine.loop import Progress
+from seg.engine.live import Live
+from seg.engine.progress import Progress
 from seg.errors import ConfigError, without_passwords
 from seg.records import record as tracking
+from seg.records import sink as sinks
+from seg.records.address import experiment_name
 from seg.records.folder import RunFolder, find
 from seg.records.journal import Journal
-from seg.records.live import Live
 from seg.records.mlflow import Mlflow
-from seg.records.record import Record, add_to_record, experiment_name, open_record, push_again
+from seg.records.pending import add_to_record, push_again
+from seg.records.record import Record, open_record
 from seg.records.state import Process, read_state, write_state
 from seg.records.table import runs
 
@@ -38,7 +41,7 @@ ADDRESS = "http://user:secret@127.0.0.1:1/"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pushes come in the time of a test."""
-    monkeypatch.setattr(tracking, "_PUSH_SECONDS", (0.05, 0.2))
+    monkeypatch.setattr(sinks, "_PUSH_SECONDS", (0.05, 0.2))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def begin(outputs: Path) -> Iterator[Callable[..., tuple[Record, RunFolder]]]:
 
     yield begin
     for tracker in open_ones:
-        if tracker._pusher.is_alive():
+        if read_state(tracker.folders.run).status == "RUNNING":
             tracker.finish("FAILED")
 
 
@@ -125,6 +128,7 @@ def test_a_child_names_its_parent_whatever_the_environment_says(
     monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
     tracker, _ = begin(parent_run_id="e" * 32)
     assert tracker.run_id != "f" * 32
+    wait_until_sent(tracker)
     assert client.get_run(tracker.run_id).data.tags["mlflow.parentRunId"] == "e" * 32
 
 
@@ -452,6 +456,7 @@ def test_a_parent_tells_its_story_while_it_runs_and_goes_on_when_it_is_resumed(b
     parent.finish("KILLED")
     again, _ = begin(run_name="sweep", run_id=parent.run_id)
     child, _ = begin(parent_run_id=again.run_id)
+    wait_until_sent(child)
     again.log_metrics({"finished": 3}, step=3)
     again.set_tags({"best.trial": 3})
     wait_until_sent(again)
@@ -657,7 +662,7 @@ def test_the_command_and_the_addresses_that_show_the_record(begin: Any, client: 
     runs = f"http://127.0.0.1:5000/#/experiments/{client.get_run(tracker.run_id).info.experiment_id}/runs"
     view = "?workflowType=machine_learning"  # not that of language models, where a training looks empty
     assert tracker.look == {
-        "record": f"python -m mlflow ui --backend-store-uri 'sqlite:///{outputs.resolve()}/mlflow.db'",
+        "record": f"python -m mlflow ui --backend-store-uri 'sqlite:///{outputs.resolve()}/mlflow.db' --host 127.0.0.1",
         "its charts": f"{runs}/{tracker.run_id}/model-metrics{view}",
         "all runs": f"{runs}{view}",
     }
@@ -796,7 +801,7 @@ def test_a_point_is_the_mean_since_the_last_and_comes_soon_and_seldom(
     begin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = itertools.count(step=4.0)  # seconds a step
-    monkeypatch.setattr("seg.records.live.time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr("seg.engine.live.time", SimpleNamespace(monotonic=lambda: next(now)))
     tracker, folders = begin(kind="none", outputs=tmp_path)
     live, progress = Live(tracker, "auto"), Progress(lr=0.1)
     for step in range(1, 7):
