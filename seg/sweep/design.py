@@ -64,7 +64,7 @@ class Study:
     factors: tuple[str, ...]  # of a factorial design
     against: tuple[str, ...]
     seeds: tuple[int, ...]
-    folds: tuple[int, ...] | None  # None: whatever data.fold says
+    folds: tuple[int, ...] | None  # None: as data.fold says
     count: int | None  # folds of the split
     margin: float  # Dice below which a difference does not matter
 

@@ -61,7 +61,7 @@ class Space:
 
     @property
     def conditional(self) -> bool:
-        """Whether some parameter depends on another one."""
+        """Whether some parameter depends on another."""
         return any(parameter.when for parameter in self.parameters)
 
     def overrides(self, values: Mapping[str, Value]) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class Space:
         return out
 
     def examples(self) -> list[dict[str, Value]]:
-        """A few trials that together use every choice and every bound; drawn, which no condition can mislead."""
+        """A few trials, drawn at random, that together use every choice and bound that conditions let occur."""
         unused = {(parameter.key, end) for parameter in self.parameters for end in parameter.ends}
         luck, out = random.Random(0), list[dict[str, Value]]()
 
@@ -103,7 +103,7 @@ class Space:
         return out
 
     def starts(self, trials: Iterable[Mapping[str, object]]) -> list[dict[str, Value]]:
-        """The trials of ``hydra.sweeper.enqueue`` as the search would draw them itself.
+        """The trials of ``hydra.sweeper.enqueue``, with values as the search itself draws them.
 
         Raises:
             ConfigError: with every key and value that is not searched.
@@ -131,11 +131,11 @@ class Space:
 
 
 def _start(parameter: Parameter, value: object) -> Value | None:
-    """A value from a YAML file as a search would draw it; None where it is no value of this parameter."""
+    """A value of a YAML file as the search itself draws it; None if the parameter does not have this value."""
     if parameter.choices:
         return meant(value, parameter.choices) or next((text for text in parameter.choices if text == value), None)
     among = parameter.distribution
-    with suppress(ValueError, TypeError):  # Optuna's, where the number lies outside
+    with suppress(ValueError, TypeError):  # Optuna's, if the number is out of range
         number = int(str(value)) if isinstance(among, IntDistribution) else float(str(value))
         create_trial(value=0, params={parameter.key: number}, distributions={parameter.key: among})
         return number

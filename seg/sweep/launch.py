@@ -112,10 +112,10 @@ class Workers:
             thread.start()
         for thread in threads:
             while thread.is_alive() and not (self.stopped and self._on_cluster):  # whose jobs continue without us
-                thread.join(0.2)  # in parts, so that signals are heard
+                thread.join(0.2)  # in parts, so that signals are handled
 
     def _guarded(self, work: Callable[..., None], *arguments: Worker) -> None:
-        """Our own errors (a lost storage, say) end the sweep, not just one thread without a word."""
+        """Our own errors (a lost storage, say) end the sweep, not just one thread silently."""
         try:
             work(*arguments)
         except BaseException as error:
@@ -195,7 +195,7 @@ class Workers:
             (job,) = worker.launcher.launch([overrides], trial.number)
             if job.status == JobStatus.FAILED:
                 raise job._return_value  # as job.return_value does, without printing of it
-        except KeyboardInterrupt:  # it reached a trial in this process before the trial could hear signals itself
+        except KeyboardInterrupt:  # it reached a trial in this process before the trial handled signals itself
             self.stopped = True
         except Exception as failure:  # of the launcher: a job that was killed, a queue that refused it
             error = f"{error} ({type(failure).__name__}: {' '.join(str(failure).split())[:400]})"
@@ -224,7 +224,7 @@ class Workers:
         return Outcome("failed", error=error, permanent=permanent)
 
     def _record_failure(self, trial: Trial, error: str) -> RunFolder | None:
-        """The record of a trial that died before its run had one."""
+        """A record for a trial that failed before its run opened one; None if MLflow does not answer."""
         cfg = self.sweep.cfg
         try:
             record = open_record(
@@ -236,7 +236,7 @@ class Workers:
                 parent_run_id=self.search.parent,
                 predictions=False,
             )
-        except ConfigError:  # where it is kept does not answer
+        except ConfigError:
             return None
         record.set_tags(trial_tags(self.sweep.name, trial.number))
         record.finish("FAILED", error)
@@ -278,7 +278,7 @@ class Workers:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the sweep: local trials are told, save, and can continue later."""
+        """SIGINT and SIGTERM stop the sweep: local trials are asked to stop, save, and can continue later."""
 
         def note(number: int, _: object) -> None:
             if self.stopped and number == signal.SIGINT:
@@ -287,7 +287,7 @@ class Workers:
             log.warning("%s: %s the same command continues the sweep.", signal.Signals(number).name, what)
             self.stopped = True
             if self.in_process and self.running:
-                raise KeyboardInterrupt  # a trial that trains already hears the signal itself
+                raise KeyboardInterrupt  # a trial that trains handles the signal itself
             for running in [] if self._on_cluster else list(self.running.values()):
                 running.folder.ask_to_stop()
 
@@ -314,7 +314,7 @@ def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config
         config.hydra.overrides.hydra = [o for o in config.hydra.overrides.hydra if "hydra.sweeper.storage" not in o]
     if "://" in str(sweep.address):
         os.environ[STORAGE] = str(sweep.address)  # which the processes of the trials inherit
-    shares = [_share(slot, jobs) if jobs > 1 and name in ("basic", "submitit_local") else {} for slot in range(jobs)]
+    shares = [_share(slot, jobs) if jobs > 1 and name == "submitit_local" else {} for slot in range(jobs)]
     launch = partial(Plugins.instance().instantiate_launcher, hydra_context=context, task_function=task)
     return [
         Worker(launch(config=config), tuple(f"+hydra.job.env_set.{key}='{value}'" for key, value in share.items()))

@@ -126,7 +126,7 @@ class Search:
     def note(self, number: int, **attrs: str) -> None:
         """Keeps ``run_id``, ``predictions`` and the like with a trial that this process runs."""
         for key, value in attrs.items():
-            with suppress(UpdateFinishedTrialError, KeyError):  # it has ended, by another machine's word perhaps
+            with suppress(UpdateFinishedTrialError, KeyError):  # it has ended: another machine may have given it up
                 self._mine[number].set_user_attr(key, value)
 
     @patient
@@ -184,8 +184,7 @@ class Search:
     def best(self) -> "pd.DataFrame":
         """The rows of ``frame`` of the best trial, the first of equal ones, or of the Pareto front."""
         found = sorted(trial.number for trial in self._study.best_trials)
-        frame = self.frame()
-        return frame[frame["number"].isin(found if len(self.goal.objectives) > 1 else found[:1])]
+        return self.frame().iloc[found if len(self.goal.objectives) > 1 else found[:1]]
 
     @property
     @patient
@@ -286,10 +285,10 @@ class Search:
         return Process(known["host"], known["pid"], known["started"]).lost(known["beat"])
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        told = None
+        ended = None
         with suppress(UpdateFinishedTrialError):
-            told = self._study.tell(number, values, state, skip_if_finished=True)
-        if told is None or told.state != state:
+            ended = self._study.tell(number, values, state, skip_if_finished=True)
+        if ended is None or ended.state != state:
             log.warning("Trial %d had been given up before it was %s.", number, STATES[state.name])
         self._mine.pop(number, None)
 

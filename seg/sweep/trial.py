@@ -1,7 +1,7 @@
 """How a sweep and its trials communicate: small files in the trial's folder.
 
 A trial may be this process, another one, or a job on another machine of the cluster; one that outlives its sweep loses
-nothing. ``trial.json`` is the sweep's word before the trial starts, ``stop`` its last one; ``run.json``,
+nothing. The sweep writes ``trial.json`` before the trial starts, and ``stop`` to stop it; ``run.json``,
 ``progress.json`` and ``result.json`` are the trial's reports. Each epoch goes to the sweep's storage, too, where Optuna
 decides whether the trial should stop.
 """
@@ -120,7 +120,7 @@ class TrialFolder:
 
     @property
     def stopping(self) -> bool:
-        """Whether the trial was asked to stop, by its sweep or by a signal that it heard."""
+        """Whether the trial was asked to stop, by its sweep or by a signal."""
         return (self.path / "stop").exists()
 
     @property
@@ -179,7 +179,7 @@ class TrialReporter(TrialFolder):
         return self.stopping
 
     def stop(self) -> None:
-        """Notes that it was asked to stop, for a sweep in the same process, which did not hear the signal."""
+        """Notes that it was asked to stop, for a sweep in the same process, which did not get the signal."""
         (self.path / "stop").touch()
 
     @property
@@ -241,7 +241,7 @@ class TrialReporter(TrialFolder):
                 os.utime(self.path / "run.json")
 
     def _judged(self, step: int, value: float) -> bool:
-        """The verdict on an epoch; a storage that does not answer stops nothing, and is left alone for a while."""
+        """Whether to prune; a storage that does not answer prunes nothing, and is not asked again for a while."""
         if time.monotonic() < self._silent_until:
             return False
         try:
