@@ -14,7 +14,6 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
-from seg.config.build import named
 from seg.errors import ConfigError, nearest
 from seg.sweep.jobs import Parameter, Space, Value
 from seg.sweep.storage import close_storage, hush, open_storage
@@ -22,18 +21,18 @@ from seg.sweep.storage import close_storage, hush, open_storage
 T = TypeVar("T")
 
 SAMPLERS = {
-    "tpe": "optuna.samplers.TPESampler",
-    "gp": "optuna.samplers.GPSampler",
-    "cmaes": "optuna.samplers.CmaEsSampler",
-    "random": "optuna.samplers.RandomSampler",
-    "qmc": "optuna.samplers.QMCSampler",
-    "nsga2": "optuna.samplers.NSGAIISampler",
+    "tpe": "TPESampler",
+    "gp": "GPSampler",
+    "cmaes": "CmaEsSampler",
+    "random": "RandomSampler",
+    "qmc": "QMCSampler",
+    "nsga2": "NSGAIISampler",
 }
 PRUNERS = {
-    "none": "optuna.pruners.NopPruner",
-    "median": "optuna.pruners.MedianPruner",
-    "hyperband": "optuna.pruners.HyperbandPruner",
-    "successive_halving": "optuna.pruners.SuccessiveHalvingPruner",
+    "none": "NopPruner",
+    "median": "MedianPruner",
+    "hyperband": "HyperbandPruner",
+    "successive_halving": "SuccessiveHalvingPruner",
 }
 _USUAL: dict[str, dict[str, object]] = {  # what a parameter under `when` would otherwise warn of at each trial
     "gp": {"warn_independent_sampling": False},
@@ -122,23 +121,20 @@ def make_sampler(goal: Goal, space: Space, seed: int) -> BaseSampler:
 
 
 def _made(kind: str, name: str, known: Mapping[str, str], base: type[T], options: Mapping[str, object]) -> T:
-    path = known.get(name, name)
-    if not path.startswith(f"optuna.{kind}s."):
+    place = f"optuna.{kind}s."
+    found = getattr(getattr(optuna, f"{kind}s"), known.get(name, name.removeprefix(place)), None)
+    if not (isinstance(found, type) and issubclass(found, base) and (name in known or name.startswith(place))):
         near, short = nearest(name, list(known)), ", ".join(known)
-        raise ConfigError(f"hydra.sweeper.{kind}={name} is not known.{near} Choose {short}, or write optuna.{kind}s.….")
+        raise ConfigError(f"hydra.sweeper.{kind}={name} is not known.{near} Choose {short}, or a class {place}….")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            made = named(path)(**options)
-        if isinstance(made, base):
-            return made
-        reason = f"it is no {base.__name__}"
+            return found(**options)
     except (TypeError, ValueError, AssertionError) as error:
-        reason = str(error)
-    raise ConfigError(
-        f"hydra.sweeper.{kind}_options={dict(options)} does not suit {path}: {reason}. "
-        f"Its documentation lists what it takes: https://optuna.readthedocs.io/en/stable/reference/{kind}s"
-    )
+        raise ConfigError(
+            f"hydra.sweeper.{kind}_options={dict(options)} does not suit Optuna's {found.__name__}: {error}. "
+            f"Its documentation lists what it takes: https://optuna.readthedocs.io/en/stable/reference/{kind}s"
+        ) from None
 
 
 def drawn(trial: optuna.Trial, parameter: Parameter) -> Value:

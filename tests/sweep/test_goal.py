@@ -124,13 +124,14 @@ def test_options_are_optunas_own(sampler: str) -> None:
     [
         ({"sampler": "tpee"}, "hydra.sweeper.sampler=tpee is not known. Did you mean 'tpe'? Choose tpe, gp, cmaes"),
         ({"sampler": "os.system"}, "hydra.sweeper.sampler=os.system is not known"),
-        ({"sampler": "optuna.samplers.Best"}, "There is no optuna.samplers.Best"),
-        ({"sampler": "optuna.samplers.nsgaii.UniformCrossover"}, "it is no BaseSampler"),
+        ({"sampler": "optuna.samplers.Best"}, "hydra.sweeper.sampler=optuna.samplers.Best is not known"),
+        ({"sampler": "optuna.samplers.intersection_search_space"}, "is not known"),
+        ({"sampler": "RandomSampler"}, "is not known"),
         ({"pruner": "medain"}, "hydra.sweeper.pruner=medain is not known. Did you mean 'median'? Choose none"),
         ({"sampler_options": {"n_startup": 3}}, "unexpected keyword argument 'n_startup'"),
         ({"sampler": "qmc", "sampler_options": {"qmc_type": "sobel"}}, "qmc_type='sobel'"),
         ({"sampler": "nsga2", "sampler_options": {"population_size": 1}}, "population_size"),
-        ({"pruner": "median", "pruner_options": {"n_startup_trials": -1}}, "does not suit optuna.pruners.MedianPruner"),
+        ({"pruner": "median", "pruner_options": {"n_startup_trials": -1}}, "does not suit Optuna's MedianPruner"),
     ],
 )
 def test_faults_are_told(settings: dict[str, Any], said: str) -> None:
