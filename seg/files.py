@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)*|\.draft-[0-9a-f]{32}")  # as atomic and atomic_folder name them
 
@@ -79,3 +81,29 @@ def sha256(*paths: Path) -> str:
         with path.open("rb") as file:  # in pieces: a checkpoint may be large
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
+
+
+def digest(content: Any) -> str:
+    """Hexadecimal sha256 of plain data, by way of its JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def seal(content: dict[str, Any], indent: int | None = None) -> str:
+    """Plain data as JSON with its own digest, so that ``unseal`` notices damage."""
+    plain = json.loads(json.dumps(content))
+    return json.dumps(plain | {"sha256": digest(plain)}, indent=indent)
+
+
+def unseal(text: str | bytes, *, earlier: bool = False) -> dict[str, Any]:
+    """What ``seal`` was given; with ``earlier`` also JSON of earlier versions, which has no digest.
+
+    Raises:
+        ValueError: the text is damaged.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__} in place of an object")
+    written = content.pop("sha256", None)
+    if written != digest(content) and not (earlier and written is None):
+        raise ValueError("its content does not have its checksum")
+    return content

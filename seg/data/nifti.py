@@ -4,29 +4,38 @@ import gzip
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.arrayproxy import ArrayProxy
 
 from seg.errors import DataError, times
 from seg.files import atomic_write
 
 WHOLE_TOLERANCE = 1e-4  # a label stored as float with a scale factor misses its whole number by rounding
+LARGEST_VALUE = 2**31 - 1  # of a label
 SUFFIXES = (".nii.gz", ".nii")
 RAS = [[axis, 1] for axis in range(3)]  # as nibabel writes an orientation
+IMAGES: dict[int, Any] = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # by the bytes of their headers
+UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown (taken as mm), metre, mm, micron
+LONGEST = 1e-4  # by which the squared length of a quaternion may pass 1, being rounded
+RIGHT_ANGLE = 0.005  # cosine between two axes; beyond it (0.3 degrees) they are sheared
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """A file's own words: ``shape`` (X, Y, Z[, channels]), ``affine`` (4, 4) from voxel to mm, ``dtype`` as stored."""
+    """A file's own words: ``shape`` (X, Y, Z[, channels]), ``affine`` (4, 4) from voxel to mm, ``dtype`` as stored.
+
+    ``notes`` say where the file contradicts itself, in both readings, and which of them ``affine`` follows.
+    """
 
     shape: tuple[int, ...]
     affine: np.ndarray
     dtype: np.dtype[Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -40,9 +49,21 @@ def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
     return x, y, z
 
 
+def sheared(affine: np.ndarray) -> bool:
+    """Whether two axes of the grid are not at right angles, as after a tilt of the gantry: voxels are no boxes."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(directions.T @ directions - np.eye(3)).max() > RIGHT_ANGLE)
+
+
+def ending(path: Path) -> str:
+    """``.nii`` or ``.nii.gz`` as the file's name spells it, whether in capitals or not; nothing for another file."""
+    length = next((len(suffix) for suffix in SUFFIXES if path.name.lower().endswith(suffix)), 0)
+    return path.name[len(path.name) - length :]
+
+
 def stem(path: Path) -> str:
     """File name without ``.nii`` or ``.nii.gz``."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return path.name.removesuffix(ending(path))
 
 
 def read_header(path: Path) -> Header:
@@ -52,7 +73,7 @@ def read_header(path: Path) -> Header:
         DataError: the file is missing, empty, cut off, no NIfTI, of another shape than (X, Y, Z) or
             (X, Y, Z, channels), holds colours or complex numbers, or its affine cannot be inverted.
     """
-    return _load(path)[1]
+    return _load(path, max(IMAGES))[1]
 
 
 def read_image(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -62,15 +83,18 @@ def read_image(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         paths: one file per channel, or one file with the channels on a fourth axis (Decathlon).
 
     Raises:
-        DataError: as ``read_header``; or the channels have different grids.
+        DataError: as ``read_header``; or a file is damaged, or the channels have different grids.
     """
-    loaded = [_load(path) for path in paths]
-    first, channels = loaded[0][1], []
-    for path, (image, header) in zip(paths, loaded, strict=True):
+    channels: list[np.ndarray] = []
+    first = None
+    for path in paths:
+        loaded, header, raw = _load(path)
+        first = first or header
         if not same_grid(first, header):
             raise DataError(f"{path}: {grid(header)}, but {paths[0]} has {grid(first)}: channels must share one grid.")
-        voxels = _voxels(image, path, np.dtype(np.float32))
+        voxels = _voxels(loaded, raw, path, np.dtype(np.float32))
         channels.append(voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0))
+    assert first is not None, "a case has an image"
     return (channels[0] if len(channels) == 1 else np.concatenate(channels)), first.affine
 
 
@@ -78,13 +102,20 @@ def read_label(path: Path) -> np.ndarray:
     """Label of a case: integers (X, Y, Z) as in the file. A file of floats will do where all its values are whole.
 
     Raises:
-        DataError: as ``read_header``; or a fourth axis, or values that are not whole numbers.
+        DataError: as ``read_header``; or the file is damaged, or has a fourth axis, values that are not whole numbers,
+            or such as no class can have.
     """
-    voxels = _voxels(_load(path)[0], path)
+    header, _, raw = _load(path)
+    voxels = _voxels(header, raw, path)
     if voxels.ndim == 4 and voxels.shape[3] == 1:
         voxels = voxels[..., 0]
     if voxels.ndim != 3:
         raise DataError(f"{path}: a label of shape {voxels.shape}. A label is one volume (X, Y, Z) of class values.")
+    limits = (float(voxels.min()), float(voxels.max()))
+    if np.isfinite(limits).all() and max(map(abs, limits)) > LARGEST_VALUE:
+        raise DataError(
+            f"{path}: label values from {limits[0]:g} to {limits[1]:g}; a class has a value up to 2147483647."
+        )
     if voxels.dtype.kind in "iu":
         return voxels
     with np.errstate(invalid="ignore"):
@@ -145,19 +176,18 @@ def write_label(path: Path, array: np.ndarray, like: Path) -> None:
     of grey values it is shown in. Labels, in ``like``'s own orientation, are stored in the smallest integer type that
     holds them. The same array gives the same bytes. The file appears whole or not at all.
     """
-    source, _ = _load(like)
+    header, seen, _ = _load(like, max(IMAGES))
     dtype = np.result_type(np.min_scalar_type(array.min(initial=0)), np.min_scalar_type(array.max(initial=0)))
-    if array.shape != source.shape[:3]:
-        raise ValueError(f"label of shape {array.shape} for {like} of shape {source.shape[:3]}")
-    header = source.header.copy()
-    header.extensions.clear()
+    if array.shape != seen.shape[:3]:
+        raise ValueError(f"label of shape {array.shape} for {like} of shape {seen.shape[:3]}")
     header.set_intent("none")
     for text in {"descrip", "aux_file", "db_name"} & set(header):
         header[text] = b""
     for limit in {"cal_min", "cal_max", "glmin", "glmax"} & set(header):
         header[limit] = 0
     header.set_data_dtype(dtype)
-    atomic_write(path, _packed(type(source)(array.astype(dtype), source.affine, header), path))
+    kind = IMAGES[int(header["sizeof_hdr"])]
+    atomic_write(path, _packed(kind(array.astype(dtype), header.get_best_affine(), header), path))
 
 
 def write_volume(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
@@ -167,33 +197,115 @@ def write_volume(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 
 def _packed(image: Any, path: Path) -> bytes:
     content: bytes = image.to_bytes()
-    return gzip.compress(content, 6, mtime=0) if path.name.endswith(".gz") else content
+    return gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content
 
 
-def _load(path: Path) -> tuple[Any, Header]:
-    """The image, its voxels still unread, and its header, checked."""
+def _load(path: Path, size: int = -1) -> tuple[Any, Header, bytes]:
+    """nibabel's header, what it says, and the first ``size`` bytes of the file, unpacked; all of them by default."""
     try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty (0 bytes). Copy it again.")
-        image = nib.load(path)
+        raw = _bytes(path, size)
+        header = _parsed(raw)
+        with np.errstate(all="ignore"):  # of numbers that are none
+            return header, _described(header), raw
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as e:
+    except DataError as e:
+        raise DataError(f"{path}: {e}") from None
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataError(f"{path}: the file is cut off or damaged ({e}). Copy it again.") from None
+    except Exception as e:  # nibabel raises of every kind over what a header may hold
         raise DataError(f"{path}: not a readable NIfTI file ({e}). Copy or convert it again.") from None
-    if not isinstance(image, nib.Nifti1Image):
-        raise DataError(f"{path}: a {type(image).__name__}, not NIfTI. Convert it to .nii.gz.")
-    header = Header(tuple(map(int, image.shape)), np.asarray(image.affine, float), image.get_data_dtype())
-    if len(header.shape) not in (3, 4) or 0 in header.shape:
-        raise DataError(f"{path}: shape {header.shape}. A volume is (X, Y, Z), or (X, Y, Z, channels).")
-    if header.dtype.kind not in "iuf":
-        raise DataError(f"{path}: voxels of type {header.dtype}. Plain numbers are needed, one a voxel and channel.")
-    if not np.isfinite(header.affine).all() or abs(np.linalg.det(header.affine)) < 1e-9:
-        raise DataError(f"{path}: the affine cannot be inverted, so voxels have no position. Set its sform or qform.")
-    return image, header
 
 
-def _voxels(image: Any, path: Path, dtype: np.dtype[Any] | None = None) -> np.ndarray:
+def _bytes(path: Path, size: int) -> bytes:
+    """The file, unpacked. Read to its end, so that the checksum there is compared: a flipped bit never passes."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            return file.read(size)
+        return gzip.decompress(file.read()) if size < 0 else gzip.GzipFile(fileobj=file).read(size)
+
+
+def _parsed(raw: bytes) -> Any:
+    """The header as nibabel holds it. What is merely rounded or left out by common writers is put right."""
+    if not raw:
+        raise DataError("the file is empty (0 bytes). Copy it again.")
+    size = {int.from_bytes(raw[:4], order) for order in ("little", "big")} & IMAGES.keys()
+    if not size or len(raw) < max(size):
+        raise DataError("not a readable NIfTI file (its first bytes are no header). Copy or convert it again.")
+    kind = IMAGES[size.pop()].header_class
+    header = kind(raw[: kind.sizeof_hdr], check=False)
+    if header["magic"].item() != kind.single_magic.rstrip(b"\0"):
+        raise DataError("not a readable NIfTI file (its voxels are in another file, or it is Analyze). Convert it.")
+    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+    if header["pixdim"][0] == 0:  # the standard: 0 means 1
+        header["pixdim"][0] = 1
+    quaternion = np.array([header[f"quatern_{axis}"] for axis in "bcd"], np.float64)
+    if 1 < (length := float(quaternion @ quaternion)) <= 1 + LONGEST:
+        for axis, value in zip("bcd", quaternion / np.sqrt(length), strict=True):
+            header[f"quatern_{axis}"] = value
+    return header
+
+
+def _described(header: Any) -> Header:
+    shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise DataError(f"shape {shape}. A volume is (X, Y, Z), or (X, Y, Z, channels).")
+    if dtype.kind not in "iuf":
+        raise DataError(f"voxels of type {dtype}. Plain numbers are needed, one a voxel and channel.")
+    code = int(header["xyzt_units"]) & 7
+    if code not in UNITS_MM:
+        raise DataError(f"xyzt_units has the code {code} for lengths; 1 (metre), 2 (mm) and 3 (micron) are known.")
+    affine, notes = _place(header, shape, np.diag([UNITS_MM[code]] * 3 + [1.0]))
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and sizes.min() > 0 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-6):
+        raise DataError("the affine cannot be inverted, so voxels have no position. Set its sform or qform.")
+    if code in (1, 3):
+        notes.append(f"the header's unit is {'metres' if code == 1 else 'microns'}: voxels of {times(sizes)} mm")
+    return Header(shape, affine, dtype, tuple(notes))
+
+
+def _place(header: Any, shape: tuple[int, ...], to_mm: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The affine in mm by the sform, otherwise the qform, otherwise the voxel sizes; and what contradicts it."""
+    notes = []
+    forms = {"sform": to_mm @ header.get_sform()} if header["sform_code"] > 0 else {}
+    if header["qform_code"] > 0:
+        try:
+            forms["qform"] = to_mm @ header.get_qform()
+        except ValueError as e:
+            if not forms:
+                raise
+            notes.append(f"the qform cannot be read ({e}); the sform was taken")
+    for name in ("sform_code", "qform_code"):
+        if not 0 <= header[name] <= 5:
+            raise DataError(f"{name} is {header[name]}; the standard knows 0 to 5. Set it anew.")
+    if not forms:
+        taken = to_mm @ header.get_base_affine()
+        sizes = times(np.linalg.norm(taken[:3, :3], axis=0))
+        return taken, [
+            f"no orientation is stored (sform and qform code 0): voxels of {sizes} mm in LAS order were taken"
+        ]
+    taken, *others = forms.values()
+    headers = [Header(shape, affine, header.get_data_dtype()) for affine in forms.values()]
+    if others and not same_grid(*headers):
+        sform, qform = (f"{grid(seen)}, axes {''.join(nib.aff2axcodes(seen.affine))}" for seen in headers)
+        notes.append(f"the sform says {sform}; the qform says {qform}. The sform was taken")
+    elif not np.allclose(sizes := to_mm[0, 0] * header["pixdim"][1:4], headers[0].spacing_mm, rtol=1e-3, atol=0):
+        found = times(headers[0].spacing_mm)
+        notes.append(f"pixdim says voxels of {times(sizes)} mm, the {next(iter(forms))} {found} mm, which was taken")
+    return taken, notes
+
+
+def _voxels(header: Any, raw: bytes, path: Path, dtype: np.dtype[Any] | None = None) -> np.ndarray:
+    offset, shape = int(header.get_data_offset()), header.get_data_shape()
+    wanted = offset + int(np.prod(shape, dtype=object)) * header.get_data_dtype().itemsize
+    if offset < header.single_vox_offset or len(raw) != wanted:
+        raise DataError(
+            f"{path}: the file is cut off or damaged: its header says {wanted} bytes, with voxels from byte {offset} "
+            f"on, and there are {len(raw)}. Copy it again."
+        )
     try:
-        return np.asarray(image.dataobj, dtype=dtype)
-    except (OSError, EOFError, ValueError, zlib.error) as e:
+        return np.asarray(ArrayProxy(BytesIO(raw), header, mmap=False), dtype=dtype)
+    except Exception as e:  # such as a scale factor that is no number
         raise DataError(f"{path}: the file is cut off or damaged ({e}). Copy it again.") from None
