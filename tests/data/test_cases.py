@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.data.cases import folder, hippocampus
+from seg.data.cases import IGNORE, class_indices, folder, hippocampus
 from seg.errors import ConfigError, DataError
 
 DECATHLON = {
@@ -93,7 +93,10 @@ def test_plain_folder_with_numbered_channels(tmp_path):
 
 FAULTS = {
     "region": (NNUNET | {"labels": {"background": 0, "whole": [1, 2]}}, "'whole' is a region"),
-    "ignore": (NNUNET | {"labels": {"background": 0, "ignore": 1}}, "'ignore' is not supported"),
+    "ignore": (NNUNET | {"labels": {"background": 0, "ignore": 1, "a": 2}}, "'ignore' has the value 1; it must be the"),
+    "one metric": (NNUNET | {"labels": {"a<2cm": 1, "a>2cm": 2}}, "'a<2cm' and 'a>2cm' would be one metric"),
+    "blank": (NNUNET | {"labels": {" ": 1}}, "cannot be a class's name"),
+    "unprintable": (NNUNET | {"labels": {"a\nb": 1}}, "cannot be a class's name"),
     "twice": (NNUNET | {"labels": {"background": 0, "a": 1, "b": 1}}, "'b' = 1 appears twice"),
     "half": (NNUNET | {"labels": {"background": 0, "a": 1.5}}, "one integer"),
     "background": (NNUNET | {"labels": {"background": 1, "a": 0}}, "background has the value 1"),
@@ -136,35 +139,33 @@ def test_missing_or_empty_root(tmp_path):
         hippocampus(tmp_path / "nowhere")
 
 
-@pytest.fixture
-def visits(tmp_path):
-    names = ("ann_1", "ann_2", "bob_1")
-    return make(tmp_path, NNUNET, *(f"labelsTr/{name}.nii.gz" for name in names), "imagesTr/x")
+@pytest.mark.parametrize("value", [2, 255, -1])
+def test_a_label_ignore_is_no_class(tmp_path, value):
+    labels = {"background": 0, "liver": 1, "ignore": value}
+    found = folder(make(tmp_path, NNUNET | {"labels": labels}, "imagesTr/x", "labelsTr/x"))
+    assert (found.classes, found.ignore) == ({"background": 0, "liver": 1}, value)
+    label = np.array([0, 1, value], np.int16)
+    assert class_indices(label, found.values, found.ignore).tolist() == [0, 1, IGNORE]
+    with pytest.raises(DataError, match=str(value)):
+        class_indices(label, found.values)
 
 
-def test_patient_by_pattern(visits):
-    assert [case.patient for case in folder(visits, patient=r"^(\w+)_\d").cases] == ["ann", "ann", "bob"]
+@pytest.mark.parametrize("value", [255, -1])
+def test_a_value_that_may_mean_ignore_is_a_question_with_two_answers(tmp_path, value):
+    make(tmp_path, None, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.array([0, 1, value], np.int16).reshape(-1, 1, 1), np.eye(4)), tmp_path / "labelsTr/a.nii.gz"
+    )
+    with pytest.raises(DataError, match=rf'{value}.*"ignore": {value}.*if it is a structure') as caught:
+        folder(tmp_path)
+    assert "dataset.json" in str(caught.value)
 
 
-def test_patient_by_table(visits):
-    (visits / "who.csv").write_text("patient,case\nA,ann_1\nA,ann_2\nB,bob_1\n")
-    assert [case.patient for case in folder(visits, patient="who.csv").cases] == ["A", "A", "B"]
-
-
-@pytest.mark.parametrize(
-    ("patient", "words"),
-    [
-        (r"(ann)_\d", "no patient for 1 of 3 cases: bob_1"),
-        (r"\w+", "0 groups"),
-        (r"(", "not a regular expression"),
-        ("none.csv", "no file none.csv"),
-        ("bad.csv", "columns 'case' and 'patient'"),
-    ],
-)
-def test_patient_that_does_not_fit_is_named(visits, patient, words):
-    (visits / "bad.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match=words):
-        folder(visits, patient=patient)
+@pytest.mark.parametrize("labels", [{"0": "background", "1": "liver"}, {"background": 0, "liver": 1}])
+@pytest.mark.parametrize("channels", [{"modality": {"0": "CT"}}, {"modality": ["CT"]}])
+def test_names_and_values_of_a_list_are_read_whichever_comes_first(tmp_path, labels, channels):
+    found = folder(make(tmp_path, DECATHLON | channels | {"labels": labels}))
+    assert (found.classes, found.channels) == ({"background": 0, "liver": 1}, ("CT",))
 
 
 def test_cases_do_not_pay_for_torch():

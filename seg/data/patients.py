@@ -1,0 +1,130 @@
+"""Whose scans belong together: by a pattern, by a table, or each for itself, with a warning where names look alike."""
+
+import csv
+import io
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from unicodedata import category, normalize
+
+from seg.data import nifti
+from seg.errors import ConfigError, few, together
+
+log = logging.getLogger(__name__)
+NOBODY = ("", "na", "n/a", "nan", "null", "none", "unknown", "-", "?")  # what tables hold where nothing is known
+RELATED = (  # what scans of one patient are often called, the plainest first; the group is the patient
+    r"^(.+?)[_-]?(?:frame|ses|session|visit|scan|time|run|phase)[_-]?\d+",
+    r"^(.+)[_-](?:[LlRr]|left|right|LEFT|RIGHT)$",
+    r"^(.+)[_-][^_-]+$",
+    r"^([^_-]+)[_-]",
+)
+
+
+def patients_of(ids: Sequence[str], root: Path, patient: str | None) -> dict[str, str]:
+    """The patient of each case; ``patient`` is a pattern with one group, or the path of a table, or None.
+
+    Raises:
+        ConfigError: it does not name a patient for each case, or names two.
+    """
+    if patient is None:
+        _warn(ids)
+        return {case_id: case_id for case_id in ids}
+    found = _table(root, patient) if patient.lower().endswith(".csv") else _matches(ids, patient)
+    if missing := [case_id for case_id in ids if case_id not in found]:
+        raise ConfigError(
+            f"data.patient={patient!r} gives no patient for {len(missing)} of {len(ids)} cases: {few(missing)}."
+        )
+    return found
+
+
+def _warn(ids: Sequence[str]) -> None:
+    """Says so where ids look as if one patient had several: such patients may be in two parts."""
+    for pattern in RELATED:
+        groups: dict[str, list[str]] = defaultdict(list)
+        for case_id in ids:
+            if match := re.search(pattern, case_id):
+                groups[match[1]].append(case_id)
+        shared = [cases for cases in groups.values() if len(cases) > 1]
+        plain = pattern in RELATED[:2]  # otherwise what all share is the name of the data set
+        if shared and (plain or len(groups) > 1):
+            log.warning(
+                "cases may be of one patient: %s. Each is taken for a patient of its own, so they may be in two parts. "
+                "If they are one: data.patient='%s'; if not: data.patient='^(.*)$'.",
+                few(shared[0]),
+                pattern,
+            )
+            return
+
+
+def _matches(ids: Sequence[str], pattern: str) -> dict[str, str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as e:
+        raise ConfigError(f"data.patient={pattern!r} is not a regular expression: {e}.") from None
+    if compiled.groups != 1:
+        raise ConfigError(f"data.patient={pattern!r} has {compiled.groups} groups; exactly one names the patient.")
+    return {case_id: match[1] for case_id in ids if (match := compiled.search(case_id)) and match[1]}
+
+
+def _table(root: Path, name: str) -> dict[str, str]:
+    """Patients by case; faults name lines and cases, never the patients."""
+    path = next((path for path in (Path(name).expanduser(), root / name) if path.is_file()), None)
+    if path is None:
+        raise ConfigError(f"data.patient: no file {name}, neither here nor in {root}.")
+    rows = _rows(path)
+    header = [_clean(cell).lower() for cell in rows[0][1]] if rows else []
+    if header.count("case") != 1 or header.count("patient") != 1:
+        raise ConfigError(f"{path}: a table with the columns 'case' and 'patient' is needed.")
+    faults: list[str] = []
+    found: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for line, cells in rows[1:]:
+        if len(cells) != len(header):
+            faults.append(f"{path}: line {line} has {len(cells)} cells, the heading has {len(header)}.")
+            continue
+        case, patient = (_clean(cells[header.index(column)]) for column in ("case", "patient"))
+        case = nifti.stem(Path(case))
+        if not case:
+            faults.append(f"{path}: line {line} names no case.")
+        elif patient.lower() in NOBODY:
+            faults.append(f"{path}: line {line} names no patient for case {case}.")
+        elif case in lines:
+            again = "" if found[case] == patient else ", and with another patient"
+            faults.append(f"{path}: line {line} names case {case} again{again}; the first is line {lines[case]}.")
+        else:
+            found[case], lines[case] = patient, line
+    together(ConfigError, [*faults, *_spelled_twice(path, found)])
+    return found
+
+
+def _spelled_twice(path: Path, found: dict[str, str]) -> list[str]:
+    """Patients whose names differ in capitals alone, by their cases."""
+    spellings: dict[str, dict[str, str]] = defaultdict(dict)
+    for case, patient in found.items():
+        spellings[patient.casefold()].setdefault(patient, case)
+    return [
+        f"{path}: the patients of cases {few(cases.values())} differ in capital letters only. Write one name one way."
+        for cases in spellings.values()
+        if len(cases) > 1
+    ]
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows that hold anything, with their line numbers; cells are parted by commas, semicolons or tabs."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: not UTF-8 (at byte {e.start}). Save it as 'CSV UTF-8'.") from None
+    first = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    try:
+        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as e:
+        raise ConfigError(f"{path}: line {reader.line_num} is not readable as CSV ({e}).") from None
+
+
+def _clean(cell: str) -> str:
+    """Without what cannot be seen: blanks around it or doubled, marks of no width, letters taken apart."""
+    return " ".join("".join(c for c in normalize("NFC", cell) if category(c) != "Cf").split())
