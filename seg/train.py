@@ -102,12 +102,10 @@ def train(
     precision = choose_precision(cfg.trainer.precision, device)
     connect(world, device)
     try:
-        with in_turn(world):  # rank 0 reads and prepares; the others find it in the cache
+        with in_turn(world):  # rank 0 reads; the others find it in the cache
             material = read_material(cfg)
             describe(material)
             log.info("  device %s", device)
-            if not cfg.check:
-                store = prepare_cases(cfg, material)
         with imports():  # MONAI only now: a fault in the data is reported without it
             import torch._dynamo  # noqa: F401  every optimizer imports it, at its first step
 
@@ -119,6 +117,8 @@ def train(
         if cfg.check:
             log.info("check: no fault found, in the configuration and in %d cases.", len(material.cases.cases))
             return None
+        with in_turn(world):  # what cannot be built is known before the first volume is prepared
+            store = prepare_cases(cfg, material)
         return run(Job(cfg, built, store, world, reporter), name, options or {})
     finally:
         disconnect()

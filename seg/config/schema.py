@@ -97,6 +97,7 @@ KEYS: dict[str, Kind] = {
     "data.test_fraction": _number(0, high=0.99),  # of the patients
     "data.split_seed": _whole(0, high=2**32 - 1),
     "data.split_file": _TEXT_OR_NULL,
+    "data.allow_shear": _FLAG,
     "data.spacing": replace(_number(1e-3, "auto"), many=True),  # mm per axis
     "data.normalization": _choice("auto", "zscore", "ct"),
     "data.patch": replace(_whole(1, "auto"), many=True),  # voxels per axis

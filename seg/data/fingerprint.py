@@ -1,7 +1,7 @@
 """Describes a data set: reads every file once, lists every fault, keeps what `auto` settings are derived from."""
 
 import hashlib
-import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 
 from seg.data import nifti
-from seg.data.cases import Case, CaseSet
+from seg.data.cases import Case, CaseSet, question
 from seg.data.processors import processors
-from seg.errors import DataError, together
-from seg.files import atomic_write, sha256
+from seg.errors import DataError, few, together
+from seg.files import atomic_write, digest, seal, sha256, unseal
 
-FORMAT = 2  # raised when CasePrint or the checks change, so that every case is read again
+log = logging.getLogger(__name__)
+FORMAT = 3  # raised when CasePrint or the checks change, so that every case is read anew
 QUANTILES = 100
+SHEAR = (
+    "its axes are not at right angles (sheared, as by a tilted gantry), so volumes and distances would come out wrong. "
+    "Resample it to a straight grid, or set data.allow_shear=true"
+)
 MAX_VOXELS = 200_000  # of the foreground of one case; more do not move a quantile
 
 
@@ -63,16 +68,18 @@ class CasePrint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All cases of a data set, or those that ``of`` kept, sorted by id."""
+    """All cases of a data set, or those that ``of`` kept, sorted by id; ``ignore`` as in CaseSet."""
 
     cases: tuple[CasePrint, ...]
     channels: tuple[str, ...]
     classes: dict[str, int]
+    ignore: int | None = None
 
     @cached_property
     def hash(self) -> str:
         """Version of the data: changes with any byte of any file, and with the meaning of channels and classes."""
-        return digest([sorted(case.sha256 for case in self.cases), self.channels, list(self.classes.items())])
+        ignored = [] if self.ignore is None else [("ignore", self.ignore)]
+        return digest([sorted(case.sha256 for case in self.cases), self.channels, [*self.classes.items(), *ignored]])
 
     @cached_property
     def by_id(self) -> dict[str, CasePrint]:
@@ -85,31 +92,32 @@ class Fingerprint:
 
     def to_json(self) -> str:
         """Text that ``from_json`` reads back."""
-        return json.dumps(asdict(self) | {"hash": self.hash})
+        return seal(asdict(self) | {"hash": self.hash})
 
     @classmethod
     def from_json(cls, text: str) -> "Fingerprint":
-        """Reads what ``to_json`` wrote."""
-        content = json.loads(text)
-        return cls(tuple(map(_case_print, content["cases"])), tuple(content["channels"]), content["classes"])
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ValueError: the text is damaged.
+        """
+        content = unseal(text, earlier=True)
+        cases, channels = tuple(map(_case_print, content["cases"])), tuple(content["channels"])
+        return cls(cases, channels, content["classes"], content.get("ignore"))
 
 
-def digest(content: Any) -> str:
-    """Hexadecimal sha256 of plain data, by way of its JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None) -> Fingerprint:
+def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow_shear: bool = False) -> Fingerprint:
     """Reads, checks and describes every case.
 
     What was found in a case is kept in ``cache``, one JSON file per data set, and taken from there as long as its files
-    keep size and time. ``workers`` are threads (unpacking and hashing run outside Python's lock); by default one a
-    processor.
+    keep size and times. ``workers`` are threads (unpacking and hashing run outside Python's lock); by default one a
+    processor. What is odd but can be read is logged: headers that contradict themselves, classes that no case has.
 
     Raises:
-        DataError: lists **every** fault of every case: a file missing, empty, cut off or no NIfTI; another number of
+        DataError: lists **every** fault of every case: a file missing, empty, damaged or no NIfTI; another number of
             channels than declared; NaN or infinite voxels, or one value everywhere; files of one case on different
-            grids; a label missing or with values that are not classes; the same case twice; no case at all.
+            grids; sheared axes, unless ``allow_shear``; a label missing or with values that are not classes; the same
+            case twice; no case at all, or no structure in any.
     """
     faults = [] if caseset.cases else [f"{caseset.name}: no case was found."]
     counts = Counter(case.id for case in caseset.cases)
@@ -120,34 +128,61 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None) -> Fi
     def look(case: Case) -> list[str]:
         key, entry = _file_key(case), known.get(case.id)
         if key is None or entry is None or entry["key"] != key:
-            found, of_case = _inspect(case, caseset)
+            found, notes, of_case = _inspect(case, caseset)
             if found is None:
                 return of_case
-            entry = {"key": key, "print": asdict(found)}
+            entry = {"key": key, "print": asdict(found), "notes": notes}
         entries[case.id] = entry
-        return []
+        return [] if allow_shear else [f"{path}: {note}." for path, note in entry["notes"] if note == SHEAR]
 
     with ThreadPoolExecutor(workers or processors()) as pool:
         faults += chain.from_iterable(pool.map(look, caseset.cases))
     if entries != known:
-        atomic_write(path, json.dumps(entries))
+        atomic_write(path, seal({"cases": entries}))
+    if caseset.cases and not faults and not any(_structures(entry) for entry in entries.values()):
+        faults.append(
+            f"{caseset.name}: no case has any structure: all labels are 0 everywhere. Are they the right files?"
+        )
     together(DataError, faults)
     prints = [replace(_case_print(entries[case.id]["print"]), patient=case.patient) for case in caseset.cases]
-    return Fingerprint(tuple(sorted(prints, key=lambda case: case.id)), caseset.channels, caseset.classes)
+    prints.sort(key=lambda case: case.id)
+    found = Fingerprint(tuple(prints), caseset.channels, caseset.classes, caseset.ignore)
+    _warn(found, [note for case in prints for note in entries[case.id]["notes"]])
+    return found
+
+
+def _structures(entry: dict[str, Any]) -> bool:
+    return any(entry["print"]["foreground_voxels"].values())
+
+
+def _warn(found: Fingerprint, notes: Sequence[Sequence[str]]) -> None:
+    """Logs what is odd: every note on a header, and the classes that no case has."""
+    files: dict[str, list[str]] = {}
+    for path, note in notes:
+        files.setdefault(note, []).append(path)
+    if files:
+        lines = "".join(f"\n  {few(paths)}: {note}." for note, paths in files.items())
+        log.warning("headers of %d files want a look:%s", len({path for path, _ in notes}), lines)
+    for index, name in enumerate(found.classes):
+        if index and not any(case.foreground_voxels[index] for case in found.cases):
+            log.warning("no case has the class '%s': it cannot be learned, and is in no mean.", name)
 
 
 def _place(caseset: CaseSet) -> str:
     """Names the cache file: the place of the data, and what is counted in it."""
     place = os.path.commonpath([case.images[0].absolute().parent for case in caseset.cases]) if caseset.cases else ""
-    return digest([FORMAT, place, caseset.channels, caseset.values])
+    return digest([FORMAT, place, caseset.channels, caseset.values, caseset.ignore])
 
 
 def _cached(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # none yet, or damaged: read the data again
+        content: dict[str, Any] = unseal(path.read_bytes())["cases"]
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError, KeyError) as e:
+        log.warning("%s is damaged (%s): every file is read again.", path, e)
+        return {}
+    return content
 
 
 def _file_key(case: Case) -> list[list[Any]] | None:
@@ -155,7 +190,7 @@ def _file_key(case: Case) -> list[list[Any]] | None:
         stats = [(path, path.stat()) for path in (*case.images, case.label) if path]
     except OSError:
         return None
-    return [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return [[str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for path, stat in stats]
 
 
 def _case_print(content: dict[str, Any]) -> CasePrint:
@@ -165,8 +200,8 @@ def _case_print(content: dict[str, Any]) -> CasePrint:
     return CasePrint(**values)
 
 
-def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[str]]:
-    """Reads one case; all its faults, and what is known of it where there is none.
+def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[tuple[str, str]], list[str]]:
+    """Reads one case; what is known of it where there is no fault, what is odd about its headers, and all its faults.
 
     Each file is read whatever is wrong with the others, so that one look at the list is enough to fix the data.
     """
@@ -184,7 +219,7 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[str]]
             faults.append(str(e))
     try:
         if case.label is None:
-            raise DataError(f"case {case.id} has no label; every case here needs one.")
+            raise DataError(f"case {case.id} has no label; every case here needs one. Add it, or leave the case out.")
         headers[case.label] = nifti.read_header(case.label)
         label = nifti.read_label(case.label)
         faults += _label_faults(case.label, label, caseset)
@@ -192,8 +227,14 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[str]]
         faults.append(str(e))
     faults += _grid_faults(headers)
     if faults or label is None:
-        return None, faults
-    return _describe(case, images, headers[case.images[0]].affine, label, caseset.values), []
+        return None, [], faults
+    return _describe(case, images, headers[case.images[0]].affine, label, caseset), _notes(headers), []
+
+
+def _notes(headers: dict[Path, nifti.Header]) -> list[tuple[str, str]]:
+    """Files, and what their headers say against themselves; sheared axes are told of the first file alone."""
+    notes = [(str(path), note) for path, header in headers.items() for note in header.notes]
+    return notes + [(str(path), SHEAR) for path, header in headers.items() if nifti.sheared(header.affine)][:1]
 
 
 def _image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
@@ -220,11 +261,13 @@ def _image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
 def _label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
     values, counts = np.unique(label, return_counts=True)
     found = zip(values.tolist(), counts.tolist(), strict=True)
-    if not (strange := {value: n for value, n in found if value not in caseset.values}):
+    known = {*caseset.values, caseset.ignore}
+    if not (strange := {value: n for value, n in found if value not in known}):
         return []
+    ask = question(strange)
     return [
         f"{path}: label values {strange} (value: voxels) are not classes; the classes are {caseset.classes}."
-        " Add them to dataset.json or fix the file."
+        f" {ask or 'Add them to dataset.json or fix the file.'}"
     ]
 
 
@@ -240,11 +283,13 @@ def _grid_faults(headers: dict[Path, nifti.Header]) -> list[str]:
 
 
 def _describe(
-    case: Case, images: Sequence[np.ndarray], affine: np.ndarray, label: np.ndarray, values: Sequence[int]
+    case: Case, images: Sequence[np.ndarray], affine: np.ndarray, label: np.ndarray, caseset: CaseSet
 ) -> CasePrint:
     """Facts of a sound case; images (C, X, Y, Z), one per file, and label (X, Y, Z) in the files' own orientation."""
     turned, affine = nifti.to_ras(label, affine)
-    per_class = {index: int(np.count_nonzero(label == value)) for index, value in enumerate(values) if value}
+    x, y, z = map(rounded, nifti.spacing_mm(affine))
+    per_class = {index: int(np.count_nonzero(label == value)) for index, value in enumerate(caseset.values) if value}
+    inside = (label != 0) if caseset.ignore is None else (label != 0) & (label != caseset.ignore)
     channels = [channel for image in images for channel in image if any(per_class.values())]
     image_sha256 = sha256(*case.images)
     label_sha256 = sha256(*[case.label] if case.label else [])
@@ -252,12 +297,17 @@ def _describe(
         id=case.id,
         patient=case.patient,
         shape=turned.shape,
-        spacing_mm=tuple(np.round(nifti.spacing_mm(affine), 6).tolist()),
+        spacing_mm=(x, y, z),
         sha256=hashlib.sha256((image_sha256 + label_sha256).encode()).hexdigest(),
         image_sha256=image_sha256,
         foreground_voxels=per_class,
-        intensity=tuple(_intensity(channel[label != 0]) for channel in channels),
+        intensity=tuple(_intensity(channel[inside]) for channel in channels),
     )
+
+
+def rounded(mm: float) -> float:
+    """Seven digits, as the headers' own numbers have, whatever the unit."""
+    return float(f"{mm:.7g}")
 
 
 def _intensity(values: np.ndarray) -> Intensity:

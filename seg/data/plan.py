@@ -1,6 +1,5 @@
 """What `auto` decides from the fingerprint: spacing, patch, batch, pooling, normalisation, each with its reason."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,8 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from seg.data.fingerprint import Fingerprint
+from seg.data.fingerprint import Fingerprint, rounded
 from seg.errors import ConfigError, DataError, times
+from seg.files import seal, unseal
 
 STEP = 16  # automatic patches are multiples of it, so that networks with up to four poolings take them
 ANISOTROPIC = 3  # ratio of voxel sizes above which the coarse axis is treated by itself
@@ -54,12 +54,16 @@ class Plan:
 
     def to_json(self) -> str:
         """Text that ``from_json`` reads back."""
-        return json.dumps(asdict(self), indent=1)
+        return seal(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
-        """Reads what ``to_json`` wrote."""
-        content = {key: tuples(value) for key, value in json.loads(text).items()}
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ValueError: the text is damaged.
+        """
+        content = {key: tuples(value) for key, value in unseal(text, earlier=True).items()}
         return cls(**content | {"normalization": tuple(ChannelNorm(**norm) for norm in content["normalization"])})
 
 
@@ -90,7 +94,7 @@ def make_plan(
             f"data.spacing={list(spacing_mm)} mm makes {times(shape)} voxels of the median volume. "
             "Set a coarser one, or leave it at auto."
         )
-    slice_axis = max(range(3), key=lambda axis: (round(spacing_mm[axis], 3), axis))
+    slice_axis = max(range(3), key=lambda axis: (float(f"{spacing_mm[axis]:.4g}"), axis))
     axes = [axis for axis in range(3) if dims == 3 or axis != slice_axis]
     limit = patch_voxels if dims == 3 else min(patch_voxels, SLICE_VOXELS)
     size, why_patch = _patch([shape[axis] for axis in axes], patch, limit)
@@ -130,7 +134,7 @@ def _spacing(fingerprint: Fingerprint, asked: Auto | Sequence[float]) -> tuple[t
     if target[coarse] > ANISOTROPIC * max(target[others]) and shape[coarse] * ANISOTROPIC < min(shape[others]):
         target[coarse] = max(np.percentile(all_mm[:, coarse], 10), *target[others])
         reason += f"; along {'xyz'[coarse]}, over {ANISOTROPIC} times coarser than the others, the 10th percentile"
-    x, y, z = (round(float(size), 6) for size in target)
+    x, y, z = (rounded(float(size)) for size in target)
     return (x, y, z), reason
 
 

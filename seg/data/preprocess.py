@@ -1,6 +1,6 @@
 """From files to prepared volumes and back: RAS axes, crop, normalisation, spacing, and the cache that holds them."""
 
-import json
+import logging
 import os
 import shutil
 import time
@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from seg.data.cases import Case, CaseSet, class_indices
-from seg.data.fingerprint import Fingerprint, digest
+from seg.data.cases import IGNORE, Case, CaseSet, class_indices
+from seg.data.fingerprint import Fingerprint
 from seg.data.nifti import read_image, read_label, spacing_mm, to_ras
 from seg.data.plan import ChannelNorm, Plan, tuples
-from seg.errors import DataError
-from seg.files import atomic_folder
+from seg.errors import DataError, few
+from seg.files import atomic_folder, digest, seal, sha256, unseal
 
-FORMAT = 1  # of a cache entry: raised whenever the same settings would give other arrays
+log = logging.getLogger(__name__)
+FORMAT = 2  # of a cache entry: raised whenever the same settings would give other arrays
 ANISOTROPY = 3.0  # largest over smallest spacing above which the coarse axis is resampled apart
 VOXELS_PER_CLASS = 10_000  # foreground positions kept for sampling
 # Cases kept open, each by three file handles: together half of those that a process may have.
@@ -62,7 +63,7 @@ class Prepared:
 
     case: str
     image: np.ndarray  # float32 (C, X, Y, Z), normalised
-    label: np.ndarray | None  # uint8 (X, Y, Z), class indices
+    label: np.ndarray | None  # uint8 (X, Y, Z), class indices, or IGNORE
     geometry: Geometry
     foreground: dict[int, np.ndarray]  # class index -> int32 (n, 3) voxels, n ≤ VOXELS_PER_CLASS
 
@@ -91,9 +92,10 @@ def prepare(caseset: CaseSet, fingerprint: Fingerprint, plan: Plan, cache: Path,
     """Every case of ``fingerprint``, prepared: taken from ``cache`` if it has an intact entry, otherwise made.
 
     An entry's key is the content of the case and every setting that shapes it, so runs, folds and studies share it and
-    a change never meets stale arrays. Processes may start together: the first to finish an entry is kept. A file cut
-    short is noticed by its size; what a killed process left goes after a day. ``workers`` are threads, since reading,
-    decompressing and resampling release the interpreter lock.
+    a change never meets stale arrays. Processes may start together: the first to finish an entry is kept. An entry is
+    read once, here, against the hashes it was written with, and made anew where it is damaged; what a killed process
+    left goes after a day. ``workers`` are threads, since reading, decompressing, hashing and resampling release the
+    interpreter lock.
 
     Raises:
         OSError: the disk is full or not writable; nothing half-written is left.
@@ -103,23 +105,31 @@ def prepare(caseset: CaseSet, fingerprint: Fingerprint, plan: Plan, cache: Path,
             if time.time() - draft.stat().st_mtime > 86_400:  # seconds; no case takes a day
                 shutil.rmtree(draft)
     files = {case.id: case for case in caseset.cases}
-    folders = {case.id: cache / _key(case.sha256, caseset.values, plan) for case in fingerprint.cases}
+    folders = {case.id: cache / _key(case.sha256, caseset, plan) for case in fingerprint.cases}
 
-    def ensure(case: str) -> None:
-        if not _intact(folders[case]):
-            _build(files[case], caseset.values, plan, folders[case])
+    def ensure(case: str) -> bool:
+        """Whether the case was there, but damaged."""
+        known = folders[case].exists()
+        if known and _intact(folders[case]):
+            return False
+        _build(files[case], caseset, plan, folders[case])
+        return known
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        list(pool.map(ensure, folders))
+        damaged = [case for case, was in zip(folders, pool.map(ensure, folders), strict=True) if was]
+    if damaged:
+        log.warning("prepared again, since their entries in %s were damaged: %s.", cache, few(damaged))
     return Store(folders)
 
 
-def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
+def prepare_case(
+    case: Case, values: tuple[int, ...], plan: Plan, ignore: int | None = None
+) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
     """Image (C, X, Y, Z) float32, label (X, Y, Z) uint8 or None, and the way back.
 
     Steps: RAS axes by flips and swaps, crop to the box of non-zero voxels (of any channel; never looks at the label, so
     training and prediction agree), normalisation, resampling to ``plan.spacing_mm``. ``values`` are the label values by
-    class index.
+    class index, and ``ignore`` is that of voxels nobody annotated.
     """
     image, original_affine = read_image(case.images)
     if len(image) != len(plan.normalization):
@@ -128,7 +138,7 @@ def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.nd
     image, affine = to_ras(image, original_affine)
     spacing = np.array(spacing_mm(affine))
     box = _nonzero_box(image)
-    same = np.allclose(spacing, plan.spacing_mm, rtol=0, atol=1e-3)
+    same = np.allclose(spacing, plan.spacing_mm, rtol=1e-3, atol=0)
     scale = np.ones(3) if same else spacing / plan.spacing_mm
     geometry = Geometry(
         original_affine=tuples(original_affine.tolist()),
@@ -143,7 +153,7 @@ def prepare_case(case: Case, values: tuple[int, ...], plan: Plan) -> tuple[np.nd
     prepared = np.stack([_resample(channel, shape, coarse, order=3) for channel in normalised])
     if case.label is None:
         return prepared, None, geometry
-    label, _ = to_ras(class_indices(read_label(case.label), values), original_affine)
+    label, _ = to_ras(class_indices(read_label(case.label), values, ignore), original_affine)
     return prepared, _resample_label(label[box], shape, coarse), geometry
 
 
@@ -199,17 +209,18 @@ def _strongest(scores: Iterable[np.ndarray], shape: Shape, coarse: int | None) -
 def _resample_label(label: np.ndarray, shape: Shape, coarse: int | None) -> np.ndarray:
     if label.shape == shape:
         return label
-    return _strongest((label == index for index in range(int(label.max()) + 1)), shape, coarse)
+    present = np.unique(label)
+    return np.asarray(present[_strongest((label == index for index in present), shape, coarse)])
 
 
-def _key(content: str, values: tuple[int, ...], plan: Plan) -> str:
+def _key(content: str, caseset: CaseSet, plan: Plan) -> str:
     norms = [asdict(norm) for norm in plan.normalization]
-    return digest([FORMAT, content, values, [float(mm) for mm in plan.spacing_mm], norms])
+    return digest([FORMAT, content, caseset.values, caseset.ignore, [float(mm) for mm in plan.spacing_mm], norms])
 
 
-def _build(case: Case, values: tuple[int, ...], plan: Plan, folder: Path) -> None:
+def _build(case: Case, caseset: CaseSet, plan: Plan, folder: Path) -> None:
     with atomic_folder(folder) as draft:
-        image, label, geometry = prepare_case(case, values, plan)
+        image, label, geometry = prepare_case(case, caseset.values, plan, caseset.ignore)
         foreground = {} if label is None else _foreground(label)
         np.save(draft / "image.npy", image)
         np.save(draft / "foreground.npy", np.concatenate([np.zeros((0, 3), np.int32), *foreground.values()]))
@@ -218,35 +229,34 @@ def _build(case: Case, values: tuple[int, ...], plan: Plan, folder: Path) -> Non
         about = {
             "geometry": asdict(geometry),
             "foreground": {index: len(voxels) for index, voxels in foreground.items()},
-            "bytes": {path.name: path.stat().st_size for path in draft.iterdir()},
+            "hashes": {path.name: sha256(path) for path in draft.iterdir()},
         }
-        (draft / "about.json").write_text(json.dumps(about))
+        (draft / "about.json").write_text(seal(about))
         if not _intact(folder):  # damaged, or none; another process may have made it meanwhile
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _foreground(label: np.ndarray) -> dict[int, np.ndarray]:
     voxels = {}
-    for index in range(1, int(label.max()) + 1):
+    for index in (int(index) for index in np.unique(label) if index not in (0, IGNORE)):
         hits = np.flatnonzero(label == index)
         if len(hits) > VOXELS_PER_CLASS:
             hits = np.random.default_rng(index).choice(hits, VOXELS_PER_CLASS, replace=False)
-        if len(hits):
-            voxels[index] = np.stack(np.unravel_index(hits, label.shape), axis=1).astype(np.int32)
+        voxels[index] = np.stack(np.unravel_index(hits, label.shape), axis=1).astype(np.int32)
     return voxels
 
 
 def _intact(folder: Path) -> bool:
     try:
-        sizes = json.loads((folder / "about.json").read_text())["bytes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        hashes = unseal((folder / "about.json").read_bytes())["hashes"]
+        return all(sha256(folder / name) == written for name, written in hashes.items())
     except (OSError, ValueError, KeyError):
         return False
 
 
 def _open(case: str, folder: Path) -> Prepared:
-    about = json.loads((folder / "about.json").read_text())
-    arrays = {name: np.load(folder / name, mmap_mode="r") for name in about["bytes"]}
+    about = unseal((folder / "about.json").read_bytes())
+    arrays = {name: np.load(folder / name, mmap_mode="r") for name in about["hashes"]}
     parts = np.split(arrays["foreground.npy"], np.cumsum(list(about["foreground"].values())))
     foreground = {int(index): part for index, part in zip(about["foreground"], parts, strict=False)}
     geometry = Geometry(**{key: tuples(value) for key, value in about["geometry"].items()})

@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seg.data.cases import read_json
-from seg.data.fingerprint import CasePrint, Fingerprint, digest
+from seg.data.fingerprint import CasePrint, Fingerprint
 from seg.errors import ConfigError, DataError, few, together
+from seg.files import digest, seal, unseal
 
 PARTS = ("train", "val", "test")
 Fold = int | Literal["all"]
@@ -38,12 +38,16 @@ class Split:
 
     def to_json(self) -> str:
         """Text that ``from_json`` and ``load_split`` read back."""
-        return json.dumps(asdict(self) | {"hash": self.hash}, indent=1)
+        return seal(asdict(self) | {"hash": self.hash}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "Split":
-        """Reads what ``to_json`` wrote."""
-        content = json.loads(text)
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ValueError: the text is damaged.
+        """
+        content = unseal(text, earlier=True)
         train, val, test = (tuple(content[part]) for part in PARTS)
         return cls(train, val, test, fold=content["fold"], folds=content["folds"], seed=content["seed"])
 
@@ -110,7 +114,8 @@ def check_split(split: Split, fingerprint: Fingerprint, source: str = "split") -
     """Checks a split for leaks, since a test score on seen patients says nothing.
 
     Raises:
-        DataError: lists every fault: nothing to train on, a case that the data set does not have, a case named twice,
+        DataError: lists every fault: nothing to train on, no structure in what is trained or validated on, a case that
+            the data set does not have, a case named twice,
             one patient in two parts, or the same image bytes in two parts. ``source`` is named in it.
     """
     faults = [] if split.train else [f"{source}: train is empty."]
@@ -122,6 +127,10 @@ def check_split(split: Split, fingerprint: Fingerprint, source: str = "split") -
         if twice := [case_id for case_id, n in counts.items() if n > 1]:
             faults.append(f"{source}: {part} names cases twice: {few(twice)}.")
         known[part] = [fingerprint.by_id[case_id] for case_id in counts.keys() - unknown]
+        if known[part] and part != "test" and not any(case.foreground_mm3 for case in known[part]):
+            faults.append(
+                f"{source}: no case of {part} has any structure. Split otherwise: data.split_seed, data.fold."
+            )
     for one, other in combinations(PARTS, 2):
         if shared := {case.patient for case in known[one]} & {case.patient for case in known[other]}:
             faults.append(
@@ -172,7 +181,7 @@ def _lots(patients: Iterable[str], seed: int, purpose: str) -> list[str]:
 
 def _strange_keys(entries: Sequence[Any], path: Path) -> list[str]:
     """Keys other than those that ``Split.to_json`` writes: if ignored, a mistyped part would silently be empty."""
-    known = [field.name for field in fields(Split)] + ["hash"]
+    known = [field.name for field in fields(Split)] + ["hash", "sha256"]
     strange = {key for entry in entries if isinstance(entry, dict) for key in entry} - set(known)
     nearest = {key: difflib.get_close_matches(key.lower(), known, 1, 0.4) for key in sorted(strange)}
     return [

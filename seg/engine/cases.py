@@ -41,9 +41,9 @@ def read_material(cfg: DictConfig) -> Material:
     """
     d, cache = cfg.data, Path(cfg.paths.cache)
     cases: CaseSet = build(d.cases, root=d.root, name=d.name, patient=d.patient)
-    prints = fingerprint(cases, cache, workers=processes())
+    prints = fingerprint(cases, cache, workers=processes(), allow_shear=d.get("allow_shear", False))
     if d.split_file:
-        split = load_split(Path(d.split_file), prints, fold=d.fold)
+        split = load_split(Path(d.split_file).expanduser(), prints, fold=d.fold)
     else:
         split = make_split(prints, fold=d.fold, folds=d.folds, test_fraction=d.test_fraction, seed=d.split_seed)
     # The plan is made without the test part: nothing about it may reach the training.

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seg.data import preprocess
-from seg.data.cases import Case, CaseSet
+from seg.data.cases import IGNORE, Case, CaseSet
 from seg.data.fingerprint import fingerprint
 from seg.data.nifti import write_volume
 from seg.data.plan import ChannelNorm, Plan
@@ -222,19 +222,48 @@ def test_entries_are_shared_until_content_or_settings_change(cases, tmp_path):
     assert len(entries(tmp_path)) == 2 * len(first) + 3
 
 
-@pytest.mark.parametrize("damage", ["truncated", "removed", "description"])
-def test_a_damaged_entry_is_made_anew(cases, tmp_path, damage):
+def flipped(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "removed", "description", "flipped", "geometry"])
+def test_a_damaged_entry_is_made_again_and_said(cases, tmp_path, damage, caplog):
     before = {case: np.array(entry.image) for case, entry in prepared(cases, tmp_path).items()}
     victim = sorted((tmp_path / "cache").rglob("image.npy"))[0]
     if damage == "truncated":
         victim.write_bytes(victim.read_bytes()[:-10])
     elif damage == "removed":
         victim.unlink()
+    elif damage == "flipped":
+        flipped(victim, -9)
+    elif damage == "geometry":
+        about = victim.parent / "about.json"
+        about.write_text(about.read_text().replace("9", "8", 1))
     else:
         (victim.parent / "about.json").write_text('{"by')
     store = prepared(cases, tmp_path)
     for case, image in before.items():
         np.testing.assert_array_equal(store[case].image, image)
+    assert caplog.text.count("prepared again") == 1
+    caplog.clear()
+    prepared(cases, tmp_path)
+    assert not caplog.text
+
+
+def test_what_nobody_annotated_stays_so_and_is_no_foreground(tmp_path):
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[:3], label[4:, 2:4, 2:4] = 9, 1
+    case = write_case(tmp_path, np.ones(label.shape, np.float32), label, np.eye(4))
+    cases = CaseSet("test", (case,), ("MRI",), {"background": 0, "one": 1}, ignore=9)
+    image = np.random.default_rng(0).normal(5, 1, label.shape).astype(np.float32)
+    write_case(tmp_path, image, label, np.eye(4))
+    for spacing, share in (((1, 1, 1), 0.5), ((0.5, 0.5, 0.5), 0.5)):
+        found = prepared(cases, tmp_path, spacing)["a"]
+        assert set(np.unique(found.label)) == {0, 1, IGNORE}
+        assert (found.label == IGNORE).mean() == pytest.approx(share, abs=0.05)
+        assert set(found.foreground) == {1}
 
 
 def test_a_full_disk_leaves_nothing_behind(cases, tmp_path, monkeypatch):
