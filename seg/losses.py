@@ -1,5 +1,7 @@
 """Losses ``f(logits (B, K, *S), target (B, *S), …) -> scalar``, target: class indices 0 … K-1, 0 the background.
 
+A voxel whose target is K or more was annotated by nobody: it has no part in any loss, and no gradient comes from it.
+
 All compute in float32, also under autocast, and stay finite when a class or all foreground is absent. Overlaps (Dice,
 Tversky) leave the background out, unless stated. ``batch=True`` counts one overlap over the whole batch, over all
 processes too, so that a patch without foreground does not count as a miss; ``False`` averages over the patches.
@@ -105,7 +107,8 @@ def generalised_dice_boundary(
     # An absent class would weigh as one voxel does and drown the others: it takes the largest weight of those present.
     weight = torch.where(true > 0, weight, (weight * (true > 0)).amax(-1, keepdim=True))
     union = (weight * (predicted + true)).sum(-1)
-    dice = 1 - (2 * (weight * overlap).sum(-1) + SMOOTH * weight.amax(-1)) / (union + SMOOTH * weight.amax(-1))
+    smooth = SMOOTH * weight.amax(-1)  # 0 where nothing at all is annotated
+    dice = 1 - (2 * (weight * overlap).sum(-1) + smooth) / (union + smooth).clamp(min=torch.finfo(torch.float32).tiny)
     return dice_weight * dice.mean() + boundary_weight * _boundary(logits, target)
 
 
@@ -135,8 +138,22 @@ def _on_grid(target: Tensor, size: torch.Size) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of every voxel (B, *S); PyTorch's own is not deterministic on CUDA for images."""
-    return -logits.float().log_softmax(1).gather(1, target.long()[:, None])[:, 0]
+    """Cross-entropy of every voxel (B, *S), or of those that are annotated (N,), one zero where none is.
+
+    PyTorch's own is not deterministic on CUDA for images.
+    """
+    unknown = _unknown(logits, target)
+    target = target.long() if unknown is None else target.long().masked_fill(unknown, 0)
+    entropy = -logits.float().log_softmax(1).gather(1, target[:, None])[:, 0]
+    if unknown is None:
+        return entropy
+    return 0 * entropy.flatten()[:1] if unknown.all() else entropy[~unknown]
+
+
+def _unknown(logits: Tensor, target: Tensor) -> Tensor | None:
+    """Where ``target`` holds no class, since nobody annotated the voxel (B, *S); None where all are annotated."""
+    unknown = target >= logits.shape[1]
+    return unknown if unknown.any() else None
 
 
 def _tversky(logits: Tensor, target: Tensor, alpha: float, beta: float, batch: bool) -> Tensor:
@@ -150,6 +167,8 @@ def _volumes(logits: Tensor, target: Tensor, batch: bool, *, background: bool) -
     """Soft voxel counts of each class: in both, predicted, true; (K,), or (B, K) when not over the batch."""
     first = 0 if background else 1
     probability = logits.float().softmax(1)[:, first:]
+    if (unknown := _unknown(logits, target)) is not None:
+        probability = probability.masked_fill(unknown[:, None], 0)
     truth = _one_hot(target, logits)[:, first:]
     axes = list(range(2, logits.ndim))
     counts = torch.stack([(probability * truth).sum(axes), probability.sum(axes), truth.float().sum(axes)])
@@ -187,7 +206,10 @@ def _one_hot(target: Tensor, logits: Tensor) -> Tensor:
 def _boundary(logits: Tensor, target: Tensor) -> Tensor:
     truth = _one_hot(target, logits)[:, 1:]
     distance = torch.from_numpy(_distances(truth.cpu().numpy())).to(logits.device)
-    return (distance * (logits.float().softmax(1)[:, 1:] - truth.float()).abs()).mean()
+    error = distance * (logits.float().softmax(1)[:, 1:] - truth.float()).abs()
+    if (unknown := _unknown(logits, target)) is None:
+        return error.mean()
+    return error.masked_fill(unknown[:, None], 0).sum() / (~unknown).sum().clamp(min=1) / error.shape[1]
 
 
 def _distances(truth: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ two boolean masks of one shape, in 2-D or 3-D.
 
 The empty rule, the same for all of them:
 
-- both masks empty: the prediction is right. Shares (dice, iou, precision, recall, nsd) are 1, distances 0.
+- both masks empty: the prediction is right. Shares (dice, iou, precision, recall, nsd) are 1, distances 0. A table of
+  scores leaves such a structure out (``score_case``): where there was nothing to find, nothing may lift a mean.
 - one mask empty: as wrong as can be. Shares are 0, and a distance is the diagonal of the whole volume in mm, more than
   any two of its voxels can be apart. It is never NaN and never dropped, so missing a structure cannot improve a mean.
 
@@ -18,7 +19,7 @@ the same (not its area), as in MONAI and in Metrics Reloaded (Maier-Hein et al. 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf
+from math import inf, nan
 from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
@@ -221,18 +222,24 @@ def score_case(
 ) -> list[dict[str, float | int | str]]:
     """All metrics of one case: a row for each foreground class of two arrays of class indices, in 2-D or 3-D.
 
+    Where ``label`` holds no class (an index past the last: voxels that nobody annotated) neither array counts.
+
     Returns:
-        Rows with the keys ``class``, those of ``METRICS``, and ``missed`` and ``false`` (0 or 1).
+        Rows with the keys ``class``, those of ``METRICS``, and ``missed`` and ``false`` (0 or 1). The metrics of a
+        class in neither array are NaN: it is not scored in this case.
 
     Raises:
         DataError: shapes differ, or the spacing does not fit.
     """
     rows: list[dict[str, float | int | str]] = []
+    known = label < len(class_names)
     for index, name in enumerate(class_names[1:], 1):
-        pair = Pair(pred == index, label == index, spacing_mm, nsd_tolerance_mm)
+        here = pred == index
+        pair = Pair(here & known if here.shape == known.shape else here, label == index, spacing_mm, nsd_tolerance_mm)
+        scored = pair.in_pred or pair.in_label
         rows.append(
             {"class": name}
-            | {metric.name: metric.function(pair) for metric in METRICS.values()}
+            | {metric.name: metric.function(pair) if scored else nan for metric in METRICS.values()}
             | {"missed": int(pair.in_label and not pair.in_pred), "false": int(pair.in_pred and not pair.in_label)}
         )
     return rows
@@ -258,22 +265,24 @@ def read_scores(source: str | Path | TextIO) -> pd.DataFrame:
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Spread of every metric over cases, from rows of ``score_case`` with the column ``case``, by class and over them.
 
-    The last line first averages the classes within a case and then summarises the cases, since cases are what is drawn
-    at random; its ``missed`` and ``false`` are totals.
+        A class counts in the cases where it is scored. The last line first averages the classes within a case and then
+    looks at the cases, since cases are what is drawn at random; its ``present``, ``missed`` and ``false`` are totals.
 
     Returns:
-        One line per class, by appearance, then ``MEAN_OF_CLASSES``; columns ``cases``, ``missed``, ``false``, and
-        ``<metric>_mean``, ``<metric>_sd`` (n - 1; NaN for one case), ``<metric>_median`` for each of ``METRICS``.
+        One line a class in order of appearance, then ``MEAN_OF_CLASSES``; columns ``cases`` (scored), ``present`` (in
+        the reference), ``missed``, ``false``, and ``<metric>_mean``, ``<metric>_sd`` (n - 1; NaN for one case),
+        ``<metric>_median`` for each of ``METRICS``, NaN where no case is scored.
     """
+    rows = rows.assign(present=rows["dice"].notna() & (rows["false"] == 0))
     by_case = rows.groupby("case", sort=False)
-    whole = by_case[list(METRICS)].mean().assign(**by_case[list(COUNTS)].sum())
+    whole = by_case[list(METRICS)].mean().assign(**by_case[["present", *COUNTS]].sum())
     lines = {str(name): _line(part) for name, part in rows.groupby("class", sort=False)}
     return pd.DataFrame.from_dict({**lines, MEAN_OF_CLASSES: _line(whole)}, orient="index")
 
 
 def _line(part: pd.DataFrame) -> dict[str, float]:
-    line: dict[str, float] = {"cases": len(part)}
-    line |= {count: int(part[count].sum()) for count in COUNTS}
+    line: dict[str, float] = {"cases": int(part["dice"].count())}
+    line |= {count: int(part[count].sum()) for count in ("present", *COUNTS)}
     for metric in METRICS:
         values = part[metric]
         line |= {f"{metric}_mean": values.mean(), f"{metric}_sd": values.std(), f"{metric}_median": values.median()}

@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
     cases = folder(cfg.data.root, name=cfg.data.name, patient=cfg.data.patient)
     predictor = Predictor.load(run.run, device=cfg.device)
     suits(cases, predictor)
-    fingerprint(cases, Path(cfg.paths.cache))
+    fingerprint(cases, Path(cfg.paths.cache), allow_shear=predictor.cfg.data.get("allow_shear", False))
     place = Path(cfg.paths.outputs) / "scores" / run.run.name / file_name(cases.name, "data")
     masks = place if cfg.masks else None
     table = pd.DataFrame([row for case in labelled(cases) for row in scored(case, cases, predictor, run, masks)])
@@ -84,7 +84,7 @@ def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolde
     """Predicts a case and gives its row for each class of the network; keeps the mask in the folder ``masks``."""
     import numpy as np
 
-    from seg.data.cases import class_indices
+    from seg.data.cases import IGNORE, class_indices
     from seg.data.nifti import read_header, read_label
     from seg.engine.testing import case_rows
 
@@ -95,8 +95,8 @@ def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolde
         found.save(masks / f"{case.id}.nii.gz")
     names = tuple(predictor.classes)
     pred = class_indices(found.mask, tuple(predictor.classes.values()))
-    label = class_indices(read_label(case.label), cases.values)
-    truth = np.zeros_like(label)
+    label = class_indices(read_label(case.label), cases.values, cases.ignore)
+    truth = np.where(label == IGNORE, label, 0)
     for index, name in enumerate(names[1:], 1):
         truth[label == cases.names.index(name)] = index  # a class that the network does not know is background
     spacing, tolerance = read_header(case.images[0]).spacing_mm, float(predictor.cfg.inference.nsd_tolerance_mm)

@@ -218,3 +218,48 @@ def test_batch_overlap_spans_all_processes(tmp_path):
     losses.tversky(logits, target).backward()
     for rank in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), logits.grad[rank::2], rtol=1e-4, atol=1e-7)
+
+
+@EACH
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_what_nobody_annotated_has_no_part(name, batched, dims):
+    """Whatever the network says there, the value is the same, and no gradient comes from there."""
+    logits, target = _pair(dims)
+    target[:, 3:] = 255
+    other = logits.detach().clone()
+    other[:, :, 3:] = 9 * torch.randn(other[:, :, 3:].shape, generator=torch.Generator().manual_seed(1))
+    loss = _loss(name, batch=batched)
+    value = loss(logits, target.to(torch.uint8))
+    value.backward()
+    torch.testing.assert_close(loss(other, target), value.detach())
+    assert logits.grad[:, :, 3:].abs().max() == 0
+    assert logits.grad[:, :, :3].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "dice_focal", "tversky", "focal_tversky"])
+def test_the_loss_of_what_was_annotated_is_that_of_a_smaller_patch(name):
+    logits, target = _pair()
+    kept, known = logits[:, :, :3], target[:, :3].clone()
+    target[:, 3:] = 255
+    torch.testing.assert_close(_loss(name)(logits, target), _loss(name)(kept, known))
+
+
+@EACH
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_patch_that_nobody_annotated_trains_nothing(name, batched):
+    logits, target = _pair()
+    value = _loss(name, batch=batched)(logits, torch.full_like(target, 255))
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.abs().max() == 0
+
+
+def test_deep_supervision_keeps_what_nobody_annotated():
+    logits, target = _pair()
+    target[:, 3:] = 255
+    coarse = F.interpolate(logits.detach(), (4, 3, 3))
+    loss = losses.DeepSupervision(_loss("dice_ce"))
+    changed = coarse.clone()
+    changed[:, :, 2:] += 5
+    torch.testing.assert_close(loss([logits, coarse], target), loss([logits, changed], target))

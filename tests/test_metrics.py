@@ -219,7 +219,49 @@ def test_score_case_gives_the_single_metrics_and_counts_what_was_missed() -> Non
         assert first[name] == getattr(metrics, name)(pred == 1, label == 1, spacing_mm, *extra), name
     assert [row["class"] for row in (first, false, missed, absent)] == ["a", "b", "c", "d"]
     assert [(row["missed"], row["false"]) for row in (first, false, missed, absent)] == [(0, 0), (0, 1), (1, 0), (0, 0)]
-    assert (false["dice"], missed["dice"], absent["dice"]) == (0, 0, 1)
+    assert (false["dice"], missed["dice"]) == (0, 0)
+    assert all(np.isnan(absent[name]) for name in metrics.METRICS), "nothing was there to be found"
+
+
+def test_what_nobody_annotated_is_not_scored() -> None:
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[:2], label[2:4] = 1, 255
+    pred = np.ones_like(label)
+    pred[4:] = 0
+    (row,) = metrics.score_case(pred, label, ["bg", "a"], (1, 1, 1), 1.0)
+    assert (row["dice"], row["hd95_mm"], row["volume_difference_ml"]) == (1, 0, 0)
+    (row,) = metrics.score_case(pred, np.where(label == 1, 0, label), ["bg", "a"], (1, 1, 1), 1.0)
+    assert (row["dice"], row["false"]) == (0, 1)
+
+
+@given(seed=st.integers(0, 999), classes=st.integers(2, 30))
+@settings(max_examples=30, deadline=None)
+def test_classes_that_no_case_has_change_no_mean(seed: int, classes: int) -> None:
+    """The mean over classes is that over the classes there are, whatever the list of classes holds beside them."""
+    rng = np.random.default_rng(seed)
+    cases = [rng.integers(0, 3, (2, 5, 5, 5)) for _ in range(3)]
+
+    def mean(names: list[str]) -> pd.Series:
+        rows = [
+            {"case": str(number)} | row
+            for number, (pred, label) in enumerate(cases)
+            for row in metrics.score_case(pred, label, names, (1, 1, 1), 1.0)
+        ]
+        table = metrics.summary(pd.DataFrame(rows))
+        assert table.iloc[2:-1]["dice_mean"].isna().all()
+        assert (table.iloc[2:-1]["cases"] == 0).all()
+        return table.loc[metrics.MEAN_OF_CLASSES]
+
+    few = mean(["bg", "a", "b"])
+    pd.testing.assert_series_equal(mean(["bg", "a", "b", *(f"never {n}" for n in range(classes))]), few)
+
+
+def test_an_empty_prediction_scores_nothing() -> None:
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[2:4, 2:4, 2:4] = 1
+    rows = pd.DataFrame({"case": "a"} | row for row in metrics.score_case(0 * label, label, "bxyz", (1, 1, 1), 1.0))
+    table = metrics.summary(rows)
+    assert table.loc[metrics.MEAN_OF_CLASSES, ["dice_mean", "present", "missed", "false"]].tolist() == [0, 1, 1, 0]
 
 
 def test_a_new_metric_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,8 +185,8 @@ def print_summary(cases: pd.DataFrame, lines: Mapping[str, object]) -> None:
             table.add_column(name, justify="right", no_wrap=True)
         for name, row in scores.iterrows():
             spread = {key: "" if math.isnan(row[f"{key}_sd"]) else f" ± {row[f'{key}_sd']:.3f}" for key in SHOWN}
-            cells = [f"{row[f'{key}_mean']:.3f}{spread[key]}" for key in SHOWN]
-            table.add_row(str(name), *cells, f"{row['missed']:.0f}", f"{row['false']:.0f}")
+            cells = [f"{row[f'{key}_mean']:.3f}{spread[key]}" if row["cases"] else "–" for key in SHOWN]
+            table.add_row(str(name), *cells, f"{row['missed']:.0f} of {row['present']:.0f}", f"{row['false']:.0f}")
         console.print(table)
     print_lines(lines)
 

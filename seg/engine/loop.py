@@ -153,6 +153,8 @@ def _count_overlap(progress: Progress, logits: Tensor, label: Tensor) -> None:
     classes = logits.shape[1]
     pred = logits.max(1).indices.flatten()  # argmax takes five times as long on a CPU
     label = label.flatten().long()
+    known = label < classes
+    label, pred = label * known, pred * known  # what nobody annotated counts as background found
     table = torch.bincount(label * classes + pred, minlength=classes * classes).reshape(classes, classes)
     counts = torch.stack([2 * table.diagonal(), table.sum(0) + table.sum(1)])[:, 1:].flatten().tolist()
     progress.counts = [a + b for a, b in zip(progress.counts or [0] * len(counts), counts, strict=True)]

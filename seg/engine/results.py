@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -238,13 +239,14 @@ def final_metrics(cases: pd.DataFrame, cfg: DictConfig, progress: Progress) -> d
     part = "test" if cfg.inference.part == "test" else "oof"
     metrics |= {f"{part}_{metric}": float(mean[f"{metric}_mean"]) for metric in METRICS}
     metrics |= {f"{part}_{count}": int(mean[count]) for count in ("missed", "false")}
-    return metrics | {f"{part}_dice_{name}": float(row["dice_mean"]) for name, row in table.iloc[:-1].iterrows()}
+    metrics |= {f"{part}_dice_{name}": float(row["dice_mean"]) for name, row in table.iloc[:-1].iterrows()}
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}  # NaN: no case has the class
 
 
 def _pictures_to_send(record: Record, cfg: DictConfig, cases: pd.DataFrame, pictures: list[Path]) -> list[Path]:
     if not pictures:
         return []
-    ranked = extremes(cases.groupby("case")["dice"].mean().to_dict())
+    ranked = extremes(cases.groupby("case")["dice"].mean().dropna().to_dict())
     first = {
         caption: next(path for path in pictures if path.name.startswith(f"{case}_Slice_"))
         for caption, case in ranked.items()

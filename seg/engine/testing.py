@@ -1,14 +1,16 @@
 """How well a network does: quick numbers on the validation part, full scores and pictures on the test part."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from seg.data.cases import Case, class_indices
+from seg.data.cases import IGNORE, Case, class_indices
 from seg.data.nifti import read_image, read_label, spacing_mm, to_ras, write_label
 from seg.data.preprocess import Prepared
 from seg.engine.cases import Material
@@ -33,11 +35,12 @@ def validate(
 ) -> dict[str, float]:
     """Whole validation volumes ``ids`` on the prepared grid, shared out over the world.
 
-    Dice is taken per case and class and averaged over the cases; a case without the class and without a prediction
-    of it counts 1, as in seg.metrics. ``names`` are those of the foreground classes.
+    Dice is taken per case and class; a class in neither the reference nor the prediction of a case is not scored there,
+    as in seg.metrics. ``names`` are those of the foreground classes.
 
     Returns:
-        val_dice (mean over classes), val_loss (the training loss of whole volumes), val_dice_<class>.
+        val_dice (mean over the classes of each case, then over the cases; 0 where nothing at all is scored), val_loss
+        (the training loss of whole volumes), val_dice_<class> of each class that was scored.
     """
     rows = []
     for case in ids[world.rank :: world.size]:
@@ -45,11 +48,24 @@ def validate(
         logits = predict(network, np.asarray(prepared.image)).whole()
         label, pred = np.array(prepared.label), logits.max(0).indices.numpy()
         value = float(loss(logits[None], torch.from_numpy(label)[None].long()))
-        rows.append([value, *(dice(pred == k, label == k, (1, 1, 1)) for k in range(1, len(names) + 1))])
-    table = np.array([row for part in gathered(rows) for row in part])
-    loss_value, *by_class = table.mean(0).tolist()
-    classes = {f"val_dice_{name}": value for name, value in zip(names, by_class, strict=True)}
-    return {"val_dice": float(np.mean(by_class)), "val_loss": loss_value} | classes
+        pred[label == IGNORE] = 0
+        rows.append([value, *(_dice(pred == k, label == k) for k in range(1, len(names) + 1))])
+    rows = [row for part in gathered(rows) for row in part]
+    losses, *columns = zip(*rows, strict=True)
+    by_class = map(_mean, columns)
+    classes = {f"val_dice_{name}": dice for name, dice in zip(names, by_class, strict=True) if not math.isnan(dice)}
+    val_dice = _mean(_mean(row[1:]) for row in rows)
+    return {"val_dice": 0.0 if math.isnan(val_dice) else val_dice, "val_loss": fmean(losses)} | classes
+
+
+def _dice(pred: np.ndarray, label: np.ndarray) -> float:
+    return dice(pred, label, (1, 1, 1)) if pred.any() or label.any() else math.nan
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Of the values that are numbers; NaN where none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return fmean(known) if known else math.nan
 
 
 def test(
@@ -78,16 +94,17 @@ def test(
         pred = restore(predict(network, np.asarray(prepared.image)), prepared.geometry)
         write_label(run.predictions / f"{case.id}.nii.gz", np.asarray(cases.values)[pred], like=case.images[0])
         image, affine = read_image(case.images)
-        label = class_indices(read_label(case.label), cases.values)
+        label = class_indices(read_label(case.label), cases.values, cases.ignore)
         spacing, tolerance = spacing_mm(affine), cfg.inference.nsd_tolerance_mm
         scores = case_rows(case, pred, label, cases.names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance)
         rows += scores
-        turned = [to_ras(volume, affine) for volume in (image[0], label, pred)]
+        shown = np.where(label == IGNORE, 0, label)
+        turned = [to_ras(volume, affine) for volume in (image[0], shown, pred)]
         pictures += case_panels(
             *(volume for volume, _ in turned),
             case=case.id,
             run=run.short,
-            dice_of_case=float(np.mean([float(score["dice"]) for score in scores])),
+            dice_of_case=_mean(float(score["dice"]) for score in scores),
             class_names=cases.names,
             spacing_mm=spacing_mm(turned[0][1]),
             axis=material.plan.slice_axis,
@@ -113,7 +130,7 @@ def case_rows(
     Args:
         case: its id and patient.
         pred: class indices (X, Y, Z).
-        label: class indices of the same shape.
+        label: class indices of the same shape, IGNORE where nobody annotated.
         names: of the classes, background first.
         run: beginning of the run id.
         spacing_mm: of the grid, per axis.

@@ -230,7 +230,8 @@ def _volumes(
     budget = (int(max_mb * 1e6) - spent) // max(1, len(caseset.cases))
     payloads, faults = [], list[str]()
     for case, entry in zip(caseset.cases, about["cases"], strict=True):
-        volumes = read_volumes(case, caseset.values, [column.pred(case.id) for column in columns], channel)
+        preds = [column.pred(case.id) for column in columns]
+        volumes = read_volumes(case, caseset.values, preds, channel, caseset.ignore)
         faults += _false_scores(case, volumes, caseset.names[1:], columns)
         packed = pack(volumes, budget, window)
         if packed is None:

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from seg.data.cases import Case, class_indices
+from seg.data.cases import IGNORE, Case, class_indices
 from seg.data.nifti import Header, grid, read_header, read_image, read_label, same_grid, spacing_mm, to_ras
 from seg.errors import ConfigError, DataError
 
@@ -72,7 +72,9 @@ class Packed:
         return "whole" if self.about["dims"] == self.about["shape"] else "cropped"
 
 
-def read_volumes(case: Case, values: Sequence[int], preds: Sequence[Path | None], channel: int) -> Volumes:
+def read_volumes(
+    case: Case, values: Sequence[int], preds: Sequence[Path | None], channel: int, ignore: int | None = None
+) -> Volumes:
     """Reads image, reference and predictions of a case; a file of ``preds`` that does not exist becomes None.
 
     Args:
@@ -80,6 +82,7 @@ def read_volumes(case: Case, values: Sequence[int], preds: Sequence[Path | None]
         values: in the label files, by class index.
         preds: one mask for each column of the page.
         channel: of the image.
+        ignore: the label value of voxels nobody annotated; reference and predictions are empty there.
 
     Raises:
         DataError: a file cannot be read, or a prediction has another grid than the image.
@@ -91,11 +94,15 @@ def read_volumes(case: Case, values: Sequence[int], preds: Sequence[Path | None]
     if channel >= len(image):
         raise ConfigError(f"channel is {channel}, but {case.images[0]} has the channels 0 to {len(image) - 1}.")
     turned, turned_affine = to_ras(image[channel], affine)
-    masks = [_mask(path, values, header, affine) if path and path.exists() else None for path in (case.label, *preds)]
+    masks = [
+        _mask(path, values, header, affine, ignore) if path and path.exists() else None for path in (case.label, *preds)
+    ]
     label = masks[0]
     if label is None:
         raise DataError(f"{case.label}: no such file.")
-    return Volumes(turned, label, masks[1:], spacing_mm(turned_affine))
+    known = label != IGNORE
+    shown = [None if mask is None else mask * known for mask in masks[1:]]
+    return Volumes(turned, label * known, shown, spacing_mm(turned_affine))
 
 
 def pack(volumes: Volumes, budget: int, window: tuple[float, float] | None = None) -> Packed | None:
@@ -117,7 +124,7 @@ def pack(volumes: Volumes, budget: int, window: tuple[float, float] | None = Non
     return None
 
 
-def _mask(path: Path, values: Sequence[int], header: Header, affine: npt.NDArray[Any]) -> Mask:
+def _mask(path: Path, values: Sequence[int], header: Header, affine: npt.NDArray[Any], ignore: int | None) -> Mask:
     own = read_header(path)
     if not same_grid(own, header):
         raise DataError(
@@ -125,7 +132,7 @@ def _mask(path: Path, values: Sequence[int], header: Header, affine: npt.NDArray
             "test the run again, or put back the data it was tested on."
         )
     try:
-        indices = class_indices(read_label(path), values)
+        indices = class_indices(read_label(path), values, ignore)
     except DataError as error:
         raise DataError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     return to_ras(indices, affine)[0]
