@@ -41,7 +41,8 @@ def main(cfg: DictConfig) -> None:
     cases = folder(cfg.data.root, name=cfg.data.name, patient=cfg.data.patient)
     predictor = Predictor.load(run.run, device=cfg.device)
     suits(cases, predictor)
-    fingerprint(cases, Path(cfg.paths.cache), allow_shear=predictor.cfg.data.get("allow_shear", False))
+    sheared = bool(predictor.package.settings["data"]["allow_shear"])
+    fingerprint(cases, Path(cfg.paths.cache), allow_shear=sheared)
     place = Path(cfg.paths.outputs) / "scores" / run.run.name / file_name(cases.name, "data")
     masks = place if cfg.masks else None
     table = pd.DataFrame([row for case in labelled(cases) for row in scored(case, cases, predictor, run, masks)])
@@ -61,10 +62,10 @@ def suits(cases: "CaseSet", predictor: "Predictor") -> None:
             f"{cases.name} has the classes {', '.join(cases.names[1:])}; the network has {', '.join(wanted)}. Name "
             f"{', '.join(missing)} in its dataset.json as in the training data."
         )
-    if len(cases.channels) != len(predictor.channels):
+    if len(cases.channels) != len(predictor.package.channels):
         raise DataError(
             f"{cases.name} has the channels {', '.join(cases.channels)}; the network was trained on "
-            f"{', '.join(predictor.channels)}."
+            f"{', '.join(predictor.package.channels)}."
         )
 
 
@@ -99,7 +100,10 @@ def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolde
     truth = np.where(label == IGNORE, label, 0)
     for index, name in enumerate(names[1:], 1):
         truth[label == cases.names.index(name)] = index  # a class that the network does not know is background
-    spacing, tolerance = read_header(case.images[0]).spacing_mm, float(predictor.cfg.inference.nsd_tolerance_mm)
+    spacing, tolerance = (
+        read_header(case.images[0]).spacing_mm,
+        float(predictor.package.settings["inference"]["nsd_tolerance_mm"]),
+    )
     return case_rows(case, pred, truth, names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance)
 
 

@@ -1,25 +1,28 @@
-"""A trained network with its pre- and postprocessing, loaded from a run's folder, without Hydra or MLflow."""
+"""A trained network with its pre- and postprocessing, from a package or a run, without Hydra or MLflow."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig
-from torch import nn
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
 
 from seg.config.build import allowing
 from seg.data.cases import Case
-from seg.data.fingerprint import Fingerprint
 from seg.data.nifti import write_label
-from seg.data.plan import Plan
 from seg.data.preprocess import prepare_case
+from seg.deploy.package import Package, is_package, made_up, read
 from seg.engine.build import build_network
-from seg.engine.checkpoint import load_weights
-from seg.engine.computing import as_it_began, laid_out
-from seg.engine.device import choose_device, choose_precision
+from seg.engine.computing import laid_out
+from seg.engine.device import Precision, choose_device, choose_precision, machine
 from seg.engine.inference import Predict, case_predictor, restore
+from seg.errors import DataError
+from seg.models import Network
 from seg.records.folder import RunFolder
+
+_ROUNDING, _HALF_ROUNDING = 1e-3, 0.1  # of logits on another machine, as a share of their norm
 
 
 @dataclass(frozen=True)
@@ -48,37 +51,42 @@ class Predictor:
     ``predictor = Predictor.load("outputs/runs/run_a1b2c3d4")`` once; then ``predictor("scan.nii").save("mask.nii")``
     """
 
-    cfg: DictConfig  # of the run
-    classes: Mapping[str, int]  # name → value in label files, background first
-    channels: tuple[str, ...]
-    plan: Plan
-    network: nn.Module
+    package: Package
+    network: Network
+    precision: Precision
     predict: Predict
 
     @classmethod
-    def load(cls, run: str | Path, *, device: str = "auto", trusted: Sequence[str] = ()) -> "Predictor":
-        """The predictor of a run that has a checkpoint.
+    def load(cls, place: str | Path, *, device: str = "auto", trusted: Sequence[str] = ()) -> "Predictor":
+        """The predictor of a package, or of a run that has a checkpoint.
 
         Args:
-            run: the run's folder, ``outputs/runs/run_…``.
+            place: a package, which is a folder or a zip, or a run's folder, ``outputs/runs/run_…``.
             device: auto, cpu, cuda or mps. Half precision becomes the one that this device supports.
             trusted: packages of your own that may build the network, besides what a file of ``conf/`` names.
 
         Raises:
-            DataError: the folder lacks a file, or holds a damaged one.
+            DataError: a file is missing or damaged, or the network answers otherwise than when it was packed.
             ConfigError: its network is from a package that is not trusted.
         """
-        folder = RunFolder.at(Path(run))
-        cfg, plan = folder.read_config(), folder.read(folder.plan, Plan.from_json)
-        prints = folder.read(folder.fingerprint, Fingerprint.from_json)
-        where = choose_device(device, 0)
-        precision = as_it_began(folder, choose_precision("auto", where))
+        path = Path(place)
+        package = read(path) if is_package(path) else Package.of_run(RunFolder.at(path))
+        cfg, computed = OmegaConf.create(package.settings), package.computing
+        precision = choose_precision("fp32" if computed["precision"] == "fp32" else "auto", choose_device(device, 0))
+        precision = replace(precision, layout=computed["layout"])
         with allowing(trusted):
-            network = build_network(cfg, plan, len(prints.channels), len(prints.classes))
-        load_weights(folder.chosen(cfg.inference.checkpoint), network)
+            network = build_network(cfg, package.plan, len(package.channels), len(package.classes))
+        network.load_state_dict(package.weights)
         laid_out(network, precision)
-        predict = case_predictor(cfg, plan, precision)
-        return cls(cfg, prints.classes, prints.channels, plan, network.eval(), predict)
+        predictor = cls(package, network.eval(), precision, case_predictor(cfg, package.plan, precision))
+        if fault := predictor._fault():
+            raise DataError(f"{place} does not answer as it did when it was packed: {fault}. Take another copy.")
+        return predictor
+
+    @property
+    def classes(self) -> Mapping[str, int]:
+        """Name → value in label files, background first."""
+        return self.package.classes
 
     def __call__(self, *images: str | Path) -> Prediction:
         """The mask of one image: one file per channel, or one file with the channels on its fourth axis.
@@ -86,8 +94,45 @@ class Predictor:
         Raises:
             DataError: a file cannot be read, or there are not as many channels as in the training.
         """
-        files = tuple(map(Path, images))
-        image, _, geometry = prepare_case(Case(files[0].name, "", files, None), tuple(self.classes.values()), self.plan)
+        files, values = tuple(map(Path, images)), tuple(self.classes.values())
+        image, _, geometry = prepare_case(Case(files[0].name, "", files, None), values, self.package.plan)
         indices = restore(self.predict(self.network, image), geometry)
         voxel_ml = float(np.prod(geometry.ras_spacing_mm)) / 1000
-        return Prediction(np.asarray([*self.classes.values()])[indices], self.classes, voxel_ml, files[0])
+        return Prediction(np.asarray(values)[indices], self.classes, voxel_ml, files[0])
+
+    def store(self, place: str | Path) -> Package:
+        """Packs the network: writes a new folder, or a zip, that ``load`` reads and checks; see ``seg.deploy.package``.
+
+        Raises:
+            DataError: there is something at ``place`` already.
+        """
+        return replace(self.package, example=self._answer(), answered_by=self._how()).store(Path(place))
+
+    @torch.no_grad()
+    def _answer(self) -> dict[str, Tensor]:
+        """What the network makes of a small made-up image."""
+        sides = zip(self.package.plan.patch, self.network.multiple, strict=True)
+        image = made_up(len(self.package.channels), tuple(min(side, 2 * by) for side, by in sides))
+        with self.precision.autocast():
+            logits = self.network(image[None].to(self.precision.device))[0].float().cpu()
+        some = logits[(slice(None), *[slice(None, None, 4)] * (logits.ndim - 1))]
+        return {"mask": logits.argmax(0).to(torch.uint8), "logits": some.contiguous()}
+
+    def _how(self) -> str:
+        return f"{machine(self.precision.device)}, {self.precision.name}, {self.precision.layout}"
+
+    def _fault(self) -> str | None:
+        """How its answer differs from the stored one: on the same machine in any voxel, elsewhere beyond rounding."""
+        expected = self.package.example
+        if not expected:
+            return None
+        found = self._answer()
+        if self._how() == self.package.answered_by:
+            differing = int((found["mask"] != expected["mask"]).sum())
+            return f"{differing} voxels of its example have another class" if differing else None
+        share = float((found["logits"] - expected["logits"]).norm() / expected["logits"].norm())
+        exact = "fp32" == self.precision.name == self.package.computing["precision"]
+        allowed = _ROUNDING if exact else _HALF_ROUNDING
+        if share <= allowed:
+            return None
+        return f"the logits of its example differ by {share:.2%}, and at most {allowed:.1%} can be rounding"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from seg.engine.loop import Training
 from seg.engine.progress import Progress
@@ -96,8 +97,8 @@ def read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is damaged ({error}).") from error
 
 
-def load_weights(path: Path, network: torch.nn.Module) -> None:
-    """Puts the weights that were validated into ``network``: the weight average where the run kept one.
+def weights(path: Path) -> dict[str, Tensor]:
+    """The weights that were validated: the weight average where the run kept one.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -108,9 +109,12 @@ def load_weights(path: Path, network: torch.nn.Module) -> None:
         others = [other.name for other in path.parent.glob("*.pt") if other != path]
         instead = f", or remove it to use {others[0]} in its place" if others else ""
         raise DataError(f"{fault} Restore it from a copy{instead}.") from None
-    weights = content["network"]
+    found: dict[str, Tensor] = content["network"]
     if content["average"] is not None:
-        weights = {
-            key.removeprefix("module."): value for key, value in content["average"].items() if key != "n_averaged"
-        }
-    network.load_state_dict(weights)
+        found = {key.removeprefix("module."): value for key, value in content["average"].items() if key != "n_averaged"}
+    return found
+
+
+def load_weights(path: Path, network: torch.nn.Module) -> None:
+    """Puts the weights that were validated into ``network``."""
+    network.load_state_dict(weights(path))

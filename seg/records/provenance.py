@@ -16,7 +16,7 @@ def common_tags() -> dict[str, str]:
         account = getpass.getuser()
     except (KeyError, OSError):  # a container without users
         account = "unknown"
-    packages = ", ".join(f"{name} {_version(name)}" for name in ("seg", "torch", "monai"))
+    packages = ", ".join(f"{name} {version_of(name)}" for name in ("seg", "torch", "monai"))
     return {
         "git_commit": commit or "none",
         "git_dirty": str(bool(git("status", "--porcelain"))).lower() if commit else "none",
@@ -42,7 +42,8 @@ def _printed(folder: Path, *arguments: str) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The installed version of a package."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,0 +1,202 @@
+"""A package: a trained network with all that is needed to use it, in one folder or zip, without pickle.
+
+Its files are ``model.json`` (how the network is built and fed, where it comes from, a hash of each other file),
+``weights.safetensors``, and ``example.safetensors``, what the network answered to a made-up image. Nothing in a package
+names or shows a patient.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from seg.config.content import plain
+from seg.data.fingerprint import CasePrint, Fingerprint
+from seg.data.plan import Plan
+from seg.data.splits import Split
+from seg.engine import checkpoint
+from seg.errors import DataError
+from seg.files import atomic, atomic_folder
+from seg.metrics import read_scores
+from seg.records.folder import RunFolder
+from seg.records.journal import Journal
+from seg.records.provenance import version_of
+
+FORMAT = 1
+MODEL, WEIGHTS, EXAMPLE = "model.json", "weights.safetensors", "example.safetensors"
+_LARGEST = 2**34  # bytes of a file within a zip
+_TAGS = ("dataset_version", "split_hash", "config_hash", "git_commit", "git_dirty", "seed", "fold")
+_LEVELS = (1, 25, 50, 75, 99)  # percentiles of the foreground's intensities that a package keeps per case
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a package holds, read and checked."""
+
+    settings: Json  # of the run's configuration, what its network and its prediction need
+    classes: dict[str, int]  # name → value in label files, background first
+    channels: tuple[str, ...]
+    plan: Plan
+    computing: dict[str, str]  # precision and layout of the training
+    origin: dict[str, str]  # run, data set and its version, code, environment
+    training: tuple[Json, ...]  # of each case outside the test part: shape, spacing, volumes, intensities
+    scores: dict[str, list[float]]  # Dice of the cases scored after training, by class, the lowest first
+    weights: dict[str, Tensor]
+    example: dict[str, Tensor]  # mask and some logits of ``made_up``; empty where the network was never asked
+    answered_by: str = ""  # the machine that did, and how it computed
+    id: str = ""  # hash of all that; "" while it is not stored
+
+    @classmethod
+    def of_run(cls, folder: RunFolder) -> "Package":
+        """The package of a run that has a checkpoint.
+
+        Raises:
+            DataError: the run's folder lacks a file, or holds a damaged one.
+        """
+        cfg = plain(folder.read_config())
+        prints = folder.read(folder.fingerprint, Fingerprint.from_json)
+        split, plan = folder.read(folder.split, Split.from_json), folder.read(folder.plan, Plan.from_json)
+        settings = {key: cfg[key] for key in ("dims", "model", "attention", "inference")}
+        settings["augmentation"] = {"mirror_axes": cfg["augmentation"].get("mirror_axes", [])}
+        settings["data"] = {key: cfg["data"].get(key) for key in ("patch_voxels", "allow_shear")}
+        tags = {key: value for report in Journal(folder.run).read() for key, value in report.get("tags", {}).items()}
+        origin = {"run_id": folder.run_id, "data": str(cfg["data"]["name"])}
+        origin |= {name: version_of(name) for name in ("seg", "torch", "monai")}
+        seen = prints.of([*split.train, *split.val])
+        return cls(
+            settings,
+            prints.classes,
+            prints.channels,
+            plan,
+            folder.read(folder.computing, _computing),
+            origin | {key: tags[key] for key in _TAGS if key in tags},
+            tuple(_described(case, prints) for case in seen.cases),
+            _scores(folder),
+            checkpoint.weights(folder.chosen(str(cfg["inference"]["checkpoint"]))),
+            {},
+        )
+
+    def store(self, place: Path) -> "Package":
+        """Writes a new folder, or a zip where ``place`` ends in ``.zip``, whole or not at all; the package with its id.
+
+        Raises:
+            DataError: there is something at ``place`` already.
+        """
+        if place.exists():
+            raise DataError(f"{place} exists already. Choose another place, or remove it.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        files = {WEIGHTS: save(self.weights), EXAMPLE: save(self.example)}
+        about = {"format": FORMAT, "sha256": {name: _hash(content) for name, content in files.items()}}
+        about |= {key: getattr(self, key) for key in ("settings", "classes", "channels", "computing", "origin")}
+        about |= {"answered_by": self.answered_by}
+        about |= {"plan": asdict(self.plan), "training": self.training, "scores": self.scores}
+        files[MODEL] = json.dumps(about, indent=1).encode()
+        if place.suffix == ".zip":
+            with atomic(place) as draft, zipfile.ZipFile(draft, "w") as archive:
+                for name, content in files.items():
+                    archive.writestr(name, content)
+        else:
+            with atomic_folder(place) as draft:
+                for name, content in files.items():
+                    (draft / name).write_bytes(content)
+        return replace(self, id=_hash(files[MODEL]))
+
+
+def is_package(place: Path) -> bool:
+    """Whether ``place`` is a folder or a zip that says it is a package."""
+    return (place / MODEL).is_file() or (place.suffix == ".zip" and place.is_file())
+
+
+def read(place: Path) -> Package:
+    """Reads a package from its folder or zip; of a zip nothing is unpacked to disk.
+
+    Raises:
+        DataError: a file is missing or not as it was written, or a later version wrote it.
+    """
+    try:
+        content = _reader(place)
+        model = content(MODEL)
+        about = json.loads(model)
+        if about["format"] != FORMAT:
+            raise DataError(f"{place} is a package of format {about['format']}; this version reads {FORMAT}.")
+        files = {name: content(name) for name in (WEIGHTS, EXAMPLE)}
+        if damaged := [name for name, found in files.items() if _hash(found) != about["sha256"][name]]:
+            raise DataError(f"{place} is damaged: {', '.join(damaged)} is not as it was written. Take another copy.")
+        return Package(
+            about["settings"],
+            about["classes"],
+            tuple(about["channels"]),
+            Plan.from_json(json.dumps(about["plan"])),
+            about["computing"],
+            about["origin"],
+            tuple(about["training"]),
+            about["scores"],
+            load(files[WEIGHTS]),
+            load(files[EXAMPLE]),
+            about["answered_by"],
+            _hash(model),
+        )
+    except DataError:
+        raise
+    except Exception as error:  # of JSON, zip and safetensors, and of what a damaged file lacks
+        raise DataError(f"{place} cannot be read as a package: {type(error).__name__}: {error}") from None
+
+
+def made_up(channels: int, shape: tuple[int, ...]) -> Tensor:
+    """An image float32 (C, *shape) for an example: bright blobs in noise, always the same, of no patient."""
+    random = np.random.RandomState(0)  # whose numbers never change, unlike those of default_rng
+    grid = np.indices(shape)
+    centre = np.array(shape).reshape(-1, *[1] * len(shape)) / 2
+    radius = np.sqrt((((grid - centre) / centre) ** 2).mean(0))
+    image = random.standard_normal((channels, *shape)) + 3 * (radius < 0.4) - 2 * (radius > 0.7)
+    return torch.from_numpy(image.astype(np.float32))
+
+
+def _reader(place: Path) -> Callable[[str], bytes]:
+    if place.suffix != ".zip":
+        return lambda name: (place / name).read_bytes()
+
+    def content(name: str) -> bytes:
+        with zipfile.ZipFile(place) as archive:
+            if archive.getinfo(name).file_size > _LARGEST:
+                raise DataError(f"{name} in {place} is larger than {_LARGEST} bytes.")
+            return archive.read(name)
+
+    return content
+
+
+def _computing(text: str) -> dict[str, str]:
+    content = json.loads(text)
+    return {key: str(content[key]) for key in ("precision", "layout")}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _described(case: CasePrint, prints: Fingerprint) -> Json:
+    """What may be known of a case outside its hospital: no id, no hash."""
+    names, millilitres = [*prints.classes], float(np.prod(case.spacing_mm)) / 1000
+    return {
+        "shape": case.shape,
+        "spacing_mm": case.spacing_mm,
+        "volumes_ml": {names[index]: count * millilitres for index, count in case.foreground_voxels.items()},
+        "intensity": [[*map(float, np.percentile(channel.quantiles, _LEVELS))] for channel in case.intensity],
+    }
+
+
+def _scores(folder: RunFolder) -> dict[str, list[float]]:
+    """Dice by class of the cases that the run scored; empty where it scored none."""
+    if not folder.cases.exists():
+        return {}
+    table = read_scores(folder.cases).dropna(subset=["dice"])
+    return {str(name): sorted(map(float, part["dice"])) for name, part in table.groupby("class", sort=False)}
