@@ -20,7 +20,8 @@ from scipy import ndimage
 
 from benchmarks.timing import median_seconds
 from seg.pages.panels import panel
-from seg.pages.picture import ERROR_COLORS, HEADINGS, Picture, class_colors, error_codes
+from seg.pages.picture import HEADINGS, Picture, error_codes
+from seg.study.drawing import ERROR_COLORS, class_colors
 
 REPEATS = 15
 
@@ -50,8 +51,7 @@ def figure(picture: Picture, size: tuple[int, int], dpi: int = 300) -> Figure:
     """The same picture as a matplotlib figure: images, translucent masks, outlines, title, legend."""
     fig = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi)
     FigureCanvasAgg(fig)
-    colors = np.array(class_colors(2)) / 255
-    errors = np.array(list(ERROR_COLORS.values())) / 255
+    colors, errors = class_colors(2), list(ERROR_COLORS.values())
     codes = [None, picture.label, picture.pred, error_codes(picture.label, picture.pred)]
     for n, (name, mask) in enumerate(zip(HEADINGS, codes, strict=True)):
         axes = fig.add_axes((0.01 + n * 0.247, 0.15, 0.24, 0.65))

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg.config.command import verb
 from seg.config.content import number
-from seg.errors import ConfigError, few, together
+from seg.errors import ConfigError, counted, few, together
 from seg.files import atomic_write, file_name
 from seg.records.folder import RunFolder, find
 
@@ -107,8 +107,6 @@ def page_name(cfg: DictConfig, chosen: Sequence[RunFolder]) -> str:
 
 def summary(page: "Page", path: Path) -> list[str]:
     """What the user reads at the end."""
-    from seg.pages.compare import counted
-
     cases, size_mb = counted(len(page.how), "case"), len(page.text.encode()) / 1e6
     lines = [f"{path.absolute()}: {page.shown}, {cases}, {size_mb:.1f} MB. Open it in a browser."]
     lines += [f"{words}; max_mb=… changes that." for words in page.packed]

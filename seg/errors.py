@@ -51,6 +51,11 @@ def times(numbers: Iterable[float]) -> str:
     return "×".join(f"{number:g}" for number in numbers)
 
 
+def counted(count: int, word: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
 def few(names: Iterable[str]) -> str:
     """The first five of many names, in order."""
     ordered = sorted(names)

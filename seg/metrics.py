@@ -128,6 +128,16 @@ class Metric:
         return f"{text} {self.unit}".rstrip()
 
     @property
+    def best(self) -> float:
+        """What a perfect prediction gets, and one that rightly leaves a structure out that another has by mistake."""
+        return self.limits[1] if self.better > 0 else 0.0
+
+    @property
+    def reach(self) -> float:
+        """How far two values can lie apart."""
+        return self.limits[1] - self.limits[0]
+
+    @property
     def title(self) -> str:
         """Label and unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label

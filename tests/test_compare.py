@@ -20,7 +20,7 @@ from seg.compare import main
 from seg.data.cases import CaseSet, folder
 from seg.data.nifti import write_volume
 from seg.errors import ConfigError, DataError
-from seg.metrics import read_scores
+from seg.metrics import METRICS, read_scores
 from seg.records.folder import RunFolder
 from seg.records.journal import Journal
 from seg.records.scored import ScoredRun, labels, ui_commands
@@ -107,6 +107,49 @@ def test_ids_beginnings_and_folders_are_taken_in_their_order_and_once(
     assert head(path)["title"] == "2 runs on tiny"
     assert re.search(rf"^{re.escape(str(path))}: 2 runs, 2 cases, 0\.0 MB\.", capsys.readouterr().out)
     assert [file.name for file in path.parent.iterdir()] == [path.name], "whole, and nothing beside it"
+
+
+def test_a_class_that_is_nowhere_is_not_scored(run: Callable[..., RunFolder], tmp_path: Path) -> None:
+    both = [run("a"), run("b", seed=1)]
+    usual = scores_shown(tmp_path)
+    for one in both:
+        table = read_scores(one.cases)
+        tail = table["class"] == "tail"
+        table.loc[tail, [name for name in METRICS if name in table]] = np.nan
+        table.to_csv(one.cases, index=False)
+    without = scores_shown(tmp_path)
+    for before, after in zip(usual, without, strict=True):
+        lobe = before[0][1]
+        assert after[0] == [lobe, lobe, None], "the mean of the classes there are"
+    made_up = read_scores(both[0].cases)
+    tail = (made_up["class"] == "tail") & (made_up["case"] == "tiny_0")
+    made_up.loc[tail, ["dice", "nsd", "hd95_mm", "false"]] = [0.0, 0.0, 20.0, 1]
+    made_up.to_csv(both[0].cases, index=False)
+    for one in both:
+        (one.predictions / "tiny_0.nii.gz").unlink()  # they would not be what the tables say
+    first, second = scores_shown(tmp_path)
+    assert first[0][2] == 0.0
+    assert second[0][2] == 1.0, "right to leave it empty"
+    assert second[0][0] == pytest.approx((second[0][1] + 1) / 2, abs=1e-5)
+
+
+def scores_shown(outputs: Path) -> list[Any]:
+    """Of the first case: by run, measure, then mean and classes."""
+    main(config(outputs, runs=["a", "b"], file=str(outputs / "page.html")))
+    scores: list[Any] = head(outputs / "page.html")["cases"][0]["scores"]
+    return scores
+
+
+def test_ct_is_shown_in_the_window_of_the_plan(run: Callable[..., RunFolder], tmp_path: Path) -> None:
+    one = run("a")
+    norm = {"kind": "ct", "low": 90.0, "high": 110.0, "mean": 100.0, "std": 9.0}
+    one.plan.write_text(json.dumps({"slice_axis": 1, "normalization": [norm]}))
+    main(config(tmp_path, runs=["a"], file=str(tmp_path / "page.html")))
+    page = head(tmp_path / "page.html")
+    assert page["axis"] == 1
+    assert [case["window"] for case in page["cases"]] == [[90.0, 110.0]] * 2
+    main(config(tmp_path, runs=["a"], file=str(tmp_path / "page.html"), window=[0, 50]))
+    assert head(tmp_path / "page.html")["cases"][0]["window"] == [0.0, 50.0]
 
 
 def test_a_file_of_ones_own(run: Callable[..., RunFolder], tmp_path: Path) -> None:

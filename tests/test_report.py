@@ -384,7 +384,9 @@ def test_effects_are_there_while_a_run_of_the_study_is_missing() -> None:
     missing = scores[(scores["arm"] != "both") | (scores["seed"] != 2)]
     told = factor_effects(asked, missing, "common")
     assert told is not None
-    assert len(told) == 3
+    assert told["effect"].tolist() == ["se=on", "schedule=on", "se=on × schedule=on"]
+    newest_first = factor_effects(asked, missing[::-1], "common")
+    pd.testing.assert_frame_equal(newest_first, told)
     assert factor_effects(asked, missing[missing["arm"] != "both"], "common") is None
 
 

@@ -34,6 +34,11 @@ class ChannelNorm:
     mean: float = 0.0
     std: float = 1.0
 
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Image values that pictures show black and white; None: each image by its own."""
+        return (self.low, self.high) if self.kind == "ct" else None
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -110,6 +110,7 @@ def test(
             axis=material.plan.slice_axis,
             folder=run.predictions,
             slices=wanted.slices,
+            window=material.plan.normalization[0].window,
             dpi=wanted.dpi,
         )
     return rows, pictures

@@ -9,33 +9,28 @@ of the file hardly delays its first picture.
 """
 
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from seg.config.build import build
 from seg.data.cases import Case, CaseSet
-from seg.errors import ConfigError, DataError, few, together
+from seg.data.plan import ChannelNorm
+from seg.errors import ConfigError, DataError, counted, few, together
 from seg.metrics import MEAN_OF_CLASSES, METRICS, dice
-from seg.pages.html import escaped, page, resource, table_html
-from seg.pages.picture import ERROR_COLORS, Color, class_colors
+from seg.pages.columns import Column, columns_of, measures_of, runs_html
+from seg.pages.html import page, resource
 from seg.pages.volumes import Volumes, pack, read_volumes
 from seg.records.folder import RunFolder, claimed
-from seg.records.scored import ScoredRun, differences, facts_of, grouped, labels, ui_commands
-from seg.study.sentences import spelled
-from seg.study.typeset import Cell, Table
+from seg.records.scored import ScoredRun, differences, grouped, ui_commands
+from seg.study.drawing import ERROR_COLORS, class_colors
 
 SCRIPTS = ("compare_slices.js", "compare.js")
-MEASURES = ("dice", "nsd", "hd95_mm")
 ROUNDING = 1e-3  # of a dice in a table that was written with few digits
 FIXED = 700  # characters of a case beside its volumes and its scores, more or less
-NOTE = "Scores: mean over cases, full volumes. Means over different cases cannot be compared. Not a medical device."
 
 
 @dataclass
@@ -69,30 +64,6 @@ class Page:
         ]
 
 
-@dataclass(frozen=True)
-class Column:
-    """One run on the page; or, pooled, the runs that differ only in their fold."""
-
-    label: str  # a few words that distinguish it from the others
-    runs: Sequence[ScoredRun]
-
-    @cached_property
-    def scores(self) -> dict[str, dict[str, dict[str, float]]]:
-        """By case, class and metric."""
-        return {case: scores for run in self.runs for case, scores in run.scores.items()}
-
-    def pred(self, case: str) -> Path | None:
-        """The mask of a case, whether or not it exists; None where no run was tested on it."""
-        tested = [run.folders.predictions for run in self.runs if case in run.scores]
-        return tested[-1] / f"{case}.nii.gz" if tested else None
-
-    def values(self, case: str, metric: str, classes: Sequence[str]) -> list[float | None]:
-        """The mean of the classes, then each class; None for what is not a number."""
-        values = [self.scores[case].get(name, {}).get(metric, math.nan) for name in classes]
-        means = [sum(values) / max(1, len(values)), *values]
-        return [round(value, 5) if math.isfinite(value) else None for value in means]
-
-
 def compare(
     folders: Sequence[RunFolder],
     outputs: Path,
@@ -113,7 +84,7 @@ def compare(
         pooled: runs that differ only in their fold, and share no test case, in one column.
         root: of the data set; None: where the runs found it.
         channel: of the image.
-        window: image values shown black and white at first; None: of each case its own.
+        window: image values shown black and white at first; None: of CT the plan's, otherwise of each case its own.
         max_mb: of the page.
 
     Raises:
@@ -124,17 +95,19 @@ def compare(
     together(DataError, [run.fault for run in runs if run.fault])
     together(DataError, differences(runs))
     caseset = case_set(runs, root)
-    groups = grouped(runs) if pooled else [[run] for run in runs]
-    columns = [Column(*one) for one in zip(labels(groups), groups, strict=True)]
+    columns = columns_of(grouped(runs) if pooled else [[run] for run in runs])
     title = f"{name or (counted(len(runs), 'run') if len(runs) > 1 else runs[0].name)} on {caseset.name}"
     made = Page(len(runs), len(columns))
-    measures = _measures(runs)
-    about = _about(caseset, columns, measures, channel) | {"title": title, "axis": _slice_axis(runs[0])}
+    measures = measures_of(columns)
+    axis, usual = _view(runs[0], channel)
+    about = _about(caseset, columns, measures, channel) | {"title": title, "axis": axis}
     about["cases"] = [_scores(case, columns, measures, caseset.names[1:]) for case in caseset.cases]
     scripts, style = [resource(script) for script in SCRIPTS], resource("compare.css")
-    frame = resource("compare.html") + _runs_html(columns, measures, ui_commands(runs, outputs))
+    frame = resource("compare.html") + runs_html(columns, measures, ui_commands(runs, outputs))
     spent = sum(map(len, [*scripts, style, frame, _json(about)])) + FIXED * (1 + len(caseset.cases))
-    payloads = _volumes(made, about, caseset, columns, channel=channel, window=window, max_mb=max_mb, spent=spent)
+    payloads = _volumes(
+        made, about, caseset, columns, channel=channel, window=window or usual, max_mb=max_mb, spent=spent
+    )
     lead = " · ".join([made.shown, counted(len(made.how), "case"), *made.packed, time.strftime("made %Y-%m-%d %H:%M")])
     made.text = page(title, lead, frame + _data_html(about, payloads), style=style, scripts=scripts)
     return made
@@ -165,25 +138,12 @@ def case_set(runs: Sequence[ScoredRun], root: str | None) -> CaseSet:
     return replace(cases, cases=tuple(sorted(tested, key=lambda case: case.id)))
 
 
-def counted(count: int, word: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
-
-
-def _measures(runs: Sequence[ScoredRun]) -> dict[str, str]:
-    """Dice, and what else all runs have, with the name of each; NSD only where its tolerance is the same in all."""
-    numbers = [row for run in runs for by_class in run.scores.values() for row in by_class.values()]
-    tolerances = {tolerance for run in runs for tolerance in run.table.get("nsd_tolerance_mm", [""])}
-    known = {key: METRICS[key].label for key in MEASURES if key == "dice" or all(key in row for row in numbers)}
-    if "nsd" in known and len(tolerances) == 1 and (tolerance := tolerances.pop()):
-        return known | {"nsd": f"NSD at {float(tolerance):g} mm"}
-    return {key: name for key, name in known.items() if key != "nsd"}
-
-
-def _slice_axis(run: ScoredRun) -> int:
-    """Across which the run's own pictures cut, so that the page looks like them at first."""
-    plan = run.folders.plan
-    return int(json.loads(plan.read_text())["slice_axis"]) if plan.exists() else 2
+def _view(run: ScoredRun, channel: int) -> tuple[int, tuple[float, float] | None]:
+    """Axis across which the run's own pictures cut, and their window, so that the page looks like them at first."""
+    path = run.folders.plan
+    plan: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"slice_axis": 2, "normalization": []}
+    norms = [ChannelNorm(**norm) for norm in plan["normalization"]]
+    return int(plan["slice_axis"]), norms[channel].window if channel < len(norms) else None
 
 
 def _about(caseset: CaseSet, columns: Sequence[Column], measures: dict[str, str], channel: int) -> dict[str, Any]:
@@ -194,9 +154,9 @@ def _about(caseset: CaseSet, columns: Sequence[Column], measures: dict[str, str]
         "channels": len(caseset.channels),
         "mean": MEAN_OF_CLASSES,
         "classes": [
-            {"name": name, "color": _hex(color)} for name, color in zip(names, class_colors(len(names)), strict=True)
+            {"name": name, "color": color} for name, color in zip(names, class_colors(len(names)), strict=True)
         ],
-        "errors": [{"name": name, "color": _hex(color)} for name, color in ERROR_COLORS.items()],
+        "errors": [{"name": name, "color": color} for name, color in ERROR_COLORS.items()],
         "measures": [
             {"key": key, "name": name, "unit": METRICS[key].unit, "better": METRICS[key].better}
             | {"digits": METRICS[key].digits}
@@ -254,8 +214,8 @@ def _false_scores(case: Case, volumes: Volumes, classes: Sequence[str], columns:
     """Faults: masks whose dice is not that of the run's table, so that picture and number would not belong together."""
     for column, pred in zip(columns, volumes.preds, strict=True):
         for index, name in enumerate(classes, 1):
-            noted = column.scores.get(case.id, {}).get(name, {}).get("dice", math.nan)
-            if pred is None or math.isnan(noted):
+            noted = column.scores.get(case.id, {}).get(name, {}).get("dice")
+            if pred is None or noted is None:
                 continue
             found = dice(pred == index, volumes.label == index, volumes.spacing_mm)
             if abs(found - noted) > ROUNDING:
@@ -263,31 +223,6 @@ def _false_scores(case: Case, volumes: Volumes, classes: Sequence[str], columns:
                     f"{column.pred(case.id)}: {name} has dice {found:.3f}, but the run's cases.csv says {noted:.3f}. "
                     f"The mask or {case.label} changed since the test: put the old file back, or leave the run out."
                 )
-
-
-def _runs_html(columns: Sequence[Column], measures: dict[str, str], commands: Sequence[str]) -> str:
-    """The table of runs, and how the pages of their records are opened."""
-    facts = [facts_of(column.runs) for column in columns]
-    heads = ["Run", *(key.capitalize() for key in facts[0]), "Cases"]
-    heads += [*(METRICS[key].with_unit(name) + ", mean ± SD" for key, name in measures.items()), "Record"]
-    rows = [
-        [
-            Cell(f"{place}  {column.label}"),
-            *map(Cell, fact.values()),
-            Cell(str(len(column.scores))),
-            *(Cell(_spread(column, key)) for key in measures),
-            Cell("\n".join(run.folders.short for run in column.runs), links=[run.address or "" for run in column.runs]),
-        ]
-        for place, (column, fact) in enumerate(zip(columns, facts, strict=True), 1)
-    ]
-    how = [f"<p>Links to 127.0.0.1 open once this runs: <code>{escaped(command)}</code></p>" for command in commands]
-    return table_html(Table("Runs", heads, {"": rows}, NOTE)) + "\n".join(how)
-
-
-def _spread(column: Column, metric: str) -> str:
-    """Mean and SD over cases of the mean over classes."""
-    by_case = [fmean(row[metric] for row in rows.values() if metric in row) for rows in column.scores.values()]
-    return spelled(fmean(by_case), metric) + (f" ± {spelled(stdev(by_case), metric)}" if len(by_case) > 1 else "")
 
 
 def _data_html(about: dict[str, Any], payloads: Sequence[str]) -> str:
@@ -301,7 +236,3 @@ def _json(content: Any) -> str:
     """ASCII without ``<``, so that nothing in it can end its element; no NaN, which is not JSON."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _hex(color: Color) -> str:
-    return "#" + bytes(color).hex()

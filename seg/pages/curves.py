@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from seg.files import atomic_write
-from seg.study.drawing import BLUE, GREY, ORANGE, new_figure, plain, written
+from seg.study.drawing import BLUE, FAINT, GREY, ORANGE, new_figure, plain, write
+
+NAMED = 8  # classes that have a style and a name of their own
 
 
 def curves(history: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
@@ -25,6 +26,8 @@ def curves(history: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
     classes = dict.fromkeys(key for row in history for key in row if key.startswith("val_dice_"))
     styles = zip(classes, cycle(("-", "--", ":", "-.")), strict=False)
     of_classes = {key: (key.removeprefix("val_dice_"), GREY, style) for key, style in styles}
+    if len(classes) > NAMED:
+        of_classes = dict.fromkeys(classes, ("", FAINT, "-")) | {next(iter(classes)): ("each class", FAINT, "-")}
     _draw(loss, history, "loss", {"train_loss": ("training", BLUE, "-"), "val_loss": ("validation", ORANGE, "-")})
     lines = of_classes | {"train_dice": ("training", BLUE, "-"), "val_dice": ("validation", ORANGE, "-")}
     _draw(dice, history, "dice", lines)
@@ -34,10 +37,7 @@ def curves(history: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
         dice.axvline(epoch, color=ORANGE, lw=0.8, ls=":")
         dice.set_title(f"best validation dice {best:.3f} in epoch {epoch:g}", fontsize=9)
     _draw(rate.subplots(), history, "learning rate", {"lr": ("learning rate", BLUE, "-")})
-    paths = [folder / "loss_dice.png", folder / "learning_rate.png"]
-    for path, figure in zip(paths, (both, rate), strict=True):
-        atomic_write(path, written(figure, "png"))
-    return paths
+    return write({folder / "loss_dice.png": both, folder / "learning_rate.png": rate})
 
 
 def _draw(
@@ -47,14 +47,14 @@ def _draw(
     drawn = {key: points for key in lines if (points := _points(history, key))}
     for key, points in drawn.items():
         text, color, style = lines[key]
-        width, marker = 0.9 if color == GREY else 1.5, "." if len(points) < 20 else ""
+        width, marker = 1.5 if color in (BLUE, ORANGE) else 0.9, "." if len(points) < 20 else ""
         axes.plot(*zip(*points, strict=True), label=text, color=color, lw=width, ls=style, marker=marker)
     axes.set_xlabel("epoch")
     axes.set_ylabel(name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain(axes)
-    if len(drawn) > 1:
-        axes.legend(frameon=False, fontsize=8)
+    if len(drawn) > 1:  # beside the axes, where it hides no curve
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _points(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:

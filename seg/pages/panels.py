@@ -14,7 +14,6 @@ What a reader must know to read one, and what the picture itself says:
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,7 @@ from PIL import Image
 from seg.errors import ConfigError
 from seg.files import atomic_write
 from seg.metrics import dice
-from seg.pages.picture import Picture, draw, stack
+from seg.pages.picture import SHOWN, Picture, draw, percentiles, stack
 
 PLANES = ("sagittal", "coronal", "axial")
 OPPOSITE = {"R": "L", "A": "P", "S": "I"}
@@ -35,7 +34,7 @@ def panel(picture: Picture, path: Path, *, dpi: int = 300) -> Path:
 
 
 def case_panels(
-    image: npt.NDArray[Any],
+    image: np.ndarray,
     label: npt.NDArray[np.integer],
     pred: npt.NDArray[np.integer],
     *,
@@ -47,14 +46,15 @@ def case_panels(
     axis: int,  # that the slices cut: 0 sagittal, 1 coronal, 2 axial
     folder: Path,
     slices: str | int = "best",  # as in ``choose_slices``
+    window: tuple[float, float] | None = None,  # image values shown black and white, such as the plan's of CT
     dpi: int = 300,
 ) -> list[Path]:
     """Writes ``<case>_Slice_<nnn>.png`` for the chosen slices of one case, ``nnn`` being the index from 0.
 
-    Volumes are (X, Y, Z) in RAS+ order, ``label`` and ``pred`` class indices. The image is shown from its 0.5th to its
-    99.5th percentile, its lowest value left out, which is padding more often than tissue.
+    Volumes are (X, Y, Z) in RAS+ order, ``label`` and ``pred`` class indices. Without a ``window`` the image is shown
+    from its 0.5th to its 99.5th percentile, its lowest value left out, which is padding more often than tissue.
     """
-    window = _window(image)
+    low, high = window or percentiles(image, SHOWN)
     columns, rows = (other for other in range(3) if other != axis)
     left, top = "RAS"[columns], "RAS"[rows]
     paths: list[Path] = []
@@ -66,7 +66,7 @@ def case_panels(
             label=flat_label,
             pred=flat_pred,
             spacing_mm=(spacing_mm[rows], spacing_mm[columns]),
-            window=window,
+            window=(low, high),
             title=case,
             subtitle=f"{where}  ·  case dice {dice_of_case:.3f}  ·  run {run}",
             classes=_class_texts(flat_label, flat_pred, class_names),
@@ -128,18 +128,10 @@ def _write(sheet: Image.Image, path: Path, dpi: int) -> Path:
     return path
 
 
-def _plane(volume: npt.NDArray[Any], axis: int, index: int) -> npt.NDArray[Any]:
+def _plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     """(rows, columns) of a slice of an RAS+ volume: rows from superior or anterior, columns from right or anterior."""
-    plane: npt.NDArray[Any] = np.take(volume, index, axis)[::-1, ::-1].T
+    plane: np.ndarray = np.take(volume, index, axis)[::-1, ::-1].T
     return plane
-
-
-def _window(volume: npt.NDArray[Any]) -> tuple[float, float]:
-    step = max(1, round((volume.size / 2e6) ** (1 / 3)))  # two million voxels or so are enough, and fast
-    sample = volume[::step, ::step, ::step]
-    inside = sample[sample > sample.min()]
-    low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0, 1)
-    return float(low), float(high)
 
 
 def _class_texts(

@@ -4,32 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from seg.study.drawing import ERROR_COLORS, GREY, INK, class_colors
 
 Codes: TypeAlias = npt.NDArray[np.uint8]
-Color: TypeAlias = tuple[int, int, int]
-Entry: TypeAlias = tuple[str, Color | None]
+Entry: TypeAlias = tuple[str, str | None]  # text, colour
 Box: TypeAlias = tuple[float, float, float, float]
 
-# Okabe and Ito 2008, some made lighter for dark images; last those that come near a colour of the error map.
-CLASS_COLORS: tuple[Color, ...] = (
-    (0, 178, 125), (204, 121, 167), (240, 228, 66), (230, 159, 0), (86, 180, 233), (60, 110, 255), (213, 94, 0),
-)  # fmt: skip
-ERROR_COLORS: dict[str, Color] = {
-    "correct": (215, 215, 215),
-    "false positive": (235, 90, 0),
-    "false negative": (60, 165, 255),
-    "wrong class": (250, 235, 70),
-}
 HEADINGS = ("Image", "Reference", "Prediction", "Errors")
-INK, FAINT, FRAME = (20, 20, 20), (100, 100, 100), (255, 255, 255)
 SIDES = {"R": "patient's right on the left (radiological view)", "A": "anterior on the left"}
 SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100)
+SHOWN = (0.5, 99.5)  # percentiles of an image shown black and white
 PANEL_INCHES = (1.6, 2.65, 3.3)  # narrowest, widest, highest
 
 
@@ -42,7 +33,7 @@ class Picture:
     text by class index; ``edges`` the directions at the left, top, right and bottom edge, None where not known.
     """
 
-    image: npt.NDArray[Any]
+    image: np.ndarray
     label: npt.NDArray[np.integer]
     pred: npt.NDArray[np.integer]
     spacing_mm: tuple[float, float]
@@ -91,22 +82,27 @@ def stack(pictures: Mapping[str, Image.Image], width: int) -> Image.Image:
     pen, top = ImageDraw.Draw(sheet), 0
     for caption, picture in scaled.items():
         top += heading
-        pen.text((width * 0.014, top), fitted(caption, font, width), font=font, fill=FAINT, anchor="lb")
+        pen.text((width * 0.014, top), fitted(caption, font, width), font=font, fill=GREY, anchor="lb")
         sheet.paste(picture, (0, top))
         top += picture.height
     return sheet
+
+
+def percentiles(image: np.ndarray, shares: Sequence[float]) -> list[float]:
+    """Image values below which these percent of the image lie; without its lowest, more often padding than tissue.
+
+    Some two million voxels tell enough, and soon.
+    """
+    sample = image.ravel()[:: max(1, image.size // 2_000_000)]
+    inside = sample[sample > sample.min()]
+    values: list[float] = np.percentile(inside if inside.size else sample, shares).tolist()
+    return values
 
 
 def error_codes(label: npt.NDArray[np.integer], pred: npt.NDArray[np.integer]) -> Codes:
     """0 where both are background, otherwise the index from 1 of the pixel's kind in ``ERROR_COLORS``."""
     wrong = np.where(label == 0, 2, np.where(pred == 0, 3, 4))
     return np.where(label == pred, label > 0, wrong).astype(np.uint8)
-
-
-def class_colors(count: int) -> list[Color]:
-    """Colours of classes 1 … ``count``: seven, then the same ones again, darker."""
-    rounds = [(index % len(CLASS_COLORS), 0.6 ** (index // len(CLASS_COLORS))) for index in range(count)]
-    return [tuple(round(part * shade) for part in CLASS_COLORS[place]) for place, shade in rounds]  # type: ignore[misc]
 
 
 @lru_cache
@@ -151,7 +147,7 @@ def _views(picture: Picture, size: tuple[int, int], box: Box, dpi: int) -> list[
     return views
 
 
-def _painted(grey: Codes, codes: Codes, colors: Sequence[Color], opacity: float, line: int) -> Codes:
+def _painted(grey: Codes, codes: Codes, colors: Sequence[str], opacity: float, line: int) -> Codes:
     """(H, W, 3): regions filled with their colour at ``opacity`` and outlined ``line`` pixels wide within themselves.
 
     One look-up in a table (code, grey value) -> colour, since that is what makes it fast.
@@ -162,7 +158,7 @@ def _painted(grey: Codes, codes: Codes, colors: Sequence[Color], opacity: float,
         edge[moved] |= step
         edge[still] |= step
     greys = np.repeat(np.arange(256.0)[:, None], 3, 1)
-    inks = np.array(colors, float).reshape(-1, 1, 3)
+    inks = np.array([ImageColor.getrgb(color) for color in colors], float).reshape(-1, 1, 3)
     fills = [greys[None], (1 - opacity) * greys + opacity * inks]
     lines = [greys[None], np.broadcast_to(inks, (len(colors), 256, 3))]
     painted: Codes = np.concatenate(fills + lines).astype(np.uint8)[codes + edge * np.uint16(len(colors) + 1), grey]
@@ -191,17 +187,17 @@ def _annotate(view: Image.Image, picture: Picture, box: Box, dpi: int) -> None:
     rows, columns = picture.image.shape
     if box[2] - box[0] < columns:
         x, y = width / columns, height / rows
-        pen.rectangle((box[0] * x, box[1] * y, box[2] * x - 1, box[3] * y - 1), outline=FRAME, width=line)
+        pen.rectangle((box[0] * x, box[1] * y, box[2] * x - 1, box[3] * y - 1), outline="white", width=line)
     if min(view.size) < 0.7 * dpi:
         return
-    write = partial(pen.text, font=font, fill=FRAME, stroke_width=line, stroke_fill="black")
+    write = partial(pen.text, font=font, fill="white", stroke_width=line, stroke_fill="black")
     places = ((pad, height // 2), (width // 2, pad), (width - pad, height // 2), (width // 2, height - pad))
     for text, place, anchor in zip(picture.edges or (), places, ("lm", "ma", "rm", "md"), strict=False):
         write(place, text, anchor=anchor)
     pixels_a_mm = width / (columns * picture.spacing_mm[1])
     bar_mm = max((n for n in SCALE_BARS_MM if n * pixels_a_mm < 0.4 * width), default=SCALE_BARS_MM[0])
     base = height - 2 * pad
-    pen.rectangle((pad, base - 3 * line, pad + bar_mm * pixels_a_mm, base), fill=FRAME, outline="black")
+    pen.rectangle((pad, base - 3 * line, pad + bar_mm * pixels_a_mm, base), fill="white", outline="black")
     write((pad, base - 4 * line), f"{bar_mm} mm", anchor="ld")
 
 

@@ -4,6 +4,7 @@ import html
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,7 +22,7 @@ from seg.pages.html import list_html, page, table_html
 from seg.records.scored import choices, pooled
 from seg.records.table import runs, scores_of
 from seg.study import typeset
-from seg.study.drawing import BLUE, GREY, new_figure, plain, written
+from seg.study.drawing import BLUE, GREY, new_figure, plain, write, written
 from seg.study.lines import Line, Point, lines
 from seg.study.sentences import spelled
 from seg.study.typeset import Cell, Table
@@ -63,7 +64,7 @@ def progress(name: str, outputs: Path, uri: str | None) -> str:
         return "\n".join([f"No result on {name} so far.", *notes])
     path = outputs / "progress" / f"{file_name(name, 'data')}.html"
     atomic_write(path, progress_page(name, drawn, notes))
-    atomic_write(path.with_suffix(".png"), written(figure(drawn), "png"))
+    write({path.with_suffix(".png"): figure(drawn)})
     found = [f"{line.sentence}\n\n{typeset.markdown(_bests(line))}\n" for line in drawn]
     where = f"{path.absolute()}: open it in a browser. Its picture: {path.with_suffix('.png').name}."
     return "\n".join([*found, *notes, where])
@@ -106,7 +107,10 @@ def points_of(table: pd.DataFrame, scores: pd.DataFrame, left_out: Counter[str])
         alike=lambda row: row["run_id"] if row["part"] == "test" else _but_for_the_fold(row),
         cases=lambda row: set(by_run[row["run_id"]]["case"]),
     )
-    return [_point(group, by_run) for group in groups]
+    points = [_point(group, by_run) for group in groups]
+    if empty := sum(len(point.runs) for point in points if isnan(point.dice)):
+        left_out["without any structure to score"] += empty
+    return [point for point in points if not isnan(point.dice)]
 
 
 def _point(rows: Sequence[dict[str, Any]], by_run: Mapping[str, pd.DataFrame]) -> Point:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg.errors import DataError, SegError, few, together
+from seg.errors import DataError, SegError, counted, few, together
 from seg.files import atomic_write
 from seg.study.question import FILE, Asked, changes
 
@@ -146,7 +146,7 @@ def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Pat
     Returns:
         What the page shows, in words; "" where it cannot be made, and then a line of the log says why.
     """
-    from seg.pages.compare import compare, counted, here
+    from seg.pages.compare import compare, here
 
     seed = table.groupby("seed")["run_id"].count().idxmax()  # the first one, once the study is whole
     runs = table[table["seed"] == seed].assign(place=table["arm"].map(asked.arms.index)).sort_values(["place", "fold"])
@@ -185,8 +185,11 @@ def factor_effects(asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete
 
     if not asked.factors or set(scores["arm"]) != set(asked.arms):
         return None
-    levels = {factor: scores["arm"].map(by_arm) for factor, by_arm in asked.factors.items()}
-    return effects(scores.assign(**levels), list(asked.factors), margin=asked.margin, incomplete=incomplete)
+    level_of = {factor: scores["arm"].map(by_arm) for factor, by_arm in asked.factors.items()}
+    levels = {
+        factor: list(dict.fromkeys(by_arm[arm] for arm in asked.arms)) for factor, by_arm in asked.factors.items()
+    }
+    return effects(scores.assign(**level_of), levels, margin=asked.margin, incomplete=incomplete)
 
 
 def _page(asked: Asked, analysis: "Analysis", shown: "Sequence[Table]", compared: str, folder: Path) -> str:

@@ -24,13 +24,13 @@ import numpy.typing as npt
 from seg.data.cases import IGNORE, Case, class_indices
 from seg.data.nifti import Header, grid, read_header, read_image, read_label, same_grid, spacing_mm, to_ras
 from seg.errors import ConfigError, DataError
+from seg.pages.picture import SHOWN, percentiles
 
 Mask: TypeAlias = npt.NDArray[np.uint8]
 Box: TypeAlias = tuple[slice, slice, slice]
 
 MARGIN_MM = 10.0
-SHOWN = (0.5, 99.5)  # percentiles of the image without its lowest value, which is padding more often than tissue
-KEPT = (0.05, 99.95)
+KEPT = (0.05, 99.95)  # percentiles of the image, as SHOWN
 SMALLEST = 16  # voxels along the longest axis; coarser than this nothing can be seen
 DENSEST = 6  # voxels a byte of text; a case with more for its budget is not even tried
 
@@ -124,7 +124,7 @@ def pack(volumes: Volumes, budget: int, window: tuple[float, float] | None = Non
     return None
 
 
-def _mask(path: Path, values: Sequence[int], header: Header, affine: npt.NDArray[Any], ignore: int | None) -> Mask:
+def _mask(path: Path, values: Sequence[int], header: Header, affine: np.ndarray, ignore: int | None) -> Mask:
     own = read_header(path)
     if not same_grid(own, header):
         raise DataError(
@@ -196,12 +196,9 @@ def _ranges(
     if window:
         more = (window[1] - window[0]) / 2
         return window, (window[0] - more, window[1] + more)
-    sample = image.ravel()[:: max(1, image.size // 2_000_000)]  # more voxels do not move a percentile
-    inside = sample[sample > sample.min()]
-    if not inside.size:
-        inside = np.array([sample[0], sample[0] + 1])
-    low, high, darkest, brightest = np.percentile(inside, (*SHOWN, *KEPT)).tolist()
-    return (low, high), (darkest, max(brightest, darkest + 1e-6 * max(1.0, abs(darkest))))
+    low, high, darkest, brightest = percentiles(image, (*SHOWN, *KEPT))
+    least = 1e-6 * max(1.0, abs(darkest))  # of a flat image
+    return (low, max(high, low + least)), (darkest, max(brightest, darkest + least))
 
 
 def _means(image: npt.NDArray[np.float32], step: tuple[int, int, int]) -> npt.NDArray[np.float32]:

@@ -14,8 +14,7 @@ mathematics in seg.study.contrasts; designs of crossed factors in seg.study.fact
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, nan
-from typing import Any
+from math import isfinite, nan
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from scipy import stats
 from seg.errors import ConfigError, DataError, few, together
 from seg.metrics import METRICS
 from seg.study.contrasts import Spread, contrast_table, interval, resample, spread
-from seg.study.scores import Incomplete, Numbers, Values, directed, higher_is_better, patient_values
+from seg.study.scores import Incomplete, Numbers, Values, patient_values
 
 AGAINST = ("baseline", "previous")
 
@@ -46,6 +45,7 @@ class Meta:
     seed: int
     alpha: float
     left_out: tuple[str, ...]  # what an unfinished study lacks, in words
+    unscored: int  # cases without any structure, in the reference and in every prediction
     study: str = ""  # its name
     part: str = ""  # which cases were scored, in words: "of the test part"
     notice: str = ""  # shown above everything else: the study is incomplete
@@ -56,6 +56,11 @@ class Meta:
         """Over what intervals, p-values and ranks are taken."""
         return "patients and seeds" if max(self.seeds.values()) > 1 else "patients (one seed an arm)"
 
+    @property
+    def one_seed(self) -> list[str]:
+        """The arms of which nothing is claimed, for what another training would give is not known."""
+        return [arm for arm, count in self.seeds.items() if count == 1]
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -64,6 +69,7 @@ class Analysis:
     arms: pd.DataFrame  # one row per metric and arm
     comparisons: pd.DataFrame  # one row per metric, arm and the arm it is compared with
     ranks: pd.DataFrame  # one row per metric and arm: probability of each rank
+    classes: pd.DataFrame  # one row per class and arm: means of the metrics, and in how many cases it is present
     patients: pd.DataFrame  # metric, arm, patient, value: averaged over seeds, classes and cases
     meta: Meta
 
@@ -125,34 +131,33 @@ def analyse(
     asked = _pairs(order, against)  # what was asked is the family, also while an arm is missing
     places = {arm: place for place, arm in enumerate(values.arms)}
     pairs = {(places[a], places[b]): kind for (a, b), kind in asked.items() if a in places and b in places}
-    options = {"primary": primary, "margins": margins, "draws": draws, "seed": seed, "alpha": alpha}
-    return _analysis(values, pairs, _meta(values, family=len(asked), **options))
-
-
-def _meta(values: Values, **options: Any) -> Meta:
-    return Meta(
+    meta = Meta(
         arms=values.arms,
-        metrics=tuple(values.by_metric),
+        metrics=metrics,
+        primary=primary,
         patients=len(values.patients),
         cases=values.cases,
         folds=values.folds,
         seeds=values.seeds,
+        family=len(asked),
+        margins=margins,
+        draws=draws,
+        seed=seed,
+        alpha=alpha,
         left_out=values.left_out,
-        **options,
+        unscored=values.unscored,
     )
-
-
-def _analysis(values: Values, pairs: Mapping[tuple[int, int], str], meta: Meta) -> Analysis:
     parts = {metric: spread(arrays) for metric, arrays in values.by_metric.items()}
-    drawn = dict(zip(parts, resample(list(parts.values()), meta.draws, meta.seed), strict=True))
-    judged = [metric for metric in parts if metric in directed()]
-    lines = [_arm_lines(metric, parts[metric], drawn[metric], meta) for metric in parts]
+    drawn = dict(zip(parts, resample(list(parts.values()), draws, seed), strict=True))
+    judged = [metric for metric in metrics if METRICS[metric].better]
+    lines = [_arm_lines(metric, parts[metric], drawn[metric], meta) for metric in metrics]
     compared = [_compared(metric, parts[metric], drawn[metric], pairs, meta) for metric in judged]
     ranked = [_ranked(metric, parts[metric], drawn[metric], meta) for metric in judged]
     return Analysis(
         arms=pd.concat(lines, ignore_index=True).join(values.failures, on="arm"),
         comparisons=pd.concat(compared, ignore_index=True),
         ranks=pd.concat(ranked, ignore_index=True),
+        classes=values.classes,
         patients=_long(values, parts),
         meta=meta,
     )
@@ -168,8 +173,9 @@ def check_options(
 ) -> None:
     """Holds the rules of ``analyse``'s options; ConfigError with every fault."""
     faults = []
-    if primary not in directed():
-        faults.append(f"primary metric {primary!r} has no better direction; take one of {', '.join(directed())}")
+    directed = [name for name, metric in METRICS.items() if metric.better]
+    if primary not in directed:
+        faults.append(f"primary metric {primary!r} has no better direction; take one of {', '.join(directed)}")
     if unknown := set(margins) - set(metrics):
         faults.append(f"margins for {few(unknown)}, which are not analysed; name them in metrics too")
     faults += [
@@ -237,16 +243,10 @@ def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.Dat
 def _compared(
     metric: str, parts: Spread, drawn: Numbers, pairs: Mapping[tuple[int, int], str], meta: Meta
 ) -> pd.DataFrame:
-    unit, higher = np.eye(len(meta.arms)), higher_is_better(metric)
+    unit = np.eye(len(meta.arms))
     weights = np.array([unit[a] - unit[b] for a, b in pairs]).reshape(-1, len(unit))
-    limit = meta.margins.get(metric, nan)
-    table = contrast_table(parts, drawn, weights, higher=higher, margin=limit, alpha=meta.alpha, family=meta.family)
-    least, most = METRICS[metric].limits
-    table["ci_low"], table["ci_high"] = (
-        table["ci_low"].clip(lower=least - most),
-        table["ci_high"].clip(upper=most - least),
-    )
-    table.loc[table["smallest"] > most - least, "smallest"] = inf
+    rules = {"margin": meta.margins.get(metric, nan), "alpha": meta.alpha}
+    table = contrast_table(parts, drawn, weights, METRICS[metric], **rules, family=meta.family)
     names = [(metric, metric == meta.primary, meta.arms[a], meta.arms[b], kind) for (a, b), kind in pairs.items()]
     heads = pd.DataFrame(names, columns=["metric", "primary", "arm", "against", "kind"]).astype({"primary": bool})
     return pd.concat([heads, table], axis=1)
@@ -258,7 +258,7 @@ def _ranked(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.DataFr
     Source: bootstrap of rankings, Wiesenfarth et al. 2021, doi:10.1038/s41598-021-82017-6; here with seeds drawn too.
     """
     means = parts.means.mean(1) + drawn
-    ranks = stats.rankdata(-means if higher_is_better(metric) else means, method="min", axis=1)
+    ranks = stats.rankdata(means * -METRICS[metric].better, method="min", axis=1)
     table = pd.DataFrame({"metric": metric, "arm": meta.arms, "mean_rank": ranks.mean(0)})
     return table.assign(**{f"rank_{rank}": (ranks == rank).mean(0) for rank in range(1, len(meta.arms) + 1)})
 

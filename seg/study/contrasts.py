@@ -11,9 +11,9 @@ s² is the variance over seeds of the arm's mean, e² the part of it that comes 
 already. It is the analysis of variance by which radiology compares devices over readers and cases (Dorfman, Berbaum and
 Metz 1992, doi:10.1097/00004424-199209000-00015; Hillis 2007, doi:10.1002/sim.2532), with seeds for readers. With three
 seeds s² of one arm is hardly known, so each arm gets the larger of its own and of the pooled s² of all arms. Arms whose
-seed spread is abnormal, larger than chance allows, are left out of the pool, so that one failed training does not widen
-the intervals of all others; then every s² counts with its own few degrees of freedom, for the pool is no longer to be
-trusted.
+seed spread is abnormal, larger than chance allows in the typical patient, are left out of the pool, so that one failed
+training does not widen the intervals of all others; then every s² counts with its own few degrees of freedom, for the
+pool is no longer to be trusted. An arm of one seed borrows the s² of the others, and nothing is claimed of it.
 docs/statistics.md has the simulations behind each choice.
 """
 
@@ -25,10 +25,12 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from seg.metrics import Metric
+from seg.study.power import smallest
 from seg.study.scores import Numbers
 
-POWER = 0.8
 ABNORMAL = 0.03  # nominal level, for all arms together, at which the spread of an arm's seeds is taken for another one
+TRIMMED = 0.25  # share of the patients left out at either end where only the typical patient is asked
 CHUNK = 2_000_000  # resampling weights held at a time
 
 
@@ -45,6 +47,11 @@ class Spread:
     by_seed: tuple[Numbers, ...]  # for each arm its mean in each seed
     own_df: Numbers  # (arms,) degrees of freedom of each s² by itself, for where some are abnormal
 
+    @property
+    def one_seed(self) -> npt.NDArray[np.bool_]:
+        """(arms,) whether nothing is known of another training of the arm."""
+        return np.array([len(means) == 1 for means in self.by_seed])
+
 
 def spread(values: Sequence[Numbers]) -> Spread:
     """Splits the variance of each arm's mean over seeds into the seeds' own and the rest.
@@ -58,7 +65,7 @@ def spread(values: Sequence[Numbers]) -> Spread:
     own = np.array([arm.mean(1).var(ddof=1) if len(arm) > 1 else np.nan for arm in values])
     rest = np.array([_rest(arm) / arm.shape[1] if len(arm) > 1 else np.nan for arm in values])
     own[own <= (1e-9 * max(np.abs(arm).max() for arm in values)) ** 2] = 0  # rounding of means is no spread
-    abnormal = _abnormal(own, seeds - 1)
+    abnormal = _abnormal(values)
     still = (own == 0) & (np.nanmax(own, initial=0) > 0)  # failed alike in every seed: no word on how seeds spread
     freedom = np.where(abnormal | still, 0, seeds - 1)
     total = int(freedom.sum())
@@ -76,21 +83,35 @@ def spread(values: Sequence[Numbers]) -> Spread:
     )
 
 
-def _abnormal(own: Numbers, freedom: Numbers) -> npt.NDArray[np.bool_]:
-    """(arms,) whether the spread of an arm's seeds is larger than that of all calmer arms, beyond chance.
+def _abnormal(values: Sequence[Numbers]) -> npt.NDArray[np.bool_]:
+    """(arms,) whether the spread of an arm's seeds is larger than that of calmer arms, beyond chance.
+
+    It must be so of the means over patients and of what a seed does to the typical patient, the mean of what lies
+    between the quartiles (Tukey and McLaughlin 1963): single failed cases, which any sound training has, move only the
+    first, and the coarse steps of a distance only the second.
+    """
+    typical = [stats.trim_mean(arm - arm.mean(0), TRIMMED, axis=1) for arm in values]
+    return _outlying([arm.mean(1) for arm in values]) & _outlying(typical)
+
+
+def _outlying(by_seed: Sequence[Numbers]) -> npt.NDArray[np.bool_]:
+    """(arms,) whose variance over seeds is beyond that of all calmer arms.
 
     From the least variable arm on, each is compared with those before it by an F test; once one fails, so do the rest.
     Arms with one seed, or whose seeds are all equal, give no information.
     """
-    order = [arm for arm in np.argsort(own) if own[arm] > 0]
-    abnormal = np.zeros(len(own), bool)
+    freedom = np.array([len(seeds) - 1 for seeds in by_seed])
+    own = np.array([seeds.var(ddof=1) if len(seeds) > 1 else np.nan for seeds in by_seed])
+    rounding = (1e-9 * max(np.abs(seeds).max() for seeds in by_seed)) ** 2
+    order = [arm for arm in np.argsort(own) if own[arm] > rounding]
+    outlying = np.zeros(len(own), bool)
     for place, arm in enumerate(order[1:], 1):
         calmer = order[:place]
         pooled = np.average(own[calmer], weights=freedom[calmer])
         if own[arm] > pooled * stats.f.isf(ABNORMAL / (len(order) - 1), freedom[arm], freedom[calmer].sum()):
-            abnormal[order[place:]] = True
+            outlying[order[place:]] = True
             break
-    return abnormal
+    return outlying
 
 
 def _rest(arm: Numbers) -> float:
@@ -162,8 +183,8 @@ def contrast_table(
     parts: Spread,
     deviations: Numbers,
     weights: Numbers,
+    metric: Metric,
     *,
-    higher: bool,
     margin: float,
     alpha: float,
     family: int | None = None,
@@ -174,7 +195,7 @@ def contrast_table(
         parts: of ``spread``.
         deviations: of ``resample`` for the same metric.
         weights: (lines, arms), each line summing to 0, such as 1 for an arm and -1 for the one it is compared with.
-        higher: whether larger values are better.
+        metric: which way is better, and how far apart two values can be: no interval goes beyond.
         margin: differences within ± margin count as none; NaN: no such margin was stated.
         alpha: two-sided level.
         family: as in ``holm``.
@@ -189,13 +210,16 @@ def contrast_table(
     for name, level in (("ci", 1 - alpha), ("tost", 1 - 2 * alpha)):
         low, high = interval(draws, level)
         table[f"{name}_low"], table[f"{name}_high"] = table["difference"] + low, table["difference"] + high
-    table = table.assign(**_tests(paired, parts, weights, margin, alpha))
+    table = table.assign(**_tests(paired, parts, weights, margin))
     family = family or len(table)
-    table["smallest"] = _smallest(table, paired.shape[1], alpha / max(family, 1)) if parts.seed_df else np.inf
-    return _judged(table, paired, parts, higher, alpha, family)
+    unknown, limit = (weights != 0) @ parts.one_seed, metric.reach * np.abs(weights).sum(1) / 2
+    visible = smallest(table, paired.shape[1], alpha / max(family, 1))
+    table["smallest"] = np.where(unknown | (visible > limit), np.inf, visible)
+    table["ci_low"], table["ci_high"] = table["ci_low"].clip(lower=-limit), table["ci_high"].clip(upper=limit)
+    return _judged(table, paired * metric.better, unknown, alpha, family)
 
 
-def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float, alpha: float) -> dict[str, Numbers]:
+def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float) -> dict[str, Numbers]:
     """Student's tests of the mean difference: that it is not 0, and that it is within the margin.
 
     The degrees of freedom are Satterthwaite's (1946, doi:10.2307/3002019) for the sum of the two variances; with one
@@ -226,27 +250,10 @@ def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float, alph
     }
 
 
-def _smallest(table: pd.DataFrame, count: int, level: float) -> Numbers:
-    """The true difference that a study like this one would find in 80 of 100 repetitions.
-
-    What must be exceeded to be found, plus (t of the power) × standard error. To be exceeded are (t of the level,
-    Bonferroni's in the family, where Holm starts) × standard error, and half the interval. Infinite where the patients
-    are too few for Wilcoxon's test ever to reach that level, which is 2 ^ (1 - patients) at best; and with one seed,
-    by which nothing is ever found.
-
-    Source: minimum detectable effect, Bloom 1995, doi:10.1177/0193841X9501900504.
-    """
-    error, freedom = table["standard_error"].to_numpy(), table["freedom"].to_numpy()
-    needed = np.maximum(stats.t.isf(level / 2, freedom) * error, (table["ci_high"] - table["ci_low"]) / 2)
-    found: Numbers = needed + stats.t.ppf(POWER, freedom) * error
-    return found if 2.0 ** (1 - count) <= level else np.full(len(table), np.inf)
-
-
 def _judged(
-    table: pd.DataFrame, paired: Numbers, parts: Spread, higher: bool, alpha: float, family: int
+    table: pd.DataFrame, gains: Numbers, unknown: npt.NDArray[np.bool_], alpha: float, family: int
 ) -> pd.DataFrame:
     """Adds the rank test, sizes, counts, adjusted p-values and the verdict."""
-    gains = paired if higher else -paired
     p, effect = np.array([signed_rank(line) for line in gains]).reshape(-1, 2).T
     deviation = gains.std(1, ddof=1)
     table = table.assign(
@@ -259,7 +266,7 @@ def _judged(
     )
     for name in ("p_wilcoxon", "p_mean", "p_tost"):
         table[f"{name}_holm"] = holm(table[name].to_numpy(), family)
-    table["verdict"] = _verdicts(table, higher, parts.seed_df, alpha)
+    table["verdict"] = np.where(unknown, "inconclusive", _verdicts(table, gains, alpha))
     return table
 
 
@@ -267,8 +274,8 @@ def signed_rank(gains: Numbers) -> tuple[float, float]:
     """Wilcoxon's signed-rank test, two-sided, and its matched-pairs rank-biserial correlation.
 
     Zeros are ranked and then set aside (Pratt 1959, doi:10.1080/01621459.1959.10501526), so that ties weaken a claim;
-    equal sizes share their mean rank. scipy takes the exact distribution up to 50 patients without ties or zeros, or
-    up to 13 with them, else the normal one with its correction for ties.
+    sizes that are equal but for rounding share their mean rank. scipy takes the exact distribution up to 50 patients
+    without ties or zeros, or up to 13 with them, else the normal one with its correction for ties.
 
     Returns:
         p, and (sum of ranks for - sum of ranks against) / (their sum), in [-1, 1]; 1 and 0 where all gains are 0.
@@ -277,21 +284,20 @@ def signed_rank(gains: Numbers) -> tuple[float, float]:
     """
     if not gains.any():
         return 1.0, 0.0
+    gains = np.round(gains / np.abs(gains).max(), 9)
     ranks = stats.rankdata(np.abs(gains))
     gained, lost = float(ranks[gains > 0].sum()), float(ranks[gains < 0].sum())
     p = stats.wilcoxon(gains, zero_method="pratt").pvalue
     return float(p), (gained - lost) / (gained + lost)
 
 
-def _verdicts(table: pd.DataFrame, higher: bool, seed_df: int, alpha: float) -> list[str]:
+def _verdicts(table: pd.DataFrame, gains: Numbers, alpha: float) -> npt.NDArray[np.str_]:
     """better, worse, equivalent or inconclusive.
 
     A difference is claimed only where both tests hold after Holm's adjustment (the mean's, which counts seeds, and
     Wilcoxon's, which no outlier carries), the interval leaves 0 out and both tests point the same way.
     """
-    if seed_df == 0:  # what another training would give is unknown
-        return ["inconclusive"] * len(table)
-    gain = np.sign(table["difference"].to_numpy()) * (1 if higher else -1)
+    gain = np.sign(gains.mean(1))
     found = (
         (table["p_mean_holm"] <= alpha)
         & (table["p_wilcoxon_holm"] <= alpha)
@@ -299,7 +305,4 @@ def _verdicts(table: pd.DataFrame, higher: bool, seed_df: int, alpha: float) -> 
         & (gain == np.sign(table["rank_biserial"]))
     ).to_numpy()
     same = (table["p_tost_holm"] <= alpha).to_numpy()
-    chosen = np.select(
-        [found & (gain > 0), found & (gain < 0), same], ["better", "worse", "equivalent"], "inconclusive"
-    )
-    return [str(verdict) for verdict in chosen]
+    return np.select([found & (gain > 0), found & (gain < 0), same], ["better", "worse", "equivalent"], "inconclusive")

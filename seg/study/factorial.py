@@ -7,19 +7,19 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from seg.errors import ConfigError, DataError
+from seg.errors import DataError
+from seg.metrics import METRICS
 from seg.study.analysis import check_options, margins_of
 from seg.study.contrasts import contrast_table, resample, spread
-from seg.study.scores import Incomplete, Numbers, higher_is_better, patient_values
+from seg.study.scores import Incomplete, Numbers, patient_values
 
 
 def effects(
     scores: pd.DataFrame,
-    factors: Sequence[str],
+    factors: Mapping[str, Sequence[str]],
     *,
     metric: str = "dice",
     margin: float | None = None,
-    references: Mapping[str, str] | None = None,
     draws: int = 10_000,
     seed: int = 0,
     alpha: float = 0.05,
@@ -33,10 +33,9 @@ def effects(
 
     Args:
         scores: as in ``analyse``, with a column for each factor that is the same in all rows of an arm.
-        factors: names of these columns.
+        factors: the levels of each, by the name of its column; the first one is the reference.
         metric: one with a better direction; "better" of an interaction means that the levels help each other.
         margin: as in ``analyse``.
-        references: the reference level of a factor; by default the first to appear.
         draws: of the bootstrap.
         seed: of the bootstrap.
         alpha: two-sided level.
@@ -54,55 +53,47 @@ def effects(
     """
     margins = margins_of(margin, metric)
     check_options([metric], metric, margins, ["baseline"], draws, alpha)
-    cells = _cells(scores, factors)
-    names, weights = _weights(_levels(cells, factors, references or {}), list(cells.values()))
-    values = patient_values(scores, arms=list(cells), metrics=[metric], incomplete=incomplete)
+    levels = {factor: [str(level) for level in declared] for factor, declared in factors.items()}
+    arms = _arms(scores, levels)
+    names, weights = _weights(levels)
+    values = patient_values(scores, arms=arms, metrics=[metric], incomplete=incomplete)
     parts = spread(values.by_metric[metric])
     (drawn,) = resample([parts], draws, seed)
-    higher, limit = higher_is_better(metric), margins.get(metric, nan)
-    table = contrast_table(parts, drawn, weights, higher=higher, margin=limit, alpha=alpha)
+    table = contrast_table(parts, drawn, weights, METRICS[metric], margin=margins.get(metric, nan), alpha=alpha)
     table.insert(0, "effect", names)
     table.insert(1, "order", [name.count(" × ") + 1 for name in names])
     return table
 
 
-def _cells(scores: pd.DataFrame, factors: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Level of each factor by arm."""
+def _arms(scores: pd.DataFrame, levels: Mapping[str, Sequence[str]]) -> list[str]:
+    """The arms in the order of the declared levels, whatever the order of the rows."""
+    factors = list(levels)
     if missing := [column for column in ("arm", *factors) if column not in scores]:
         raise DataError(
             f"scores have no column {', '.join(missing)}; each factor needs one, with its level in each row"
         )
     lines = scores[["arm", *factors]].astype(str).drop_duplicates()
-    expected = int(np.prod([lines[factor].nunique() for factor in factors]))
-    if lines["arm"].duplicated().any() or lines.duplicated(list(factors)).any() or len(lines) != expected:
+    cells = list(lines[factors].itertuples(index=False, name=None))
+    expected = list(product(*levels.values()))
+    if lines["arm"].duplicated().any() or sorted(cells) != sorted(expected):
         raise DataError(
             f"{lines['arm'].nunique()} arms with {len(lines)} combinations of {', '.join(factors)} are not a full "
-            f"factorial, which has each of the {expected} combinations in one arm of its own; compare arms by analyse()"
+            f"factorial, which has each of the {len(expected)} combinations of {dict(levels)} in one arm of its own; "
+            "compare arms by analyse()"
         )
-    return {str(line["arm"]): {factor: str(line[factor]) for factor in factors} for _, line in lines.iterrows()}
+    arms = dict(zip(cells, lines["arm"], strict=True))
+    return [str(arms[cell]) for cell in expected]
 
 
-def _levels(
-    cells: Mapping[str, Mapping[str, str]], factors: Sequence[str], references: Mapping[str, str]
-) -> dict[str, list[str]]:
-    """Levels of each factor, the reference first."""
-    levels = {factor: list(dict.fromkeys(cell[factor] for cell in cells.values())) for factor in factors}
-    for factor, level in references.items():
-        if str(level) not in levels.get(factor, []):
-            raise ConfigError(f"reference {factor}={level} is not a level of the design, which has {levels}")
-        levels[factor] = [str(level), *(other for other in levels[factor] if other != str(level))]
-    return levels
-
-
-def _weights(levels: Mapping[str, Sequence[str]], cells: Sequence[Mapping[str, str]]) -> tuple[list[str], Numbers]:
+def _weights(levels: Mapping[str, Sequence[str]]) -> tuple[list[str], Numbers]:
     """Names and weights (effects, arms) of all main effects, then interactions of rising order."""
+    cells = np.array(list(product(*levels.values())))
     names, lines = [], []
     for order in range(1, len(levels) + 1):
         for chosen in combinations(levels, order):
             for setting in product(*(levels[factor][1:] for factor in chosen)):
                 line = np.ones(len(cells))
-                for factor, values in levels.items():
-                    at = np.array([cell[factor] for cell in cells])
+                for at, (factor, values) in zip(cells.T, levels.items(), strict=True):
                     if factor in chosen:
                         line *= (at == setting[chosen.index(factor)]).astype(float) - (at == values[0])
                     else:

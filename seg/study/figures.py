@@ -7,21 +7,20 @@ colour and by shape (colours of Okabe and Ito 2008), so that it survives colour 
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from seg.files import atomic_write
 from seg.metrics import METRICS
 from seg.study.analysis import Analysis
-from seg.study.drawing import BLUE, GREEN, GREY, INK, ORANGE, SAND, new_figure, plain, written
-from seg.study.scores import Numbers, higher_is_better
+from seg.study.drawing import BLUE, GREEN, GREY, INK, ORANGE, SAND, new_figure, plain, write
+from seg.study.scores import Numbers, Row
 from seg.study.sentences import percent, signed
 
 COLORS = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "inconclusive": GREY}
@@ -40,12 +39,7 @@ def write_figures(analysis: Analysis, folder: Path) -> list[Path]:
     if analysis.comparisons.empty:
         return []
     figures = {"forest": forest(analysis), "differences": differences(analysis)}
-    contents = {
-        folder / f"{name}.{kind}": written(figure, kind) for name, figure in figures.items() for kind in ("png", "svg")
-    }
-    for path, content in contents.items():
-        atomic_write(path, content)
-    return list(contents)
+    return write({folder / f"{name}.{kind}": figure for name, figure in figures.items() for kind in ("png", "svg")})
 
 
 def forest(analysis: Analysis) -> Figure:
@@ -67,7 +61,7 @@ def forest(analysis: Analysis) -> Figure:
         calm = _calm(analysis, lines)
         frame = _ends([], calm)
         if len(calm) < len(lines):
-            panel.set_xlim(*(frame if higher_is_better(str(metric)) else frame[::-1]))
+            panel.set_xlim(*sorted(frame, reverse=METRICS[str(metric)].better < 0))
         for place, (_, line) in zip(places, lines.iterrows(), strict=True):
             _interval(panel, place, line)
             if len(calm) < len(lines):
@@ -99,7 +93,7 @@ def differences(analysis: Analysis) -> Figure:
     _frame(panel, metric, analysis.meta.margins.get(metric))
     calm = _calm(analysis, lines)
     ends = _ends([gains for gains, label in zip(paired, lines.index, strict=True) if label in calm.index], calm)
-    panel.set_xlim(*(ends if higher_is_better(metric) else ends[::-1]))
+    panel.set_xlim(*sorted(ends, reverse=METRICS[metric].better < 0))
     for place, gains, (_, line) in zip(places, paired, lines.iterrows(), strict=True):
         _patients(panel, place, gains, ends, COLORS[line["verdict"]])
         panel.plot([line["ci_low"], line["ci_high"]], [place, place], color=INK, lw=2.5, zorder=5)
@@ -154,11 +148,11 @@ def _frame(panel: Axes, metric: str, margin: float | None) -> None:
     panel.tick_params(axis="x", labelsize=8)
     plain(panel, axis="x")
     panel.tick_params(axis="y", length=0, pad=8)
-    if not higher_is_better(metric) and not panel.xaxis_inverted():
+    if METRICS[metric].better < 0 and not panel.xaxis_inverted():
         panel.invert_xaxis()
 
 
-def _interval(panel: Axes, place: float, line: "pd.Series[Any]") -> None:
+def _interval(panel: Axes, place: float, line: Row) -> None:
     color = COLORS[line["verdict"]]
     panel.plot([line["ci_low"], line["ci_high"]], [place, place], color=color, lw=1.8, solid_capstyle="butt", zorder=2)
     panel.plot(
@@ -193,8 +187,7 @@ def _patients(panel: Axes, place: float, gains: Numbers, ends: tuple[float, floa
     heights = place + np.random.default_rng(0).uniform(-0.15, 0.15, len(gains))
     low, high = ends
     inside = (gains > low) & (gains < high)
-    style: dict[str, Any] = {"color": color, "alpha": 0.45, "mew": 0, "ls": "", "zorder": 2}
-    panel.plot(gains[inside], heights[inside], marker="o", ms=3, **style)
+    panel.plot(gains[inside], heights[inside], "o", color=color, alpha=0.45, ms=3, mew=0, zorder=2)
     _beyond(panel, heights, gains, ends, color, alpha=0.45)
     lines = {"color": INK, "lw": 1.0}
     panel.boxplot(
@@ -222,7 +215,7 @@ def _beyond(
 def _legend(figure: Figure, analysis: Analysis, found: set[str], note: str = "") -> None:
     """Below: what colours and shapes of the verdicts mean, the band, and how surely."""
     meta = analysis.meta
-    handles: list[Any] = [
+    handles: list[Artist] = [
         Line2D([], [], color=color, marker=SHAPES[name], lw=1.8, label=name, ms=6, mfc=_face(name), mew=1.5)
         for name, color in COLORS.items()
         if name in found

@@ -5,7 +5,7 @@ compared with one out of fold, nor with one of another test part.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,7 +18,7 @@ import pandas as pd
 
 from seg.errors import few
 from seg.study.contrasts import interval, resample, spread
-from seg.study.scores import patient_values
+from seg.study.scores import patient_values, scored
 from seg.study.sentences import signed, spelled
 
 DRAWS, LEVEL = 10_000, 0.95
@@ -51,8 +51,8 @@ class Point:
 
     @cached_property
     def dice(self) -> float:
-        """Mean over patients of their cases' mean over classes, as in the tables of studies."""
-        by_case = self.scores.groupby(["patient", "case"])["dice"].mean()
+        """Mean over patients of their cases' mean over classes, as in the tables of studies; NaN: nothing to score."""
+        by_case = scored(self.scores, ["dice"]).groupby(["patient", "case"])["dice"].mean()
         return float(by_case.groupby("patient").mean().mean())
 
     @property
@@ -86,18 +86,18 @@ class Best:
     @property
     def dice(self) -> str:
         """0.871 [0.860, 0.881]."""
-        ends = f" [{spelled(self.low, 'dice')}, {spelled(self.high, 'dice')}]" if isfinite(self.low) else ""
-        return f"{spelled(self.point.dice, 'dice')}{ends}"
+        return spelled(self.point.dice, "dice") + _ends(self.low, self.high, spelled)
 
     @property
     def gained(self) -> str:
         """What it brought over the best before it; – for the first."""
         if not isfinite(self.gain):
             return "–"
-        ends = (
-            f" [{signed(self.gain_low, 'dice')}, {signed(self.gain_high, 'dice')}]" if isfinite(self.gain_low) else ""
-        )
-        return f"{signed(self.gain, 'dice')}{ends}"
+        return signed(self.gain, "dice") + _ends(self.gain_low, self.gain_high, signed)
+
+
+def _ends(low: float, high: float, text: Callable[[float, str], str]) -> str:
+    return f" [{text(low, 'dice')}, {text(high, 'dice')}]" if isfinite(low) else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,16 +174,23 @@ def _bests(points: Sequence[Point]) -> list[Best]:
     for point in points:
         if not found or point.dice > found[-1].dice + 1e-9:  # rounding of means is no gain
             found.append(point)
-    gains = [nan, *np.diff([point.dice for point in found]).tolist()]
-    if found[0].scores["patient"].nunique() < 2:
-        return [Best(point, gain=gain) for point, gain in zip(found, gains, strict=True)]
-    table = pd.concat([point.scores.assign(arm=str(n), seed=0, fold=0) for n, point in enumerate(found)])
-    values = patient_values(table, arms=[str(n) for n in range(len(found))], metrics=["dice"])
-    parts = spread(values.by_metric["dice"])
+    return [
+        Best(point, *_mean(point)[1:], *(_mean(before, point) if before else ()))
+        for before, point in zip([None, *found], found, strict=False)
+    ]
+
+
+def _mean(*points: Point) -> tuple[float, float, float]:
+    """Mean over patients of the last point, less the first where there are two; its interval, NaN for one patient."""
+    table = pd.concat([point.scores.assign(arm=str(n), seed=0, fold=0) for n, point in enumerate(points)])
+    values = patient_values(table, arms=None, metrics=["dice"], least=1)
+    parts, weights = spread(values.by_metric["dice"]), np.array([-1.0, 1.0])[-len(points) :]
+    mean = float(weights @ parts.means.mean(1))
+    if len(values.patients) < 2:
+        return mean, nan, nan
     (drawn,) = resample([parts], DRAWS, 0)
-    ends = [parts.means.mean(1) + end for end in interval(drawn, LEVEL)]
-    gain_ends = [[nan, *(gains[1:] + end)] for end in interval(np.diff(drawn, axis=1), LEVEL)]
-    return [Best(point, *numbers) for point, *numbers in zip(found, *ends, gains, *gain_ends, strict=True)]
+    low, high = interval(drawn @ weights, LEVEL)
+    return mean, max(mean + float(low), 1.0 - len(points)), min(mean + float(high), 1.0)
 
 
 def _who(point: Point) -> str:

@@ -2,11 +2,12 @@
 
 The input is one table: one row per arm, seed, case and class, as the runs' ``data/cases.csv`` put below each other with
 the columns ``arm``, ``seed`` and ``fold`` added. What is missing, doubled or not a number is refused, never filled in.
+One thing is no fault: a class that a case has in neither reference nor prediction is not scored there.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,13 @@ import pandas as pd
 from seg.errors import ConfigError, DataError, few, together
 from seg.metrics import COUNTS, METRICS
 
+if TYPE_CHECKING:
+    from pandas.core.groupby import DataFrameGroupBy
+
 KEYS = ("arm", "seed", "fold", "case", "patient", "class")
 
 Numbers = npt.NDArray[np.float64]
+Row: TypeAlias = "pd.Series[Any]"  # of a table
 Incomplete = Literal["refuse", "common"]
 
 
@@ -31,27 +36,10 @@ class Values:
     seeds: dict[str, int]
     cases: int
     folds: int
-    failures: pd.DataFrame  # by arm: missed and false (where counted) over all its rows, and structures, their number
+    failures: pd.DataFrame  # by arm, sums over its rows: missed, false (where counted), structures of the reference
+    classes: pd.DataFrame  # by class and arm: mean of each metric, cases, present, and missed and false over all seeds
     left_out: tuple[str, ...]  # what was left out as incomplete, in words
-
-
-def higher_is_better(metric: str) -> bool:
-    """Which way a metric points.
-
-    Raises:
-        ConfigError: it points nowhere (a signed error) or is unknown.
-    """
-    if metric not in directed():
-        raise ConfigError(
-            f"metric {metric!r} has no better direction, so arms cannot be compared by it; take one of "
-            f"{', '.join(directed())}"
-        )
-    return METRICS[metric].better > 0
-
-
-def directed() -> list[str]:
-    """The metrics that say which of two values is better."""
-    return [name for name, metric in METRICS.items() if metric.better]
+    unscored: int  # cases without any structure, in the reference and in every prediction
 
 
 def patient_values(
@@ -60,11 +48,12 @@ def patient_values(
     arms: Sequence[str] | None,
     metrics: Sequence[str],
     incomplete: Incomplete = "refuse",
+    least: int = 2,
 ) -> Values:
     """Checks a table of scores and averages it to one value per arm, seed and patient.
 
-    Classes are averaged within a case, then cases within a patient: the patient is what was drawn at random, and a
-    patient with three scans is no more than one. Out-of-fold cases are pooled.
+    Classes are averaged within a case, where they count (``scored``), then cases within a patient: the patient is what
+    was drawn at random, and a patient with three scans is no more than one. Out-of-fold cases are pooled.
 
     Args:
         scores: one row per arm, seed, case and class; columns ``KEYS`` and the metrics.
@@ -73,42 +62,100 @@ def patient_values(
         incomplete: what to do where a case is missing in an arm or seed; "refuse", or "common" for a study that is half
             done: the arms that have scores, of each the seeds that scored every case of its fullest seed, and of these
             the cases that all arms share. ``left_out`` says what was left out.
+        least: patients that there must be.
 
     Raises:
         ConfigError: an unknown arm or metric.
         DataError: columns missing, duplicate rows, values that are not numbers, a case of two patients or in two folds,
-            cases missing, fewer than two patients.
+            cases missing, too few patients.
     """
     frame = _checked(scores, metrics)
     arms, absent = _known_arms(frame, arms, incomplete)
-    frame = frame[frame["arm"].isin(arms)]
-    frame, left_out = _complete(frame, arms, incomplete)
-    patients = sorted(frame["patient"].unique())
-    if len(patients) < 2:
+    frame, left_out = _complete(frame[frame["arm"].isin(arms)], arms, incomplete)
+    counted = scored(frame, metrics)
+    patients = sorted(counted["patient"].unique())
+    if len(patients) < least:
         raise DataError(f"the arms share {len(patients)} patient; statistics over patients need two at least")
-    by_case = frame.groupby(["arm", "seed", "patient", "case"])[list(metrics)].mean()
+    by_case = counted.groupby(["arm", "seed", "patient", "case"])[list(metrics)].mean()
     by_patient = by_case.groupby(level=["arm", "seed", "patient"]).mean()
     tables = [by_patient.loc[arm] for arm in arms]
+    cases = counted["case"].nunique()
     return Values(
         arms=tuple(arms),
         patients=tuple(patients),
         by_metric={metric: [_array(table[metric]) for table in tables] for metric in metrics},
         seeds={arm: len(table.index.unique("seed")) for arm, table in zip(arms, tables, strict=True)},
-        cases=frame["case"].nunique(),
+        cases=cases,
         folds=frame["fold"].nunique(),
-        failures=_failures(frame, arms),
+        failures=_failures(counted.groupby("arm")).loc[arms],
+        classes=_by_class(counted, arms, metrics),
         left_out=(*(f"arm {arm} (without scores)" for arm in absent), *left_out),
+        unscored=frame["case"].nunique() - cases,
     )
 
 
-def _failures(frame: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    rows = frame.groupby("arm")
-    counts = rows[[column for column in COUNTS if column in frame]].sum()
-    return counts.assign(structures=rows.size()).loc[list(arms)]
+def scored(rows: pd.DataFrame, metrics: Sequence[str], *, earlier: bool = True) -> pd.DataFrame:
+    """The rows that count, and in them ``present``: whether the case has the class in its reference.
+
+    A class that a case has in neither the reference nor any prediction is not scored there, so that it cannot lift a
+    mean. Where one prediction has it by mistake, it counts for all, and those that rightly left it empty get the best
+    value there is.
+
+    In neither is a row without any score, its ``missed`` and ``false`` both 0. Earlier versions wrote the best value
+    there, as for a prediction that is right to the voxel; in a table of theirs such a row counts as empty where all
+    arms and seeds have it alike.
+
+    Args:
+        rows: one per case and class, and per arm and seed if there are several.
+        metrics: whose columns are filled.
+        earlier: whether a table may be of an earlier version; False: take it at its word.
+    """
+    best = pd.Series({name: metric.best for name, metric in METRICS.items() if name in rows})
+    quiet, blank = _quiet(rows), _blank(rows)
+    perfect = quiet & rows[best.index].eq(best).all(axis=1)
+
+    def in_any(marked: "pd.Series[bool]") -> "pd.Series[bool]":
+        return marked.groupby([rows["case"], rows["class"]]).transform("any")
+
+    earlier = earlier and not blank.any() and not perfect.all()
+    empty = blank | (perfect & (in_any(blank) | earlier))
+    counts = in_any(~empty)
+    false = rows["false"].eq(1) if "false" in rows else blank
+    filled = rows.assign(present=~in_any(blank | false))
+    filled.loc[blank, list(metrics)] = best[list(metrics)].to_numpy()
+    return filled[counts]
+
+
+def _quiet(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Rows that are told to be neither missed nor false."""
+    if not set(COUNTS) <= set(rows):
+        return pd.Series(False, index=rows.index)
+    return rows[list(COUNTS)].eq(0).all(axis=1)
+
+
+def _blank(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Rows whose class is in neither reference nor prediction, as this version writes it."""
+    return _quiet(rows) & rows[[name for name in METRICS if name in rows]].isna().all(axis=1)
+
+
+def _failures(rows: "DataFrameGroupBy[tuple[str, ...]]") -> pd.DataFrame:
+    counts = rows[[column for column in COUNTS if column in rows.obj]].sum()
+    return counts.assign(structures=rows["present"].sum())
+
+
+def _by_class(counted: pd.DataFrame, arms: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """In order of classes, then arms."""
+    rows = counted.groupby(["class", "arm"], sort=False)
+    present = counted[counted["present"]].groupby(["class", "arm"])["case"].nunique()
+    table = rows[list(metrics)].mean().assign(cases=rows["case"].nunique(), present=present).fillna({"present": 0})
+    order = pd.MultiIndex.from_product([counted["class"].unique(), arms], names=["class", "arm"])
+    return table.join(_failures(rows)).reindex(order).astype({"present": int}).reset_index()
 
 
 def _array(column: "pd.Series[float]") -> Numbers:
-    values: Numbers = column.unstack("patient").sort_index(axis=1).to_numpy(float)
+    """(seeds, patients), both in their order; seed 10 comes after seed 2."""
+    table = column.unstack("patient").sort_index(axis=1)
+    values: Numbers = table.loc[sorted(table.index, key=lambda seed: (len(seed), seed))].to_numpy(float)
     return values
 
 
@@ -128,7 +175,8 @@ def _checked(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         for column in KEYS
         if (count := int((scores[column].isna() | (scores[column].astype(str) == "")).sum()))
     ]
-    numbers = {metric: pd.to_numeric(scores[metric], errors="coerce") for metric in metrics}
+    known = [column for column in (*METRICS, *COUNTS) if column in scores]
+    numbers = {column: pd.to_numeric(scores[column], errors="coerce") for column in known}
     frame = scores.assign(**{key: scores[key].astype(str) for key in KEYS}, **numbers)
     faults += _value_faults(frame, metrics) + _row_faults(frame)
     together(DataError, faults)
@@ -138,7 +186,7 @@ def _checked(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 def _value_faults(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     faults = []
     for metric in metrics:
-        bad = frame[~np.isfinite(frame[metric].to_numpy(float))]
+        bad = frame[~np.isfinite(frame[metric]) & ~_blank(frame)]
         if len(bad):
             first = bad.iloc[0]
             faults.append(

@@ -1,15 +1,15 @@
 """The findings of a study in plain words, and how numbers are spelled in them."""
 
-from math import ceil, inf, isfinite
+from math import isfinite
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from scipy import stats
 
-from seg.errors import few
+from seg.errors import counted, few
 from seg.metrics import METRICS
-from seg.study.contrasts import POWER
+from seg.study.power import POWER, takes
+from seg.study.scores import Row
 
 if TYPE_CHECKING:
     from seg.study.analysis import Analysis, Meta
@@ -51,7 +51,8 @@ def sentences(analysis: "Analysis") -> list[str]:
         _design(meta),
         *meta.remarks,
         *(f"Left out as unfinished: {'; '.join(meta.left_out)}." for _ in meta.left_out[:1]),
-        *(_one_seed() for _ in range(max(meta.seeds.values()) == 1)),
+        *_unscored(meta),
+        *_one_seed(meta),
         *_abnormal(analysis),
         *(_comparison(line, meta, abnormal) for _, line in primary.iterrows()),
         *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
@@ -59,58 +60,40 @@ def sentences(analysis: "Analysis") -> list[str]:
     ]
 
 
-def takes(line: "pd.Series[Any]", target: float, patients: int, seeds: int, level: float) -> str:
-    """What a study would need for its smallest visible difference to fall to ``target``, in words.
-
-    The standard error shrinks with the root of the patients and, in its other part, of the seeds, and the degrees of
-    freedom grow with them.
-
-    Args:
-        line: of the comparisons.
-        target: a size of difference.
-        patients: that there are.
-        seeds: an arm.
-        level: at which a comparison is found, two-sided.
-    """
-    if not isfinite(line["smallest"]):
-        return "more patients, or more seeds: so small a study would find no difference at all"
-    freedom, share = float(line["freedom"]), float(line["seed_share"])
-    factor = goal = (target / line["smallest"]) ** 2
-    for _ in range(20):  # more of both lowers the quantiles, too
-        factor = goal * (_quantiles(level, freedom) / _quantiles(level, freedom / factor)) ** 2
-    more_seeds = share / (factor - (1 - share)) if factor > 1 - share else inf
-    more_patients = (1 - share) / (factor - share) if factor > share else inf
-    ways = {
-        f"{ceil(seeds * more_seeds)} seeds an arm with these patients" if 0 < more_seeds < inf else "": more_seeds,
-        f"{ceil(patients * more_patients)} patients with these seeds" if more_patients < inf else "": more_patients,
-    }
-    # One of the two alone is advice only where it does not take many times what both together take.
-    alone = [f"about {way}" for way, times in ways.items() if way and times <= 4 / factor]
-    return ", or ".join(alone) or f"about {ceil(patients / factor)} patients and {ceil(seeds / factor)} seeds an arm"
-
-
-def _quantiles(level: float, freedom: float) -> float:
-    """Standard errors between no difference and one that is found with the power of ``POWER``."""
-    return float(stats.t.isf(level / 2, freedom) + stats.t.ppf(POWER, freedom))
-
-
 def _design(meta: "Meta") -> str:
-    counts = sorted(set(meta.seeds.values()))
-    seeds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
-    family = f"{_counted(meta.family, 'comparison')} as one family at {percent(meta.alpha)} (Holm)"
+    least, most = min(meta.seeds.values()), max(meta.seeds.values())
+    seeds = ("" if least == most else f"{least} to ") + counted(most, "seed")
+    family = f"{counted(meta.family, 'comparison')} as one family at {percent(meta.alpha)} (Holm)"
     folds = f" in {meta.folds} folds" if meta.folds > 1 else ""
     return (
-        f"{_counted(len(meta.arms), 'arm')} with {seeds} {_plural('seed', counts[-1])} each, {meta.patients} patients "
-        f"({_counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''}){folds}; judged by "
+        f"{counted(len(meta.arms), 'arm')} with {seeds} each, {meta.patients} patients "
+        f"({counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''}){folds}; judged by "
         f"{METRICS[meta.primary].label}, {family if meta.family else 'with nothing to compare yet'}."
     )
 
 
-def _one_seed() -> str:
-    return (
-        "Each arm was trained with one seed, so how far another training of the same arm would differ is not known: "
-        "intervals and p-values hold for these networks only, and every verdict is inconclusive. Train two more seeds."
-    )
+def _unscored(meta: "Meta") -> list[str]:
+    if not meta.unscored:
+        return []
+    return [
+        f"Not scored, for there is no structure in the reference nor in any prediction: "
+        f"{counted(meta.unscored, 'more case')}."
+    ]
+
+
+def _one_seed(meta: "Meta") -> list[str]:
+    if not meta.one_seed:
+        return []
+    if len(meta.one_seed) == len(meta.arms):
+        return [
+            "Each arm was trained with one seed, so how far another training of the same arm would differ is not "
+            "known: intervals and p-values hold for these networks only, and every verdict is inconclusive. Train two "
+            "more seeds."
+        ]
+    return [
+        f"Trained with one seed: {few(meta.one_seed)}. How far another training would differ is not known there, and "
+        "the other arms' seeds may spread otherwise: every comparison with it is inconclusive. Train two more seeds."
+    ]
 
 
 def _abnormal(analysis: "Analysis") -> list[str]:
@@ -133,7 +116,7 @@ def _abnormal(analysis: "Analysis") -> list[str]:
     ]
 
 
-def _comparison(line: "pd.Series[Any]", meta: "Meta", abnormal: set[str]) -> str:
+def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     who, metric, scale = f"{line['arm']} against {line['against']}", meta.primary, METRICS[meta.primary]
     difference = (
         f"{scale.label} {scale.with_unit(signed(line['difference'], metric))} "
@@ -143,7 +126,7 @@ def _comparison(line: "pd.Series[Any]", meta: "Meta", abnormal: set[str]) -> str
         f"p {spelled_p(line['p_mean_holm'])} for the mean, {spelled_p(line['p_wilcoxon_holm'])} by ranks, after Holm"
     )
     if line["verdict"] == "inconclusive":
-        return f"{who}: inconclusive. {difference}; {tests}. {_why(line, meta, abnormal)}"
+        return f"{who}: inconclusive. {difference}; {tests}. {_alone(line, meta)}{_why(line, meta, abnormal)}"
     counts = f"{line['wins']} patients better, {line['losses']} worse, {line['ties']} equal"
     if line["verdict"] == "equivalent":
         margin = scale.with_unit(f"{meta.margins[metric]:g}")
@@ -154,10 +137,18 @@ def _comparison(line: "pd.Series[Any]", meta: "Meta", abnormal: set[str]) -> str
     return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}"
 
 
-def _why(line: "pd.Series[Any]", meta: "Meta", abnormal: set[str]) -> str:
+def _alone(line: Row, meta: "Meta") -> str:
+    """Why there is no verdict though the interval leaves 0 out."""
+    if line["ci_low"] * line["ci_high"] <= 0:
+        return ""
+    among = f" after Holm's adjustment for {meta.family} comparisons" if meta.family > 1 else ""
+    return f"The interval is of this comparison alone and leaves 0 out; a verdict needs both tests{among}, and seeds. "
+
+
+def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     """Why no difference could be claimed, and what it would take."""
-    if max(meta.seeds.values()) == 1:
-        return "One seed an arm."
+    if single := [arm for arm in (line["arm"], line["against"]) if arm in meta.one_seed]:
+        return f"One seed of {' and of '.join(single)}." if len(meta.one_seed) < len(meta.arms) else "One seed an arm."
     if wild := [arm for arm in (line["arm"], line["against"]) if arm in abnormal]:
         return f"The seed spread of {' and of '.join(wild)} is abnormal: inspect the runs first."
     mean, ranks = (line[name] <= meta.alpha for name in ("p_mean_holm", "p_wilcoxon_holm"))
@@ -200,11 +191,3 @@ def _first(analysis: "Analysis") -> list[str]:
         f"By {METRICS[analysis.meta.primary].label}, {best['arm']} comes first in {percent(best['rank_1'])} of the "
         f"studies resampled over {analysis.meta.drawn} (mean rank {best['mean_rank']:.1f} of {len(ranks)})."
     ]
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {_plural(word, count)}"
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import floor, isfinite, log10
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,6 +11,7 @@ from seg.files import atomic_write
 from seg.metrics import METRICS
 from seg.study import typeset
 from seg.study.analysis import Analysis
+from seg.study.scores import Row
 from seg.study.sentences import percent, signed, size, spelled, spelled_p
 from seg.study.typeset import Cell, Table
 
@@ -23,6 +23,7 @@ COST = {
     "inference_seconds_a_case": ("Inference (s a case)", 1.0),
     "energy_kwh": ("Energy (kWh)", 1.0),
 }
+FIRST = 0.95  # of the resampled studies that an arm must come first in to stand out
 MARKS = {"better": "▲", "worse": "▼", "equivalent": "≈"}
 
 
@@ -93,6 +94,8 @@ def tables(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[
     Of a study that is half done each of them says so.
     """
     found = [_results(analysis, cost), _spreads(analysis)]
+    if analysis.classes["class"].nunique() > 1:
+        found.insert(1, _classes(analysis))
     if len(analysis.comparisons):
         found += [_comparisons(analysis), _ranks(analysis)]
     return [replace(one, note=f"{analysis.meta.notice} {one.note}".lstrip()) for one in [*found, *more]]
@@ -116,17 +119,15 @@ def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
     meta = analysis.meta
     columns = {_title(metric): _means(analysis, metric) for metric in meta.metrics}
     first = analysis.arms.drop_duplicates("arm").set_index("arm")
-    for count in ("missed", "false"):
-        if count in first:
-            texts = [Cell(f"{int(line[count])} of {int(line['structures'])}") for _, line in first.iterrows()]
-            columns[count.capitalize()] = texts
+    columns |= {count.capitalize(): _failures(first, count) for count in ("missed", "false") if count in first}
     for name, values in _cost(analysis, cost).items():
         head, factor = COST[str(name)]
         columns[head] = [Cell(three_digits(float(value) * factor)) for value in values]
     rows = [[Cell(arm), *(cells[place] for cells in columns.values())] for place, arm in enumerate(meta.arms)]
     level = percent(1 - meta.alpha)
     note = (
-        f"Mean [{level} interval] over {meta.patients} patients, seeds averaged; bold: the best, whatever its verdict."
+        f"Mean [{level} interval] over {meta.patients} patients, seeds averaged; bold: the arm that comes first in "
+        f"{percent(FIRST)} of the resampled studies, if one does. Missed: of the structures in the reference."
     )
     if analysis.comparisons["kind"].str.contains("baseline").any():
         note += (
@@ -136,29 +137,47 @@ def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
     return Table("Results", ["Arm", *columns], {"": rows}, note)
 
 
-def _means(analysis: Analysis, metric: str) -> list[Cell]:
-    lines = analysis.arms[analysis.arms["metric"] == metric]
-    table = analysis.comparisons
-    chosen = table[(table["metric"] == metric) & table["kind"].str.contains("baseline")]
-    marks = {line["arm"]: MARKS.get(line["verdict"], "") for _, line in chosen.iterrows()}
-    texts = [spelled(value, metric) for value in lines["mean"]]
-    best = _best(lines["mean"].tolist(), texts, metric)
+def _failures(lines: pd.DataFrame, count: str) -> list[Cell]:
+    """Missed structures of all there are in the reference; false ones."""
     return [
-        Cell(
-            f"{text} [{spelled(line['ci_low'], metric)}, {spelled(line['ci_high'], metric)}]",
-            bold=text == best,
-            mark=marks.get(line["arm"], ""),
-        )
-        for text, (_, line) in zip(texts, lines.iterrows(), strict=True)
+        Cell(f"{line[count]:.0f}" + (f" of {line['structures']:.0f}" if count == "missed" else ""))
+        for _, line in lines.iterrows()
     ]
 
 
-def _best(means: Sequence[float], texts: Sequence[str], metric: str) -> str | None:
-    """How the best mean is spelled, so that arms that read alike are all in bold."""
-    if not METRICS[metric].better:
-        return None
-    choose = max if METRICS[metric].better > 0 else min
-    return texts[means.index(choose(means))]
+def _means(analysis: Analysis, metric: str) -> list[Cell]:
+    lines, table, ranks = analysis.arms, analysis.comparisons, analysis.ranks
+    chosen = table[(table["metric"] == metric) & table["kind"].str.contains("baseline")]
+    marks = {line["arm"]: MARKS.get(line["verdict"], "") for _, line in chosen.iterrows()}
+    best = set(ranks[(ranks["metric"] == metric) & (ranks["rank_1"] >= FIRST)]["arm"])
+    return [
+        Cell(
+            f"{spelled(line['mean'], metric)} [{spelled(line['ci_low'], metric)}, {spelled(line['ci_high'], metric)}]",
+            bold=line["arm"] in best,
+            mark=marks.get(line["arm"], ""),
+        )
+        for _, line in lines[lines["metric"] == metric].iterrows()
+    ]
+
+
+def _classes(analysis: Analysis) -> Table:
+    """The arms by class, and in how many cases the class is present, missed or false."""
+    meta, blocks = analysis.meta, {}
+    counts = [count for count in ("missed", "false") if count in analysis.classes]
+    for name, part in analysis.classes.groupby("class", sort=False):
+        first = part.iloc[0]
+        texts = [[spelled(value, metric) for value in part[metric]] for metric in meta.metrics]
+        cells = [[*map(Cell, column)] for column in [part["arm"], *texts]] + [_failures(part, one) for one in counts]
+        title = (
+            f"{name}: present in {first['present']} of {meta.cases + meta.unscored} cases, scored in {first['cases']}"
+        )
+        blocks[title] = [list(row) for row in zip(*cells, strict=True)]
+    heads = ["Arm", *map(_title, meta.metrics), *(count.capitalize() for count in counts)]
+    note = (
+        "Means over the cases in which a class is scored: those that have it in the reference or in the prediction of "
+        "any arm. An arm that rightly left it empty gets the best value. Missed and false: over all seeds."
+    )
+    return Table("Classes", heads, blocks, note)
 
 
 def _spreads(analysis: Analysis) -> Table:
@@ -195,7 +214,8 @@ def _comparisons(analysis: Analysis) -> Table:
         f"p mean (Student, over {meta.drawn}) and p ranks (Wilcoxon, over patients): both after Holm, each metric a "
         f"family of {meta.family}. Effect: matched-pairs rank-biserial correlation, above 0: the arm is better. W/T/L: "
         "patients better, equal, worse. Visible: the smallest true difference found with 80 % power; –: none would be. "
-        "Margin of equivalence: "
+        "An interval is of one comparison alone: it may leave 0 out where the verdict, which asks for both tests in "
+        "the family and for seeds, is inconclusive. Margin of equivalence: "
         f"{margins or 'none stated'}."
     )
     return Table("Comparisons", heads, blocks, note)
@@ -227,11 +247,11 @@ def _heads(first: str, level: str) -> list[str]:
     return [first, *shown]
 
 
-def _compared(line: "pd.Series[Any]", metric: str) -> list[Cell]:
+def _compared(line: Row, metric: str) -> list[Cell]:
     return [Cell(f"{line['arm']} – {line['against']}"), *_contrast(line, metric)]
 
 
-def _contrast(line: "pd.Series[Any]", metric: str) -> list[Cell]:
+def _contrast(line: Row, metric: str) -> list[Cell]:
     """Difference, interval, tests, sizes and verdict of a contrast of arms."""
     ends = f"[{signed(line['ci_low'], metric)}, {signed(line['ci_high'], metric)}]"
     visible = size(line["smallest"], metric) if isfinite(line["smallest"]) else "–"

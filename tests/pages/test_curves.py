@@ -62,6 +62,23 @@ def test_best_epoch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert titles == ["best validation dice 0.600 in epoch 2"]
 
 
+@pytest.mark.parametrize(("classes", "named"), [(1, 3), (8, 10), (40, 3)])
+def test_a_legend_hides_no_curve_and_names_no_crowd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int, named: int
+) -> None:
+    drawn = []
+    monkeypatch.setattr("seg.pages.curves.write", lambda figures: drawn.extend(figures.values()))
+    numbers = {f"val_dice_{n}": n / 50 for n in range(classes)}
+    curves([{"epoch": n, "train_dice": 0.5, "val_dice": 0.5} | numbers for n in range(3)], tmp_path)
+    drawn[0].draw_without_rendering()
+    _, dice = drawn[0].axes
+    legend = dice.get_legend()
+    assert len(dice.lines) == classes + 3, "each class is drawn, and the best epoch"
+    assert len(legend.get_texts()) == named
+    assert not legend.get_window_extent().overlaps(dice.get_window_extent())
+    assert legend.get_window_extent().x1 <= drawn[0].bbox.x1
+
+
 def test_no_history_gives_no_file(tmp_path: Path) -> None:
     assert curves([], tmp_path) == []
     assert list(tmp_path.iterdir()) == []

@@ -115,6 +115,9 @@ def test_window_leaves_out_padding_and_outliers(tmp_path: Path, pictures: list[P
     case_panels(image, mask, mask, case="c", run="r", dice_of_case=1, class_names="b", spacing_mm=(1, 1, 1), axis=2,
                 folder=tmp_path)  # fmt: skip
     assert pictures[0].window == pytest.approx((0, 100), abs=5)
+    case_panels(image, mask, mask, case="c", run="r", dice_of_case=1, class_names="b", spacing_mm=(1, 1, 1), axis=2,
+                folder=tmp_path, window=(-160, 240))  # fmt: skip
+    assert pictures[1].window == (-160, 240), "of CT the plan's"
 
 
 @pytest.mark.parametrize(

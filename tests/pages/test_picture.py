@@ -1,24 +1,15 @@
 """The painted picture: proportions, colours, close-up, and text that fits."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 from scipy import ndimage
 
-from seg.pages.picture import (
-    CLASS_COLORS,
-    ERROR_COLORS,
-    Picture,
-    class_colors,
-    draw,
-    error_codes,
-    fitted,
-    font_of,
-    stack,
-)
+from seg.pages.picture import Picture, draw, error_codes, fitted, font_of, stack
+from seg.study.drawing import CLASS_COLORS, ERROR_COLORS, class_colors
 
 DPI = 100
 
@@ -30,9 +21,9 @@ def picture(label: npt.ArrayLike, pred: npt.ArrayLike, **changes: object) -> Pic
     return Picture(image, *masks, **(fixed | changes))  # type: ignore[arg-type]
 
 
-def largest(sheet: Image.Image, color: tuple[int, int, int]) -> tuple[int, int]:
+def largest(sheet: Image.Image, color: str) -> tuple[int, int]:
     """Height and width of the largest connected thing drawn in exactly this colour."""
-    parts, _ = ndimage.label((np.asarray(sheet) == color).all(-1))
+    parts, _ = ndimage.label((np.asarray(sheet) == ImageColor.getrgb(color)).all(-1))
     boxes = ndimage.find_objects(parts)
     return max(((rows.stop - rows.start, cols.stop - cols.start) for rows, cols in boxes), key=np.prod, default=(0, 0))
 
@@ -116,7 +107,16 @@ def test_many_classes_get_a_longer_legend_and_colours_of_their_own() -> None:
     many = {k: f"a structure with a long name {k}" for k in range(1, 15)}
     few = draw(picture(mask, mask, classes={1: "a"}), DPI)
     assert draw(picture(mask, mask, classes=many), DPI).height > few.height
-    assert len(set(class_colors(21))) == 21
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 33, 117, 255])
+def test_every_class_has_a_colour_that_can_be_seen_and_is_no_errors_colour(count: int) -> None:
+    colors = class_colors(count)
+    assert len(set(colors)) == len(colors) == count
+    assert not set(colors) & set(ERROR_COLORS.values())
+    assert min(lab(color, SIGHT["full"])[0] for color in colors) > 30, "none comes near black"
+    near = [np.linalg.norm(lab(one, SIGHT["full"]) - lab(other, SIGHT["full"])) for one, other in pairwise(colors)]
+    assert min(near, default=99) > 25, "neighbours least of all look alike"
 
 
 @pytest.mark.parametrize("length", [1, 30, 90, 400])
@@ -138,9 +138,9 @@ SIGHT = {
 }
 
 
-def lab(color: tuple[int, int, int], sight: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def lab(color: str, sight: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """CIE L*a*b* (D65) of a colour as someone of this sight sees it."""
-    share = np.array(color) / 255
+    share = np.array(ImageColor.getrgb(color)) / 255
     linear = np.clip(
         np.array(sight) @ np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4), 0, 1
     )
@@ -150,9 +150,9 @@ def lab(color: tuple[int, int, int], sight: npt.ArrayLike) -> npt.NDArray[np.flo
 
 
 @pytest.mark.parametrize("sight", SIGHT)
-@pytest.mark.parametrize("colors", [CLASS_COLORS, tuple(ERROR_COLORS.values())], ids=["classes", "errors"])
-def test_colours_are_told_apart_by_every_kind_of_sight(colors: tuple[tuple[int, int, int], ...], sight: str) -> None:
-    for one, other in combinations(colors, 2):
+def test_colours_are_told_apart_by_every_kind_of_sight(sight: str) -> None:
+    """Those of the first classes and of the errors, among themselves and from each other."""
+    for one, other in combinations([*CLASS_COLORS, *ERROR_COLORS.values()], 2):
         assert np.linalg.norm(lab(one, SIGHT[sight]) - lab(other, SIGHT[sight])) > 11, (one, other)
 
 
@@ -160,6 +160,6 @@ def test_stack_keeps_proportions_and_order() -> None:
     pictures = {"first": Image.new("RGB", (400, 200), "red"), "second": Image.new("RGB", (200, 200), "blue")}
     sheet = stack(pictures, 600)
     assert sheet.width == 600
-    assert largest(sheet, (255, 0, 0)) == (300, 600)
-    assert largest(sheet, (0, 0, 255)) == (600, 600)
+    assert largest(sheet, "red") == (300, 600)
+    assert largest(sheet, "blue") == (600, 600)
     assert sheet.getpixel((10, 100)) == (255, 0, 0)

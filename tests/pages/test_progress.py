@@ -100,6 +100,15 @@ def test_a_run_whose_cases_are_not_known_is_left_out() -> None:
     assert left_out == {"table of cases not found": 1}
 
 
+def test_a_run_with_nothing_to_score_is_left_out() -> None:
+    table = rows({}, {})
+    kept, left_out = scored_runs(table)
+    empty = cases(table, "ab", "ab").assign(missed=0, false=0)
+    empty["dice"] = empty["dice"].where(empty["run_id"] == table["run_id"][0])
+    assert len(points_of(kept, empty, left_out)) == 1
+    assert left_out == {"without any structure to score": 1}
+
+
 def test_settings_are_what_can_change_a_score_in_few_words() -> None:
     params = {
         "data.root": "/here", "paths.outputs": "x", "resume": "y", "resolved.device": "cpu", "parameters": 5.0,

@@ -107,6 +107,29 @@ def test_a_patient_of_many_scans_counts_once() -> None:
     assert result(0, table).dice == pytest.approx((by_case[:2].mean() + by_case[2]) / 2)
 
 
+def test_intervals_end_where_dice_does() -> None:
+    high, low = (scores(mean, cases=4).assign(dice=lambda t: t["dice"].clip(0, 1)) for mean in (0.99, 0.01))
+    (line,) = lines([result(0, low), result(1, high)])
+    first, last = line.bests
+    assert first.low == 0
+    assert last.high == 1
+    assert last.gain_high <= 1
+
+
+def test_a_class_counts_where_the_reference_or_the_prediction_has_it() -> None:
+    same = scores(0.8, cases=6).assign(missed=0, false=0)
+    tail, first = same["class"] == "tail", same["case"] == "case_000"
+    away = same.assign(dice=same["dice"].where(~tail))
+    (line,) = lines([result(0, away.assign(dice=away["dice"].where(~first | tail, 0.5))), result(1, away)])
+    lobe = same[~tail].set_index("case")["dice"]
+    assert line.points[1].dice == pytest.approx(lobe.mean()), "the absent class lifts nothing"
+    assert line.bests[1].gain == pytest.approx((lobe["case_000"] - 0.5) / 6)
+    made_up = away.assign(dice=away["dice"].where(~(tail & first), 0.0), false=(tail & first).astype(int))
+    (line,) = lines([result(0, made_up), result(1, away)])
+    assert line.points[0].dice == pytest.approx((lobe.sum() - lobe["case_000"] / 2) / 6)
+    assert line.bests[1].gain == pytest.approx(0.5 / 6), "paired: where one made it up, the other was right not to"
+
+
 def test_one_patient_has_no_interval() -> None:
     (line,) = lines([result(0, scores(0.8, cases=1)), result(1, scores(0.9, cases=1))])
     assert isnan(line.bests[0].low)

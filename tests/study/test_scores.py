@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,13 @@ import pytest
 from benchmarks.statistics import study
 from seg.errors import ConfigError, DataError
 from seg.study import read_scores
-from seg.study.scores import patient_values
+from seg.study.scores import Values, patient_values
 
 GOOD = study({"base": 0.0, "se": 0.01}, patients=6, seeds=2, folds=2, classes=("a", "b"))
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-def values(scores: pd.DataFrame, **options: object) -> object:
+def values(scores: pd.DataFrame, **options: Any) -> Values:
     return patient_values(scores, **({"arms": None, "metrics": ["dice", "hd95_mm"]} | options))
 
 
@@ -151,3 +152,91 @@ def test_failures_are_counted_over_the_rows_that_count() -> None:
     half = values(without(without(counted, "se", 1), "se", 0, 1), incomplete="common").failures
     assert half["missed"].tolist() == [6, 3]
     assert "false" not in values(GOOD.drop(columns="false")).failures
+
+
+# A class that a case has in neither the reference nor a prediction
+
+
+Kind = Literal["found", "missed", "false", "neither"]
+WRITTEN = {"found": (0.8, 2.0, 0, 0), "missed": (0.0, 60.0, 1, 0), "false": (0.0, 60.0, 0, 1)}
+NEITHER = {"now": (np.nan, np.nan, 0, 0), "earlier": (1.0, 0.0, 0, 0)}  # how it is written
+
+
+def told(kinds: dict[str, dict[str, list[Kind]]], written: str = "now") -> pd.DataFrame:
+    """Scores by arm and class, a case after the other, each of a patient of its own; two seeds alike."""
+    rows = [
+        (arm, seed, 0, f"c{n}", f"p{n}", name, *(WRITTEN | {"neither": NEITHER[written]})[kind])
+        for arm, by_class in kinds.items()
+        for seed in range(2)
+        for name, cases in by_class.items()
+        for n, kind in enumerate(cases)
+    ]
+    columns = ["arm", "seed", "fold", "case", "patient", "class", "dice", "hd95_mm", "missed", "false"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def means(found: Values, metric: str = "dice") -> list[list[float]]:
+    """Of each arm, by patient."""
+    return [arm.mean(0).round(6).tolist() for arm in found.by_metric[metric]]
+
+
+@pytest.mark.parametrize("written", NEITHER)
+def test_a_class_that_is_nowhere_is_not_scored_and_one_that_an_arm_makes_up_is(written: str) -> None:
+    usual: dict[str, list[Kind]] = {"organ": ["found", "found", "found"]}
+    good = usual | {"tumour": ["found", "neither", "neither"]}
+    bad = usual | {"tumour": ["missed", "neither", "false"]}
+    found = values(told({"good": good, "bad": bad}, written))
+    assert means(found) == [[0.8, 0.8, 0.9], [0.4, 0.8, 0.4]], "right to leave it empty: 1; nowhere: not scored"
+    assert means(found, "hd95_mm") == [[2.0, 2.0, 1.0], [31.0, 2.0, 31.0]]
+    assert means(values(told({"good": good}, written))) == [[0.8, 0.8, 0.8]], "no other arm, nothing made up"
+    assert found.failures.to_dict("list") == {"missed": [0, 2], "false": [0, 2], "structures": [8, 8]}
+    tumour = found.classes[found.classes["class"] == "tumour"].set_index("arm")
+    assert tumour[["cases", "present", "missed", "false"]].to_numpy().tolist() == [[2, 1, 0, 0], [2, 1, 2, 2]]
+    assert tumour["dice"].tolist() == pytest.approx([0.9, 0.0])
+
+
+def test_absent_classes_cannot_lift_a_mean() -> None:
+    """78 of 117 classes are in no case: an empty prediction has nothing right."""
+    absent: dict[str, list[Kind]] = {f"absent {n}": ["neither"] * 3 for n in range(78)}
+    missed: dict[str, list[Kind]] = {f"organ {n}": ["missed"] * 3 for n in range(39)}
+    for written in NEITHER:
+        assert means(values(told({"empty": absent | missed}, written))) == [[0.0, 0.0, 0.0]]
+
+
+def test_a_case_without_any_structure_is_not_scored_and_counted() -> None:
+    kinds: dict[str, list[Kind]] = {"tumour": ["found", "neither", "found"]}
+    found = values(told({"a": kinds, "b": kinds}))
+    assert (found.patients, found.cases, found.unscored) == (("p0", "p2"), 2, 1)
+    with pytest.raises(DataError, match="share 1 patient"):
+        values(told({"a": {"tumour": ["found", "neither", "neither"]}}))
+
+
+def test_a_right_voxel_for_voxel_prediction_counts() -> None:
+    scores = told({"a": {"tumour": ["found"] * 3}, "b": {"tumour": ["found"] * 3}})
+    perfect = (scores["arm"] == "b") & (scores["case"] == "c1")
+    scores.loc[perfect, ["dice", "hd95_mm"]] = [1.0, 0.0]
+    found = values(scores)
+    assert means(found) == [[0.8, 0.8, 0.8], [0.8, 1.0, 0.8]]
+    assert found.classes["present"].tolist() == [3, 3]
+    everything = scores.assign(dice=1.0, hd95_mm=0.0)
+    assert means(values(everything)) == [[1.0] * 3] * 2, "a table with nothing but right predictions"
+    unsure = scores.assign(dice=scores["dice"].where(~scores["case"].eq("c1"), 1.0), hd95_mm=0.0).drop(columns="false")
+    assert len(values(unsure).patients) == 3, "without the counts nothing says that the class is nowhere"
+
+
+def test_runs_of_earlier_versions_and_of_this_one_agree() -> None:
+    kinds: dict[str, list[Kind]] = {"organ": ["found"] * 3, "tumour": ["found", "neither", "neither"]}
+    mixed = pd.concat([told({"a": kinds}, "earlier"), told({"b": kinds}, "now")])
+    assert means(values(mixed)) == [[0.8, 0.8, 0.8]] * 2
+
+
+@pytest.mark.parametrize("count", ["missed", "false"])
+def test_a_score_may_be_empty_only_where_nothing_is_missed_or_false(count: str) -> None:
+    scores = told({"a": {"tumour": ["found", "neither", "found"]}}).assign(**{count: 1})
+    with pytest.raises(DataError, match="dice is not a finite number in 2 rows"):
+        values(scores)
+
+
+def test_seeds_are_in_the_order_of_their_numbers() -> None:
+    scores = pd.concat([GOOD[GOOD["seed"] == 0].assign(seed=seed, dice=seed / 100) for seed in (10, 2, 1)])
+    assert values(scores).by_metric["dice"][0][:, 0].tolist() == pytest.approx([0.01, 0.02, 0.1])

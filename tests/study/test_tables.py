@@ -76,10 +76,36 @@ def test_results_show_means_best_in_bold_verdicts_failures_and_cost(analysis: An
     assert [warmup[5:], base[5:], awkward[5:]] == [["5.60", "1234"], ["5.61", "–"], ["–", "–"]]
 
 
-def test_arms_that_read_alike_are_all_in_bold() -> None:
+def test_only_an_arm_that_surely_comes_first_is_in_bold() -> None:
+    for gain, bold in ((0.0005, False), (0.03, True)):
+        gains = {"base": 0.0, "se": gain, "worse": -0.05}
+        rows = section(markdown(analyse(study(gains, patients=40), baseline="base", draws=1000)), "Results")
+        assert [row[1].startswith("**") for row in rows[1:]] == [False, bold, False]
     scores = SCORES[SCORES["arm"] != AWKWARD].assign(dice=0.8)
     rows = section(markdown(analyse(scores, baseline="base", draws=400)), "Results")
-    assert [row[1] for row in rows[1:]] == ["**0.800 [0.800, 0.800]**"] * 2
+    assert [row[1] for row in rows[1:]] == ["**0.800 [0.800, 0.800]**"] * 2, "arms that are the same"
+
+
+def test_beside_each_class_stands_in_how_many_cases_it_is_present_missed_and_false() -> None:
+    scores = study({"base": 0.0, "se": 0.01}, patients=10, seeds=2, classes=("organ", "tumour"))
+    tumour, arm, case = scores["class"] == "tumour", scores["arm"], scores["case"]
+    absent = tumour & (case > "case_003")
+    made_up = absent & (arm == "se") & (case == "case_007")
+    missed = tumour & (arm == "base") & (case == "case_001")
+    for name, wrong in (("dice", 0.0), ("hd95_mm", 60.0)):
+        scores[name] = scores[name].where(~absent).where(~(made_up | missed), wrong)
+    scores = scores.assign(missed=missed.astype(int), false=made_up.astype(int))
+    rows = section(markdown(analyse(scores, baseline="base", draws=400)), "Classes")
+    assert rows[0] == ["Arm", "Dice ↑", "HD95 (mm) ↓", "Missed", "False"]
+    assert rows[1][0] == "*organ: present in 10 of 10 cases, scored in 10*"
+    assert rows[4][0] == "*tumour: present in 4 of 10 cases, scored in 5*"
+    assert [row[3:] for row in rows[5:]] == [["2 of 8", "0"], ["0 of 8", "2"]]
+    base = scores[tumour & (arm == "base")]["dice"].dropna()
+    assert rows[5][1] == f"{(base.sum() + 2) / 10:.3f}", "rightly left empty where the other made it up: 1"
+    assert [row[3:5] for row in section(markdown(analyse(scores, baseline="base", draws=400)), "Results")[1:]] == [
+        ["2 of 28", "0"],
+        ["0 of 28", "2"],
+    ]
 
 
 def test_comparisons_show_the_numbers_of_the_analysis(analysis: Analysis) -> None:
