@@ -109,13 +109,12 @@ def analyse(
             the primary metric, in its unit. None: no arm is ever called equivalent.
         arms: which, in order; None: all, as they appear.
         against: "baseline", "previous" (each arm against the one before it), or both.
-        metrics: of seg.metrics.METRICS; each a family of its own, all but the primary one secondary. One without a
-            better direction (volume_difference_ml) is summarised but not compared.
+        metrics: of seg.metrics.METRICS, each a family of its own; one without a better direction is not compared.
         primary: the metric that the study is judged by, chosen beforehand.
         draws: of the bootstrap.
         seed: of the bootstrap.
         alpha: two-sided level of tests; intervals cover 1 - alpha.
-        incomplete: see seg.study.scores.patient_values.
+        incomplete: as in seg.study.scores.patient_values.
 
     Raises:
         ConfigError: an option that does not exist or does not fit.
@@ -125,12 +124,10 @@ def analyse(
     margins = margins_of(margin, primary)
     check_options(metrics, primary, margins, against, draws, alpha)
     order = _order(scores, arms, baseline)
+    asked = _pairs(order, against)  # what was asked is the family, also while an arm is missing
     values = patient_values(scores, arms=order, metrics=metrics, incomplete=incomplete)
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
-    asked = _pairs(order, against)  # what was asked is the family, also while an arm is missing
-    places = {arm: place for place, arm in enumerate(values.arms)}
-    pairs = {(places[a], places[b]): kind for (a, b), kind in asked.items() if a in places and b in places}
     meta = Meta(
         arms=values.arms,
         metrics=metrics,
@@ -147,10 +144,16 @@ def analyse(
         left_out=values.left_out,
         unscored=values.unscored,
     )
+    return _analysis(values, asked, meta)
+
+
+def _analysis(values: Values, asked: Mapping[tuple[str, str], str], meta: Meta) -> Analysis:
+    places = {arm: place for place, arm in enumerate(values.arms)}
+    pairs = {(places[a], places[b]): kind for (a, b), kind in asked.items() if a in places and b in places}
     parts = {metric: spread(arrays) for metric, arrays in values.by_metric.items()}
-    drawn = dict(zip(parts, resample(list(parts.values()), draws, seed), strict=True))
-    judged = [metric for metric in metrics if METRICS[metric].better]
-    lines = [_arm_lines(metric, parts[metric], drawn[metric], meta) for metric in metrics]
+    drawn = dict(zip(parts, resample(list(parts.values()), meta.draws, meta.seed), strict=True))
+    judged = [metric for metric in meta.metrics if METRICS[metric].better]
+    lines = [_arm_lines(metric, parts[metric], drawn[metric], meta) for metric in meta.metrics]
     compared = [_compared(metric, parts[metric], drawn[metric], pairs, meta) for metric in judged]
     ranked = [_ranked(metric, parts[metric], drawn[metric], meta) for metric in judged]
     return Analysis(
