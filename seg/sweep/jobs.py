@@ -176,8 +176,8 @@ def read_space(
         chosen = {_key(override): override for override in given}
         known: dict[str, dict[str, None]] = {}  # those that the command line left out, too: `when` may name them
         for override in given:
-            listed = () if override.is_interval_sweep() or _numbered(override, grid) else _texts(override)
-            known.setdefault(_key(override), {}).update(dict.fromkeys(listed))
+            numbers = override.is_interval_sweep() or (override.is_range_sweep() and not grid)
+            known.setdefault(_key(override), {}).update(dict.fromkeys(() if numbers else _texts(override)))
         varied = [key for key, override in chosen.items() if override.is_sweep_override()]
         conditions, faults = _conditions(when, known, varied)
         parameters = []
@@ -263,11 +263,6 @@ def _key(override: Override) -> str:
     return str(override.get_key_element()).lstrip("+")
 
 
-def _numbered(override: Override, grid: bool) -> bool:
-    """Whether numbers are drawn from a range, rather than texts chosen."""
-    return override.is_range_sweep() and not grid
-
-
 def _conditions(
     when: Mapping[str, object], known: Mapping[str, Mapping[str, None]], varied: Sequence[str]
 ) -> tuple[dict[str, dict[str, tuple[str, ...]]], list[str]]:
@@ -313,12 +308,11 @@ def _parameter(override: Override, when: Mapping[str, tuple[str, ...]], grid: bo
         assert value.start is not None  # Hydra's parser
         assert value.end is not None
         values = _numbers(value.start, value.end, None, log=bool(tags))
-    elif isinstance(value, RangeSweep) and _numbered(override, grid):
+    elif isinstance(value, RangeSweep) and not grid:
         first, *rest = sorted(value.range())
         step = abs(value.step)
-        # A bound that Optuna, too, finds to be a whole number of steps away; sums of floats are not.
-        last = first + len(rest) * step if isinstance(first, int) else _sum(first, len(rest), step)
-        values = _numbers(first, last, step)
+        last = Decimal(repr(first)) + len(rest) * Decimal(repr(step))  # as Optuna counts: sums of floats drift
+        values = _numbers(first, type(first)(last), step)
     else:
         values = CategoricalDistribution(list(dict.fromkeys(_texts(override))))
     return Parameter(key, text, values, override.get_key_element().removesuffix(key), when)
@@ -334,10 +328,6 @@ def _numbers(low: float, high: float, step: float | None, *, log: bool = False) 
             f"whole bounds leave just {low} and {high}. Write interval({low}.0,{high}.0) for the numbers between"
         )
     return IntDistribution(low, high, log, int(step or 1))
-
-
-def _sum(low: float, count: int, step: float) -> float:
-    return float(Decimal(repr(low)) + count * Decimal(repr(step)))
 
 
 def _choice(value: object) -> str:

@@ -27,8 +27,8 @@ from seg.engine.cases import processes
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder
 from seg.records.pending import add_to_record
-from seg.records.record import open_record
 from seg.sweep.definition import Sweep
+from seg.sweep.parent import open_own
 from seg.sweep.search import Search, Trial
 from seg.sweep.trial import STORAGE, TOKEN, Assignment, Outcome, TrialFolder, trial_tags
 
@@ -225,17 +225,8 @@ class Workers:
 
     def _record_failure(self, trial: Trial, error: str) -> RunFolder | None:
         """A record for a trial that failed before its run opened one; None if MLflow does not answer."""
-        cfg = self.sweep.cfg
         try:
-            record = open_record(
-                cfg.tracking.kind,
-                outputs=Path(cfg.paths.outputs),
-                uri=cfg.tracking.uri,
-                experiment=self.experiment,
-                run_name=f"t{trial.number}",
-                parent_run_id=self.search.parent,
-                predictions=False,
-            )
+            record = open_own(self.sweep, self.experiment, f"t{trial.number}", parent=self.search.parent)
         except ConfigError:
             return None
         record.set_tags(trial_tags(self.sweep.name, trial.number))

@@ -90,21 +90,13 @@ class Parent:
 
 def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequence[str]) -> Parent | None:
     """Opens the sweep's run, the same one whenever it continues; None where another machine keeps it."""
-    cfg, outputs = sweep.cfg, Path(sweep.cfg.paths.outputs)
+    cfg = sweep.cfg
     if sweep.study:
         _keep_question(sweep)
     known = search.parent
-    if known and _found(outputs, known) is None:
+    if known and _found(Path(cfg.paths.outputs), known) is None:
         return None
-    tracker = open_record(
-        cfg.tracking.kind,
-        outputs=outputs,
-        uri=cfg.tracking.uri,
-        experiment=experiment,
-        run_name=sweep.name,
-        run_id=known,
-        predictions=False,
-    )
+    tracker = open_own(sweep, experiment, sweep.name, run_id=known)
     folders = tracker.folders
     log.info("The sweep is recorded in %s", tracker.place)
     parent = Parent(sweep, tracker)
@@ -118,6 +110,23 @@ def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequen
     tracker.log_params({"command": command(arguments)} | varied)
     tracker.log_artifact(sweep.folder / "sweep.json", "")
     return parent
+
+
+def open_own(
+    sweep: Sweep, experiment: str, name: str, *, run_id: str | None = None, parent: str | None = None
+) -> Record:
+    """Opens a record that the sweep itself keeps, where its trials keep theirs."""
+    cfg = sweep.cfg
+    return open_record(
+        cfg.tracking.kind,
+        outputs=Path(cfg.paths.outputs),
+        uri=cfg.tracking.uri,
+        experiment=experiment,
+        run_name=name,
+        run_id=run_id,
+        parent_run_id=parent,
+        predictions=False,
+    )
 
 
 def unfinished(sweep: Sweep, search: Search) -> bool:
