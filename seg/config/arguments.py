@@ -89,6 +89,8 @@ def explained(error: Exception, arguments: Sequence[str]) -> list[str]:
     faults = [fault for argument in _settings(arguments) for fault in _faults(argument, many)]
     if isinstance(error, YAMLError):
         faults.append(f"A YAML file cannot be read: {' '.join(str(error).split())}.")
+    if isinstance(error, RecursionError):
+        faults.append("A file names itself among its defaults, directly or through others. Leave that line out.")
     ours = not isinstance(error, HydraException | OmegaConfBaseException | YAMLError)
     return faults or ([] if ours else [_sentence(error)])
 
@@ -135,7 +137,7 @@ def _faults(argument: str, many: bool) -> Iterator[str]:
     key, equals, value = argument.lstrip("+~").partition("=")
     group, _, place = key.partition("@")
     if not key or (not equals and argument[0] != "~"):
-        yield f"'{argument}' is no key=value."
+        yield f"'{argument}' is not of the form key=value."
         return
     try:
         override = OverridesParser.create().parse_overrides([quoted(argument, many)])[0]

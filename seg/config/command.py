@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
+from pathlib import Path
 from textwrap import indent
 from typing import NoReturn
 
@@ -95,7 +96,7 @@ def _value(text: str, default: object) -> object:
     if text[:1] in ("[", "'", '"'):
         with suppress(yaml.YAMLError):  # a folder may be called [x
             return yaml.load(text, yaml.BaseLoader)
-    return text
+    return str(Path(text).expanduser()) if text.startswith("~/") else text
 
 
 @contextmanager
@@ -113,6 +114,8 @@ def exits(after: str = "then run the command again") -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OmegaConfBaseException as error:
         _end(ConfigError(f"{first_line(error)}."))
+    except yaml.YAMLError as error:
+        _end(ConfigError(f"A YAML file cannot be read: {' '.join(str(error).split())}."))
     except OSError as error:
         _end(of_the_disk(error, after))
     except SegError as error:

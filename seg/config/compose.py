@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -70,6 +71,7 @@ def _started(
         assert session is not None
         cfg = session.compose_config(root, overrides, RunMode.MULTIRUN if many else RunMode.RUN)
         typed, own = [*keys_of(cfg.hydra.overrides.task), *keys_of(cfg.hydra.overrides.hydra)], cfg.hydra
+        _refuse_list(cfg.hydra.runtime.choices.get("experiments"))
         allowed = checked(cfg, typed)
         task = _task(main, allowed)
         with allowing(allowed):
@@ -85,6 +87,13 @@ def _started(
                 task(cfg)
 
 
+def _refuse_list(study: object) -> None:
+    """Refuses a study's file that holds a list: Hydra would leave it out without a word."""
+    file = Path("experiments") / f"{study}.yaml"
+    if file.is_file() and OmegaConf.is_list(OmegaConf.load(file)):
+        raise ConfigError(f"{file} is a list; it must hold keys, such as trainer: {{max_steps: 300}}.")
+
+
 def keys_of(overrides: Sequence[str]) -> list[str]:
     """The keys that overrides of the command line set, as Hydra keeps them: a list of which would resolve values."""
     plain: Any = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
@@ -96,7 +105,7 @@ def _explained(arguments: Sequence[str]) -> Iterator[None]:
     """Turns what Hydra raises into a ConfigError with every fault of the command."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
         if not (faults := explained(error, arguments)):
             raise
         together(ConfigError, faults, error)

@@ -181,6 +181,12 @@ def check(
     faults = [] if known is None else [*_unknown(seen, known, where, typed)]
     bare = {section for section in seen if seen[section] and any(key.startswith(f"{section}.") for key in KEYS)}
     faults += [f"{section} is {seen[section]!r}; it must be a section with keys." for section in sorted(bare)]
+    gone = {key.partition(".")[0] for key in KEYS if "." in key} - {key.partition(".")[0] for key in seen}
+    faults += [
+        f"The section {section} is missing, and every run needs it. Leave ~{section} out." for section in sorted(gone)
+    ]
+    if seen.get("tracking.tags"):
+        faults.append(f"tracking.tags is {seen['tracking.tags']!r}; it must be a section: tracking.tags.scanner=3T.")
     values: dict[str, Any] = {}
     for key in [*KEYS, *(key for key, value in seen.items() if value == "???" and key not in KEYS)]:
         if key in seen and seen[key] != "???":
@@ -188,12 +194,12 @@ def check(
                 values[key] = _read(cfg, key)
             except ValueError as error:
                 faults.append(str(error))
-        elif key not in OPTIONAL and key.partition(".")[0] not in bare:
+        elif key not in OPTIONAL and key.partition(".")[0] not in (*bare, *gone):
             faults.append(f"{key} has no value. Set it: {key}=…")
     faults += [
         f"{section} has no _target_, so it cannot be built. Choose one of its options: {section.partition('.')[0]}=…"
         for section in _NEEDED
-        if not seen.get(f"{section}._target_")
+        if section not in gone and not seen.get(f"{section}._target_")
     ]
     values["attention._target_"] = seen.get("attention._target_")
     values["scheduler._target_"] = seen.get("scheduler._target_")
@@ -243,6 +249,8 @@ def _kind(value: object) -> type:
 
 def _alike(value: object, example: object) -> bool:
     """Whether ``value`` may replace ``example``; null and ``auto`` may replace anything."""
+    if isinstance(value, list) and isinstance(example, list) and example:
+        return any(isinstance(item, str) for item in example) or not any(isinstance(item, str) for item in value)
     free = value in (None, "auto") or example in (None, "auto") or "${" in str(value)
     return free or _kind(value) is _kind(example)
 
