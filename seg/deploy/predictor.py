@@ -17,7 +17,15 @@ from seg.deploy.package import Package, is_package, made_up, read
 from seg.engine.build import build_network
 from seg.engine.computing import laid_out
 from seg.engine.device import Precision, choose_device, choose_precision, machine
-from seg.engine.inference import Predict, case_predictor, restore
+from seg.engine.inference import (
+    Predict,
+    Slices,
+    case_predictor,
+    longest,
+    mean_probability,
+    on_grid,
+    strongest,
+)
 from seg.errors import DataError
 from seg.models import Network
 from seg.records.folder import RunFolder
@@ -94,11 +102,7 @@ class Predictor:
         Raises:
             DataError: a file cannot be read, or there are not as many channels as in the training.
         """
-        files, values = tuple(map(Path, images)), tuple(self.classes.values())
-        image, _, geometry = prepare_case(Case(files[0].name, "", files, None), values, self.package.plan)
-        indices = restore(self.predict(self.network, image), geometry)
-        voxel_ml = float(np.prod(geometry.ras_spacing_mm)) / 1000
-        return Prediction(np.asarray(values)[indices], self.classes, voxel_ml, files[0])
+        return predict_together([self], *images)
 
     def store(self, place: str | Path) -> Package:
         """Packs the network: writes a new folder, or a zip, that ``load`` reads and checks; see ``seg.deploy.package``.
@@ -136,3 +140,24 @@ class Predictor:
         if share <= allowed:
             return None
         return f"the logits of its example differ by {share:.2%}, and at most {allowed:.1%} can be rounding"
+
+
+def predict_together(members: Sequence[Predictor], *images: str | Path) -> Prediction:
+    """The mask of one image by one network, or by the mean of the class probabilities of several.
+
+    Args:
+        members: of the same classes and channels.
+        images: as of ``Predictor``.
+
+    Raises:
+        DataError: as ``Predictor``.
+    """
+    files, classes = tuple(map(Path, images)), members[0].classes
+    values, axis, found = tuple(classes.values()), None, list[Slices]()
+    for member in members:
+        image, _, geometry = prepare_case(Case(files[0].name, "", files, None), values, member.package.plan)
+        axis = longest(image) if axis is None else axis
+        found.append(on_grid(member.predict(member.network, image, axis=axis), geometry))
+    indices = strongest(found[0] if len(found) == 1 else mean_probability(found), geometry)
+    voxel_ml = float(np.prod(geometry.ras_spacing_mm)) / 1000
+    return Prediction(np.asarray(values)[indices], classes, voxel_ml, files[0])

@@ -216,14 +216,29 @@ def longest(image: np.ndarray) -> int:
 
 def restore(slices: Slices, geometry: Geometry) -> np.ndarray:
     """Class indices (uint8) on the file's own grid, of logits on the prepared one; background outside the crop."""
+    return strongest(on_grid(slices, geometry), geometry)
+
+
+def mean_probability(members: Sequence[Slices]) -> Slices:
+    """Class probabilities, averaged over several networks' logits of the same slices."""
+
+    def mean() -> Iterator[Tensor]:
+        for logits in zip(*(slices.logits for slices in members), strict=True):
+            yield torch.stack([one.softmax(0) for one in logits]).mean(0)
+
+    return Slices(members[0].axis, mean())
+
+
+def strongest(slices: Slices, geometry: Geometry) -> np.ndarray:
+    """The class (uint8) with the largest logit or probability, of the slices that ``on_grid`` gives, as ``restore``."""
     whole = np.zeros(geometry.ras_shape, np.uint8)
     inside = whole[tuple(slice(low, high) for low, high in geometry.crop)]
-    for place, logits in zip(np.moveaxis(inside, slices.axis, 0), on_grid(slices, geometry), strict=True):
-        place[:] = logits.argmax(0).numpy()
+    for place, scores in zip(np.moveaxis(inside, slices.axis, 0), slices.logits, strict=True):
+        place[:] = scores.argmax(0).numpy()
     return from_ras(whole, np.array(geometry.original_affine))
 
 
-def on_grid(slices: Slices, geometry: Geometry) -> Iterator[Tensor]:
+def on_grid(slices: Slices, geometry: Geometry) -> Slices:
     """Logits of each slice of the file's grid (RAS axes, within the crop), by linear interpolation.
 
     Across an axis with thick slices the nearest one is taken, see ``Geometry.coarse_axis``.
@@ -232,12 +247,15 @@ def on_grid(slices: Slices, geometry: Geometry) -> Iterator[Tensor]:
     target = [high - low for low, high in geometry.crop]
     plane = [size for number, size in enumerate(target) if number != axis]
     thick = None if coarse in (None, axis) else int(coarse > axis)
-    known, before, last = -1, torch.empty(0), torch.empty(0)
-    for low, high, share in _sources(geometry.shape[axis], target[axis], nearest=coarse == axis):
-        while known < high:
-            known, before, last = known + 1, last, next(slices.logits)
-        between = last if low == known else torch.lerp(before, last, share)
-        yield _in_plane(between, plane, thick)
+
+    def resampled() -> Iterator[Tensor]:
+        known, before, last = -1, torch.empty(0), torch.empty(0)
+        for low, high, share in _sources(geometry.shape[axis], target[axis], nearest=coarse == axis):
+            while known < high:
+                known, before, last = known + 1, last, next(slices.logits)
+            yield _in_plane(last if low == known else torch.lerp(before, last, share), plane, thick)
+
+    return Slices(axis, resampled())
 
 
 def _sources(old: int, new: int, nearest: bool) -> Iterator[tuple[int, int, float]]:

@@ -1,0 +1,93 @@
+"""Images without labels, to be predicted: from a file, a folder, a Decathlon data set, or a table of paths."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from seg.data.cases import Case, read_json
+from seg.data.layouts import CHANNEL, listed
+from seg.data.nifti import ending, stem
+from seg.errors import DataError
+
+
+def scans(where: Path, channels: int) -> list[Case]:
+    """The images at ``where``, by name. Only names are looked at; a file that is missing is found when it is read.
+
+    Args:
+        where: a NIfTI file; a folder of them, or with ``imagesTs``; a ``dataset.json`` whose ``test`` lists files; or a
+            ``.csv`` table with the columns ``case``, ``image`` and, for further channels, ``image2`` and so on. Paths
+            in a list are relative to its folder.
+        channels: of the network. Files are named ``<case>_0000``, ``<case>_0001`` … where there are several, or where
+            all are named so; a file without a number holds all channels.
+
+    Raises:
+        DataError: there is nothing of that name, or no image in it, or a name twice.
+    """
+    if not where.exists():
+        raise DataError(f"There is no {where}. Set input to a file, a folder or a table of scans.")
+    if where.suffix.lower() == ".csv":
+        found = _tabled(where, channels)
+    elif where.name == "dataset.json":
+        found = _listed(where)
+    elif where.is_dir():
+        inner = where / "imagesTs"
+        found = _grouped(listed(inner if inner.is_dir() else where), channels)
+    else:
+        found = [Case(stem(where).removesuffix("_0000"), "", _siblings(where, channels), None)]
+    if not found:
+        raise DataError(f"{where} has no NIfTI file (.nii, .nii.gz).")
+    names = [case.id for case in found]
+    if strange := [
+        name for name in names if not name or name[0] == "." or set(name) & set("/\\") or not name.isprintable()
+    ]:
+        raise DataError(f"{where}: {', '.join(map(repr, strange))} cannot be the name of a mask's file. Rename it.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{where}: {', '.join(twice)} is there twice, and both masks would have one name.")
+    return sorted(found, key=lambda case: case.id)
+
+
+def _grouped(files: list[Path], channels: int) -> list[Case]:
+    numbered = channels > 1 or all(stem(path).endswith("_0000") for path in files)
+    groups: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in files:
+        match = CHANNEL.fullmatch(stem(path)) if numbered else None
+        groups[match[1] if match else stem(path)][match[2] if match else ""] = path
+    return [Case(case, "", _in_order(parts, channels), None) for case, parts in groups.items()]
+
+
+def _in_order(parts: dict[str, Path], channels: int) -> tuple[Path, ...]:
+    if "" in parts:
+        return (parts[""],)
+    first = next(iter(parts.values()))
+    base = stem(first)[:-4]
+    return tuple(first.with_name(f"{base}{number:04}{ending(first)}") for number in range(channels))
+
+
+def _siblings(path: Path, channels: int) -> tuple[Path, ...]:
+    return _in_order({"0000": path}, channels) if stem(path).endswith("_0000") else (path,)
+
+
+def _listed(where: Path) -> list[Case]:
+    content = read_json(where)
+    entries = content.get("test") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{where} lists no images under 'test'.")
+    paths = [entry["image"] if isinstance(entry, dict) else entry for entry in entries]
+    files = [[path] if isinstance(path, str) else path for path in paths]
+    return [Case(stem(Path(names[0])), "", tuple(where.parent / name for name in names), None) for names in files]
+
+
+def _tabled(where: Path, channels: int) -> list[Case]:
+    import pandas as pd
+
+    wanted = ["image", *(f"image{number}" for number in range(2, channels + 1))]
+    try:
+        table = pd.read_csv(where, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (ValueError, OSError) as error:  # pandas says row and column, UnicodeDecodeError the byte; no content
+        raise DataError(f"{where} cannot be read as a table in UTF-8: {type(error).__name__}.") from None
+    columns = [name for name in wanted if name in table] if "image" in table else []
+    if not columns or "case" not in table:
+        raise DataError(f"{where} has the columns {', '.join(table)}; it needs case, {', '.join(wanted)}.")
+    if (table[["case", *columns]] == "").any(axis=None):
+        raise DataError(f"{where} has an empty cell in {', '.join(['case', *columns])}. Fill it, or remove its row.")
+    rows = table.to_dict("records")
+    return [Case(row["case"], "", tuple(where.parent / row[name] for name in columns), None) for row in rows]

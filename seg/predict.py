@@ -1,0 +1,75 @@
+"""``python -m seg.predict run=… input=scans/ output=masks/``: masks of new scans by a trained network."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from seg.config.command import verb
+from seg.errors import ConfigError, SegError
+
+if TYPE_CHECKING:
+    from seg.deploy.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+
+def main(cfg: DictConfig) -> None:
+    """Writes ``<output>/<case>.nii.gz`` for each scan, and ``report.json`` and ``report.csv`` about all.
+
+    A scan that cannot be predicted does not stop the others. What an earlier command finished is left as it is, unless
+    the scan or the network has changed.
+
+    Raises:
+        ConfigError: it is not clear what is to be predicted, or by which network.
+        DataError: there is no scan, or a network cannot be used.
+        SegError: some scans failed, with their names.
+    """
+    if not cfg.input or not cfg.output or bool(cfg.run) == bool(cfg.package):
+        raise ConfigError(
+            "Give a network, scans and a folder for the masks: run=a1b2c3d4 (or package=model.zip) input=scans/ "
+            "output=masks/."
+        )
+
+    from seg.data.scans import scans
+    from seg.deploy.batch import predict_all
+    from seg.engine.console import log_to
+
+    log_to()
+    members = networks(cfg)
+    found = scans(Path(cfg.input).expanduser(), len(members[0].package.channels))
+    failed = predict_all(members, found, Path(cfg.output).expanduser(), overwrite=cfg.overwrite)
+    log.info("%d of %d scans are predicted: %s", len(found) - len(failed), len(found), cfg.output)
+    if failed:
+        raise SegError(f"{len(failed)} of {len(found)} scans failed: {', '.join(failed)}. report.csv says why.")
+
+
+def networks(cfg: DictConfig) -> "list[Predictor]":
+    """The networks that predict together.
+
+    Raises:
+        ConfigError: they have different classes or channels.
+    """
+    from seg.deploy.predictor import Predictor
+    from seg.records.folder import find
+
+    named = cfg.run or cfg.package
+    names = [named] if isinstance(named, str) else list(named)
+    places = [find(Path(cfg.paths.outputs), name).run if cfg.run else Path(name).expanduser() for name in names]
+    members = [Predictor.load(place, device=cfg.device) for place in places]
+    for name, member in zip(names, members, strict=True):
+        for what in ("classes", "channels"):
+            own, first = (list(getattr(one.package, what)) for one in (member, members[0]))
+            if own != first:
+                raise ConfigError(
+                    f"{names[0]} and {name} cannot predict together: their {what} are {', '.join(first)} and "
+                    f"{', '.join(own)}."
+                )
+    return members
+
+
+run = verb("predict", main)
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,84 @@
+"""Which images of a place are to be predicted, by their names."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seg.data.scans import scans
+from seg.errors import DataError
+
+
+def put(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def found(where: Path, channels: int = 1) -> dict[str, list[str]]:
+    return {case.id: [path.name for path in case.images] for case in scans(where, channels)}
+
+
+@pytest.mark.parametrize(
+    ("files", "channels", "expected"),
+    [
+        (["b.nii.gz", "a.nii", "._a.nii"], 1, {"a": ["a.nii"], "b": ["b.nii.gz"]}),
+        (["a_0000.nii.gz", "b_0000.nii.gz"], 1, {"a": ["a_0000.nii.gz"], "b": ["b_0000.nii.gz"]}),
+        (["amos_0003.nii.gz", "amos_0004.nii.gz"], 1, {f"amos_000{n}": [f"amos_000{n}.nii.gz"] for n in (3, 4)}),
+        (["a_0000.nii.gz", "a_0001.nii.gz"], 2, {"a": ["a_0000.nii.gz", "a_0001.nii.gz"]}),
+        (["a_0001.nii.gz"], 2, {"a": ["a_0000.nii.gz", "a_0001.nii.gz"]}),  # the missing one is a fault of this scan
+        (["a.nii.gz"], 2, {"a": ["a.nii.gz"]}),  # the channels on a fourth axis
+        (["imagesTs/a.nii.gz", "imagesTr/b.nii.gz"], 1, {"a": ["a.nii.gz"]}),
+    ],
+)
+def test_folders(tmp_path: Path, files: list[str], channels: int, expected: dict[str, list[str]]) -> None:
+    assert found(put(tmp_path, *files), channels) == expected
+
+
+def test_a_file_and_its_other_channels(tmp_path: Path) -> None:
+    put(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz", "b.nii")
+    assert found(tmp_path / "a_0000.nii.gz", 2) == {"a": ["a_0000.nii.gz", "a_0001.nii.gz"]}
+    assert found(tmp_path / "b.nii", 2) == {"b": ["b.nii"]}
+
+
+def test_the_test_images_of_a_decathlon_data_set(tmp_path: Path) -> None:
+    put(tmp_path, "imagesTs/a.nii.gz")
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"test": ["./imagesTs/a.nii.gz", {"image": "imagesTs/b.nii.gz"}]})
+    )
+    assert found(tmp_path / "dataset.json") == {"a": ["a.nii.gz"], "b": ["b.nii.gz"]}
+
+
+def test_a_table(tmp_path: Path) -> None:
+    (tmp_path / "scans.csv").write_text("case, image, image2\nNA, x/a.nii.gz, b.nii.gz\n007, c.nii, d.nii\n")
+    assert found(tmp_path / "scans.csv", 2) == {"007": ["c.nii", "d.nii"], "NA": ["a.nii.gz", "b.nii.gz"]}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"name,image\na,b.nii\n", "it needs case, image"),
+        (b"case,image\na,\n", "an empty cell"),
+        (b"case,image\na,b.nii\na,c.nii\n", "a is there twice"),
+        (b"case,image\n../a,b.nii\n", "cannot be the name of a mask"),
+        (b"case,image\n.a,b.nii\n", "cannot be the name of a mask"),
+        (b"case,image\na\\b,b.nii\n", "cannot be the name of a mask"),
+        (b"case,image\nM\xfcller,b.nii\n", "as a table in UTF-8"),
+        (b"", "cannot be read as a table"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path: Path, table: bytes, message: str) -> None:
+    (tmp_path / "scans.csv").write_bytes(table)
+    with pytest.raises(DataError, match=message) as error:
+        scans(tmp_path / "scans.csv", 1)
+    assert "ller" not in str(error.value)
+
+
+def test_places_without_scans(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There is no"):
+        scans(tmp_path / "none", 1)
+    with pytest.raises(DataError, match="has no NIfTI file"):
+        scans(tmp_path, 1)
+    with pytest.raises(DataError, match="DICOM"):
+        scans(put(tmp_path, "a.dcm"), 1)

@@ -1,0 +1,143 @@
+"""Masks of new scans: as the run's own, one bad scan stops no other, and what is finished stays."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seg.config.command import read
+from seg.config.options import CONF
+from seg.deploy import Predictor, predict_together
+from seg.errors import ConfigError, SegError
+from seg.predict import main
+
+
+@pytest.fixture
+def predict(whole: tuple[Path, Any], tmp_path: Path) -> Callable[..., Path]:
+    """The command on the run; gives the folder of the masks."""
+    outputs, result = whole
+
+    def command(*arguments: str) -> Path:
+        text = (CONF / "predict.yaml").read_text() + "paths:\n  outputs: outputs\n"
+        given = [f"paths.outputs={outputs}", f"output={tmp_path / 'masks'}", *arguments]
+        if not any(argument.startswith(("run=", "package=")) for argument in arguments):
+            given.append(f"run={result.run_id}")
+        main(read(text, given))
+        return tmp_path / "masks"
+
+    return command
+
+
+@pytest.fixture
+def scans(whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path) -> Path:
+    """The run's own test images, in a folder."""
+    place = tmp_path / "scans"
+    place.mkdir()
+    for mask in whole[1].predictions.glob("*.nii.gz"):
+        shutil.copy(phantom_root / "imagesTr" / mask.name, place)
+    return place
+
+
+def rows(masks: Path) -> dict[str, dict[str, Any]]:
+    return {row["case"]: row for row in json.loads((masks / "report.json").read_text())["scans"]}
+
+
+def test_masks_are_those_of_the_run_and_are_reported(
+    predict: Callable[..., Path], scans: Path, whole: tuple[Path, Any]
+) -> None:
+    masks = predict(f"input={scans}")
+    expected = sorted(whole[1].predictions.glob("*.nii.gz"))
+    assert len(expected) > 1
+    for mask in expected:
+        assert (masks / mask.name).read_bytes() == mask.read_bytes()
+    table = [*csv.DictReader((masks / "report.csv").read_text().splitlines())]
+    assert [row["case"] for row in table] == [mask.name.removesuffix(".nii.gz") for mask in expected]
+    for row in table:
+        assert row["status"] == "finished"
+        assert float(row["volume_ml_lobe"]) == pytest.approx(rows(masks)[row["case"]]["volumes_ml"]["lobe"])
+
+
+def test_a_bad_scan_fails_alone_and_is_tried_again(predict: Callable[..., Path], scans: Path, tmp_path: Path) -> None:
+    bad = min(scans.iterdir())
+    content = bad.read_bytes()
+    bad.write_bytes(content[: len(content) // 2])
+    name = bad.name.removesuffix(".nii.gz")
+    with pytest.raises(SegError, match=f"1 of .* scans failed: {name}") as error:
+        predict(f"input={scans}")
+    assert error.value.exit_code == 1
+    masks = tmp_path / "masks"
+    assert rows(masks)[name]["status"] == "failed"
+    assert bad.name in rows(masks)[name]["error"]
+    assert not (masks / bad.name).exists()
+    others = {path: path.stat().st_mtime_ns for path in masks.glob("*.nii.gz")}
+    assert len(others) == len([*scans.iterdir()]) - 1
+    bad.write_bytes(content)
+    predict(f"input={scans}")
+    assert {row["status"] for row in rows(masks).values()} == {"finished"}
+    assert {path: path.stat().st_mtime_ns for path in others} == others  # what was finished is as it was
+
+
+def test_what_changed_is_predicted_again(predict: Callable[..., Path], scans: Path) -> None:
+    first, second = sorted(scans.iterdir())[:2]
+    masks = predict(f"input={scans}")
+    before = rows(masks)
+    shutil.copy(second, first)
+    (masks / second.name).write_bytes(b"")
+    predict(f"input={scans}")
+    names = [path.name.removesuffix(".nii.gz") for path in (first, second)]
+    after = rows(masks)
+    assert after[names[0]]["volumes_ml"] == after[names[1]]["volumes_ml"] == before[names[1]]["volumes_ml"]
+    assert after[names[1]]["mask_sha256"] == before[names[1]]["mask_sha256"]
+
+
+def test_a_damaged_report_costs_time_and_nothing_else(predict: Callable[..., Path], scans: Path) -> None:
+    masks = predict(f"input={min(scans.iterdir())}")
+    before = rows(masks)
+    (masks / "report.json").write_text("null")
+    assert {**rows(predict(f"input={min(scans.iterdir())}")), "seconds": 0}.keys() == {**before, "seconds": 0}.keys()
+
+
+def test_masks_never_take_the_place_of_scans(predict: Callable[..., Path], scans: Path) -> None:
+    before = {path: path.read_bytes() for path in scans.iterdir()}
+    with pytest.raises(ConfigError, match="take the place of the scans"):
+        predict(f"input={scans}", f"output={scans}")
+    assert {path: path.read_bytes() for path in scans.iterdir()} == before
+
+
+@pytest.mark.parametrize("missing", ["input=null", "output=null", "run=null", "package=x.zip"])
+def test_a_command_that_is_not_whole_says_what_it_needs(
+    predict: Callable[..., Path], missing: str, scans: Path
+) -> None:
+    given = [f"input={scans}", "run=abc", missing]
+    with pytest.raises(ConfigError, match="Give a network, scans and a folder"):
+        predict(*given)
+
+
+def test_several_networks_predict_by_their_mean_probability(
+    whole: tuple[Path, Any], scans: Path, tmp_path: Path
+) -> None:
+    outputs, result = whole
+    one = Predictor.load(outputs / "runs" / result.predictions.name)
+    image = min(scans.iterdir())
+    alone = one(image)
+    np.testing.assert_array_equal(predict_together([one, one], image).mask, alone.mask)
+    other = Predictor.load(outputs / "runs" / result.predictions.name)
+    for parameter in other.network.parameters():
+        parameter.requires_grad_(False).zero_()  # every class equally likely: the other one decides
+    np.testing.assert_array_equal(predict_together([other, one], image).mask, alone.mask)
+    assert (other(image).mask == 0).all()
+
+
+def test_a_package_does_as_well(
+    predict: Callable[..., Path], scans: Path, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    outputs, result = whole
+    Predictor.load(outputs / "runs" / result.predictions.name).store(tmp_path / "model.zip")
+    image = min(scans.iterdir())
+    masks = predict(f"package={tmp_path / 'model.zip'}", f"input={image}")
+    assert (masks / image.name).read_bytes() == (whole[1].predictions / image.name).read_bytes()
