@@ -18,6 +18,7 @@ from training import TINY, WHOLE, Runner, arguments, command, composed, history,
 from seg.engine.resume import resumed
 from seg.engine.run import Result
 from seg.errors import ConfigError, DataError, InterruptedRunError
+from seg.records.table import runs
 from seg.train import train
 
 
@@ -92,6 +93,8 @@ def test_a_run_interrupted_at_the_end_of_an_epoch_loses_nothing_of_it(
         patch.setattr(loop, "_update", interrupting)
         with pytest.raises(InterruptedRunError, match=f"step {steps}"):
             tiny(*WHOLE)
+    (table,) = runs(tmp_path).to_dict("records")
+    assert (table["status"], table["error"]) == ("KILLED", f"stopped after step {steps}")
     again = resume(tmp_path, cache)
     assert same(weights(outputs, unbroken.run_id), weights(tmp_path, again.run_id))
     for column in ("epoch", "step", "train_loss", "val_dice"):
@@ -107,6 +110,33 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again_as_the_same_run(
         with pytest.raises(StopError):
             tiny(*WHOLE)
     again = resume(tmp_path, cache)
+    assert same(weights(outputs, unbroken.run_id), weights(tmp_path, again.run_id))
+
+
+def test_where_the_last_checkpoint_is_damaged_the_best_is_used_and_where_both_are_neither(
+    whole: tuple[Path, Result],
+    tiny: Runner,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outputs, unbroken = whole
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 6)
+        with pytest.raises(StopError):
+            tiny(*WHOLE)
+    best, last = sorted(tmp_path.glob("runs/*/checkpoints/*.pt"))
+    sound = best.read_bytes()
+    for path in (best, last):
+        path.write_bytes(sound[: len(sound) // 2] + bytes(len(sound) // 2))
+    with pytest.raises(DataError, match=r"last\.pt is damaged .*best\.pt is damaged .*remove .*checkpoints to begin"):
+        resume(tmp_path, cache)
+    best.write_bytes(sound)
+    caplog.set_level("INFO")
+    again = resume(tmp_path, cache)
+    assert "The run continues from best.pt, after step 4." in caplog.text
+    assert "resumed after step 4, epoch 1" in caplog.text
     assert same(weights(outputs, unbroken.run_id), weights(tmp_path, again.run_id))
 
 
@@ -150,14 +180,6 @@ def test_a_full_disk_is_told_as_one_and_leaves_no_half_written_checkpoint(
     with pytest.raises(OSError, match="File too large"):
         tiny()
     assert not list((tmp_path / "runs").rglob("checkpoints/*"))
-
-
-def test_an_unreadable_checkpoint_is_said_so(tmp_path: Path) -> None:
-    from seg.engine.checkpoint import read
-
-    (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(DataError, match=r"last\.pt"):
-        read(tmp_path / "last.pt")
 
 
 def started(root: Path, outputs: Path, cache: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -206,6 +228,7 @@ def test_a_stopped_process_is_marked_and_resumes_to_the_same_end(
     else:
         assert process.returncode == 1
         assert run.info.status == "KILLED"
+        assert run.data.tags["error"].startswith("stopped after step")
         assert re.search(rf"seg\.train resume={run.info.run_id[:8]}", said)
     done = command(f"resume={folder.name.removeprefix('run_')}", f"paths.outputs={stopped}", f"paths.cache={cache}")
     assert done.returncode == 0, done.stderr

@@ -213,6 +213,32 @@ def test_minutes_are_kept(tiny: Runner, tmp_path: Path, monkeypatch: pytest.Monk
     assert rates.iloc[-1] < 0.1 * rates.max(), "the schedule spans the time"
 
 
+CLOSED = """
+import os, sys
+end, begin = os.pipe()
+os.close(end)
+os.dup2(begin, 1)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stdout", ["ascii", "closed", "full"])
+def test_whatever_becomes_of_stdout_a_finished_run_is_finished(
+    phantom_root: Path, tmp_path: Path, cache: Path, stdout: str
+) -> None:
+    words = ["-m", "seg.train", *TINY, *arguments(phantom_root, tmp_path, cache), "trainer.max_epochs=1"]
+    given = [sys.executable, *(["-c", CLOSED] if stdout == "closed" else []), *words]
+    env = os.environ | ({"PYTHONIOENCODING": "ascii"} if stdout == "ascii" else {})
+    with Path("/dev/full" if stdout == "full" else tmp_path / "said.txt").open("w") as out:
+        done = subprocess.run(given, stdout=out, stderr=subprocess.PIPE, text=True, check=False, env=env)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    (state,) = tmp_path.glob("runs/*/state.json")
+    assert json.loads(state.read_text())["status"] == "FINISHED"
+    if stdout == "ascii":
+        assert "predictions" in (tmp_path / "said.txt").read_text()
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(phantom_root: Path, tmp_path: Path, cache: Path) -> None:
     common = [

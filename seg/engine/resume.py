@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg.config.content import PLACES
 from seg.config.trust import refuse_foreign
-from seg.errors import ConfigError
+from seg.errors import ConfigError, DataError
 from seg.records.folder import RunFolder, find
 from seg.records.state import read_state
 
@@ -46,6 +46,8 @@ def as_begun(cfg: DictConfig, run: RunFolder, places: Sequence[str]) -> DictConf
         DataError: as ``resumed``.
     """
     old = run.read_config()
+    if "resume" not in old:  # its last key
+        raise DataError(f"{run.config} is damaged: it ends early. Restore it from a copy, or start a new run.")
     if "layout" not in old.trainer:
         raise ConfigError(
             f"Run {run.run_id} was begun by an earlier version, with another budget and optimizer. Start a new run."

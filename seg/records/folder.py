@@ -118,7 +118,14 @@ class RunFolder:
 
     def read_config(self) -> DictConfig:
         """The resolved configuration; DataError as ``read``."""
-        return self.read(self.config, lambda text: DictConfig(OmegaConf.create(text)))
+
+        def parsed(text: str) -> DictConfig:
+            cfg = OmegaConf.create(text)
+            if not isinstance(cfg, DictConfig) or not cfg:
+                raise ValueError("it has no sections")
+            return cfg
+
+        return self.read(self.config, parsed)
 
 
 def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolder:

@@ -45,7 +45,7 @@ _SETTINGS = {  # an address that does not answer is given up in seconds, not in 
 }
 _AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # somebody waits
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not take however often it is sent
-_DAMAGED = ("file is not a database", "malformed")  # sqlite's words
+_DAMAGED = ("file is not a database", "database disk image is malformed")  # sqlite's words
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
 _BATCH = 500  # reports sent at once
 _PROCESS, _ERROR = "seg.process", "error"  # tags of ours
@@ -111,10 +111,10 @@ class Mlflow(Sink):
             raise
         except Exception as error:  # of MLflow, SQLAlchemy, requests, and of whichever driver the address names
             reason = self._reason(error)
-            if self._file and any(word in reason for word in _DAMAGED):
+            if self._file and (found := next((words for words in _DAMAGED if words in reason), "")):
                 raise ConfigError(
-                    f"{self._file} is damaged ({reason}). Restore it from a copy, or move it away: the next run makes "
-                    "a new one, and each run's own folder has its record, too."
+                    f"{self._file} is damaged: {found}. Restore it from a copy, or move it away: the next run makes a "
+                    "new one, and each run's own folder has its record, too."
                 ) from None
             said = f"{self._set_by}: {self.name} does not answer: {reason}"
             raise ConfigError(f"{said}. Start it, fix the address, or choose tracking=none.") from None
