@@ -8,7 +8,6 @@ processes too, so that a patch without foreground does not count as a miss; ``Fa
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -185,13 +184,13 @@ class _SumOverProcesses(torch.autograd.Function):
     """Sum of a tensor over all processes. Every process has the same loss of it, so gradients are summed too."""
 
     @staticmethod
-    def forward(_context: Any, value: Tensor) -> Tensor:
+    def forward(_context: object, value: Tensor) -> Tensor:
         total = value.clone()
         distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:
+    def backward(_context: object, gradient: Tensor) -> Tensor:
         total = gradient.clone()
         distributed.all_reduce(total)
         return total

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from seg.config.content import plain_value
+from seg.config.content import keyed, plain_value
 from seg.config.options import CONF
 from seg.errors import ConfigError, SegError, together
 
@@ -144,7 +144,7 @@ def _refusal(key: str, target: str) -> str:
 @functools.cache
 def _named_in_conf() -> set[str]:
     """The targets in the files of ``conf/``, which are installed as the code is: options of the user's own too."""
-    options: list[Any] = [OmegaConf.to_container(OmegaConf.load(file)) for file in CONF.glob("*/*.yaml")]
+    options = [keyed(OmegaConf.to_container(OmegaConf.load(file))) for file in CONF.glob("*/*.yaml")]
     return {target for option in options for _, target in targets(option)} | {str(o.get("kind")) for o in options}
 
 

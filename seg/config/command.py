@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seg.config.build import allowing
-from seg.config.content import first_line, flat, number
+from seg.config.content import first_line, flat, keyed, number
 from seg.config.options import CONF
 from seg.config.trust import local_settings
 from seg.errors import ConfigError, DataError, SegError, nearest, together, without_passwords
@@ -60,7 +60,7 @@ def read(text: str, arguments: Sequence[str], local: Mapping[str, object] | None
         ConfigError: with every unknown key and every value of the wrong type.
     """
     cfg = DictConfig(OmegaConf.create(text))
-    known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+    known = flat(keyed(OmegaConf.to_container(cfg)))
     for key in known.keys() & (local or {}).keys():
         if key.startswith(_LOCAL):
             OmegaConf.update(cfg, key, (local or {})[key])

@@ -49,9 +49,9 @@ def config_hash(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested containers as ``{"a.b": value}``; lists stay whole."""
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             out.update(flat(value, f"{prefix}{key}."))

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from seg.config.content import flat
+from seg.config.content import flat, keyed
 
 if TYPE_CHECKING:
     from hydra.conf import ConfigSourceInfo
@@ -56,12 +56,13 @@ def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict
     if file is None:
         return {}
     text, folder = file.read_text(), posixpath.dirname(path)
-    content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    content = keyed(OmegaConf.to_container(OmegaConf.create(text), resolve=False))
     header = re.search(r"^# *@package +(\S+)", text, re.MULTILINE)
     package = place or (header[1] if header else "_group_")
     package = package.replace("_group_", folder.replace("/", ".")).removeprefix("_global_").lstrip(".")
     known: dict[str, object] = {}
-    for base in content.pop("defaults", []):
+    bases = content.pop("defaults", [])
+    for base in bases if isinstance(bases, list) else []:
         if isinstance(base, str) and base != "_self_":  # any other is a choice of its own
             file_name, _, at = base.partition("@")
             known |= _keys_of(posixpath.join("/", folder, file_name)[1:], folders, f"{package}.{at}" if at else place)

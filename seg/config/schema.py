@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from seg.config.content import first_line, flat, number
+from seg.config.content import first_line, flat, keyed, number
 from seg.errors import ConfigError, nearest, together
 
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
@@ -147,6 +147,7 @@ OPTIONAL = ("attention.where",)  # attention=none has no place
 _BUILT = ("model", "attention", "loss", "optimizer", "scheduler")  # typed by the example of their option's file
 _NEEDED = ("data.cases", "model", "loss", "optimizer", "scheduler")  # each names what it is built by
 _BUDGETS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_minutes")
+Values = Mapping[str, Any]  # of KEYS, each in the type that its Kind gives
 OWN_TAGS = (  # every run sets these itself (seg/engine/results.py)
     *("run_id", "run_id_short", "experiment_type", "dataset_version", "split_hash", "config_hash", "study", "arm"),
     *("seed", "fold", "predictions", "git_commit", "git_dirty", "developer", "environment"),
@@ -177,7 +178,7 @@ def check(
     if several and not OmegaConf.select(cfg, "attention._target_"):
         with open_dict(cfg):
             OmegaConf.update(cfg, "attention", {}, merge=False)
-    seen = flat(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
+    seen = flat(keyed(OmegaConf.to_container(cfg, resolve=False)))
     faults = [] if known is None else [*_unknown(seen, known, where, typed)]
     bare = {section for section in seen if seen[section] and any(key.startswith(f"{section}.") for key in KEYS)}
     faults += [f"{section} is {seen[section]!r}; it must be a section with keys." for section in sorted(bare)]
@@ -258,7 +259,7 @@ def _alike(value: object, example: object) -> bool:
 # The rules between keys. A key whose own value is wrong is missing among the values: it already has a message.
 
 
-def _impossible(v: Mapping[str, Any]) -> Iterator[str]:
+def _impossible(v: Values) -> Iterator[str]:
     given = [key for key in _BUDGETS if v.get(key) not in (None, "auto")]
     fold, folds, dims, axes = map(v.get, ("data.fold", "data.folds", "dims", "augmentation.mirror_axes"))
     if len(given) > 1:
@@ -278,7 +279,7 @@ def _impossible(v: Mapping[str, Any]) -> Iterator[str]:
         yield f"trainer.precision=fp16 needs CUDA, and trainer.device is {device}. Set trainer.precision=auto."
 
 
-def _without_validation(v: Mapping[str, Any]) -> Iterator[str]:
+def _without_validation(v: Values) -> Iterator[str]:
     stopping, every = v.get("trainer.early_stopping"), v.get("trainer.validate_every")
     if v.get("inference.part") == "val" and v.get("inference.checkpoint") == "best":
         yield (
@@ -300,7 +301,7 @@ def _without_validation(v: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _ignored(v: Mapping[str, Any]) -> Iterator[str]:
+def _ignored(v: Values) -> Iterator[str]:
     """Options that would change nothing."""
     kind = v.get("tracking.kind")
     if kind not in (None, "mlflow", "none") and "." not in kind:

@@ -8,7 +8,6 @@ raise a ConfigError that names them.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from monai.networks.blocks import Convolution, ResidualUnit, UnetrBasicBlock, UnetrUpBlock
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
@@ -127,7 +126,8 @@ def attention_unet(
         dropout=dropout,
     )
     to_instance_norm(body, nn.InstanceNorm3d if dims == 3 else nn.InstanceNorm2d)
-    blocks = _modules(body, ConvBlock) + [layer.merge for layer in _modules(body, AttentionLayer)]
+    merges = [layer.merge for layer in body.modules() if isinstance(layer, AttentionLayer)]
+    blocks = [*_modules(body, ConvBlock), *merges]
     return Network(body, blocks, in_channels=in_channels, dims=dims, multiple=_product(steps, dims))
 
 
@@ -243,7 +243,7 @@ def swin_unetr(
     return Network(body, blocks, in_channels=in_channels, dims=dims, multiple=(32,) * dims)
 
 
-def _modules(body: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[Any]:
+def _modules(body: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[nn.Module]:
     return [module for module in body.modules() if isinstance(module, kind)]
 
 

@@ -8,7 +8,7 @@ from composing import composed
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from seg.config.content import flat
+from seg.config.content import config_hash, flat
 from seg.config.options import CONF, known_keys
 from seg.config.schema import check
 from seg.errors import ConfigError
@@ -166,6 +166,23 @@ def test_an_unknown_key_of_a_study_file_names_file_key_and_nearest_right_key() -
 def test_a_value_of_another_type_than_its_option_has_is_refused(wrong: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         check(composed(wrong), keys(composed()), "here")
+
+
+def test_in_a_sweep_the_place_of_a_block_concerns_the_jobs_that_have_one() -> None:
+    without, block = (composed(f"attention={name}", "++attention.where=encoder") for name in ("none", "se"))
+    for cfg in (without, block):
+        check(cfg, several=True)
+    assert (without.attention, block.attention.where) == ({}, "encoder")
+    assert config_hash(without) == config_hash(composed())
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [("~trainer", "^The section trainer is missing"), ("++data.cases._target_=null", "^data.cases has no _target_")],
+)
+def test_what_every_run_needs_is_one_fault(lost: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check(composed(lost))
 
 
 def test_tags_are_free() -> None:
