@@ -128,7 +128,7 @@ KEYS: dict[str, Kind] = {
     "inference.mirror": _FLAG,
     "inference.shifts": _FLAG,
     "inference.batch_size": _whole(1, "auto"),  # windows
-    "inference.part": _choice("test", "val"),
+    "inference.part": _choice("test", "val", "none"),
     "inference.checkpoint": _choice("best", "last"),
     "inference.nsd_tolerance_mm": _number(0),
     "predictions.slices": _whole(1, "best", "foreground", "all"),

@@ -204,8 +204,8 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: floa
         slices = predict(network, image, axis=axis)
         return Slices(slices.axis, _clocked(slices.logits, seconds))
 
-    ids = split.test if cfg.inference.part == "test" else split.val
-    ids = () if training.progress.pruned else ids
+    part = "none" if training.progress.pruned else cfg.inference.part
+    ids = {"test": split.test, "val": split.val, "none": ()}[part]
     rows, pictures = test(training.network, built.material, ids, job.store, timed, run, cfg)
     table = case_table(rows)
     spent = costs(built, seconds, drawn)

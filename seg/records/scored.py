@@ -38,7 +38,11 @@ class ScoredRun:
         for path in (self.folders.config, self.folders.fingerprint, self.folders.cases):
             if not path.exists():
                 return f"{who}: {path} is missing. Wait until the run is finished, or leave it out."
-        return None if self.scores else f"{who} tested no case: its split has no test part. Leave it out."
+        return (
+            None
+            if self.scores
+            else f"{who} tested no case: it is a trial of a search, or its split has no test part. Leave it out."
+        )
 
     @cached_property
     def cfg(self) -> DictConfig:

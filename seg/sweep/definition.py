@@ -110,6 +110,8 @@ def read_sweep(arguments: Sequence[str], settings: Settings, context: HydraConte
     given = tuple(argument for argument in arguments if _is_place(argument))
     swept = [argument for argument in arguments if argument not in given]
     loader, label, grid = context.config_loader, _label(config), settings["n_trials"] is None
+    if not grid and config.inference.part == "test" and not any("inference.part=" in one for one in swept):
+        swept.append("inference.part=none")  # a choice among many by their test scores would make these too good
     space = read_space(swept, settings["params"], settings["when"], loader, grid=grid)
     starts, overrides = space.points() if grid else space.starts(settings["enqueue"]), space.overrides
     examples = list(map(overrides, starts if grid else space.examples()))

@@ -50,7 +50,8 @@ def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> s
     lines += _failed(frame)
     if again:
         where = shlex.quote(str(sweep.folder))
-        lines += [f"To repeat the best trial: `python -m seg.train --config-dir {where} experiments=best`", ""]
+        what = "train the best trial again, and test it" if sweep.goal.n_trials else "repeat the best trial"
+        lines += [f"To {what}: `python -m seg.train --config-dir {where} experiments=best`", ""]
     return "\n".join(lines)
 
 
@@ -111,6 +112,8 @@ def best_recipe(sweep: Sweep, search: Search) -> str | None:
     values = OmegaConf.to_container(OmegaConf.load(run.config))
     assert isinstance(values, dict)
     content = {key: value for key, value in values.items() if key not in _DROPPED}
+    if content["inference"]["part"] == "none":  # of a search, whose trials are not tested
+        content["inference"]["part"] = "test"
     scores = ", ".join(f"{name} {winner[name]:.4g}" for name in sweep.goal.objectives)
     head = f"# @package _global_\n# Trial {winner['number']} of the sweep {sweep.name}: {scores}, run {run.run.name}.\n"
     overrides = [{f"override /{group}": option} for group, option in chosen.items() if group not in _DROPPED]

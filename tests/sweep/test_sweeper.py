@@ -19,6 +19,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from seg.sweep import parent
 
@@ -183,6 +184,15 @@ def test_a_search_asks_the_sampler_and_stops_at_its_number(sweeps: Sweeps) -> No
     assert all(1 <= act["seed"] <= 9 for act in sweeps.acts)
     sweeps.run("seed=interval(1,9)", "hydra.sweeper.n_trials=8", "hydra.sweeper.sampler=random")
     assert len(sweeps.acts) == 8
+
+
+def test_trials_of_a_search_are_not_tested_but_the_winner_is(sweeps: Sweeps) -> None:
+    sweeps.run("seed=interval(1,9)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=random")
+    winner = sweeps.trials.sort_values("val_dice")["run_id"].iloc[-1]
+    config = OmegaConf.load(sweeps.outputs / f"runs/run_{winner[:8]}/config/config.yaml")
+    assert config.inference.part == "none"
+    assert OmegaConf.load(sweeps.folder / "experiments/best.yaml").inference.part == "test"
+    assert "train the best trial again, and test it" in (sweeps.folder / "summary.md").read_text()
 
 
 def test_trials_are_pruned_where_the_others_were_better(sweeps: Sweeps) -> None:

@@ -67,10 +67,11 @@ def test_their_runs_have_the_same_ends_in_mlflow(folder: Path) -> None:
     assert len(set(table["parent"])) == 1
 
 
-def test_each_trial_has_a_prediction_folder_of_its_own_and_only_whole_ones_pictures(folder: Path) -> None:
+def test_each_trial_has_a_prediction_folder_of_its_own_and_none_is_tested(folder: Path) -> None:
     predictions = [Path(path) for path in trials(folder)["predictions"]]
     assert len(set(predictions)) == 4
-    assert [len(list(path.glob("*.png"))) > 0 for path in predictions] == [False, True, False, False]
+    assert [len(list(path.glob("*.png"))) > 0 for path in predictions] == [False] * 4
+    assert not any("test_dice" in path.read_text() for path in folder.parents[1].glob("runs/*/summary.json"))
 
 
 def test_the_log_of_a_killed_trial_is_kept(folder: Path) -> None:
