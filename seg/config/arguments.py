@@ -20,7 +20,7 @@ from yaml import YAMLError
 from seg.config.content import PLACES, first_line, flat, keyed
 from seg.config.options import CONF
 from seg.config.schema import KEYS, OPTIONAL
-from seg.errors import nearest
+from seg.errors import ConfigError, nearest
 
 MANY = {"-m", "--multirun"}
 _FOLDER = ("-cd", "--config-dir")
@@ -86,6 +86,9 @@ def explained(error: Exception, arguments: Sequence[str]) -> list[str]:
         Every fault; none where the error has another cause.
     """
     many = bool(MANY & {*arguments})
+    if any(argument.startswith((*_FOLDER, "hydra.searchpath")) for argument in arguments):
+        groups = ("experiments", *_groups())  # more of their options may be in that folder
+        arguments = [argument for argument in arguments if argument.partition("=")[0] not in groups]
     faults = [fault for argument in _settings(arguments) for fault in _faults(argument, many)]
     if isinstance(error, YAMLError):
         faults.append(f"A YAML file cannot be read: {' '.join(str(error).split())}.")
@@ -96,13 +99,19 @@ def explained(error: Exception, arguments: Sequence[str]) -> list[str]:
 
 
 def divided(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
-    """The flags of a command that runs something, and its settings; ``--config-dir`` becomes the setting that it is."""
+    """The flags of a command that runs something, and its settings; ``--config-dir`` becomes the setting that it is.
+
+    Raises:
+        ConfigError: it names no folder.
+    """
     flags, settings = set[str](), list[str]()
     rest = iter(arguments)
     for argument in rest:
         flag, equals, value = argument.partition("=")
         if flag in _FOLDER:
             folder = Path(value if equals else next(rest, "")).absolute()
+            if not folder.is_dir():
+                raise ConfigError(f"There is no folder {folder}, which {flag} names.")
             settings.append(f"hydra.searchpath=['file://{folder}','file://.']")
         elif argument.startswith("-"):
             flags.add(flag)

@@ -87,7 +87,7 @@ def _content(cfg: DictConfig) -> dict[str, object]:
 def _permissions(cfg: DictConfig, typed: Collection[str], local: Mapping[str, object]) -> set[str]:
     asked = _listed(OmegaConf.select(cfg, "allow_targets"))
     given = asked if "allow_targets" in typed else _listed(local.get("allow_targets"))
-    if asked != given:
+    if not {*asked} <= {*given}:
         raise ConfigError(
             f"allow_targets is {asked}, which neither the command line nor local/default.yaml says: a file from "
             "elsewhere cannot allow itself. If you trust it, give allow_targets on the command line."

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 log = logging.getLogger(__name__)
-_DROPPED = ("paths", "tracking", "check", "resume", "arm")  # of a winner's configuration: not what made it win
+_DROPPED = (
+    "paths",
+    "tracking",
+    "check",
+    "resume",
+    "arm",
+    "allow_targets",
+)  # of a winner's configuration: not what made it win
 _FEWEST = 4  # trials that allow a statement
 
 

@@ -44,6 +44,8 @@ TRAIN = {
     "--cfg=jobs": "--cfg job, hydra or all",
     "--cfg=job model=null": "There is no model=null.",
     "--cfg=job modle=unet": "Did you mean 'model'?",
+    "--config-dir=nowhere seed=1": "There is no folder",
+    "--config-dir=. model=unetp": "Did you mean 'unetpp'?",
     "--config-name=other": "There is no flag --config-name",
     "hydra.sweeper.n_trialz=3": "Did you mean 'hydra.sweeper.n_trials'?",
     "hydra.sweeper.seeed=3 model=unetp": "2 faults",

@@ -195,12 +195,26 @@ def test_the_machines_own_settings_allow(text: str, tmp_path: Path, monkeypatch:
     assert seen(["model=own"] if "allow" in text else [], monkeypatch) == ["ran"]
 
 
+def test_a_file_may_ask_for_less_than_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign(tmp_path, monkeypatch)
+    settings = {"local/default": "allow_targets: [foreign_code]", "experiments/theirs": "allow_targets: []"}
+    for path, text in settings.items():
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / f"{path}.yaml").write_text(f"# @package _global_\n{text}\nmodel: {{_target_: foreign_code.run}}\n")
+    assert seen(["experiments=theirs"], monkeypatch) == ["ran"]
+
+
 def test_a_runs_folder_runs_no_code(tmp_path: Path) -> None:
     run = tmp_path / "runs/run_a1b2c3d4"
     (run / "config").mkdir(parents=True)
     (run / "run_id").write_text("a1b2c3d4" * 4)
     folders = RunFolder.at(run)
-    content = {"trainer": {"layout": "auto"}, "allow_targets": ["os"], "loss": {"a": [{"_target_": "os.system"}]}}
+    content = {
+        "trainer": {"layout": "auto"},
+        "allow_targets": ["os"],
+        "loss": {"a": [{"_target_": "os.system"}]},
+        "resume": None,
+    }
     OmegaConf.save(OmegaConf.create(content), folders.config)
     with pytest.raises(ConfigError, match=r"loss\.a\[0\]\._target_ is os\.system"):
         as_begun(OmegaConf.create(), folders, [])
