@@ -27,7 +27,8 @@ def main() -> None:
 
 
 def measure(model: str, optimizer: str, folder: str) -> None:
-    from seg.engine.build import build_run, training_batches
+    from seg.engine.batches import training_batches
+    from seg.engine.build import build_run
     from seg.engine.cases import prepare_cases, read_material
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World

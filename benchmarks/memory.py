@@ -65,7 +65,8 @@ def write_cases(root: Path) -> None:
 
 def main() -> None:
     keep_freed_memory()
-    from seg.engine.build import build_run, training_batches
+    from seg.engine.batches import training_batches
+    from seg.engine.build import build_run
     from seg.engine.cases import prepare_cases, read_material
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World

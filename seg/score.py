@@ -87,7 +87,7 @@ def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolde
 
     from seg.data.cases import IGNORE, class_indices
     from seg.data.nifti import read_header, read_label
-    from seg.engine.testing import case_rows
+    from seg.engine.rows import case_rows
 
     assert case.label is not None
     log.info("%s", case.id)

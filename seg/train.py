@@ -24,7 +24,8 @@ from seg.records.folder import find
 from seg.sweep.trial import TrialReporter, current_trial
 
 if TYPE_CHECKING:
-    from seg.engine.run import Reporter, Result
+    from seg.engine.reporter import Reporter
+    from seg.engine.run import Result
 
 log = logging.getLogger("seg.train")
 

@@ -18,7 +18,8 @@ from seg.errors import ConfigError
 from seg.records import mlflow as mlflow_store
 from seg.records.journal import Journal
 from seg.records.mlflow import Mlflow
-from seg.records.record import Record, open_record
+from seg.records.opening import open_record
+from seg.records.record import Record
 from seg.records.table import arranged, runs
 
 METRICS = ("dice", "iou", "precision", "recall", "nsd", "hd95_mm", "assd_mm", "volume_difference_ml")
@@ -207,7 +208,7 @@ OPEN_AND_DIE = """
 import os, sys, time
 from pathlib import Path
 from seg.records import sink
-from seg.records.record import open_record
+from seg.records.opening import open_record
 sink._PUSH_SECONDS = (0.05, 0.2)
 tracker = open_record(sys.argv[2], outputs=Path(sys.argv[1]), uri=None, experiment="phantom/dead", run_name="dies")
 tracker.set_tags({"study": "dead"})

@@ -20,12 +20,12 @@ from seg.engine.device import Precision, choose_device, choose_precision, machin
 from seg.engine.inference import (
     Predict,
     Slices,
-    case_predictor,
     longest,
     mean_probability,
     on_grid,
     strongest,
 )
+from seg.engine.predictors import case_predictor
 from seg.errors import DataError
 from seg.models import Network
 from seg.records.folder import RunFolder

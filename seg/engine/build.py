@@ -3,9 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -13,16 +11,14 @@ from torch import nn
 
 from seg.config.build import build
 from seg.config.content import plain
-from seg.data.augmentation import Augmentation
 from seg.data.plan import Plan
-from seg.data.preprocess import Prepared
-from seg.data.sampling import Patches, batches
-from seg.engine.cases import Material, processes
+from seg.engine.cases import Material
 from seg.engine.computing import choose_computing, laid_out
 from seg.engine.device import Precision
 from seg.engine.distributed import World
-from seg.engine.inference import Predict, window_predictor
+from seg.engine.inference import Predict
 from seg.engine.loop import Training
+from seg.engine.predictors import window_predictor
 from seg.engine.progress import Budget, budget_of
 from seg.errors import ConfigError, times
 from seg.losses import DeepSupervision
@@ -71,41 +67,6 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
     loss = DeepSupervision(build(cfg.loss)).to(precision.device)
     predict = window_predictor(cfg, plan, precision)
     return Built(replace(material, plan=plan), precision, training, budget, loss, predict)
-
-
-def training_batches(
-    cfg: DictConfig, built: Built, store: Mapping[str, Prepared], world: World
-) -> Iterator[dict[str, Any]]:
-    """Endless batches, from the step that the training has reached."""
-    plan, device = built.material.plan, built.precision.device
-    dataset = Patches(
-        store,
-        built.material.split.train,
-        patch=plan.patch,
-        dims=cfg.dims,
-        slice_axis=plan.slice_axis,
-        foreground=cfg.data.foreground,
-        jitter=cfg.data.jitter,
-        seed=cfg.seed,
-        augment=Augmentation(**build(cfg.augmentation)),
-    )
-    return batches(
-        dataset,
-        start_step=built.training.progress.step * cfg.trainer.accumulate,
-        steps=None,
-        batch_size=plan.batch_size,
-        rank=world.rank,
-        world=world.size,
-        workers=loader_workers(cfg, world, device),
-        pin_memory=device.type == "cuda",
-    )
-
-
-def loader_workers(cfg: DictConfig, world: World, device: torch.device) -> int:
-    """Processes that load patches for this one; auto takes none on a CPU, where a thread beside the network does."""
-    if cfg.trainer.workers != "auto":
-        return int(cfg.trainer.workers)
-    return max(1, processes() // world.local_size) if device.type == "cuda" else 0
 
 
 def build_network(cfg: DictConfig, plan: Plan, channels: int, classes: int) -> Network:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations, product
 from typing import Protocol
 
@@ -13,13 +12,10 @@ import torch
 import torch.nn.functional as F
 from monai.data.utils import compute_importance_map
 from monai.networks.utils import eval_mode
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from seg.data.nifti import from_ras
-from seg.data.plan import Plan
 from seg.data.preprocess import Geometry
-from seg.engine.device import Precision
 
 ON_DEVICE_BYTES = 2**32  # of logits that are put together on a GPU; more are put together in main memory
 HALF_BYTES = 2**30  # of logits in float32 above which those of overlapping windows are added up in float16
@@ -278,29 +274,3 @@ def _in_plane(logits: Tensor, size: Sequence[int], thick: int | None) -> Tensor:
     if thick is not None and (old := logits.shape[thick + 1]) != (new := size[thick]):
         logits = logits.index_select(thick + 1, torch.tensor([int((n + 0.5) * old / new) for n in range(new)]))
     return logits
-
-
-def window_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
-    """Sliding-window prediction as the ``inference`` section says."""
-    at_once = cfg.inference.batch_size
-    if at_once == "auto":
-        at_once = max(1, min(32, cfg.data.patch_voxels // math.prod(plan.patch)))
-    windows = Windows(
-        plan.patch,
-        slice_axis=plan.slice_axis,
-        overlap=cfg.inference.overlap,
-        mirror_axes=tuple(cfg.augmentation.mirror_axes) if cfg.inference.mirror else (),
-        batch_size=at_once,
-        device=precision.device,
-        precision_context=precision.autocast,
-    )
-    return partial(predict_slices, windows=windows)
-
-
-def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
-    """As the validation predicts, and over shifts where ``inference.shifts`` asks for it."""
-    predict = window_predictor(cfg, plan, precision)
-    if not cfg.inference.shifts:
-        return predict
-    axes = [axis for axis in range(3) if cfg.dims == 3 or axis != plan.slice_axis]
-    return partial(over_shifts, predict, axes=axes)

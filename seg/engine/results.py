@@ -20,7 +20,6 @@ from seg.engine.console import SHOWN, also_log_to, clock, log_to, print_summary,
 from seg.engine.device import JOULES_PER_KWH
 from seg.engine.progress import Progress
 from seg.engine.resume import refuse_other_data
-from seg.engine.testing import Row
 from seg.errors import InterruptedRunError, SegError
 from seg.files import atomic_write, sha256
 from seg.metrics import MEAN_OF_CLASSES, METRICS, summary
@@ -35,7 +34,6 @@ from seg.records.provenance import common_tags, git
 from seg.records.record import Record
 
 log = logging.getLogger(__name__)
-_CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
 
 
 def note_start(record: Record, cfg: DictConfig, built: Built, processes: int, options: Mapping[str, str]) -> None:
@@ -149,11 +147,6 @@ def _logged(run: RunFolder) -> Iterator[None]:
     except Exception as error:  # on the screen the command says it once, when it ends
         log.error("%s", error, exc_info=not isinstance(error, SegError), extra={"file_only": True})
         raise
-
-
-def case_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """The rows of ``cases.csv`` as a table, which has its columns even without rows."""
-    return pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
 
 
 def record_results(

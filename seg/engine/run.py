@@ -2,37 +2,40 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import nn
 
 from seg.data.preprocess import Prepared
 from seg.engine import checkpoint
-from seg.engine.build import Built, training_batches
+from seg.engine.batches import training_batches
+from seg.engine.build import Built
 from seg.engine.console import Display
 from seg.engine.device import joules
 from seg.engine.distributed import World, parallel
-from seg.engine.inference import Slices, case_predictor
+from seg.engine.inference import Slices
 from seg.engine.live import Live
 from seg.engine.loop import Hooks, Settings, fit
+from seg.engine.predictors import case_predictor, clocked
 from seg.engine.progress import Progress
-from seg.engine.results import case_table, costs, note_start, print_results, record_results, recorded
+from seg.engine.reporter import Reporter
+from seg.engine.results import costs, note_start, print_results, record_results, recorded
+from seg.engine.rows import case_table
 from seg.engine.seeding import seed_everything
 from seg.engine.testing import test, validate
 from seg.errors import InterruptedRunError
 from seg.records.address import experiment_name
-from seg.records.folder import RunFolder, find
+from seg.records.folder import find
+from seg.records.opening import open_record
 from seg.records.predictions import begin_predictions
-from seg.records.record import Record, open_record
+from seg.records.record import Record
 from seg.signals import heard
 
 log = logging.getLogger(__name__)
@@ -45,30 +48,6 @@ class Result:
     run_id: str
     predictions: Path
     metrics: dict[str, float]
-
-
-class Reporter(Protocol):
-    """Whoever asked for a run and follows it, such as a sweep's trial. The run then shows nothing itself."""
-
-    @property
-    def log(self) -> Path:
-        """A file for the run's log lines, besides the run's own."""
-
-    def begin(self, run: RunFolder | None) -> None:
-        """Before the record is opened (None), and as soon as the run has its folders.
-
-        Raises:
-            InterruptedRunError: the run should not begin.
-        """
-
-    def epoch(self, numbers: Mapping[str, float]) -> bool:
-        """After each epoch; whether the run should end here, pruned."""
-
-    def interrupted(self) -> bool:
-        """After each step: whether the run should save and stop."""
-
-    def stop(self) -> None:
-        """A signal asks the run to stop."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +181,7 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: floa
         if interrupted():
             raise InterruptedRunError("stopped while testing")
         slices = predict(network, image, axis=axis)
-        return Slices(slices.axis, _clocked(slices.logits, seconds))
+        return Slices(slices.axis, clocked(slices.logits, seconds))
 
     part = "none" if training.progress.pruned else cfg.inference.part
     ids = {"test": split.test, "val": split.val, "none": ()}[part]
@@ -211,16 +190,6 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: floa
     spent = costs(built, seconds, drawn)
     metrics = record_results(record, cfg, built, table, pictures, checkpoint=used, costs=spent)
     return Result(run.run_id, run.predictions, metrics), table
-
-
-def _clocked(items: Iterator[Tensor], seconds: list[float]) -> Iterator[Tensor]:
-    """The items; and how long their making took, added to ``seconds`` once they are all made."""
-    spent, begin = 0.0, time.perf_counter()
-    for item in items:
-        spent += time.perf_counter() - begin
-        yield item
-        begin = time.perf_counter()
-    seconds.append(spent + time.perf_counter() - begin)
 
 
 @contextmanager

@@ -10,18 +10,16 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from seg.data.cases import IGNORE, Case, class_indices
+from seg.data.cases import IGNORE, class_indices
 from seg.data.nifti import read_image, read_label, spacing_mm, to_ras, write_label
 from seg.data.preprocess import Prepared
 from seg.engine.cases import Material
 from seg.engine.distributed import World, gathered
 from seg.engine.inference import Predict, restore
-from seg.metrics import dice, score_case
+from seg.engine.rows import Row, case_rows
+from seg.metrics import dice
 from seg.pages.panels import case_panels
 from seg.records.folder import RunFolder
-
-Row = dict[str, float | int | str]
-"""A line of ``cases.csv``."""
 
 
 def validate(
@@ -114,29 +112,3 @@ def test(
             dpi=wanted.dpi,
         )
     return rows, pictures
-
-
-def case_rows(
-    case: Case,
-    pred: np.ndarray,
-    label: np.ndarray,
-    names: Sequence[str],
-    *,
-    run: str,
-    spacing_mm: Sequence[float],
-    tolerance_mm: float,
-) -> list[Row]:
-    """The rows of a case in ``cases.csv``, one per foreground class.
-
-    Args:
-        case: its id and patient.
-        pred: class indices (X, Y, Z).
-        label: class indices of the same shape, IGNORE where nobody annotated.
-        names: of the classes, background first.
-        run: beginning of the run id.
-        spacing_mm: of the grid, per axis.
-        tolerance_mm: of nsd.
-    """
-    about: Row = {"run_id": run, "case": case.id, "patient": case.patient}
-    scores = score_case(pred, label, names, spacing_mm, tolerance_mm)
-    return [about | score | {"nsd_tolerance_mm": tolerance_mm} for score in scores]

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from seg.config.build import named
@@ -15,6 +15,7 @@ from seg.records.state import State
 log = logging.getLogger(__name__)
 PARENT = "mlflow.parentRunId"  # a tag of MLflow's own
 _PUSH_SECONDS = (10.0, 300.0)  # between two pushes; at most, while the sink is away
+_SAMPLE_SECONDS = 5.0
 _PATIENCE = 3.0  # seconds after which it is said what the end of a run waits for
 
 
@@ -114,3 +115,26 @@ class Pusher:
                     log.warning("%s is back and has everything that was kept.", self._sink.name)
                 away, pause = False, usual
         self._arrived = not away
+
+
+class Sampler:
+    """A thread that takes a reading every few seconds."""
+
+    def __init__(self, readings: Iterator[dict[str, float]], note: Callable[[dict[str, float]], None]) -> None:
+        self._readings, self._note = readings, note
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="sample", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Takes no further reading."""
+        self._ending.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            next(self._readings)  # from which the next one counts
+            while not self._ending.wait(_SAMPLE_SECONDS):
+                self._note(next(self._readings))
+        except Exception as error:  # whatever it is, it may not reach the training
+            log.info("system metrics are no longer recorded: %s", error)

@@ -18,8 +18,9 @@ from seg.files import atomic_write
 from seg.pages.study import report
 from seg.records.folder import RunFolder, find
 from seg.records.mlflow import NOTE
+from seg.records.opening import open_record
 from seg.records.provenance import common_tags
-from seg.records.record import Record, open_record
+from seg.records.record import Record
 from seg.records.state import read_state
 from seg.study.question import Asked
 from seg.sweep.definition import Sweep

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from seg.errors import ConfigError
 from seg.pages.progress import points_of, scored_runs
-from seg.records.record import Record, open_record
+from seg.records.opening import open_record
+from seg.records.record import Record
 from seg.report import main
 
 BEGIN = pd.Timestamp("2026-03-01 08:00", tz="UTC")

@@ -26,7 +26,7 @@ from seg.errors import ConfigError, DataError
 from seg.records import mlflow
 from seg.records.folder import RunFolder, claim, claimed, find
 from seg.records.mlflow import Mlflow
-from seg.records.record import open_record
+from seg.records.opening import open_record
 from seg.records.state import read_state
 from seg.records.table import runs
 

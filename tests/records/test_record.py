@@ -24,14 +24,15 @@ from seg.config.build import allowing
 from seg.engine.live import Live
 from seg.engine.progress import Progress
 from seg.errors import ConfigError, without_passwords
-from seg.records import record as tracking
+from seg.records import opening
 from seg.records import sink as sinks
 from seg.records.address import experiment_name
 from seg.records.folder import RunFolder, find
 from seg.records.journal import Journal
 from seg.records.mlflow import Mlflow
+from seg.records.opening import open_record
 from seg.records.pending import add_to_record, push_again
-from seg.records.record import Record, open_record
+from seg.records.record import Record
 from seg.records.state import Process, read_state, write_state
 from seg.records.table import runs
 
@@ -233,7 +234,7 @@ def test_of_two_that_resume_a_run_at_once_one_is_refused(begin: Any, tmp_path: P
     first.finish("KILLED")
     asked = {"outputs": tmp_path, "uri": None, "experiment": "a", "run_name": "b", "run_id": first.run_id}
     command = (
-        "import sys; from pathlib import Path; from seg.records.record import open_record as o; o('none', outputs="
+        "import sys; from pathlib import Path; from seg.records.opening import open_record as o; o('none', outputs="
     )
     command += f"Path({str(tmp_path)!r}), uri=None, experiment='a', run_name='b', run_id={first.run_id!r}); print(); "
     with subprocess.Popen(
@@ -320,7 +321,7 @@ def test_a_deleted_experiment_is_explained(begin: Any, client: Any) -> None:
 OPEN_AND_DIE = """
 import os, sys
 from pathlib import Path
-from seg.records.record import open_record
+from seg.records.opening import open_record
 outputs = Path(sys.argv[1])
 tracker = open_record("mlflow", outputs=outputs, uri=None, experiment="phantom/default", run_name="dies")
 print(tracker.run_id, flush=True)
@@ -346,7 +347,7 @@ def test_a_killed_run_is_marked_so_by_the_next_one(begin: Any, client: Any, outp
 KILLED_MIDWAY = """
 import os, sys
 from pathlib import Path
-from seg.records.record import open_record
+from seg.records.opening import open_record
 kind, outputs = sys.argv[1], Path(sys.argv[2])
 tracker = open_record(kind, outputs=outputs, uri=None, experiment="phantom/default", run_name="dies")
 tracker.log_metrics({"loss": 0.5}, step=1)
@@ -473,7 +474,7 @@ def test_a_run_that_gets_no_folder_has_failed(
     def refuse(*_: Any, **__: Any) -> None:
         raise fault
 
-    monkeypatch.setattr(tracking, "claim", refuse)
+    monkeypatch.setattr(opening, "claim", refuse)
     with pytest.raises(type(fault), match=str(fault)[-10:]):
         open_record("mlflow", outputs=outputs, uri=None, experiment="phantom/folderless", run_name="a")
     experiment = client.get_experiment_by_name("phantom/folderless").experiment_id
@@ -632,7 +633,7 @@ def test_what_is_no_sink_is_refused(begin: Any, tmp_path: Path, kind: str) -> No
 
 
 def test_the_machines_load_is_sampled(begin: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_SAMPLE_SECONDS", 0.05)
+    monkeypatch.setattr(sinks, "_SAMPLE_SECONDS", 0.05)
     tracker, _ = begin(system_metrics=True)
     while "system/cpu_utilization_percentage" not in client.get_run(tracker.run_id).data.metrics:
         time.sleep(0.05)
@@ -712,7 +713,7 @@ def test_passwords_are_masked(text: str, uri: str, safe: str) -> None:
 OPEN_AND_FINISH = """
 import sys
 from pathlib import Path
-from seg.records.record import open_record
+from seg.records.opening import open_record
 outputs = Path(sys.argv[1])
 tracker = open_record("mlflow", outputs=outputs, uri=None, experiment="phantom/default", run_name=sys.argv[2])
 tracker.log_metrics({"loss": float(sys.argv[2])}, step=0)

@@ -1,0 +1,49 @@
+"""How a run predicts whole volumes, as its section ``inference`` says."""
+
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from omegaconf import DictConfig
+from torch import Tensor
+
+from seg.data.plan import Plan
+from seg.engine.device import Precision
+from seg.engine.inference import Predict, Windows, over_shifts, predict_slices
+
+
+def window_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
+    """Sliding-window prediction as the ``inference`` section says."""
+    at_once = cfg.inference.batch_size
+    if at_once == "auto":
+        at_once = max(1, min(32, cfg.data.patch_voxels // math.prod(plan.patch)))
+    windows = Windows(
+        plan.patch,
+        slice_axis=plan.slice_axis,
+        overlap=cfg.inference.overlap,
+        mirror_axes=tuple(cfg.augmentation.mirror_axes) if cfg.inference.mirror else (),
+        batch_size=at_once,
+        device=precision.device,
+        precision_context=precision.autocast,
+    )
+    return partial(predict_slices, windows=windows)
+
+
+def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
+    """As the validation predicts, and over shifts where ``inference.shifts`` asks for it."""
+    predict = window_predictor(cfg, plan, precision)
+    if not cfg.inference.shifts:
+        return predict
+    axes = [axis for axis in range(3) if cfg.dims == 3 or axis != plan.slice_axis]
+    return partial(over_shifts, predict, axes=axes)
+
+
+def clocked(items: Iterator[Tensor], seconds: list[float]) -> Iterator[Tensor]:
+    """The items; and how long their making took, added to ``seconds`` once they are all made."""
+    spent, begin = 0.0, time.perf_counter()
+    for item in items:
+        spent += time.perf_counter() - begin
+        yield item
+        begin = time.perf_counter()
+    seconds.append(spent + time.perf_counter() - begin)

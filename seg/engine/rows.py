@@ -1,0 +1,43 @@
+"""The rows of ``cases.csv``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from seg.data.cases import Case
+from seg.metrics import METRICS, score_case
+
+Row = dict[str, float | int | str]
+_CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
+
+
+def case_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """The rows of ``cases.csv`` as a table, which has its columns even without rows."""
+    return pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
+
+
+def case_rows(
+    case: Case,
+    pred: np.ndarray,
+    label: np.ndarray,
+    names: Sequence[str],
+    *,
+    run: str,
+    spacing_mm: Sequence[float],
+    tolerance_mm: float,
+) -> list[Row]:
+    """The rows of a case in ``cases.csv``, one per foreground class.
+
+    Args:
+        case: its id and patient.
+        pred: class indices (X, Y, Z).
+        label: class indices of the same shape, IGNORE where nobody annotated.
+        names: of the classes, background first.
+        run: beginning of the run id.
+        spacing_mm: of the grid, per axis.
+        tolerance_mm: of nsd.
+    """
+    about: Row = {"run_id": run, "case": case.id, "patient": case.patient}
+    scores = score_case(pred, label, names, spacing_mm, tolerance_mm)
+    return [about | score | {"nsd_tolerance_mm": tolerance_mm} for score in scores]
