@@ -19,6 +19,10 @@ IMAGE_WORDS = r"(?:images?|imgs?|vol(?:ume)?|scan)"
 LABEL_WORDS = r"(?:d?seg|segmentations?|labels?|lbl|masks?|gt|ground_?truth|annotations?|manual)"
 IMAGE_FOLDERS = ("imagestr", "images", "image", "imgs", "img", "volumes", "scans")
 LABEL_FOLDERS = ("labelstr", "labels", "label", "masks", "mask", "segmentations", "seg", "annotations")
+WRITE = (
+    'Any files may be listed in a dataset.json: "training": [{"image": …, "label": …}, …]; docs/data.md has the '
+    "layouts that are read without."
+)
 BIDS = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_(.+)")
 OTHERS = {  # what else people keep images in, and how it becomes NIfTI
     "DICOM": ((".dcm", ".dicom", ".ima"), "dcm2niix -z y -o imagesTr FOLDER"),
@@ -65,7 +69,7 @@ def by_name(root: Path, declared: int | None) -> tuple[Files, tuple[str, ...]]:
             return by_folder(root)
     raise DataError(
         f"{root}: there is {'neither a dataset.json nor' if declared is None else 'not'} a pair of folders imagesTr "
-        f"and labelsTr. {_there(root)} See docs/data.md for the layouts that are read."
+        f"and labelsTr. {_there(root)} {WRITE}"
     )
 
 
@@ -80,6 +84,11 @@ def _matched(
         _add(by_id, name if name in names or bare not in names else bare, path, faults)
     matched: list[str | None] = [next((name for name in _names(path) if name in by_id), None) for path in images]
     pairs = [(path, name) for path, name in zip(images, matched, strict=True) if name]
+    if images and labels and not pairs:
+        raise DataError(
+            f"{where}: no label has the name of an image: images are {few(path.name for path in images)}; labels are "
+            f"{few(path.name for path in labels)}. Give a label its image's name. {WRITE}"
+        )
     exact = sum(_channel(path, name) is None for path, name in pairs)
     numbered = 2 * exact < len(pairs) or (not pairs and any(map(CHANNEL.fullmatch, map(_name, images))))
     whole, parts = dict[str, Path](), defaultdict[str, dict[str, Path]](dict)
@@ -241,14 +250,14 @@ def by_folder(root: Path) -> tuple[Files, tuple[str, ...]]:
         raise DataError(
             f"{root}: which files are images and labels is not plain. {_there(root)} Found, in so many cases: "
             f"{', '.join(f'{role} ({n})' for role, n in counts.most_common(12)) or 'nothing'}. One label and the same "
-            'images a case are read; otherwise write a dataset.json with "training": [{"image": …, "label": …}, …].'
+            "images a case are read. " + WRITE
         )
-    faults += [
-        f"{root}: case {case} has no {role}, which {counts[role]} of {len(groups)} cases have."
-        for case, roles in groups.items()
-        for role in images
-        if role not in roles
-    ]
+    for role in images:
+        if lacking := [case for case, roles in groups.items() if role not in roles]:
+            faults.append(
+                f"{root}: {role} is in {counts[role]} of {len(groups)} cases, not in {few(lacking)}. Each case needs "
+                "the same images: add it, or take it away from the others."
+            )
     together(DataError, faults)
     files = [(case, tuple(roles[role] for role in images), roles.get(labels[0])) for case, roles in groups.items()]
     return files, tuple(images)
@@ -265,10 +274,10 @@ def listed(where: Path) -> list[Path]:
         DataError: no such folder, or images of another kind in it, which would go unread.
     """
     if not where.is_dir():
-        raise DataError(f"{where}: no such folder. See docs/data.md for the layouts that are read.")
+        raise DataError(f"{where}: no such folder. {WRITE}")
     # macOS writes a companion '._<name>' beside every file it copies to a foreign disk.
     files = sorted(path for path in where.iterdir() if not path.name.startswith("."))
-    volumes = [path for path in files if ending(path) and path.is_file()]
+    volumes = [path for path in files if ending(path)]
     if others := _other_images(where, files, beside=bool(volumes)):
         raise DataError(others)
     return volumes
@@ -282,14 +291,14 @@ def _other_images(where: Path, paths: Iterable[Path], beside: bool = False) -> s
     kinds: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         if path.is_dir() and any(ending(inner) for inner in path.iterdir()):
-            kinds["folders"].append(path.name)
+            kinds["folders of volumes"].append(path.name)
         elif path.is_file() and (kind := _kind(path)) and not (beside and kind == "pictures"):
             kinds[kind].append(path.name)
     said = [
-        f"{len(names)} {kind} ({few(names)}): {OTHERS.get(kind, ('', 'put their files beside the others'))[1]}"
+        f"{len(names)} {kind} ({few(names)}): {OTHERS.get(kind, ('', 'move the files up, one name per case'))[1]}"
         for kind, names in sorted(kinds.items())
     ]
-    return f"{where}: only NIfTI files (.nii, .nii.gz) are read here. Convert {'; '.join(said)}." if said else ""
+    return f"{where}: only NIfTI files (.nii, .nii.gz) are read here. There are {'; '.join(said)}." if said else ""
 
 
 def _kind(path: Path) -> str:

@@ -61,8 +61,17 @@ def test_nnunet(tmp_path):
 
 
 def test_nnunet_case_with_a_label_only_is_kept_so_that_the_check_can_name_it(tmp_path):
-    found = folder(make(tmp_path, NNUNET, "labelsTr/p_1.nii.gz", "imagesTr/p_2_0001.nii.gz"))
+    found = folder(
+        make(tmp_path, NNUNET, "labelsTr/p_1.nii.gz", "imagesTr/p_2_0001.nii.gz", "imagesTr/p_1_0000.nii.gz")
+    )
     assert [case.id for case in found.cases] == ["p_1", "p_2"]
+
+
+def test_names_of_labels_that_no_image_has_are_one_fault(tmp_path):
+    files = [f"{place}{name}.nii.gz" for name in "abc" for place in ("imagesTr/", "labelsTr/tumour")]
+    with pytest.raises(DataError, match=r"images are a\.nii\.gz.*labels are tumoura\.nii\.gz") as caught:
+        folder(make(tmp_path, NNUNET, *files))
+    assert "faults" not in str(caught.value)
 
 
 def test_nnunet_images_that_belong_to_no_case_are_named(tmp_path):

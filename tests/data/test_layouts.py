@@ -171,7 +171,7 @@ def test_a_folder_for_each_case(tmp_path):
     assert found(tmp_path) == {"BraTS_1": 2, "BraTS_2": 2}
     assert folder(tmp_path).channels == ("flair", "t1")
     (tmp_path / "BraTS_2/BraTS_2_flair.nii.gz").unlink()
-    refused(tmp_path, "BraTS_2 has no flair")
+    refused(tmp_path, "flair is in 1 of 2 cases, not in BraTS_2")
 
 
 def test_a_folder_for_each_case_with_a_file_for_each_class_is_explained(tmp_path):
