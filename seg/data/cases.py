@@ -139,9 +139,18 @@ def read_json(path: Path) -> Any:
         DataError: it cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except (ValueError, OSError) as e:
         raise DataError(f"{path}: not readable as JSON ({e}).") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are there once: of two, JSON would silently take the last."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = sorted({key for key, _ in pairs if [other for other, _ in pairs].count(key) > 1})
+        raise ValueError(f"{', '.join(twice)} is there twice")
+    return content
 
 
 def _described(root: Path) -> Found:
@@ -223,6 +232,7 @@ def _classes(named: list[tuple[str, Any]], where: Path) -> tuple[dict[str, int],
     classes: dict[str, int] = {}
     metrics: dict[str, str] = {}
     for name, value in named:
+        name = name.strip()
         key = re.sub(r"[^\w\-./: ]", "_", name)  # as a metric of this class is called in the record
         if isinstance(value, list):
             faults.append(f"{where}: '{name}' is a region {value}; give each class an integer and train on those.")
@@ -230,7 +240,7 @@ def _classes(named: list[tuple[str, Any]], where: Path) -> tuple[dict[str, int],
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")
         elif name in classes or int(value) in classes.values():
             faults.append(f"{where}: class '{name}' = {value} appears twice; names and values must be unique.")
-        elif not name.strip() or not name.isprintable():
+        elif name.lower() in ("", "mean of classes") or not name.isprintable():
             faults.append(f"{where}: {name!r} cannot be a class's name. Use letters, digits and blanks.")
         elif key in metrics:
             faults.append(f"{where}: '{metrics[key]}' and '{name}' would be one metric, '{key}'. Rename one of them.")

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from seg.data import nifti
-from seg.data.cases import Case, CaseSet, question
+from seg.data.cases import Case, CaseSet
+from seg.data.checks import SHEAR, grid_faults, image_faults, label_faults, notes
 from seg.data.processors import processors
 from seg.errors import DataError, few, together
 from seg.files import atomic_write, digest, seal, sha256, unseal
@@ -23,10 +24,6 @@ from seg.files import atomic_write, digest, seal, sha256, unseal
 log = logging.getLogger(__name__)
 FORMAT = 3  # raised when CasePrint or the checks change, so that every case is read anew
 QUANTILES = 100
-SHEAR = (
-    "its axes are not at right angles (sheared, as by a tilted gantry), so volumes and distances would come out wrong. "
-    "Resample it to a straight grid, or set data.allow_shear=true"
-)
 MAX_VOXELS = 200_000  # of the foreground of one case; more do not move a quantile
 
 
@@ -128,10 +125,10 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow
     def look(case: Case) -> list[str]:
         key, entry = _file_key(case), known.get(case.id)
         if key is None or entry is None or entry["key"] != key:
-            found, notes, of_case = _inspect(case, caseset)
+            found, said, of_case = _inspect(case, caseset)
             if found is None:
                 return of_case
-            entry = {"key": key, "print": asdict(found), "notes": notes}
+            entry = {"key": key, "print": asdict(found), "notes": said}
         entries[case.id] = entry
         return [] if allow_shear else [f"{path}: {note}." for path, note in entry["notes"] if note == SHEAR]
 
@@ -165,7 +162,7 @@ def _warn(found: Fingerprint, notes: Sequence[Sequence[str]]) -> None:
         log.warning("headers of %d files want a look:%s", len({path for path, _ in notes}), lines)
     for index, name in enumerate(found.classes):
         if index and not any(case.foreground_voxels[index] for case in found.cases):
-            log.warning("no case has the class '%s': it cannot be learned, and is in no mean.", name)
+            log.warning("no case has the class '%s': it is in no mean.", name)
 
 
 def _place(caseset: CaseSet) -> str:
@@ -214,7 +211,7 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[tuple
         try:
             headers[path] = nifti.read_header(path)
             images.append(nifti.read_image([path])[0])
-            faults += _image_faults(path, images[-1], declared)
+            faults += image_faults(path, images[-1], declared)
         except DataError as e:
             faults.append(str(e))
     try:
@@ -222,64 +219,13 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[tuple
             raise DataError(f"case {case.id} has no label; every case here needs one. Add it, or leave the case out.")
         headers[case.label] = nifti.read_header(case.label)
         label = nifti.read_label(case.label)
-        faults += _label_faults(case.label, label, caseset)
+        faults += label_faults(case.label, label, caseset)
     except DataError as e:
         faults.append(str(e))
-    faults += _grid_faults(headers)
+    faults += grid_faults(headers)
     if faults or label is None:
         return None, [], faults
-    return _describe(case, images, headers[case.images[0]].affine, label, caseset), _notes(headers), []
-
-
-def _notes(headers: dict[Path, nifti.Header]) -> list[tuple[str, str]]:
-    """Files, and what their headers say against themselves; sheared axes are told of the first file alone."""
-    notes = [(str(path), note) for path, header in headers.items() for note in header.notes]
-    return notes + [(str(path), SHEAR) for path, header in headers.items() if nifti.sheared(header.affine)][:1]
-
-
-def _image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
-    """What is wrong with the voxels (C, X, Y, Z) of one file that should hold ``declared`` channels."""
-    faults = []
-    if len(image) != declared:
-        faults.append(
-            f"{path}: {len(image)} channels, but {declared} should be in this file. Declare the channels in"
-            " dataset.json, or split the file."
-        )
-    bad = image.size - np.count_nonzero(np.isfinite(image))
-    if bad:
-        faults.append(f"{path}: {bad} voxels are NaN or infinite. Replace them, for instance by 0.")
-    for number, channel in enumerate(image):
-        if channel.min() == channel.max():
-            which = f"channel {number}: " if len(image) > 1 else ""
-            faults.append(
-                f"{path}: {which}every voxel is {channel.flat[0]:g}, so there is nothing to see. Export it again or"
-                " leave the case out."
-            )
-    return faults
-
-
-def _label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
-    values, counts = np.unique(label, return_counts=True)
-    found = zip(values.tolist(), counts.tolist(), strict=True)
-    known = {*caseset.values, caseset.ignore}
-    if not (strange := {value: n for value, n in found if value not in known}):
-        return []
-    ask = question(strange)
-    return [
-        f"{path}: label values {strange} (value: voxels) are not classes; the classes are {caseset.classes}."
-        f" {ask or 'Add them to dataset.json or fix the file.'}"
-    ]
-
-
-def _grid_faults(headers: dict[Path, nifti.Header]) -> list[str]:
-    """Compares the files of one case with the first that could be read."""
-    first = next(iter(headers), None)
-    return [
-        f"{path}: {nifti.grid(header)}, but {first.name} has {nifti.grid(headers[first])}."
-        " All files of a case must share one grid: resample or re-export one of them."
-        for path, header in headers.items()
-        if first and not nifti.same_grid(headers[first], header)
-    ]
+    return _describe(case, images, headers[case.images[0]].affine, label, caseset), notes(headers), []
 
 
 def _describe(

@@ -4,11 +4,12 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from unicodedata import normalize
 
+from seg.data.formats import WRITE, listed, there
 from seg.data.nifti import ending, stem
 from seg.errors import DataError, few, together
 
@@ -19,27 +20,7 @@ IMAGE_WORDS = r"(?:images?|imgs?|vol(?:ume)?|scan)"
 LABEL_WORDS = r"(?:d?seg|segmentations?|labels?|lbl|masks?|gt|ground_?truth|annotations?|manual)"
 IMAGE_FOLDERS = ("imagestr", "images", "image", "imgs", "img", "volumes", "scans")
 LABEL_FOLDERS = ("labelstr", "labels", "label", "masks", "mask", "segmentations", "seg", "annotations")
-WRITE = (
-    'Any files may be listed in a dataset.json: "training": [{"image": …, "label": …}, …]; docs/data.md has the '
-    "layouts that are read without."
-)
 BIDS = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_(.+)")
-OTHERS = {  # what else people keep images in, and how it becomes NIfTI
-    "DICOM": ((".dcm", ".dicom", ".ima"), "dcm2niix -z y -o imagesTr FOLDER"),
-    "NRRD": ((".nrrd", ".nhdr"), "SimpleITK: WriteImage(ReadImage('a.nrrd'), 'a.nii.gz')"),
-    "MetaImage": ((".mha", ".mhd"), "SimpleITK: WriteImage(ReadImage('a.mha'), 'a.nii.gz')"),
-    "MGH": ((".mgz", ".mgh"), "mri_convert a.mgz a.nii.gz, or nibabel"),
-    "Analyze": ((".img", ".hdr"), "nibabel: save(load('a.hdr'), 'a.nii.gz')"),
-    "NumPy": (
-        (".npy", ".npz"),
-        "nibabel: save(Nifti1Image(array, affine), 'a.nii.gz'), with the voxel sizes in affine",
-    ),
-    "pictures": (
-        (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
-        "stack the slices of a case into one volume; nibabel: save(Nifti1Image(stack, affine), 'a.nii.gz'), with the "
-        "voxel sizes in affine",
-    ),
-}
 
 
 def by_name(root: Path, declared: int | None) -> tuple[Files, tuple[str, ...]]:
@@ -69,7 +50,7 @@ def by_name(root: Path, declared: int | None) -> tuple[Files, tuple[str, ...]]:
             return by_folder(root)
     raise DataError(
         f"{root}: there is {'neither a dataset.json nor' if declared is None else 'not'} a pair of folders imagesTr "
-        f"and labelsTr. {_there(root)} {WRITE}"
+        f"and labelsTr. {there(root)} {WRITE}"
     )
 
 
@@ -77,59 +58,61 @@ def _matched(
     images: list[Path], labels: list[Path], where: Path, declared: int | None
 ) -> tuple[Files, tuple[str, ...]]:
     faults: list[str] = []
+    by_id = _labels(images, labels, faults)
+    own = [next((name for name in _names(path) if name in by_id), None) for path in images]
+    if images and labels and not any(own):
+        raise DataError(
+            f"{where}: no label has the name of an image: images are {few(path.name for path in images)}; labels are "
+            f"{few(path.name for path in labels)}. Give a label its image's name. {WRITE}"
+        )
+    channels = [_channel(path, name) for path, name in zip(images, own, strict=True) if name]
+    numbered = 2 * channels.count("") < len(channels) or (not channels and any(_base(path) for path in images))
+    cases: dict[str, dict[str, Path]] = {
+        name: {} for name in by_id
+    }  # images by the digits of their channel, "" if none
+    for path, name in zip(images, own, strict=True):
+        case = name or (_base(path) if numbered or (declared or 0) > 1 else "") or _name(path)
+        _add(cases.setdefault(case, {}), _channel(path, case), path, faults)
+    count = _count(cases, declared)
+    wanted = [f"{number:04}" for number in range(count)]
+    rule = f"files are named <case>_0000 to <case>_{count - 1:04}, one for each channel"
+    faults += [
+        f"{path}: belongs to no case; {rule}."
+        for case, by in cases.items()
+        for digits, path in by.items()
+        if digits not in wanted and (digits or (numbered and (len(by) > 1 or case not in by_id)))
+    ]
+    together(DataError, faults)
+    files: Files = []
+    for case, by in cases.items():
+        end = ending(next(iter([*by.values(), by_id.get(case, where / "a.nii.gz")])))
+        alone = "" in by or not (by or numbered)
+        paths = [
+            by.get(digits, where / f"{case}{digits and '_'}{digits}{end}") for digits in ([""] if alone else wanted)
+        ]
+        files.append((case, tuple(paths), by_id.get(case)))
+    return files, tuple(f"image_{number}" for number in range(count)) if numbered else ("image",)
+
+
+def _labels(images: list[Path], labels: list[Path], faults: list[str]) -> dict[str, Path]:
+    """Labels by case: under their own name, or without ``_seg`` and the like where an image is called so."""
     names = {name for path in images for name in _names(path)}
     by_id: dict[str, Path] = {}
     for path in labels:
         name, bare = _name(path), _bare(_name(path), LABEL_WORDS)
         _add(by_id, name if name in names or bare not in names else bare, path, faults)
-    matched: list[str | None] = [next((name for name in _names(path) if name in by_id), None) for path in images]
-    pairs = [(path, name) for path, name in zip(images, matched, strict=True) if name]
-    if images and labels and not pairs:
-        raise DataError(
-            f"{where}: no label has the name of an image: images are {few(path.name for path in images)}; labels are "
-            f"{few(path.name for path in labels)}. Give a label its image's name. {WRITE}"
-        )
-    exact = sum(_channel(path, name) is None for path, name in pairs)
-    numbered = 2 * exact < len(pairs) or (not pairs and any(map(CHANNEL.fullmatch, map(_name, images))))
-    whole, parts = dict[str, Path](), defaultdict[str, dict[str, Path]](dict)
-    for path, match in zip(images, matched, strict=True):
-        found = CHANNEL.fullmatch(_name(path))
-        case = match or (found[1] if found and (numbered or (declared or 0) > 1) else _name(path))
-        channel = _channel(path, case)
-        if channel is None:
-            _add(whole, case, path, faults)
-        else:
-            _add(parts[case], channel, path, faults)
-    count = _count(parts, declared)
-    rule = f"files are named <case>_0000 to <case>_{count - 1:04}, one for each channel"
-    wanted = [f"{number:04}" for number in range(count)]
-    faults += [
-        f"{path}: belongs to no case; {rule}." for by in parts.values() for n, path in by.items() if n not in wanted
-    ]
-    if numbered:
-        faults += [
-            f"{path}: belongs to no case; {rule}." for case, path in whole.items() if case not in by_id or parts[case]
-        ]
-    together(DataError, faults)
-    files: Files = []
-    for case in whole.keys() | parts.keys() | by_id.keys():
-        by = parts.get(case, {})
-        end = ending(next(iter([*by.values(), *by_id.values()])))
-        paths = [by.get(number, where / f"{case}_{number}{end}") for number in wanted]
-        alone = case in whole or not (by or numbered)
-        files.append((case, (whole.get(case, where / (case + end)),) if alone else tuple(paths), by_id.get(case)))
-    return files, tuple(f"image_{number}" for number in range(count)) if numbered else ("image",)
+    return by_id
 
 
-def _count(parts: Mapping[str, Mapping[str, Path]], declared: int | None) -> int:
+def _count(cases: Mapping[str, Mapping[str, Path]], declared: int | None) -> int:
     """How many channels a case has."""
-    numbers = sorted({int(number) for by in parts.values() for number in by})
-    if declared is None and numbers and numbers[-1] > 99:
-        path = next(path for by in parts.values() for path in by.values())
+    by_digits = {digits: path for by in cases.values() for digits, path in by.items() if digits}
+    last = max(by_digits, default="")
+    if declared is None and last > "0099":
         raise DataError(
-            f"{path}: read as channel {path.name[-11:]}, for no label has its name. Channels are numbered 0000, 0001 …"
+            f"{by_digits[last]}: read as channel {last}, for no label has its name. Channels are numbered 0000, 0001 …"
         )
-    return declared or (numbers[-1] + 1 if numbers else 1)
+    return declared or (int(last) + 1 if last else 1)
 
 
 def _add(known: dict[str, Path], key: str, path: Path, faults: list[str]) -> None:
@@ -144,11 +127,15 @@ def _name(path: Path) -> str:
     return normalize("NFC", stem(path))
 
 
+def _base(path: Path) -> str:
+    """The name before the four digits of a channel; nothing where there are none."""
+    found = CHANNEL.fullmatch(_name(path))
+    return found[1] if found else ""
+
+
 def _names(path: Path) -> list[str]:
     """What a label of this image may be called, the likeliest first."""
-    name = _name(path)
-    found = CHANNEL.fullmatch(name)
-    names = [name, *([found[1]] if found else [])]
+    names = [name for name in (_name(path), _base(path)) if name]
     return list(dict.fromkeys([*names, *(_bare(name, IMAGE_WORDS) for name in names)]))
 
 
@@ -158,10 +145,10 @@ def _bare(name: str, words: str) -> str:
     return bare or name
 
 
-def _channel(path: Path, case: str) -> str | None:
+def _channel(path: Path, case: str) -> str:
     """The digits of the channel, where they are no part of the case's name."""
-    found = CHANNEL.fullmatch(_name(path))
-    return found[2] if found and case in (found[1], _bare(found[1], IMAGE_WORDS)) else None
+    base = _base(path)
+    return _name(path)[-4:] if base and case in (base, _bare(base, IMAGE_WORDS)) else ""
 
 
 def by_list(root: Path, entries: Any, where: Path) -> Files:
@@ -182,8 +169,8 @@ def by_list(root: Path, entries: Any, where: Path) -> Files:
         paths = [_inside(root, text, where, faults) for text in (*texts, entry["label"])]
         if not paths[0].name.startswith("._"):
             images = [one for path in paths[:-1] for one in _lying(path, known)]
-            found = CHANNEL.fullmatch(_name(paths[0])) if len(texts) > 1 else None
-            files.append((found[1] if found else _name(paths[0]), tuple(images), _lying(paths[-1], known)[0]))
+            name = (_base(paths[0]) if len(texts) > 1 else "") or _name(paths[0])
+            files.append((name, tuple(images), _lying(paths[-1], known)[0]))
     together(DataError, faults)
     used = {path for _, images, label in files for path in (*images, label)}
     lying = {path for by_stem in known.values() for paths in by_stem.values() for path in paths}
@@ -218,8 +205,7 @@ def _lying(path: Path, known: dict[Path, dict[str, list[Path]]]) -> list[Path]:
     names, name = known[path.parent], _name(path)
     if len(names.get(name, [])) == 1:
         return names[name]
-    found = sorted(key for key in names if (match := CHANNEL.fullmatch(key)) and match[1] == name)
-    return [names[key][0] for key in found] or [path]
+    return [names[key][0] for key in sorted(names) if _base(names[key][0]) == name] or [path]
 
 
 def by_folder(root: Path) -> tuple[Files, tuple[str, ...]]:
@@ -248,7 +234,7 @@ def by_folder(root: Path) -> tuple[Files, tuple[str, ...]]:
     images = sorted(counts.keys() - set(labels))
     if len(labels) != 1 or not images or any("/" in role for role in images):
         raise DataError(
-            f"{root}: which files are images and labels is not plain. {_there(root)} Found, in so many cases: "
+            f"{root}: which files are images and labels is not plain. {there(root)} Found, in so many cases: "
             f"{', '.join(f'{role} ({n})' for role, n in counts.most_common(12)) or 'nothing'}. One label and the same "
             "images a case are read. " + WRITE
         )
@@ -265,56 +251,3 @@ def by_folder(root: Path) -> tuple[Files, tuple[str, ...]]:
 
 def _is_label(role: str) -> bool:
     return bool(re.search(rf"(?:^|[_-]){LABEL_WORDS}$", role, re.IGNORECASE))
-
-
-def listed(where: Path) -> list[Path]:
-    """The NIfTI files of a folder.
-
-    Raises:
-        DataError: no such folder, or images of another kind in it, which would go unread.
-    """
-    if not where.is_dir():
-        raise DataError(f"{where}: no such folder. {WRITE}")
-    # macOS writes a companion '._<name>' beside every file it copies to a foreign disk.
-    files = sorted(path for path in where.iterdir() if not path.name.startswith("."))
-    volumes = [path for path in files if ending(path)]
-    if others := _other_images(where, files, beside=bool(volumes)):
-        raise DataError(others)
-    return volumes
-
-
-def _other_images(where: Path, paths: Iterable[Path], beside: bool = False) -> str:
-    """What lies in ``where`` that is an image, but no NIfTI, and how it becomes one; nothing where there is none.
-
-    ``beside`` volumes, pictures are only there to be looked at.
-    """
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        if path.is_dir() and any(ending(inner) for inner in path.iterdir()):
-            kinds["folders of volumes"].append(path.name)
-        elif path.is_file() and (kind := _kind(path)) and not (beside and kind == "pictures"):
-            kinds[kind].append(path.name)
-    said = [
-        f"{len(names)} {kind} ({few(names)}): {OTHERS.get(kind, ('', 'move the files up, one name per case'))[1]}"
-        for kind, names in sorted(kinds.items())
-    ]
-    return f"{where}: only NIfTI files (.nii, .nii.gz) are read here. There are {'; '.join(said)}." if said else ""
-
-
-def _kind(path: Path) -> str:
-    end = path.suffix.lower()
-    if not end or end[1:].isdigit():  # DICOM files often have no ending, or a number
-        with path.open("rb") as file:
-            return "DICOM" if file.read(132)[128:] == b"DICM" else ""
-    return next((kind for kind, (ends, _) in OTHERS.items() if end in ends), "")
-
-
-def _there(root: Path) -> str:
-    """What lies in the folder, in a sentence."""
-    within = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    if not within:
-        return "The folder is empty."
-    if said := _other_images(root, within):
-        return said
-    counts = Counter(ending(path).lower() or path.suffix.lower() or "without ending" for path in within)
-    return "It holds " + ", ".join(f"{n} files {end}" for end, n in counts.most_common(5)) + "."

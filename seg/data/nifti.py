@@ -281,11 +281,8 @@ def _place(header: Any, shape: tuple[int, ...], to_mm: np.ndarray) -> tuple[np.n
         if not 0 <= header[name] <= 5:
             raise DataError(f"{name} is {header[name]}; the standard knows 0 to 5. Set it anew.")
     if not forms:
-        taken = to_mm @ header.get_base_affine()
-        sizes = times(np.linalg.norm(taken[:3, :3], axis=0))
-        return taken, [
-            f"no orientation is stored (sform and qform code 0): voxels of {sizes} mm in LAS order were taken"
-        ]
+        forms["pixdim"] = to_mm @ header.get_base_affine()
+        notes.append("no orientation is stored (sform and qform code 0): pixdim was taken, with the axes in LAS order")
     taken, *others = forms.values()
     headers = [Header(shape, affine, header.get_data_dtype()) for affine in forms.values()]
     if others and not same_grid(*headers):

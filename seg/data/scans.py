@@ -4,7 +4,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from seg.data.cases import Case, read_json
-from seg.data.layouts import CHANNEL, listed
+from seg.data.formats import listed
+from seg.data.layouts import CHANNEL
 from seg.data.nifti import ending, stem
 from seg.errors import DataError
 

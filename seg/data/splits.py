@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from seg.data.fingerprint import CasePrint, Fingerprint
 from seg.errors import ConfigError, DataError, few, together
 from seg.files import digest, seal, unseal
 
+log = logging.getLogger(__name__)
 PARTS = ("train", "val", "test")
 Fold = int | Literal["all"]
 
@@ -144,6 +146,9 @@ def check_split(split: Split, fingerprint: Fingerprint, source: str = "split") -
                 " both one patient (data.patient)."
             )
     together(DataError, faults)
+    for index, name in enumerate(fingerprint.classes):
+        if index and not any(case.foreground_voxels.get(index) for case in known["train"]):
+            log.warning("no training case has the class '%s': it cannot be learned.", name)
 
 
 def _volumes(fingerprint: Fingerprint) -> dict[str, float]:

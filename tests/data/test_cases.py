@@ -113,6 +113,8 @@ FAULTS = {
     "listed": (NNUNET | {"dataset": {}}, "key dataset"),
     "channel numbers": (NNUNET | {"channel_names": {"1": "CT"}}, "numbered 1"),
     "no labels": ({"channel_names": {"0": "CT"}, "file_ending": ".nii"}, "labels is missing"),
+    "reserved": (NNUNET | {"labels": {"Mean of classes": 1}}, "cannot be a class's name"),
+    "blanks": (NNUNET | {"labels": {"a": 1, " a": 2}}, "'a' = 2 appears twice"),
     "many": (NNUNET | {"labels": {f"c{value}": value for value in range(300)}}, "300 classes"),
 }
 
@@ -132,7 +134,7 @@ def test_dataset_json_may_not_leave_the_folder(tmp_path, path):
         folder(make(tmp_path, settings))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"training": {"image": 1}}'])
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"training": {"image": 1}}', '{"labels": {"a": 1, "a": 2}}'])
 def test_unreadable_dataset_json_is_named(tmp_path, content):
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(DataError, match=r"dataset\.json"):

@@ -119,7 +119,7 @@ CONTRADICTIONS = {
         ["the sform says", "spacing 0.7×1.3×4 mm", "the qform says", "spacing 1.3×1.3×10 mm", "sform was taken"],
     ),
     "flipped": (change(content((1, 1)), srow_x=[-0.7, 0, 0, 0]), ["axes LAS", "axes RAS", "sform was taken"]),
-    "no orientation": (content((0, 0)), ["no orientation is stored", "voxels of 0.7×1.3×4 mm"]),
+    "no orientation": (content((0, 0)), ["no orientation is stored", "pixdim was taken"]),
     "no qform": (change(content((1, 1)), quatern_b=3), ["the qform cannot be read", "the sform was taken"]),
 }
 

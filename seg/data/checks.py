@@ -1,0 +1,65 @@
+"""What can be wrong with the files of one case: each fault and each oddity of a header in a sentence."""
+
+from pathlib import Path
+
+import numpy as np
+
+from seg.data import nifti
+from seg.data.cases import CaseSet, question
+
+SHEAR = (
+    "its axes are not at right angles (sheared, as by a tilted gantry), so volumes and distances would come out wrong. "
+    "Resample it to a straight grid, or set data.allow_shear=true"
+)
+
+
+def image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
+    """What is wrong with the voxels (C, X, Y, Z) of one file that should hold ``declared`` channels."""
+    faults = []
+    if len(image) != declared:
+        faults.append(
+            f"{path}: {len(image)} channels, but {declared} should be in this file. Declare the channels in"
+            " dataset.json, or split the file."
+        )
+    bad = image.size - np.count_nonzero(np.isfinite(image))
+    if bad:
+        faults.append(f"{path}: {bad} voxels are NaN or infinite. Replace them, for instance by 0.")
+    for number, channel in enumerate(image):
+        if channel.min() == channel.max():
+            which = f"channel {number}: " if len(image) > 1 else ""
+            faults.append(
+                f"{path}: {which}every voxel is {channel.flat[0]:g}, so there is nothing to see. Export it again or"
+                " leave the case out."
+            )
+    return faults
+
+
+def label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
+    """Values of a label (X, Y, Z) that are not classes, and what they may mean."""
+    values, counts = np.unique(label, return_counts=True)
+    found = zip(values.tolist(), counts.tolist(), strict=True)
+    known = {*caseset.values, caseset.ignore}
+    if not (strange := {value: n for value, n in found if value not in known}):
+        return []
+    ask = question(strange)
+    return [
+        f"{path}: label values {strange} (value: voxels) are not classes; the classes are {caseset.classes}."
+        f" {ask or 'Add them to dataset.json or fix the file.'}"
+    ]
+
+
+def grid_faults(headers: dict[Path, nifti.Header]) -> list[str]:
+    """Compares the files of one case with the first that could be read."""
+    first = next(iter(headers), None)
+    return [
+        f"{path}: {nifti.grid(header)}, but {first.name} has {nifti.grid(headers[first])}."
+        " All files of a case must share one grid: resample or re-export one of them."
+        for path, header in headers.items()
+        if first and not nifti.same_grid(headers[first], header)
+    ]
+
+
+def notes(headers: dict[Path, nifti.Header]) -> list[tuple[str, str]]:
+    """Files, and what their headers say against themselves; sheared axes are told of the first file alone."""
+    notes = [(str(path), note) for path, header in headers.items() for note in header.notes]
+    return notes + [(str(path), SHEAR) for path, header in headers.items() if nifti.sheared(header.affine)][:1]

@@ -1,0 +1,82 @@
+"""Which files of a folder are volumes that can be read, and what to do about other images there."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from seg.data.nifti import ending
+from seg.errors import DataError, few
+
+WRITE = (
+    'Any files may be listed in a dataset.json: "training": [{"image": …, "label": …}, …]; docs/data.md has the '
+    "layouts that are read without."
+)
+OTHERS = {  # what else people keep images in, and how it becomes NIfTI
+    "DICOM": ((".dcm", ".dicom", ".ima"), "dcm2niix -z y -o imagesTr FOLDER"),
+    "NRRD": ((".nrrd", ".nhdr"), "SimpleITK: WriteImage(ReadImage('a.nrrd'), 'a.nii.gz')"),
+    "MetaImage": ((".mha", ".mhd"), "SimpleITK: WriteImage(ReadImage('a.mha'), 'a.nii.gz')"),
+    "MGH": ((".mgz", ".mgh"), "mri_convert a.mgz a.nii.gz, or nibabel"),
+    "Analyze": ((".img", ".hdr"), "nibabel: save(load('a.hdr'), 'a.nii.gz')"),
+    "NumPy": (
+        (".npy", ".npz"),
+        "nibabel: save(Nifti1Image(array, affine), 'a.nii.gz'), with the voxel sizes in affine",
+    ),
+    "pictures": (
+        (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+        "stack the slices of a case into one volume; nibabel: save(Nifti1Image(stack, affine), 'a.nii.gz'), with the "
+        "voxel sizes in affine",
+    ),
+}
+
+
+def listed(where: Path) -> list[Path]:
+    """The NIfTI files of a folder.
+
+    Raises:
+        DataError: no such folder, or images of another kind in it, which would go unread.
+    """
+    if not where.is_dir():
+        raise DataError(f"{where}: no such folder. {WRITE}")
+    # macOS writes a companion '._<name>' beside every file it copies to a foreign disk.
+    files = sorted(path for path in where.iterdir() if not path.name.startswith("."))
+    volumes = [path for path in files if ending(path)]
+    if others := _other_images(where, files, beside=bool(volumes)):
+        raise DataError(others)
+    return volumes
+
+
+def _other_images(where: Path, paths: Iterable[Path], beside: bool = False) -> str:
+    """What lies in ``where`` that is an image, but no NIfTI, and how it becomes one; nothing where there is none.
+
+    ``beside`` volumes, pictures are only there to be looked at.
+    """
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        if path.is_dir() and any(ending(inner) for inner in path.iterdir()):
+            kinds["folders of volumes"].append(path.name)
+        elif path.is_file() and (kind := _kind(path)) and not (beside and kind == "pictures"):
+            kinds[kind].append(path.name)
+    said = [
+        f"{len(names)} {kind} ({few(names)}): {OTHERS.get(kind, ('', 'move the files up, one name per case'))[1]}"
+        for kind, names in sorted(kinds.items())
+    ]
+    return f"{where}: only NIfTI files (.nii, .nii.gz) are read here. There are {'; '.join(said)}." if said else ""
+
+
+def _kind(path: Path) -> str:
+    end = path.suffix.lower()
+    if not end or end[1:].isdigit():  # DICOM files often have no ending, or a number
+        with path.open("rb") as file:
+            return "DICOM" if file.read(132)[128:] == b"DICM" else ""
+    return next((kind for kind, (ends, _) in OTHERS.items() if end in ends), "")
+
+
+def there(root: Path) -> str:
+    """What lies in the folder, in a sentence."""
+    within = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    if not within:
+        return "The folder is empty."
+    if said := _other_images(root, within):
+        return said
+    counts = Counter(ending(path).lower() or path.suffix.lower() or "without ending" for path in within)
+    return "It holds " + ", ".join(f"{n} files {end}" for end, n in counts.most_common(5)) + "."
