@@ -6,84 +6,22 @@ that names a ``_target_`` the keys are those of the option's own file.
 Only omegaconf and the standard library are imported here, so that a wrong key is refused at once.
 """
 
-import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from seg.config.content import first_line, flat, keyed, number
+from seg.config.content import first_line, flat, keyed
+from seg.config.kind import Kind, choice, real, whole
 from seg.errors import ConfigError, nearest, together
-
-_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a key takes: a value of one type within a range, or one of some words."""
-
-    type: type[int] | type[float] | type[bool] | type[str] | None  # None: only the words
-    words: tuple[str | None, ...] = ()
-    low: float = -math.inf
-    high: float = math.inf
-    many: bool = False  # a list of such values
-
-    def read(self, value: object) -> object:
-        """The value in the type of its key, also where a text holds a number, or a number stands for a text.
-
-        Raises:
-            ValueError: the key does not take it.
-        """
-        if (value is None or isinstance(value, str)) and value in self.words:
-            return value
-        if self.many and isinstance(value, list):
-            return [self._one(item) for item in value]
-        if self.many or isinstance(value, list):
-            raise ValueError
-        return self._one(value)
-
-    def _one(self, value: object) -> object:
-        if self.type is bool and str(value).lower() in ("true", "false"):
-            return str(value).lower() == "true"
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            if self.type is str:
-                return str(value)
-            read = number(value)
-            if self.type is int and isinstance(read, int) and self.low <= read <= self.high:
-                return read
-            if self.type is float and isinstance(read, int | float) and self.low <= read <= self.high:
-                return float(read)
-        raise ValueError
-
-    def __str__(self) -> str:
-        words = ["null" if word is None else word for word in self.words]
-        if self.type is None:
-            return f"one of {', '.join(words)}"
-        low = f" from {self.low}" if math.isfinite(self.low) else ""
-        high = f" to {self.high}" if math.isfinite(self.high) else ""
-        one = f"{_NAMES[self.type]}{low}{high}"
-        return ", or ".join([f"a list, each {one}" if self.many else one, *words])
-
-
-def _whole(low: int, *words: str | None, high: float = math.inf) -> Kind:
-    return Kind(int, words, low, high)
-
-
-def _number(low: float, *words: str | None, high: float = math.inf) -> Kind:
-    return Kind(float, words, low, high)
-
-
-def _choice(*words: str) -> Kind:
-    return Kind(None, words)
-
 
 _TEXT, _TEXT_OR_NULL, _FLAG = Kind(str), Kind(str, (None,)), Kind(bool)
 
 KEYS: dict[str, Kind] = {
-    "seed": _whole(0, high=2**32 - 1),
-    "dims": _whole(2, high=3),
+    "seed": whole(0, high=2**32 - 1),
+    "dims": whole(2, high=3),
     "study": _TEXT,
     "arm": _TEXT_OR_NULL,
     "check": _FLAG,
@@ -92,52 +30,52 @@ KEYS: dict[str, Kind] = {
     "data.name": _TEXT_OR_NULL,
     "data.root": _TEXT,
     "data.patient": _TEXT_OR_NULL,
-    "data.fold": _whole(0, "all"),
-    "data.folds": _whole(2),
-    "data.test_fraction": _number(0, high=0.99),  # of the patients
-    "data.split_seed": _whole(0, high=2**32 - 1),
+    "data.fold": whole(0, "all"),
+    "data.folds": whole(2),
+    "data.test_fraction": real(0, high=0.99),  # of the patients
+    "data.split_seed": whole(0, high=2**32 - 1),
     "data.split_file": _TEXT_OR_NULL,
     "data.allow_shear": _FLAG,
-    "data.spacing": replace(_number(1e-3, "auto"), many=True),  # mm per axis
-    "data.normalization": _choice("auto", "zscore", "ct"),
-    "data.patch": replace(_whole(1, "auto"), many=True),  # voxels per axis
-    "data.patch_voxels": _whole(512),
-    "data.batch_size": _whole(1, "auto"),
-    "data.foreground": _number(0, high=1),  # share of patches
-    "data.jitter": _whole(0),  # voxels
-    "data.max_steps": _whole(1, None),
-    "data.max_minutes": _number(0.001, None),
-    "attention.where": _choice("encoder", "decoder", "bottleneck", "all"),
-    "augmentation.mirror_axes": replace(_whole(0, high=2), many=True),
-    "trainer.max_epochs": _whole(1, "auto", None),
-    "trainer.max_steps": _whole(1, None),  # of the optimizer
-    "trainer.max_minutes": _number(0.001, None),  # wall clock
-    "trainer.steps_per_epoch": _whole(1, "auto"),
-    "trainer.precision": _choice("auto", "fp32", "bf16", "fp16"),
-    "trainer.layout": _choice("auto", "contiguous", "channels_last"),
-    "trainer.device": _choice("auto", "cpu", "cuda", "mps"),
-    "trainer.accumulate": _whole(1),  # batches
-    "trainer.clip_norm": _number(1e-6, None),
-    "trainer.ema": _number(0, high=0.999999),  # decay a step
-    "trainer.validate_every": _whole(1),  # epochs
-    "trainer.early_stopping": _whole(1, None),  # epochs
-    "trainer.save_every": _whole(1),  # epochs
-    "trainer.workers": _whole(0, "auto"),  # processes
+    "data.spacing": replace(real(1e-3, "auto"), many=True),  # mm per axis
+    "data.normalization": choice("auto", "zscore", "ct"),
+    "data.patch": replace(whole(1, "auto"), many=True),  # voxels per axis
+    "data.patch_voxels": whole(512),
+    "data.batch_size": whole(1, "auto"),
+    "data.foreground": real(0, high=1),  # share of patches
+    "data.jitter": whole(0),  # voxels
+    "data.max_steps": whole(1, None),
+    "data.max_minutes": real(0.001, None),
+    "attention.where": choice("encoder", "decoder", "bottleneck", "all"),
+    "augmentation.mirror_axes": replace(whole(0, high=2), many=True),
+    "trainer.max_epochs": whole(1, "auto", None),
+    "trainer.max_steps": whole(1, None),  # of the optimizer
+    "trainer.max_minutes": real(0.001, None),  # wall clock
+    "trainer.steps_per_epoch": whole(1, "auto"),
+    "trainer.precision": choice("auto", "fp32", "bf16", "fp16"),
+    "trainer.layout": choice("auto", "contiguous", "channels_last"),
+    "trainer.device": choice("auto", "cpu", "cuda", "mps"),
+    "trainer.accumulate": whole(1),  # batches
+    "trainer.clip_norm": real(1e-6, None),
+    "trainer.ema": real(0, high=0.999999),  # decay a step
+    "trainer.validate_every": whole(1),  # epochs
+    "trainer.early_stopping": whole(1, None),  # epochs
+    "trainer.save_every": whole(1),  # epochs
+    "trainer.workers": whole(0, "auto"),  # processes
     "trainer.deterministic": _FLAG,
-    "inference.overlap": _number(0, high=0.95),  # share of a window
+    "inference.overlap": real(0, high=0.95),  # share of a window
     "inference.mirror": _FLAG,
     "inference.shifts": _FLAG,
-    "inference.batch_size": _whole(1, "auto"),  # windows
-    "inference.part": _choice("test", "val", "none"),
-    "inference.checkpoint": _choice("best", "last"),
-    "inference.nsd_tolerance_mm": _number(0),
-    "predictions.slices": _whole(1, "best", "foreground", "all"),
-    "predictions.dpi": _whole(30, high=1200),
-    "predictions.upload": _choice("sheet", "all"),
+    "inference.batch_size": whole(1, "auto"),  # windows
+    "inference.part": choice("test", "val", "none"),
+    "inference.checkpoint": choice("best", "last"),
+    "inference.nsd_tolerance_mm": real(0),
+    "predictions.slices": whole(1, "best", "foreground", "all"),
+    "predictions.dpi": whole(30, high=1200),
+    "predictions.upload": choice("sheet", "all"),
     "tracking.kind": _TEXT,
     "tracking.uri": _TEXT_OR_NULL,
     "tracking.experiment": _TEXT_OR_NULL,
-    "tracking.every_steps": _whole(1, "auto"),
+    "tracking.every_steps": whole(1, "auto"),
     "tracking.system_metrics": _FLAG,
     "tracking.parent": _TEXT_OR_NULL,
     "paths.outputs": _TEXT,

@@ -16,8 +16,9 @@ from omegaconf import DictConfig, open_dict
 
 from seg.config.compose import keys_of
 from seg.config.content import PLACES, config_hash
+from seg.config.kind import Kind
 from seg.config.options import known_keys
-from seg.config.schema import Kind, check
+from seg.config.schema import check
 from seg.config.trust import check_origin
 from seg.errors import ConfigError, nearest, together
 from seg.study.question import changes
