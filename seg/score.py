@@ -1,18 +1,20 @@
-"""``python -m seg.score run=… data.root=…``: the scores of a finished run on any labelled folder."""
+"""``python -m seg.score run=… data.root=…``: scores of a finished run on any labelled folder, or its own test part."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from seg.config.command import verb
-from seg.errors import ConfigError, DataError
+from seg.errors import ConfigError, DataError, few
 from seg.files import atomic_write, file_name
 from seg.records.folder import RunFolder, find
 
 if TYPE_CHECKING:
     from seg.data.cases import Case, CaseSet
+    from seg.data.fingerprint import Fingerprint
     from seg.deploy.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -22,12 +24,18 @@ Row = dict[str, Any]
 def main(cfg: DictConfig) -> None:
     """Predicts and scores every labelled case, and writes ``<outputs>/scores/run_<id>/<data>/cases.csv``.
 
+    Without ``data.root`` it is the run's own test part, which a trial of a search has not seen: its scores go into the
+    run's record, too.
+
     Raises:
-        ConfigError: it is not clear which run or which data are meant.
-        DataError: the data lack a channel or a class that the network knows, or a file is damaged.
+        ConfigError: it is not clear which run or which data are meant, or the run has been tested already.
+        DataError: the data lack a channel or a class that the network knows, have changed, or a file is damaged.
     """
-    if not cfg.run or not cfg.data.root:
-        raise ConfigError("Give a run and the folder of the cases: run=a1b2c3d4 data.root=/data/other_hospital.")
+    if not cfg.run:
+        raise ConfigError(
+            "Give a run, to test it on its own test part: run=a1b2c3d4; or a run and the folder of other cases: "
+            "run=a1b2c3d4 data.root=/data/other_hospital."
+        )
     run = find(Path(cfg.paths.outputs), cfg.run)
 
     import pandas as pd
@@ -36,18 +44,61 @@ def main(cfg: DictConfig) -> None:
     from seg.data.fingerprint import fingerprint
     from seg.deploy.predictor import Predictor
     from seg.engine.console import log_to, print_summary
+    from seg.engine.rows import part_metrics
+    from seg.records.pending import add_to_record
 
     log_to()
-    cases = folder(cfg.data.root, name=cfg.data.name, patient=cfg.data.patient)
+    own = not cfg.data.root
+    cases = own_test(run) if own else folder(cfg.data.root, name=cfg.data.name, patient=cfg.data.patient)
     predictor = Predictor.load(run.run, device=cfg.device)
     suits(cases, predictor)
     sheared = bool(predictor.package.settings["data"]["allow_shear"])
-    fingerprint(cases, Path(cfg.paths.cache), allow_shear=sheared)
-    place = Path(cfg.paths.outputs) / "scores" / run.run.name / file_name(cases.name, "data")
+    prints = fingerprint(cases, Path(cfg.paths.cache), allow_shear=sheared)
+    if own:
+        unchanged(run, prints)
+    place = Path(cfg.paths.outputs) / "scores" / run.run.name / ("test" if own else file_name(cases.name, "data"))
     masks = place if cfg.masks else None
     table = pd.DataFrame([row for case in labelled(cases) for row in scored(case, cases, predictor, run, masks)])
     atomic_write(place / "cases.csv", table.to_csv(index=False))
-    print_summary(table, {"run": run.run_id, "data": f"{cases.name} ({cfg.data.root})", "scores": place / "cases.csv"})
+    if own:
+        add_to_record(run.run, metrics=part_metrics(table, "test"))
+    print_summary(
+        table, {"run": run.run_id, "data": f"{cases.name} ({cfg.data.root or 'the test part'})", "scores": place}
+    )
+
+
+def own_test(run: RunFolder) -> "CaseSet":
+    """The test part of the data that the run was trained on.
+
+    Raises:
+        ConfigError: it has none, or the run was tested on it.
+        DataError: its folder is damaged, or a case is not there any more.
+    """
+    from seg.config.build import build
+    from seg.data.splits import Split
+
+    data, ids = run.read_config().data, set(run.read(run.split, Split.from_json).test)
+    if not ids:
+        raise ConfigError(f"Run {run.short} set no cases aside for a test (data.test_fraction).")
+    if run.read_config().inference.part == "test":
+        raise ConfigError(f"Run {run.short} tested itself; its scores are in {run.cases}.")
+    cases: CaseSet = build(data.cases, root=data.root, name=data.name, patient=data.patient)
+    return replace(cases, cases=tuple(case for case in cases.cases if case.id in ids))
+
+
+def unchanged(run: RunFolder, prints: "Fingerprint") -> None:
+    """Refuses a test part other than the one that was set aside when the run began.
+
+    Raises:
+        DataError: with the cases that are missing or changed.
+    """
+    from seg.data.fingerprint import Fingerprint
+    from seg.data.splits import Split
+
+    began = run.read(run.fingerprint, Fingerprint.from_json)
+    ids = run.read(run.split, Split.from_json).test
+    if other := [name for name in ids if began.by_id[name].sha256 != getattr(prints.by_id.get(name), "sha256", None)]:
+        raise DataError(f"Cases of the test part are missing or have changed since the run began: {few(other)}.")
 
 
 def suits(cases: "CaseSet", predictor: "Predictor") -> None:

@@ -42,6 +42,53 @@ def test_the_scores_of_the_test_cases_are_the_runs_own(
     assert "mean of classes" in capsys.readouterr().out
 
 
+@pytest.fixture
+def untested(outputs: Path, whole: tuple[Path, Any]) -> Path:
+    """The run as a trial of a search leaves it: trained, and not tested."""
+    run = outputs / "runs" / whole[1].predictions.name
+    cfg = OmegaConf.load(run / "config/config.yaml")
+    cfg.inference.part = "none"
+    OmegaConf.save(cfg, run / "config/config.yaml")
+    return run
+
+
+def test_a_run_that_was_not_tested_is_tested_on_its_own_test_part(
+    untested: Path, outputs: Path, whole: tuple[Path, Any]
+) -> None:
+    state = json.loads((untested / "state.json").read_text())
+    (untested / "state.json").write_text(json.dumps(state | {"kind": "none"}))  # it is no run of the server's
+    score.main(config(outputs, whole, None))
+    table = pd.read_csv(outputs / "scores" / untested.name / "test/cases.csv")
+    pd.testing.assert_frame_equal(table, pd.read_csv(untested / "data/cases.csv"))
+    reports = [json.loads(line) for line in (untested / "record.jsonl").read_text().splitlines()]
+    assert reports[-1]["metrics"]["test_dice"] == pytest.approx(whole[1].metrics["test_dice"])
+
+
+def test_a_test_part_that_changed_is_refused(
+    untested: Path, outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "changed"
+    shutil.copytree(phantom_root, other)
+    split = json.loads((untested / "data/split.json").read_text())
+    first, second = split["test"][:2]
+    for part in ("imagesTr", "labelsTr"):  # the other patient under this name
+        one, two = (other / part / f"{name}.nii.gz" for name in (first, second))
+        one.rename(tmp_path / "kept.nii.gz")
+        two.rename(one)
+        (tmp_path / "kept.nii.gz").rename(two)
+    cfg = OmegaConf.load(untested / "config/config.yaml")
+    cfg.data.root = str(other)
+    cfg.data.cases = {"_target_": "seg.data.cases.folder"}
+    OmegaConf.save(cfg, untested / "config/config.yaml")
+    with pytest.raises(DataError, match=f"changed since the run began: {first}, {second}"):
+        score.main(config(outputs, whole, None))
+
+
+def test_a_run_that_tested_itself_is_not_tested_again(outputs: Path, whole: tuple[Path, Any]) -> None:
+    with pytest.raises(ConfigError, match="tested itself; its scores are in"):
+        score.main(config(outputs, whole, None))
+
+
 def relabelled(phantom_root: Path, root: Path, labels: dict[str, str]) -> Path:
     """A copy of the phantom whose classes are called otherwise."""
     shutil.copytree(phantom_root, root)
@@ -71,9 +118,9 @@ def test_data_without_a_class_of_the_network_are_refused(
         score.main(config(outputs, whole, root))
 
 
-def test_run_and_data_are_asked_for(outputs: Path, whole: tuple[Path, Any]) -> None:
+def test_a_run_is_asked_for(outputs: Path, whole: tuple[Path, Any]) -> None:
     with pytest.raises(ConfigError, match=r"run=a1b2c3d4 data\.root="):
-        score.main(config(outputs, whole, None))
+        score.main(config(outputs, whole, None, run=None))
 
 
 def test_a_data_set_may_be_called_anything_and_stays_in_its_folder(

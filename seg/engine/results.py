@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,9 @@ from seg.engine.console import SHOWN, also_log_to, clock, log_to, print_summary,
 from seg.engine.device import JOULES_PER_KWH
 from seg.engine.progress import Progress
 from seg.engine.resume import refuse_other_data
+from seg.engine.rows import part_metrics
 from seg.errors import InterruptedRunError, SegError
 from seg.files import atomic_write, sha256
-from seg.metrics import MEAN_OF_CLASSES, METRICS, summary
 from seg.models import parameter_count
 from seg.models.cost import gflops
 from seg.pages.curves import curves
@@ -225,15 +224,7 @@ def final_metrics(cases: pd.DataFrame, cfg: DictConfig, progress: Progress) -> d
     metrics: dict[str, float] = {"total_training_seconds": progress.seconds}
     if progress.best is not None and progress.best_epoch is not None:
         metrics |= {"best_val_dice": progress.best, "best_epoch": progress.best_epoch}
-    if cases.empty:
-        return metrics
-    table = summary(cases)
-    mean = table.loc[MEAN_OF_CLASSES]
-    part = "test" if cfg.inference.part == "test" else "oof"
-    metrics |= {f"{part}_{metric}": float(mean[f"{metric}_mean"]) for metric in METRICS}
-    metrics |= {f"{part}_{count}": int(mean[count]) for count in ("missed", "false")}
-    metrics |= {f"{part}_dice_{name}": float(row["dice_mean"]) for name, row in table.iloc[:-1].iterrows()}
-    return {name: value for name, value in metrics.items() if not math.isnan(value)}  # NaN: no case has the class
+    return metrics | part_metrics(cases, "test" if cfg.inference.part == "test" else "oof")
 
 
 def _pictures_to_send(record: Record, cfg: DictConfig, cases: pd.DataFrame, pictures: list[Path]) -> list[Path]:

@@ -1,12 +1,13 @@
 """The rows of ``cases.csv``."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from seg.data.cases import Case
-from seg.metrics import METRICS, score_case
+from seg.metrics import COUNTS, MEAN_OF_CLASSES, METRICS, score_case, summary
 
 Row = dict[str, float | int | str]
 _CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
@@ -15,6 +16,18 @@ _CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "fals
 def case_table(rows: Sequence[Row]) -> pd.DataFrame:
     """The rows of ``cases.csv`` as a table, which has its columns even without rows."""
     return pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
+
+
+def part_metrics(cases: pd.DataFrame, part: str) -> dict[str, float]:
+    """``<part>_<metric>``, the mean over classes and cases, and ``<part>_dice_<class>``, of rows of ``cases.csv``."""
+    if cases.empty:
+        return {}
+    table = summary(cases)
+    mean = table.loc[MEAN_OF_CLASSES]
+    found = {f"{part}_{metric}": float(mean[f"{metric}_mean"]) for metric in METRICS}
+    found |= {f"{part}_{count}": int(mean[count]) for count in COUNTS}
+    found |= {f"{part}_dice_{name}": float(row["dice_mean"]) for name, row in table.iloc[:-1].iterrows()}
+    return {name: value for name, value in found.items() if not math.isnan(value)}  # NaN: no case has the class
 
 
 def case_rows(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder, one_at_a_time
-from seg.records.journal import GONE, Journal, status_report
+from seg.records.journal import GONE, Journal, now_ms, status_report
 from seg.records.sink import UnreachableError, sink_of
 from seg.records.state import State, read_state, write_state
 
@@ -27,6 +27,7 @@ def add_to_record(
     status: str | None = None,
     error: str = "",
     tags: Mapping[str, str] | None = None,
+    metrics: Mapping[str, float] | None = None,
     artifacts: Sequence[Path] = (),
     uri: str | None = None,
 ) -> None:
@@ -39,6 +40,7 @@ def add_to_record(
         status: FAILED or FINISHED, if that is not known there yet; the run's log goes with it.
         error: why; becomes a tag.
         tags: to be set.
+        metrics: final numbers.
         artifacts: files that take the place of those of the same name.
         uri: of the sink; None: where the folder says.
     """
@@ -48,6 +50,8 @@ def add_to_record(
     folder = RunFolder.at(run)
     if tags:
         journal.append({"tags": dict(tags)})
+    if metrics:
+        journal.append({"metrics": dict(metrics), "step": 0, "time": now_ms()})
     for path in artifacts:
         journal.append_file(path, "")
     if status:

@@ -57,8 +57,12 @@ def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> s
     lines += _failed(frame)
     if again:
         where = shlex.quote(str(sweep.folder))
-        what = "train the best trial again, and test it" if sweep.goal.n_trials else "repeat the best trial"
-        lines += [f"To {what}: `python -m seg.train --config-dir {where} experiments=best`", ""]
+        if sweep.goal.n_trials:
+            lines += [
+                f"To test the best trial, once: `python -m seg.score run={search.best().iloc[0]['run_id'][:8]}`",
+                "",
+            ]
+        lines += [f"To train it again: `python -m seg.train --config-dir {where} experiments=best`", ""]
     return "\n".join(lines)
 
 
