@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,28 @@ def test_a_run_killed_at_any_write_ends_as_if_it_had_not_been(
 
 def table(run: Path) -> str:
     return (run / "data/cases.csv").read_text().replace(run.name[4:], "id")
+
+
+@pytest.mark.parametrize("name", ["summary.json 1", "state.json 2", "pending"])
+def test_a_run_killed_while_it_closes_can_be_resumed_or_sent(
+    name: str, trained: Killer, phantom_root: Path, cache: Path, tmp_path: Path, empty_database: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    from seg.records.folder import RunFolder
+    from seg.records.pending import push_again
+
+    shutil.copy(empty_database, tmp_path)
+    given = (*TINY, *arguments(phantom_root, tmp_path, cache), "tracking=mlflow")
+    point = "os.remove runs/run/pending 1" if name == "pending" else f"os.rename runs/run/{name}"
+    assert trained.train(tmp_path, *given, kill=point) == -9
+    (run,) = tmp_path.glob("runs/run_*")
+    if name == "pending":  # all was recorded; MLflow may lack it
+        push_again(RunFolder.at(run))
+    else:
+        assert trained.train(tmp_path, f"resume={run.name[4:]}", *given[-3:-1]) == 0
+    client, run_id = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"), (run / "run_id").read_text().strip()
+    found = client.get_run(run_id)
+    assert (found.info.status, "error" in found.data.tags) == ("FINISHED", False)
+    assert [point.step for point in client.get_metric_history(run_id, "test_dice")] == [8]
+    assert not (run / "pending").exists()

@@ -309,6 +309,14 @@ def test_the_scores_of_a_run_of_another_machine_come_from_mlflow(outputs: Path, 
     assert Path(table["picture"][0]).is_relative_to(outputs), "the run's tag says where it drew"
 
 
+@pytest.mark.parametrize("name", ["NA", "007", "nan", "None", "1e5"])
+def test_a_case_may_be_called_anything(tmp_path: Path, capsys: Any, name: str) -> None:
+    make_run(tmp_path, "a", kind="none", cases={name: 0.5, "other": 0.25})
+    assert list(runs(tmp_path, case=name)["case_dice"].round(6)) == [0.5]
+    verb.main(config(tmp_path, case=name))
+    assert f"{name}_Slice_012.png" in capsys.readouterr().out
+
+
 def test_the_picture_of_several_slices_is_the_middle_one(tmp_path: Path, capsys: Any) -> None:
     run = make_run(tmp_path, "a", kind="none", cases={"[x]": 0.5})
     for number in (3, 40):
