@@ -40,7 +40,7 @@ def case_panels(
     *,
     case: str,
     run: str,  # short run id
-    dice_of_case: float,  # mean over the classes of the whole case
+    dice_of_case: float,  # mean over the classes of the whole case; NaN where none is scored
     class_names: Sequence[str],  # background first
     spacing_mm: Sequence[float],  # along X, Y, Z
     axis: int,  # that the slices cut: 0 sagittal, 1 coronal, 2 axial
@@ -57,6 +57,7 @@ def case_panels(
     low, high = window or percentiles(image, SHOWN)
     columns, rows = (other for other in range(3) if other != axis)
     left, top = "RAS"[columns], "RAS"[rows]
+    score = "nothing to find" if np.isnan(dice_of_case) else f"case dice {dice_of_case:.3f}"
     paths: list[Path] = []
     for index in choose_slices(label, pred, axis, slices):
         flat, flat_label, flat_pred = (_plane(array, axis, index) for array in (image, label, pred))
@@ -68,7 +69,7 @@ def case_panels(
             spacing_mm=(spacing_mm[rows], spacing_mm[columns]),
             window=(low, high),
             title=case,
-            subtitle=f"{where}  ·  case dice {dice_of_case:.3f}  ·  run {run}",
+            subtitle=f"{where}  ·  {score}  ·  run {run}",
             classes=_class_texts(flat_label, flat_pred, class_names),
             edges=(left, top, OPPOSITE[left], OPPOSITE[top]),
         )
