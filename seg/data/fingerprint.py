@@ -24,6 +24,7 @@ from seg.files import atomic_write, digest, seal, sha256, unseal
 log = logging.getLogger(__name__)
 FORMAT = 3  # raised when CasePrint or the checks change, so that every case is read anew
 QUANTILES = 100
+LISTED = 50  # oddities of headers that the log has in full
 MAX_VOXELS = 200_000  # of the foreground of one case; more do not move a quantile
 
 
@@ -158,7 +159,8 @@ def _warn(found: Fingerprint, notes: Sequence[Sequence[str]]) -> None:
     for path, note in notes:
         files.setdefault(note, []).append(path)
     if files:
-        lines = "".join(f"\n  {few(paths)}: {note}." for note, paths in files.items())
+        lines = "".join(f"\n  {few(paths)}: {note}." for note, paths in [*files.items()][:LISTED])
+        lines += f"\n  … and {len(files) - LISTED} more of the kind." if len(files) > LISTED else ""
         log.warning("headers of %d files want a look:%s", len({path for path, _ in notes}), lines)
     for index, name in enumerate(found.classes):
         if index and not any(case.foreground_voxels[index] for case in found.cases):

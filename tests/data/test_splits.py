@@ -192,3 +192,18 @@ def test_a_fold_that_the_file_does_not_have(own, fold):
 
 def test_a_sound_split_passes():
     check_split(Split(("a1", "a2"), ("b1",), ("c1",), fold=0, folds=1, seed=0), CASES)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_without_any_structure_is_refused(part):
+    cases = data(print_of("a", voxels=0 if part == "train" else 9), print_of("b", voxels=0 if part == "val" else 9))
+    with pytest.raises(DataError, match=f"no case of {part} has any structure"):
+        check_split(Split(("a",), ("b",), (), fold=0, folds=1, seed=0), cases)
+
+
+def test_a_class_that_no_training_case_has_is_a_warning(caplog):
+    cases = Fingerprint((print_of("a"), print_of("b")), ("MRI",), {"background": 0, "a": 1, "rare": 2})
+    cases.by_id["b"].foreground_voxels[2] = 5
+    check_split(Split(("a",), ("b",), (), fold=0, folds=1, seed=0), cases)
+    assert "no training case has the class 'rare'" in caplog.text
+    assert "'a'" not in caplog.text
