@@ -104,7 +104,8 @@ class Metric:
 
     ``name`` is its column in ``cases.csv``, ``label`` its name for people, ``better`` 1 if higher is better, -1 if
     lower is, 0 if neither is (a signed error, which is not a score to choose by); means are written with ``digits``
-    decimals; ``limits`` are the least and the largest value there can be.
+    decimals; ``limits`` are the least and the largest value there can be; ``shown`` is whether the printed summary, a
+    run's description and the compare page have it, beside the tables that have every metric.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Metric:
     digits: int
     limits: tuple[float, float]
     function: Callable[[Pair], float]
+    shown: bool = False
 
     def __call__(self, pred: Mask, label: Mask, spacing_mm: Sequence[float], tolerance_mm: float = 1.0) -> float:
         """The score of two masks of one shape, ``tolerance_mm`` being that of nsd.
@@ -146,19 +148,29 @@ class Metric:
 METRICS: dict[str, Metric] = {}  # by name, in the order of the columns of cases.csv
 
 
+def shown() -> dict[str, Metric]:
+    """The metrics that summaries and pages show, by name."""
+    return {name: metric for name, metric in METRICS.items() if metric.shown}
+
+
 def _metric(
-    label: str, unit: Literal["", "mm", "ml"], better: Literal[1, 0, -1], digits: int, limits: tuple[float, float]
+    label: str,
+    unit: Literal["", "mm", "ml"],
+    better: Literal[1, 0, -1],
+    digits: int,
+    limits: tuple[float, float],
+    shown: bool = False,
 ) -> Callable[[Callable[[Pair], float]], Metric]:
     """Makes a function a metric of its name, and lists it."""
 
     def listed(function: Callable[[Pair], float]) -> Metric:
-        made = Metric(function.__name__, label, unit, better, digits, limits, function)
+        made = Metric(function.__name__, label, unit, better, digits, limits, function, shown)
         return METRICS.setdefault(made.name, made)
 
     return listed
 
 
-@_metric("Dice", "", better=1, digits=3, limits=(0, 1))
+@_metric("Dice", "", better=1, digits=3, limits=(0, 1), shown=True)
 def dice(pair: Pair) -> float:
     """Overlap 2 TP / (2 TP + FP + FN), in [0, 1], 1 is best; symmetric. Source: Dice 1945."""
     return pair.share(2 * pair.in_both, pair.in_pred + pair.in_label)
@@ -182,7 +194,7 @@ def recall(pair: Pair) -> float:
     return pair.share(pair.in_both, pair.in_label)
 
 
-@_metric("NSD", "", better=1, digits=3, limits=(0, 1))
+@_metric("NSD", "", better=1, digits=3, limits=(0, 1), shown=True)
 def nsd(pair: Pair) -> float:
     """Normalised surface dice: share of both surfaces within ``tolerance_mm`` of the other, in [0, 1]; symmetric.
 
@@ -192,7 +204,7 @@ def nsd(pair: Pair) -> float:
     return float(((distances_mm <= pair.tolerance_mm) & (distances_mm < pair.diagonal_mm)).mean())
 
 
-@_metric("HD95", "mm", better=-1, digits=2, limits=(0, inf))
+@_metric("HD95", "mm", better=-1, digits=2, limits=(0, inf), shown=True)
 def hd95_mm(pair: Pair) -> float:
     """95 % Hausdorff distance in mm, 0 is best; symmetric.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import house
 
 SEG = Path(__file__).parent.parent / "seg"
-VERBS = ("train", "clean", "sync", "runs", "compare", "report", "score", "predict")
+VERBS = sorted(path.stem for path in (SEG.parent / "conf").glob("*.yaml"))
 HEAVY = ("torch", "monai", "mlflow", "nibabel", "optuna", "pandas", "numpy")
 
 

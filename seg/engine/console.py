@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
@@ -21,7 +22,7 @@ from seg.engine.progress import Budget
 from seg.engine.progress import Progress as State
 
 log = logging.getLogger(__name__)
-SHOWN = {name: metrics.METRICS[name].with_unit(metrics.METRICS[name].label) for name in ("dice", "hd95_mm", "nsd")}
+_WIDE = 1000  # columns of a summary that no terminal shows
 _OURS = "seg"  # name of the handlers set here
 _ANNOUNCED_AFTER = 3.0  # seconds from the first step until a run says how long it will take
 _PLAIN_EVERY = (10.0, 60.0)  # seconds between two plain lines within an epoch: at first, and later
@@ -175,20 +176,27 @@ def printing() -> Iterator[None]:
 
 def print_summary(cases: pd.DataFrame, lines: Mapping[str, object]) -> None:
     """Prints the test scores with their spread over the cases, then ``lines`` as name and value."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)  # in a file nothing needs to be cut
     if not cases.empty:
-        scores = metrics.summary(cases)
+        scores, shown = metrics.summary(cases), metrics.shown()
         title = f"Test scores of {cases['case'].nunique()} cases, mean ± SD"
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        table.add_column("class", no_wrap=True)
-        for name in (*SHOWN.values(), "missed", "false"):
+        table.add_column("class", overflow="fold")
+        for name in (*(metric.with_unit(metric.label) for metric in shown.values()), "missed", "false"):
             table.add_column(name, justify="right", no_wrap=True)
         for name, row in scores.iterrows():
-            spread = {key: "" if math.isnan(row[f"{key}_sd"]) else f" ± {row[f'{key}_sd']:.3f}" for key in SHOWN}
-            cells = [f"{row[f'{key}_mean']:.3f}{spread[key]}" if row["cases"] else "–" for key in SHOWN]
-            table.add_row(str(name), *cells, f"{row['missed']:.0f} of {row['present']:.0f}", f"{row['false']:.0f}")
+            cells = [_mean_and_sd(metric, row) for metric in shown.values()]
+            missed = f"{row['missed']:.0f} of {row['present']:.0f}"
+            table.add_row(escape(str(name)), *cells, missed, f"{row['false']:.0f}")
         console.print(table)
     print_lines(lines)
+
+
+def _mean_and_sd(metric: metrics.Metric, row: "pd.Series[float]") -> str:
+    mean, sd = (row[f"{metric.name}_{what}"] for what in ("mean", "sd"))
+    if not row["cases"]:
+        return "–"
+    return f"{mean:.{metric.digits}f}" + ("" if math.isnan(sd) else f" ± {sd:.{metric.digits}f}")
 
 
 def print_lines(lines: Mapping[str, object]) -> None:

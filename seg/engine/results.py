@@ -15,13 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from seg.config.content import config_hash, flat, plain
 from seg.engine.build import Built
 from seg.engine.cases import describe
-from seg.engine.console import SHOWN, also_log_to, clock, log_to, print_summary, printing
+from seg.engine.console import also_log_to, clock, log_to, print_summary, printing
 from seg.engine.device import JOULES_PER_KWH
 from seg.engine.progress import Progress
 from seg.engine.resume import refuse_other_data
 from seg.engine.rows import part_metrics
 from seg.errors import InterruptedRunError, SegError
 from seg.files import atomic_write, sha256
+from seg.metrics import shown
 from seg.models import parameter_count
 from seg.models.cost import gflops
 from seg.pages.curves import curves
@@ -119,7 +120,8 @@ def _result(progress: Progress, metrics: Mapping[str, float]) -> str:
         return f"pruned after epoch {progress.epoch}, {took}"
     said = [] if progress.best is None else [f"best validation Dice {progress.best:.4f} (epoch {progress.best_epoch})"]
     if f"{part}_dice" in metrics:
-        scores = ", ".join(f"{label} {metrics[f'{part}_{name}']:.4g}" for name, label in SHOWN.items())
+        known = {metric: metrics.get(f"{part}_{name}") for name, metric in shown().items()}
+        scores = ", ".join(f"{m.with_unit(m.label)} {value:.4g}" for m, value in known.items() if value is not None)
         said = [f"**{'test' if part == 'test' else 'out of fold'}: {scores}**", *said]
     return "; ".join([*said, took])
 

@@ -7,14 +7,13 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
-from seg.metrics import METRICS
+from seg.metrics import METRICS, shown
 from seg.pages.html import escaped, table_html
 from seg.records.scored import ScoredRun, Scores, facts_of, labels
 from seg.study.scores import scored
 from seg.study.sentences import spelled
 from seg.study.typeset import Cell, Table
 
-MEASURES = ("dice", "nsd", "hd95_mm")
 NOTE = "Scores: mean over cases, full volumes. Means over different cases cannot be compared. Not a medical device."
 
 
@@ -58,7 +57,9 @@ def measures_of(columns: Sequence[Column]) -> dict[str, str]:
     numbers = [row for column in columns for by_class in column.scores.values() for row in by_class.values()]
     runs = [run for column in columns for run in column.runs]
     tolerances = {tolerance for run in runs for tolerance in run.table.get("nsd_tolerance_mm", [""])}
-    known = {key: METRICS[key].label for key in MEASURES if key == "dice" or all(key in row for row in numbers)}
+    known = {
+        key: metric.label for key, metric in shown().items() if key == "dice" or all(key in row for row in numbers)
+    }
     if "nsd" in known and len(tolerances) == 1 and (tolerance := tolerances.pop()):
         return known | {"nsd": f"NSD at {float(tolerance):g} mm"}
     return {key: name for key, name in known.items() if key != "nsd"}
