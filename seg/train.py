@@ -93,12 +93,14 @@ def train(
         from seg.engine.device import choose_device, choose_precision
         from seg.engine.distributed import connect, disconnect, in_turn, join
         from seg.engine.seeding import seed_everything
+        from seg.records.sink import sink_class
 
     world = join()
     if reporter:
         log_to(reporter.log, level=logging.CRITICAL)
     else:
         log_to(level=logging.INFO if world.leads else logging.WARNING)
+    sink_class(cfg.tracking.kind)  # a tracker that does not exist is refused before the data are read
     device = choose_device(cfg.trainer.device, world.local_rank)
     precision = choose_precision(cfg.trainer.precision, device)
     connect(world, device)

@@ -12,17 +12,18 @@ ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow'
 _UI = "http://127.0.0.1:5000"  # where ``ui_command`` serves a database
 
 
-def chosen(uri: str | None, begun: State | None, where: str) -> tuple[str | None, str]:
+def chosen(kind: str, uri: str | None, begun: State | None, where: str) -> tuple[str | None, str]:
     """The address that holds a run, None for the sink's own place, and what decides so.
 
     The configuration's ``uri``; else that of the run itself or of its parent, ``begun``, named by ``where``; else that
-    of MLflow's own variable.
+    of MLflow's own variable, where ``kind`` is MLflow.
     """
     if uri:
         return uri, "tracking.uri"
     if begun:
         return begun.uri, where
-    return address_given(), ADDRESS if address_given() else "by default"
+    given = address_given() if kind == "mlflow" else None
+    return given, ADDRESS if given else "by default"
 
 
 def address_given() -> str | None:

@@ -45,7 +45,7 @@ def open_record(
     begun = read_state(known.run) if known else _state_of(outputs, parent_run_id)
     if known and begun:
         run_name, experiment = begun.name, begun.experiment
-    uri, why = chosen(uri, begun, "where it began" if known else "where its parent is")
+    uri, why = chosen(kind, uri, begun, "where it began" if known else "where its parent is")
     sink = sink_of(kind, uri, outputs, create=not run_id)
     noted = without_passwords(uri) if uri and kind != "none" else None
     state = State(kind, noted, experiment, run_name, "RUNNING", Process.this())

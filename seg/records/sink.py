@@ -60,22 +60,31 @@ class Sink:
         return None
 
 
-def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) -> Sink:
-    """The sink that ``tracking.kind`` names: mlflow, none, or the path of a class.
+def sink_class(kind: str) -> type[Sink]:
+    """What ``tracking.kind`` names: mlflow, none, or the path of a class.
 
     Raises:
-        ConfigError: there is no such class, or it may not be used, or it is not a sink, or it cannot be reached.
+        ConfigError: there is no such class, or it may not be used, or it is not a sink.
     """
     if kind == "none":
-        return Sink(uri, outputs)
+        return Sink
     if kind == "mlflow":
         from seg.records.mlflow import Mlflow
 
-        return Mlflow(uri, outputs, create=create)
+        return Mlflow
     found = named(kind, "tracking.kind")
     if not (isinstance(found, type) and issubclass(found, Sink)):
         raise ConfigError(f"tracking.kind is {kind!r}, which is not a subclass of {Sink.__module__}.Sink.")
-    return found(uri, outputs, create=create)
+    return found
+
+
+def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) -> Sink:
+    """The sink of that kind, at its address.
+
+    Raises:
+        ConfigError: as ``sink_class``; or it cannot be reached.
+    """
+    return sink_class(kind)(uri, outputs, create=create)
 
 
 class Pusher:

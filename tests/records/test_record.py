@@ -617,13 +617,17 @@ class CsvSink(Sink):
 def test_another_sink_is_one_class(begin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_sinks.py").write_text(CSV_SINK)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")  # nothing to other trackers
     with allowing(["my_sinks"]):
-        tracker, folders = begin(kind="my_sinks.CsvSink", outputs=tmp_path)
+        tracker, folders = begin(kind="my_sinks.CsvSink", outputs=tmp_path, parent_run_id="a1b2")
+    assert read_state(folders.run).uri is None
     tracker.log_metrics({"loss": 0.5}, step=1)
     tracker.finish("FINISHED")
     assert (folders.run / "numbers.csv").read_text() == "loss,0.5,1"
     assert not folders.is_pending
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert list(runs(tmp_path)["loss"]) == [0.5], "the folder is the record"
+    assert list(runs(tmp_path)["parent"]) == ["a1b2"]
 
 
 @pytest.mark.parametrize("kind", ["wandb", "no.such.Sink", "pathlib.Path"])
