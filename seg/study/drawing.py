@@ -18,7 +18,7 @@ from seg.files import atomic_write
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 SAND, INK, FAINT = "#EFE7C8", "#222222", "#BBBBBB"
 # Of classes: four of theirs, lighter for dark images, then such as lie far from these and from the errors' colours.
-CLASS_COLORS = ("#00B27D", "#CC79A7", "#F0E442", "#E69F00", "#AAFF99", "#AA0099", "#006655")
+CLASS_COLORS = ("#00B27D", "#CC79A7", "#F0E442", "#E69F00", "#AAFF99", "#AA0099", "#CCAA55")
 ERROR_COLORS = {
     "correct": "#D7D7D7",
     "false positive": "#EB5A00",
