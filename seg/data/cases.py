@@ -121,7 +121,7 @@ def hippocampus(root: str | Path, *, name: str = "hippocampus", patient: str | N
 
     Source: Antonelli et al. 2022, The Medical Segmentation Decathlon, Nature Communications 13, 4128.
     """
-    if not Path(root).is_dir():
+    if not Path(root).expanduser().is_dir():
         raise DataError(
             f"{root}: no such folder. Get Task04_Hippocampus.tar (27 MB, CC-BY-SA 4.0) from"
             " http://medicaldecathlon.com, unpack it and set data.root to the folder Task04_Hippocampus."
@@ -159,7 +159,8 @@ def _described(root: Path) -> Found:
     settings = read_json(where)
     if not isinstance(settings, dict):
         raise DataError(f"{where}: holds a {type(settings).__name__}; an object with channels and labels is needed.")
-    by_name = "channel_names" in settings or "training" not in settings
+    channel_key = "channel_names" if "channel_names" in settings or "training" not in settings else "modality"
+    by_name = channel_key == "channel_names" and ("training" not in settings or (root / "imagesTr").is_dir())
     if by_name and "dataset" in settings:
         raise ConfigError(f"{where}: the key dataset is not read. Put or link the files into imagesTr and labelsTr.")
     if by_name and settings.get("file_ending", ".nii.gz") not in nifti.SUFFIXES:
@@ -167,7 +168,7 @@ def _described(root: Path) -> Found:
             f"{where}: file_ending is {settings['file_ending']!r}; only .nii and .nii.gz are read. Convert the files."
         )
     files = [] if by_name else layouts.by_list(root, settings["training"], where)
-    channels = _channels(settings, "channel_names" if by_name else "modality", where)
+    channels = _channels(settings, channel_key, where)
     classes, ignore = _classes(_named(_mapping(settings, "labels", where), value_first=not by_name), where)
     if not by_name:
         return files, channels, classes, ignore

@@ -252,6 +252,13 @@ def test_nnunet_finds_files_by_name_though_its_json_lists_some(tmp_path, caplog)
     assert "lists 1 cases in training; 2 were found" in caplog.text
 
 
+def test_a_list_counts_where_there_is_no_folder_of_images(tmp_path):
+    volume(tmp_path / "scans/x/a.nii.gz")
+    volume(tmp_path / "truth/a.nii.gz", label=True)
+    described(tmp_path, training=[{"image": "scans/x/a.nii.gz", "label": "truth/a.nii.gz"}])
+    assert found(tmp_path) == {"a": 1}
+
+
 @pytest.mark.parametrize(
     "training", [["a.nii.gz"], [{"image": 3, "label": "x"}], [{"image": [], "label": "x"}], None, {}]
 )
