@@ -104,6 +104,16 @@ def test_axes_are_ras_after_preparation(tmp_path):
     assert np.unravel_index(volume.argmax(), volume.shape) == (0, 4, 0, 2)
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_what_counts_as_another_spacing_follows_the_voxel(tmp_path, unit):
+    """2 and 2.9 micrometres are as different as 2 and 2.9 mm; rounding is as small in both."""
+    case = random_case(tmp_path, affine=np.diag([2 * unit, 2 * unit, 2 * unit, 1]))
+    *_, geometry = prepare_case(case, (0, 2, 5), plan_of([2.9 * unit] * 3))
+    assert geometry.shape == (6, 6, 5)
+    *_, geometry = prepare_case(case, (0, 2, 5), plan_of([2.0001 * unit] * 3))
+    assert geometry.shape == (9, 8, 7)
+
+
 @pytest.mark.parametrize("target", [(0.7, 1.0, 2.0), (1.7, 0.8, 1.3)])
 def test_resampling_keeps_every_point_in_its_place(tmp_path, target):
     """A ramp along each axis must read, at each new voxel centre, the coordinate of that centre."""
