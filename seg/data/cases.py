@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import normpath  # metrics are named like paths, and must be normal ones
 from typing import Any
 
 import numpy as np
@@ -241,7 +242,7 @@ def _classes(named: list[tuple[str, Any]], where: Path) -> tuple[dict[str, int],
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")
         elif name in classes or int(value) in classes.values():
             faults.append(f"{where}: class '{name}' = {value} appears twice; names and values must be unique.")
-        elif name.lower() in ("", "mean of classes") or not name.isprintable():
+        elif name.lower() in ("", "mean of classes") or not name.isprintable() or normpath(f"_{key}") != f"_{key}":
             faults.append(f"{where}: {name!r} cannot be a class's name. Use letters, digits and blanks.")
         elif key in metrics:
             faults.append(f"{where}: '{metrics[key]}' and '{name}' would be one metric, '{key}'. Rename one of them.")

@@ -104,6 +104,7 @@ FAULTS = {
     "region": (NNUNET | {"labels": {"background": 0, "whole": [1, 2]}}, "'whole' is a region"),
     "ignore": (NNUNET | {"labels": {"background": 0, "ignore": 1, "a": 2}}, "'ignore' has the value 1; it must be the"),
     "one metric": (NNUNET | {"labels": {"a<2cm": 1, "a>2cm": 2}}, "'a<2cm' and 'a>2cm' would be one metric"),
+    "path": (NNUNET | {"labels": {"lobe//left": 1}}, "cannot be a class's name"),
     "blank": (NNUNET | {"labels": {" ": 1}}, "cannot be a class's name"),
     "unprintable": (NNUNET | {"labels": {"a\nb": 1}}, "cannot be a class's name"),
     "twice": (NNUNET | {"labels": {"background": 0, "a": 1, "b": 1}}, "'b' = 1 appears twice"),

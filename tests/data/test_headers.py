@@ -68,7 +68,7 @@ def volume_or_fault(read, path):
 @example(codes=(1, 1), damage=[("quatern_b", np.float32(np.nan).tobytes())])
 @example(codes=(1, 0), damage=[("srow_x", np.full(4, np.inf, np.float32).tobytes())])
 @example(codes=(0, 1), damage=[("pixdim", np.array([0, -1, 2, 3, 1, 1, 1, 1], np.float32).tobytes())])
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_field_holds(tmp_path, codes, damage):
     raw, path = content(codes), tmp_path / "scan.nii"
     for name, value in damage:
