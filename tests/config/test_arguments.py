@@ -112,7 +112,7 @@ def test_a_wrong_training_is_refused_in_one_message(
         ("compare", "runs=[] window=3 channel=-1", "3 faults"),
         ("clean", "keep=x", "paths.outputs="),
         ("report", "", "experiments="),
-        ("score", "run=x", "data.root="),
+        ("score", "device=cpu", "data.root="),
         ("sync", "run=ffffffff", "paths.outputs="),
         ("sync", "tracking.url=x", "Did you mean 'tracking.uri'?"),
         ("runs", "paths.outputs=${oc.env:SEG_NO_SUCH_VARIABLE}", "SEG_NO_SUCH_VARIABLE"),
