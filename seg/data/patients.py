@@ -13,12 +13,16 @@ from seg.data import nifti
 from seg.errors import ConfigError, few, together
 
 log = logging.getLogger(__name__)
-NOBODY = ("", "na", "n/a", "nan", "null", "none", "unknown", "-", "?")  # what tables hold where nothing is known
+NOBODY = ("", "na", "nan", "nat", "null", "none", "missing", "unknown")  # what tables hold where nothing is known
+TABLES = (".tsv", ".txt", ".xls", ".xlsx", ".ods")  # kept by others in place of .csv
 RELATED = (  # what scans of one patient are often called, the plainest first; the group is the patient
     r"^(.+?)[_-]?(?:frame|ses|session|visit|scan|time|run|phase)[_-]?\d+",
     r"^(.+)[_-](?:[LlRr]|left|right|LEFT|RIGHT)$",
+    r"^(?:[LlRr]|left|right|LEFT|RIGHT)[_-](.+)$",
     r"^(.+)[_-][^_-]+$",
     r"^([^_-]+)[_-]",
+    r"^(.+)[.+\s(][^.+\s(]+$",
+    r"^(.*\d)[A-Za-z]+\d*$",
 )
 
 
@@ -47,7 +51,7 @@ def _warn(ids: Sequence[str]) -> None:
             if match := re.search(pattern, case_id):
                 groups[match[1]].append(case_id)
         shared = [cases for cases in groups.values() if len(cases) > 1]
-        plain = pattern in RELATED[:2]  # otherwise what all share is the name of the data set
+        plain = pattern in RELATED[:3]  # otherwise what all share is the name of the data set
         if shared and (plain or len(groups) > 1):
             log.warning(
                 "cases may be of one patient: %s. Each is taken for a patient of its own, so they may be in two parts. "
@@ -63,6 +67,8 @@ def _matches(ids: Sequence[str], pattern: str) -> dict[str, str]:
         compiled = re.compile(pattern)
     except re.error as e:
         raise ConfigError(f"data.patient={pattern!r} is not a regular expression: {e}.") from None
+    if pattern.lower().endswith(TABLES) and not compiled.groups:
+        raise ConfigError(f"data.patient={pattern!r}: a table is read as .csv only. Save it as 'CSV UTF-8'.")
     if compiled.groups != 1:
         raise ConfigError(f"data.patient={pattern!r} has {compiled.groups} groups; exactly one names the patient.")
     return {case_id: match[1] for case_id in ids if (match := compiled.search(case_id)) and match[1]}
@@ -88,7 +94,7 @@ def _table(root: Path, name: str) -> dict[str, str]:
         case = nifti.stem(Path(case))
         if not case:
             faults.append(f"{path}: line {line} names no case.")
-        elif patient.lower() in NOBODY:
+        elif _nobody(patient):
             faults.append(f"{path}: line {line} names no patient for case {case}.")
         elif case in lines:
             again = "" if found[case] == patient else ", and with another patient"
@@ -99,16 +105,28 @@ def _table(root: Path, name: str) -> dict[str, str]:
     return found
 
 
+def _nobody(patient: str) -> bool:
+    """Whether a cell names no patient: no letter or digit, a word for nothing known, or an error of a spreadsheet."""
+    return re.sub(r"\W", "", patient).lower() in NOBODY or bool(re.fullmatch(r"#\w+[!?]", patient))
+
+
 def _spelled_twice(path: Path, found: dict[str, str]) -> list[str]:
-    """Patients whose names differ in capitals alone, by their cases."""
+    """Patients whose names may be two spellings of one, by their cases."""
     spellings: dict[str, dict[str, str]] = defaultdict(dict)
     for case, patient in found.items():
-        spellings[patient.casefold()].setdefault(patient, case)
+        spellings[_loosely(patient)].setdefault(patient, case)
     return [
-        f"{path}: the patients of cases {few(cases.values())} differ in capital letters only. Write one name one way."
+        f"{path}: the patients of cases {few(cases.values())} differ in capital letters, punctuation, leading zeros or "
+        "a final .0 only. Write one name one way."
         for cases in spellings.values()
         if len(cases) > 1
     ]
+
+
+def _loosely(patient: str) -> str:
+    """The name as spreadsheets may have changed it: ``007``, ``7.0``, ``'7`` and ``７`` are all 7."""
+    text = re.sub(r"(?<=\d)\.0+$", "", normalize("NFKC", patient).casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\W_]+", " ", text).strip())
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
@@ -127,4 +145,5 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 def _clean(cell: str) -> str:
     """Without what cannot be seen: blanks around it or doubled, marks of no width, letters taken apart."""
-    return " ".join("".join(c for c in normalize("NFC", cell) if category(c) != "Cf").split())
+    words = normalize("NFC", cell).split()
+    return " ".join(filter(None, ("".join(c for c in word if category(c) not in ("Cf", "Cc")) for word in words)))
