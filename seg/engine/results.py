@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distributions
@@ -27,7 +26,7 @@ from seg.models import parameter_count
 from seg.models.cost import gflops
 from seg.pages.curves import curves
 from seg.pages.panels import contact_sheet, extremes
-from seg.records.folder import RunFolder
+from seg.records.folder import RunFolder, place_given
 from seg.records.mlflow import NOTE
 from seg.records.predictions import write_manifest
 from seg.records.provenance import common_tags, git
@@ -141,8 +140,7 @@ def _logged(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except InterruptedRunError:
-        where = "" if run.outputs == Path("outputs") else f" paths.outputs={shlex.quote(str(run.outputs))}"
-        command = f"python -m seg.train resume={run.short}{where}"
+        command = f"python -m seg.train resume={run.short}{place_given(run.outputs)}"
         log.warning("run %s is stopped and saved; continue with: %s", run.run_id, command)
         raise
     except Exception as error:  # on the screen the command says it once, when it ends

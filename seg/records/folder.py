@@ -6,6 +6,7 @@ eight characters of its run id, or more where those are taken. A file ``run_id``
 
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import time
@@ -212,6 +213,11 @@ def find(outputs: Path, run: str) -> RunFolder:
     if meant:
         raise ConfigError(f"Run {run} may be any of {ids}. Give more characters of the id.")
     raise ConfigError(f"There is no run {run} in {outputs / 'runs'}, which holds {ids or 'no run at all'}.")
+
+
+def place_given(outputs: Path) -> str:
+    """What a command says to look in ``outputs``: `` paths.outputs=…``; nothing where it would look there anyway."""
+    return "" if outputs == Path("outputs") else f" {shlex.quote(f'paths.outputs={outputs}')}"
 
 
 @contextmanager

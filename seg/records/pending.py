@@ -1,13 +1,12 @@
 """What is added to a run's record, and pushed to its sink, once the run's process has ended."""
 
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from seg.errors import ConfigError
-from seg.records.folder import RunFolder, one_at_a_time
+from seg.records.folder import RunFolder, one_at_a_time, place_given
 from seg.records.journal import GONE, Journal, now_ms, status_report
 from seg.records.sink import UnreachableError, sink_of
 from seg.records.state import State, read_state, write_state
@@ -17,8 +16,7 @@ log = logging.getLogger(__name__)
 
 def warn_of_rest(run: RunFolder, reason: str) -> None:
     """Logs why not all of a run arrived, and the command that sends the rest."""
-    place = shlex.quote(f"paths.outputs={run.outputs}")
-    log.warning("%s Send it later with: python -m seg.sync run=%s %s", reason, run.short, place)
+    log.warning("%s Send it later with: python -m seg.sync run=%s%s", reason, run.short, place_given(run.outputs))
 
 
 def add_to_record(

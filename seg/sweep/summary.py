@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from seg.errors import ConfigError
-from seg.records.folder import find
+from seg.records.folder import find, place_given
 from seg.study.typeset import Cell, Table, markdown
 from seg.sweep.definition import Sweep
 from seg.sweep.search import Search
@@ -58,10 +58,8 @@ def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> s
     if again:
         where = shlex.quote(str(sweep.folder))
         if sweep.goal.n_trials:
-            lines += [
-                f"To test the best trial, once: `python -m seg.score run={search.best().iloc[0]['run_id'][:8]}`",
-                "",
-            ]
+            command = f"python -m seg.score run={search.best().iloc[0]['run_id'][:8]}"
+            lines += [f"To test the best trial, once: `{command}{place_given(Path(sweep.cfg.paths.outputs))}`", ""]
         lines += [f"To train it again: `python -m seg.train --config-dir {where} experiments=best`", ""]
     return "\n".join(lines)
 
@@ -69,9 +67,7 @@ def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> s
 def study_summary(sweep: Sweep, frame: pd.DataFrame) -> str:
     """A study's runs in Markdown; no best one, for what they say together is in the report."""
     assert sweep.study is not None
-    command = f"python -m seg.report study={sweep.name}"
-    if (outputs := str(sweep.cfg.paths.outputs)) != "outputs":
-        command += f" {shlex.quote(f'paths.outputs={outputs}')}"
+    command = f"python -m seg.report study={sweep.name}{place_given(Path(sweep.cfg.paths.outputs))}"
     done = set(frame.loc[frame["state"] == "finished", "arm"])
     if sweep.study.arms[0].name in done and len(done) > 1:
         message = f"What it found: report.html and table.md, beside this file. To make them again: `{command}`"

@@ -192,7 +192,8 @@ def test_trials_of_a_search_are_not_tested_but_the_winner_is(sweeps: Sweeps) -> 
     config = OmegaConf.load(sweeps.outputs / f"runs/run_{winner[:8]}/config/config.yaml")
     assert config.inference.part == "none"
     assert OmegaConf.load(sweeps.folder / "experiments/best.yaml").inference.part == "test"
-    assert f"python -m seg.score run={winner[:8]}" in (sweeps.folder / "summary.md").read_text()
+    command = f"python -m seg.score run={winner[:8]} paths.outputs={sweeps.outputs}"
+    assert command in (sweeps.folder / "summary.md").read_text(), "as it is, it finds the run"
 
 
 def test_trials_are_pruned_where_the_others_were_better(sweeps: Sweeps) -> None:
