@@ -151,26 +151,32 @@ def _channel(path: Path, case: str) -> str:
     return _name(path)[-4:] if base and case in (base, _bare(base, IMAGE_WORDS)) else ""
 
 
-def by_list(root: Path, entries: Any, where: Path) -> Files:
-    """Cases as ``training`` in ``dataset.json`` lists them, an image being one file, a list, or a name for channels.
+def by_list(root: Path, entries: Any, where: Path, labelled: bool = True) -> Files:
+    """Cases as ``dataset.json`` lists them: in ``training``, or in ``test``, whose images have no label.
+
+    An image is one file, a list, or a name for channels; one without a label may stand alone.
 
     Raises:
         DataError: no such list, or paths that leave the folder.
     """
+    wanted, part = ({"image", "label"}, "training") if labelled else ({"image"}, "test")
+    listed = [entry if isinstance(entry, dict) else {"image": entry} for entry in entries or [""]]
     if not isinstance(entries, list) or not all(
-        isinstance(e, dict) and {"image", "label"} <= e.keys() and isinstance(e["label"], str) for e in entries
+        wanted <= e.keys() and isinstance(e.get("label", ""), str) for e in listed
     ):
-        raise DataError(f'{where}: training must be a list of {{"image": …, "label": …}}.')
-    faults, files, known = list[str](), list[tuple[str, tuple[Path, ...], Path]](), dict[Path, dict[str, list[Path]]]()
-    for entry in entries:
+        form = ", ".join(f'"{key}": …' for key in sorted(wanted))
+        raise DataError(f"{where}: {part} must be a list of {{{form}}}.")
+    faults, files, known = list[str](), Files(), dict[Path, dict[str, list[Path]]]()
+    for entry in listed:
         texts = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise DataError(f"{where}: the image {entry['image']!r} must be a path, or a list of paths, one a channel.")
-        paths = [_inside(root, text, where, faults) for text in (*texts, entry["label"])]
+        paths = [_inside(root, text, where, faults) for text in texts]
+        label = _lying(_inside(root, entry["label"], where, faults), known)[0] if labelled else None
         if not paths[0].name.startswith("._"):
-            images = [one for path in paths[:-1] for one in _lying(path, known)]
+            images = [one for path in paths for one in _lying(path, known)]
             name = (_base(paths[0]) if len(texts) > 1 else "") or _name(paths[0])
-            files.append((name, tuple(images), _lying(paths[-1], known)[0]))
+            files.append((name, tuple(images), label))
     together(DataError, faults)
     used = {path for _, images, label in files for path in (*images, label)}
     lying = {path for by_stem in known.values() for paths in by_stem.values() for path in paths}
@@ -178,7 +184,7 @@ def by_list(root: Path, entries: Any, where: Path) -> Files:
         log.warning("%s does not list %d files, which take no part: %s.", where, len(unlisted), few(unlisted))
     if len({name for name, _, _ in files}) < len(files) == len({images[0].parent for _, images, _ in files}):
         return [(normalize("NFC", images[0].parent.name), images, label) for _, images, label in files]
-    return [*files]
+    return files
 
 
 def _inside(root: Path, text: str, where: Path, faults: list[str]) -> Path:

@@ -135,6 +135,8 @@ def prepare_case(
     if len(image) != len(plan.normalization):
         names = ", ".join(map(str, case.images))
         raise DataError(f"{names}: {len(image)} channels; the network was trained on {len(plan.normalization)}.")
+    if not np.isfinite(image).all():
+        raise DataError(f"{few(map(str, case.images))}: voxels are NaN or infinite. Replace them, for instance by 0.")
     image, affine = to_ras(image, original_affine)
     spacing = np.array(spacing_mm(affine))
     box = _nonzero_box(image)

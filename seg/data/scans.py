@@ -3,9 +3,9 @@
 from collections import defaultdict
 from pathlib import Path
 
+from seg.data import layouts
 from seg.data.cases import Case, read_json
 from seg.data.formats import listed
-from seg.data.layouts import CHANNEL
 from seg.data.nifti import ending, stem
 from seg.errors import DataError
 
@@ -50,7 +50,7 @@ def _grouped(files: list[Path], channels: int) -> list[Case]:
     numbered = channels > 1 or all(stem(path).endswith("_0000") for path in files)
     groups: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in files:
-        match = CHANNEL.fullmatch(stem(path)) if numbered else None
+        match = layouts.CHANNEL.fullmatch(stem(path)) if numbered else None
         groups[match[1] if match else stem(path)][match[2] if match else ""] = path
     return [Case(case, "", _in_order(parts, channels), None) for case, parts in groups.items()]
 
@@ -70,11 +70,8 @@ def _siblings(path: Path, channels: int) -> tuple[Path, ...]:
 def _listed(where: Path) -> list[Case]:
     content = read_json(where)
     entries = content.get("test") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"{where} lists no images under 'test'.")
-    paths = [entry["image"] if isinstance(entry, dict) else entry for entry in entries]
-    files = [[path] if isinstance(path, str) else path for path in paths]
-    return [Case(stem(Path(names[0])), "", tuple(where.parent / name for name in names), None) for names in files]
+    files = layouts.by_list(where.parent, entries, where, labelled=False)
+    return [Case(name, "", images, None) for name, images, _ in files]
 
 
 def _tabled(where: Path, channels: int) -> list[Case]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from seg.config.build import allowing
 from seg.data.cases import Case
-from seg.data.nifti import write_label
-from seg.data.preprocess import prepare_case
+from seg.data.nifti import sheared, write_label
+from seg.data.preprocess import Geometry, prepare_case
 from seg.deploy.package import Package, is_package, made_up, read
 from seg.engine.build import build_network
 from seg.engine.computing import laid_out
@@ -156,8 +156,21 @@ def predict_together(members: Sequence[Predictor], *images: str | Path) -> Predi
     values, axis, found = tuple(classes.values()), None, list[Slices]()
     for member in members:
         image, _, geometry = prepare_case(Case(files[0].name, "", files, None), values, member.package.plan)
+        _check(image, geometry, files, allow_shear=bool(member.package.settings["data"]["allow_shear"]))
         axis = longest(image) if axis is None else axis
         found.append(on_grid(member.predict(member.network, image, axis=axis), geometry))
     indices = strongest(found[0] if len(found) == 1 else mean_probability(found), geometry)
     voxel_ml = float(np.prod(geometry.ras_spacing_mm)) / 1000
     return Prediction(np.asarray(values)[indices], classes, voxel_ml, files[0])
+
+
+def _check(image: np.ndarray, geometry: Geometry, files: Sequence[Path], *, allow_shear: bool) -> None:
+    """Refuses a scan of which a network could make anything."""
+    names = ", ".join(map(str, files))
+    if any(channel.min() == channel.max() for channel in image):
+        raise DataError(f"{names}: every voxel of a channel has the same value, so there is nothing to see.")
+    if sheared(np.array(geometry.original_affine)) and not allow_shear:
+        raise DataError(
+            f"{names}: the axes are not at right angles (sheared, as by a tilted gantry), so volumes would come out wrong. "
+            "Resample the scan to a straight grid."
+        )

@@ -84,6 +84,25 @@ def test_another_number_of_channels_is_refused(run: Path, phantom_root: Path) ->
         Predictor.load(run)(image, image)
 
 
+@pytest.mark.parametrize(
+    ("value", "shear", "message"),
+    [(np.nan, 0, "NaN"), (np.inf, 0, "NaN"), (1, 0, "the same value"), (None, 0.2, "right angles")],
+)
+def test_a_scan_of_which_anything_could_be_made_is_refused(
+    run: Path, phantom_root: Path, tmp_path: Path, value: float | None, shear: float, message: str
+) -> None:
+    image = nib.load(min((phantom_root / "imagesTr").glob("*.nii.gz")))
+    voxels, affine = np.asarray(image.dataobj, np.float32), image.affine.copy()
+    if value == 1:
+        voxels[:] = 1
+    elif value is not None:
+        voxels[4, 5, 6] = value
+    affine[0, 2] += shear
+    nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "scan.nii.gz")
+    with pytest.raises(DataError, match=f"scan.nii.gz: .*{message}"):
+        Predictor.load(run)(tmp_path / "scan.nii.gz")
+
+
 def test_the_plan_comes_back_as_it_was(run: Path) -> None:
     from seg.data.plan import Plan
 
