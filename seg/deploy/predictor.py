@@ -171,6 +171,6 @@ def _check(image: np.ndarray, geometry: Geometry, files: Sequence[Path], *, allo
         raise DataError(f"{names}: every voxel of a channel has the same value, so there is nothing to see.")
     if sheared(np.array(geometry.original_affine)) and not allow_shear:
         raise DataError(
-            f"{names}: the axes are not at right angles (sheared, as by a tilted gantry), so volumes would come out wrong. "
-            "Resample the scan to a straight grid."
+            f"{names}: the axes are not at right angles (sheared, as by a tilted gantry), so volumes would come out "
+            "wrong. Resample the scan to a straight grid."
         )
