@@ -169,7 +169,7 @@ def printing() -> Iterator[None]:
         yield
         print(end="", flush=True)
     except (OSError, SystemExit) as error:  # SystemExit: rich's answer to a closed pipe
-        log.warning("Not all was printed: %s", error)
+        log.warning("Not all was printed: %s", "nobody reads it" if isinstance(error, SystemExit) else error)
         with suppress(OSError, ValueError):  # what is left in its buffer may go nowhere, for Python's end, too
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

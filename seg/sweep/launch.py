@@ -4,15 +4,15 @@ import logging
 import math
 import os
 import shutil
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from signal import Signals
 from typing import NamedTuple
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -27,6 +27,7 @@ from seg.engine.cases import processes
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder
 from seg.records.pending import add_to_record
+from seg.signals import heard
 from seg.sweep.definition import Sweep
 from seg.sweep.parent import open_own
 from seg.sweep.search import Search, Trial
@@ -92,7 +93,7 @@ class Workers:
         beat = threading.Thread(target=self._guarded, args=(self._beat,), name="beat", daemon=True)
         beat.start()
         try:
-            with self._stopping_on_signals():
+            with heard(self._stop):
                 if self.in_process:
                     self._guarded(self._work, self._workers[0])
                 else:
@@ -267,27 +268,17 @@ class Workers:
             with suppress(OSError):
                 os.utime(self.sweep.folder / OWNER)
 
-    @contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the sweep: local trials are asked to stop, save, and can continue later."""
-
-        def note(number: int, _: object) -> None:
-            if self.stopped and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            what = "the jobs of the cluster continue, and" if self._on_cluster else "the trials at work save and stop;"
-            log.warning("%s: %s the same command continues the sweep.", signal.Signals(number).name, what)
-            self.stopped = True
-            if self.in_process and self.running:
-                raise KeyboardInterrupt  # a trial that trains handles the signal itself
-            for running in [] if self._on_cluster else list(self.running.values()):
-                running.folder.ask_to_stop()
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _stop(self, number: Signals) -> None:
+        """At a signal: local trials are asked to stop, save, and can continue later."""
+        if self.stopped and number == Signals.SIGINT:
+            raise KeyboardInterrupt
+        what = "the jobs of the cluster continue, and" if self._on_cluster else "the trials at work save and stop;"
+        log.warning("%s: %s the same command continues the sweep.", number.name, what)
+        self.stopped = True
+        if self.in_process and self.running:
+            raise KeyboardInterrupt  # a trial that trains handles the signal itself
+        for running in [] if self._on_cluster else list(self.running.values()):
+            running.folder.ask_to_stop()
 
 
 def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config: DictConfig) -> list[Worker]:
