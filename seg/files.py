@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,12 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def digest(content: Any) -> str:
+def digest(content: object) -> str:
     """Hexadecimal sha256 of plain data, by way of its JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def seal(content: dict[str, Any], indent: int | None = None) -> str:
+def seal(content: Mapping[str, object], indent: int | None = None) -> str:
     """Plain data as JSON with its own digest, so that ``unseal`` notices damage."""
     plain = json.loads(json.dumps(content))
     return json.dumps(plain | {"sha256": digest(plain)}, indent=indent)

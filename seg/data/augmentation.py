@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -186,7 +185,7 @@ def _fill(nodes: np.ndarray, shape: Sequence[int]) -> Tensor:
     return filled
 
 
-def _share(transforms: Sequence[Any], state: np.random.RandomState) -> None:
+def _share(transforms: Sequence[object], state: np.random.RandomState) -> None:
     for transform in transforms:
         if isinstance(transform, Randomizable):
             transform.set_random_state(state=state)

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +145,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not readable as JSON ({e}).") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object whose keys are there once: of two, JSON would silently take the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
@@ -204,23 +204,24 @@ def _label_values(paths: Iterable[Path]) -> list[int]:
         return sorted(set().union(*pool.map(values, paths)))
 
 
-def _mapping(settings: dict[str, Any], key: str, where: Path) -> dict[str, Any]:
+def _mapping(settings: Mapping[str, object], key: str, where: Path) -> dict[str, object]:
     value = settings.get(key)
     if not isinstance(value, dict) or not value:
         raise ConfigError(f"{where}: {key} is {'missing' if value is None else repr(value)}; an object is needed.")
     return value
 
 
-def _channels(settings: dict[str, Any], key: str, where: Path) -> tuple[str, ...]:
-    if isinstance(settings.get(key), list) and settings[key]:
-        return tuple(map(str, settings[key]))
+def _channels(settings: Mapping[str, object], key: str, where: Path) -> tuple[str, ...]:
+    listed = settings.get(key)
+    if isinstance(listed, list) and listed:
+        return tuple(map(str, listed))
     named = _mapping(settings, key, where)
     if sorted(named) != sorted(str(number) for number in range(len(named))):
         raise ConfigError(f"{where}: channels are numbered {', '.join(named)}; they must be 0 to {len(named) - 1}.")
     return tuple(str(named[str(number)]) for number in range(len(named)))
 
 
-def _named(labels: dict[str, Any], value_first: bool) -> list[tuple[str, Any]]:
+def _named(labels: Mapping[str, object], value_first: bool) -> list[tuple[str, object]]:
     """Names and values. Decathlon writes ``"1": "liver"``, nnU-Net 2 ``"liver": 1``: whichever side has the numbers."""
     numbers = [all(re.fullmatch(r"-?\d+", str(one)) for one in side) for side in (labels.keys(), labels.values())]
     if numbers[0] != numbers[1]:
@@ -228,7 +229,7 @@ def _named(labels: dict[str, Any], value_first: bool) -> list[tuple[str, Any]]:
     return [(str(name), value) for value, name in labels.items()] if value_first else list(labels.items())
 
 
-def _classes(named: list[tuple[str, Any]], where: Path) -> tuple[dict[str, int], int | None]:
+def _classes(named: list[tuple[str, object]], where: Path) -> tuple[dict[str, int], int | None]:
     """Class names and label values, background first, and the value to ignore; every fault at once."""
     faults: list[str] = []
     classes: dict[str, int] = {}
@@ -240,14 +241,14 @@ def _classes(named: list[tuple[str, Any]], where: Path) -> tuple[dict[str, int],
             faults.append(f"{where}: '{name}' is a region {value}; give each class an integer and train on those.")
         elif not re.fullmatch(r"-?\d+", str(value)):
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")
-        elif name in classes or int(value) in classes.values():
+        elif name in classes or int(str(value)) in classes.values():
             faults.append(f"{where}: class '{name}' = {value} appears twice; names and values must be unique.")
         elif name.lower() in ("", "mean of classes") or not name.isprintable() or normpath(f"_{key}") != f"_{key}":
             faults.append(f"{where}: {name!r} cannot be a class's name. Use letters, digits and blanks.")
         elif key in metrics:
             faults.append(f"{where}: '{metrics[key]}' and '{name}' would be one metric, '{key}'. Rename one of them.")
         else:
-            classes[name], metrics[key] = int(value), name
+            classes[name], metrics[key] = int(str(value)), name
     ignore = classes.pop("ignore", None)
     if ignore is not None and 0 <= ignore < max(classes.values(), default=0):
         faults.append(

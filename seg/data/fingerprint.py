@@ -184,7 +184,7 @@ def _cached(path: Path) -> dict[str, Any]:
     return content
 
 
-def _file_key(case: Case) -> list[list[Any]] | None:
+def _file_key(case: Case) -> list[list[object]] | None:
     try:
         stats = [(path, path.stat()) for path in (*case.images, case.label) if path]
     except OSError:

@@ -34,7 +34,7 @@ class Header:
 
     shape: tuple[int, ...]
     affine: np.ndarray
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     notes: tuple[str, ...] = ()
 
     @property
@@ -294,7 +294,7 @@ def _place(header: Any, shape: tuple[int, ...], to_mm: np.ndarray) -> tuple[np.n
     return taken, notes
 
 
-def _voxels(header: Any, raw: bytes, path: Path, dtype: np.dtype[Any] | None = None) -> np.ndarray:
+def _voxels(header: Any, raw: bytes, path: Path, dtype: np.dtype[np.generic] | None = None) -> np.ndarray:
     offset, shape = int(header.get_data_offset()), header.get_data_shape()
     wanted = offset + int(np.prod(shape, dtype=object)) * header.get_data_dtype().itemsize
     if offset < header.single_vox_offset or len(raw) != wanted:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -110,7 +109,7 @@ def _smooth(rng: np.random.Generator, shape: np.ndarray, spacing_mm: np.ndarray,
     return np.asarray((field - field.mean()) / field.std())
 
 
-def _settings(root: Path) -> dict[str, Any] | None:
+def _settings(root: Path) -> dict[str, object] | None:
     try:
         settings = json.loads((root / "dataset.json").read_text(encoding="utf-8")).get("phantom")
     except (OSError, ValueError):
@@ -118,7 +117,7 @@ def _settings(root: Path) -> dict[str, Any] | None:
     return settings if isinstance(settings, dict) else None
 
 
-def _make(root: Path, settings: dict[str, Any]) -> None:
+def _make(root: Path, settings: dict[str, int]) -> None:
     with atomic_folder(root) as draft:
         for kind in ("imagesTr", "labelsTr"):
             (draft / kind).mkdir()

@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Any
+from types import EllipsisType
+from typing import TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from seg.data.augmentation import Augment
@@ -24,7 +26,23 @@ AHEAD = 2  # batches made before they are asked for
 ORDER, PLACE = 0, 1  # streams of random numbers: the order of the cases, the place and look of a patch
 
 
-class Patches(Dataset[dict[str, Any]]):
+class Sample(TypedDict):
+    """A patch: image float32 (C, *patch), label uint8 (*patch), and the id of its case."""
+
+    image: Tensor
+    label: Tensor
+    case: str
+
+
+class Batch(TypedDict):
+    """Several samples: image float32 (B, C, *patch), label uint8 (B, *patch), and the ids of their cases."""
+
+    image: Tensor
+    label: Tensor
+    case: list[str]
+
+
+class Patches(Dataset[Sample]):
     """An endless sequence of patches; every case comes once in a pass over ``ids``, each pass in another order.
 
     Patches centred on foreground are spread evenly over the indices, so that every batch has its share, and their
@@ -50,7 +68,7 @@ class Patches(Dataset[dict[str, Any]]):
         self._foreground, self._seed, self._augment = foreground, seed, augment
         self._jitter = jitter * np.array([axis != self._slice_axis for axis in range(3)])
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Sample:
         """Sample ``index``: image float32 (C, *patch), label uint8 (*patch), case (its id).
 
         Only the patch is read from disk; what is outside the volume is 0, the mean of a normalised image.
@@ -99,7 +117,7 @@ def batches(
     world: int,  # how many there are
     workers: int,
     pin_memory: bool = False,  # page-locked batches, which a CUDA device copies while it computes
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Batch]:
     """The batches of steps ``start_step`` … ``start_step + steps - 1``; may be left at any time.
 
     Step ``s`` holds the samples ``s * batch_size + i``; each training process takes its own run of them.
@@ -127,7 +145,7 @@ def batches(
     return _ahead(iter(loader)) if spare and not workers else iter(loader)
 
 
-def _ahead(source: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _ahead(source: Iterator[Batch]) -> Iterator[Batch]:
     """``source``, made AHEAD batches early in a thread, which keeps to one core while the network has the others."""
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         coming = deque(pool.submit(next, source, None) for _ in range(AHEAD))
@@ -148,8 +166,8 @@ def _stand_apart(worker: int) -> None:
 def _read(volume: np.ndarray, corner: Sequence[int] | np.ndarray, patch: Sequence[int]) -> np.ndarray:
     """The box of ``patch`` voxels at ``corner`` of the last three axes, 0 outside ``volume``."""
     box = np.zeros((*volume.shape[:-3], *patch), volume.dtype)
-    source: list[Any] = [...]
-    target: list[Any] = [...]
+    source: list[EllipsisType | slice] = [...]
+    target: list[EllipsisType | slice] = [...]
     for first, side, size in zip(corner, patch, volume.shape[-3:], strict=True):
         low, high = (min(max(end, 0), size) for end in (first, first + side))
         source.append(slice(low, high))

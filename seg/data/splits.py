@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from seg.data.cases import read_json
 from seg.data.fingerprint import CasePrint, Fingerprint
@@ -184,7 +184,7 @@ def _lots(patients: Iterable[str], seed: int, purpose: str) -> list[str]:
     return sorted(patients, key=lambda patient: hashlib.sha256(f"{purpose}:{seed}:{patient}".encode()).digest())
 
 
-def _strange_keys(entries: Sequence[Any], path: Path) -> list[str]:
+def _strange_keys(entries: Sequence[object], path: Path) -> list[str]:
     """Keys other than those that ``Split.to_json`` writes: if ignored, a mistyped part would silently be empty."""
     known = [field.name for field in fields(Split)] + ["hash", "sha256"]
     strange = {key for entry in entries if isinstance(entry, dict) for key in entry} - set(known)
@@ -195,7 +195,7 @@ def _strange_keys(entries: Sequence[Any], path: Path) -> list[str]:
     ]
 
 
-def _is_split(entry: Any) -> bool:
+def _is_split(entry: object) -> bool:
     if not (isinstance(entry, dict) and "train" in entry):
         return False
     parts = [entry.get(part) or [] for part in PARTS]

@@ -1,7 +1,6 @@
 """From prepared cases to the endless batches of a training."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -9,15 +8,13 @@ from omegaconf import DictConfig
 from seg.config.build import build
 from seg.data.augmentation import Augmentation
 from seg.data.preprocess import Prepared
-from seg.data.sampling import Patches, batches
+from seg.data.sampling import Batch, Patches, batches
 from seg.engine.build import Built
 from seg.engine.cases import processes
 from seg.engine.distributed import World
 
 
-def training_batches(
-    cfg: DictConfig, built: Built, store: Mapping[str, Prepared], world: World
-) -> Iterator[dict[str, Any]]:
+def training_batches(cfg: DictConfig, built: Built, store: Mapping[str, Prepared], world: World) -> Iterator[Batch]:
     """Endless batches, from the step that the training has reached."""
     plan, device = built.material.plan, built.precision.device
     dataset = Patches(

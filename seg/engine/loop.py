@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from seg.data.sampling import Batch
 from seg.engine.device import Precision, memory_mib
 from seg.engine.distributed import from_leader, gathered, without_sync
 from seg.engine.progress import Budget, Progress
@@ -70,7 +70,7 @@ class Settings:
 def fit(
     training: Training,  # is changed; if it was loaded from a checkpoint, the run continues from there
     budget: Budget,
-    batches: Iterator[dict[str, Any]],  # endless; image (B,C,*S) float32, label (B,*S) class indices, case names
+    batches: Iterator[Batch],  # endless; image (B,C,*S) float32, label (B,*S) class indices, case names
     loss: nn.Module,  # loss(logits, label) -> scalar
     settings: Settings,
     hooks: Hooks,
@@ -108,7 +108,7 @@ def fit(
 
 
 def _gradients(
-    training: Training, batches: list[dict[str, Any]], loss: nn.Module, settings: Settings
+    training: Training, batches: list[Batch], loss: nn.Module, settings: Settings
 ) -> tuple[float, str | None]:
     """Gradients of one optimizer step over ``batches``; returns the mean loss of this process, and what is wrong."""
     progress, device, fault = training.progress, settings.precision.device, None

@@ -232,7 +232,7 @@ def _data_html(about: dict[str, Any], payloads: Sequence[str]) -> str:
     return "\n".join(data)
 
 
-def _json(content: Any) -> str:
+def _json(content: object) -> str:
     """ASCII without ``<``, so that nothing in it can end its element; no NaN, which is not JSON."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

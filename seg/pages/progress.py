@@ -148,7 +148,7 @@ def _settings(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A cell as text; a whole number without its point, and nothing for what is missing."""
     if value is None or value != value:
         return ""

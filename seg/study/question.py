@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from seg.files import atomic_write
 
@@ -19,7 +18,7 @@ class Asked:
     sweep: str
     question: str
     arms: tuple[str, ...]  # the baseline first
-    different: dict[str, dict[str, list[Any]]]  # what each arm changes, resolved: [the baseline's value, the arm's]
+    different: dict[str, dict[str, list[object]]]  # what each arm changes, resolved: [the baseline's value, the arm's]
     factors: dict[str, dict[str, str]]  # of a factorial design: for each factor the level of each arm
     against: tuple[str, ...]
     margin: float  # Dice
@@ -36,7 +35,7 @@ class Asked:
         return cls(**content | {key: tuple(content[key]) for key in ("arms", "against")})
 
 
-def changes(different: Mapping[str, Sequence[Any]]) -> list[str]:
+def changes(different: Mapping[str, Sequence[object]]) -> list[str]:
     """What an arm changes, one line per key; keys that come with another option are summed up by its name.
 
     Args:
