@@ -198,7 +198,7 @@ def _keys() -> list[str]:
             for file in sorted(folder.glob("*.yaml")):
                 with suppress(YAMLError, OSError):
                     content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-                    prefix = "" if "@package _global_" in file.read_text() else f"{group.replace('/', '.')}."
+                    prefix = "" if "@package _global_" in file.read_text("utf-8") else f"{group.replace('/', '.')}."
                     keys += flat(keyed(content), prefix)
     return list(dict.fromkeys(keys))
 

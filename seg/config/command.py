@@ -24,7 +24,10 @@ from seg.config.trust import local_settings
 from seg.errors import ConfigError, DataError, SegError, nearest, together, without_passwords
 
 _LOCAL = ("paths.", "tracking.uri", "allow_targets")  # what local/default.yaml sets for every command
-_USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+_USERS_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 def verb(name: str, main: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -32,7 +35,7 @@ def verb(name: str, main: Callable[[DictConfig], None]) -> Callable[[], None]:
 
     def run() -> None:
         with exits():
-            own, paths = ((CONF / file).read_text() for file in (f"{name}.yaml", "paths/default.yaml"))
+            own, paths = ((CONF / file).read_text("utf-8") for file in (f"{name}.yaml", "paths/default.yaml"))
             text = f"{own}paths:\n{indent(paths, '  ')}"
             if {"-h", "--help"} & {*sys.argv[1:]}:
                 print(text, end="")
@@ -106,6 +109,7 @@ def exits(after: str = "then run the command again") -> Iterator[None]:
     Args:
         after: what the user does once there is room on the disk.
     """
+    _opened()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without ± and – gets ?, not a traceback
     try:
@@ -125,12 +129,23 @@ def exits(after: str = "then run the command again") -> Iterator[None]:
         sys.exit(1)
 
 
+def _opened() -> None:
+    """Where a stream is closed (``2>&-``) it goes nowhere, and no file of ours takes its number and what is printed."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False))
+
+
 def of_the_disk(error: OSError, after: str) -> DataError:
     """What a full or closed disk means to the user; any other error goes on its way."""
+    if isinstance(error, FileNotFoundError) and not error.filename:  # getcwd
+        return DataError("The working folder is no longer there. Change to a folder that is.")
     if error.errno not in _USERS_DISK and "written" not in str(error):  # NumPy's word for a full disk
         raise error
     reason = f"{error.strerror or 'The disk is full'}: {error.filename or 'the outputs'}"
-    return DataError(f"{reason}. Make room, or choose another folder by paths.outputs; {after}.")
+    return DataError(f"{reason}. Make room, or choose another folder by paths.outputs or paths.cache; {after}.")
 
 
 def _end(error: SegError) -> NoReturn:

@@ -55,7 +55,7 @@ def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict
     file = next((file for folder in folders if (file := folder / f"{path}.yaml").is_file()), None)
     if file is None:
         return {}
-    text, folder = file.read_text(), posixpath.dirname(path)
+    text, folder = file.read_text("utf-8"), posixpath.dirname(path)
     content = keyed(OmegaConf.to_container(OmegaConf.create(text), resolve=False))
     header = re.search(r"^# *@package +(\S+)", text, re.MULTILINE)
     package = place or (header[1] if header else "_group_")

@@ -27,7 +27,7 @@ def local_settings() -> dict[str, object]:
     """What ``local/default.yaml`` sets, flat: this machine's own settings."""
     for folder in (CONF, Path.cwd()):  # in Hydra's order
         if (file := folder / "local/default.yaml").is_file():
-            text, content = file.read_text(), OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            text, content = file.read_text("utf-8"), OmegaConf.to_container(OmegaConf.load(file), resolve=False)
             if re.search(r"^# *@package +_global_", text, re.MULTILINE) and isinstance(content, dict):
                 return flat({str(key): value for key, value in content.items() if key != "defaults"})
     return {}

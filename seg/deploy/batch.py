@@ -99,7 +99,7 @@ def _is_finished(row: Row | None, scan: Case, by: str, output: Path) -> bool:
 def _earlier(path: Path) -> dict[str, Row]:
     """The rows of an earlier command; none where there was no such, or where its report is damaged."""
     try:
-        return {row["case"]: row for row in json.loads(path.read_text())["scans"]}
+        return {row["case"]: row for row in json.loads(path.read_text("utf-8"))["scans"]}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError):

@@ -115,7 +115,7 @@ def fastest(
     key = hashlib.sha256(json.dumps(holds_for, sort_keys=True).encode()).hexdigest()[:16]
     known: dict[str, dict[str, object]] = {}
     with suppress(OSError, ValueError, TypeError):  # none yet, or damaged
-        known = {**json.loads(kept.read_text())}
+        known = {**json.loads(kept.read_text("utf-8"))}
     seconds = known[key].get("seconds") if isinstance(known.get(key), dict) else None
     if not (isinstance(seconds, list) and len(seconds) == len(ways) and all(isinstance(s, float) for s in seconds)):
         seconds = _measured(ways, network, batch)

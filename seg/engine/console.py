@@ -156,7 +156,7 @@ def log_to(*paths: Path, level: int = logging.INFO) -> None:
 
 def also_log_to(path: Path) -> None:
     """Sends all log lines to the file ``path`` too, until ``log_to`` sets up others."""
-    file = logging.FileHandler(path)
+    file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     file.name = _OURS
     logging.getLogger().addHandler(file)

@@ -92,7 +92,7 @@ def machine(device: torch.device) -> str:
 
 def _cpuinfo() -> str:
     file = Path("/proc/cpuinfo")
-    return file.read_text() if file.exists() else ""
+    return file.read_text("utf-8") if file.exists() else ""
 
 
 def memory_mib(device: torch.device) -> float:
@@ -113,7 +113,7 @@ def joules(device: torch.device) -> float:
     values = []
     for counter in sorted(_RAPL.glob("*-rapl:[0-9]/energy_uj")):
         with suppress(OSError, ValueError):
-            values.append(int(counter.read_text()) / 1e6)
+            values.append(int(counter.read_text("utf-8")) / 1e6)
     if device.type == "cuda":
         with suppress(ImportError, RuntimeError):
             import pynvml

@@ -141,7 +141,9 @@ def case_set(runs: Sequence[ScoredRun], root: str | None) -> CaseSet:
 def _view(run: ScoredRun, channel: int) -> tuple[int, tuple[float, float] | None]:
     """Axis across which the run's own pictures cut, and their window, so that the page looks like them at first."""
     path = run.folders.plan
-    plan: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"slice_axis": 2, "normalization": []}
+    plan: dict[str, Any] = (
+        json.loads(path.read_text("utf-8")) if path.exists() else {"slice_axis": 2, "normalization": []}
+    )
     norms = [ChannelNorm(**norm) for norm in plan["normalization"]]
     return int(plan["slice_axis"]), norms[channel].window if channel < len(norms) else None
 

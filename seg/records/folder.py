@@ -94,7 +94,7 @@ class RunFolder:
     def is_pending(self) -> bool:
         """Whether a sink may lack something."""
         journal = self.run / "record.jsonl"
-        old = self._sent.exists() and journal.exists() and int(self._sent.read_text()) < journal.stat().st_size
+        old = self._sent.exists() and journal.exists() and int(self._sent.read_text("utf-8")) < journal.stat().st_size
         return self.pending.exists() or old
 
     def arrived(self) -> None:
@@ -109,7 +109,7 @@ class RunFolder:
             DataError: it is missing or damaged.
         """
         try:
-            return parse(path.read_text())
+            return parse(path.read_text("utf-8"))
         except FileNotFoundError:
             fault = f"Run {self.short} has no {path}: it ended before it wrote one, or it was removed."
         except Exception as error:  # of JSON, YAML, and of whatever a field that is null or missing does not have
@@ -163,7 +163,7 @@ def take(folder: Path, run_id: str) -> bool:
                 if time.time() - draft.stat().st_mtime > _LEFT:
                     shutil.rmtree(draft)
         with atomic_folder(folder, mode=PRIVATE) as draft:
-            (draft / OWNER).write_text(run_id + "\n")
+            (draft / OWNER).write_text(run_id + "\n", "utf-8")
     return owner(folder) == run_id
 
 
@@ -172,7 +172,7 @@ def owner(folder: Path) -> str | None:
     if not os.path.lexists(folder):
         return None
     try:
-        content = "" if folder.is_symlink() else (folder / OWNER).read_text().strip()
+        content = "" if folder.is_symlink() else (folder / OWNER).read_text("utf-8").strip()
     except (OSError, ValueError):  # ValueError: it is no text
         return ""
     return content if re.fullmatch("[0-9a-z]+", content) else ""

@@ -200,7 +200,7 @@ class Mlflow(Sink):
         with self._explained(), TemporaryDirectory() as place:
             if path not in [file.path for file in self._client.list_artifacts(run_id, str(Path(path).parent))]:
                 return None
-            return Path(self._client.download_artifacts(run_id, path, place)).read_text()
+            return Path(self._client.download_artifacts(run_id, path, place)).read_text("utf-8")
 
     def readings(self, run_id: str) -> Iterator[dict[str, float]]:
         """Readings of the machine's load, named as MLflow names them."""

@@ -77,7 +77,7 @@ def write_state(run: Path, state: State) -> None:
 def read_state(run: Path) -> State | None:
     """What ``write_state`` noted in the folder ``run``; None where there is nothing that can be read."""
     try:
-        content = json.loads((run / _STATE).read_text())
+        content = json.loads((run / _STATE).read_text("utf-8"))
         return State(**content | {"process": Process(**content["process"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None

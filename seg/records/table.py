@@ -256,5 +256,5 @@ def _with_case(
 def _scores(run_id: str, folders: RunFolder | None, home: Mlflow | None) -> str:
     """The run's table of test cases; only its header where it has none."""
     if folders:
-        return folders.cases.read_text() if folders.cases.exists() else "case\n"
+        return folders.cases.read_text("utf-8") if folders.cases.exists() else "case\n"
     return (home and home.read_artifact(run_id, "data/cases.csv")) or "case\n"

@@ -31,7 +31,7 @@ class Asked:
     @classmethod
     def read(cls, folder: Path) -> "Asked":
         """What ``write`` kept."""
-        content = json.loads((folder / FILE).read_text())
+        content = json.loads((folder / FILE).read_text("utf-8"))
         return cls(**content | {key: tuple(content[key]) for key in ("arms", "against")})
 
 

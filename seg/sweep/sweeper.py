@@ -155,7 +155,7 @@ def _claim(asked: Sweep) -> bool:
     """
     asked.folder.mkdir(parents=True, exist_ok=True)
     owner = asked.folder / OWNER
-    process = Process(**json.loads(owner.read_text())) if owner.exists() else Process.this()
+    process = Process(**json.loads(owner.read_text("utf-8"))) if owner.exists() else Process.this()
     if process != Process.this() and not process.lost(owner.stat().st_mtime):
         if asked.storage:
             return False

@@ -135,7 +135,7 @@ class TrialFolder:
         if self.own_outcome or not (folders := self.folders) or not Process(**self.run["process"]).gone:
             return self.own_outcome
         with suppress(OSError, ValueError):
-            summary = json.loads(folders.summary.read_text())
+            summary = json.loads(folders.summary.read_text("utf-8"))
             return Outcome(summary["status"], summary["metrics"])
         return None
 
@@ -150,7 +150,7 @@ class TrialFolder:
 
     def _read(self, name: str) -> dict[str, Any]:
         with suppress(OSError, ValueError):
-            content: dict[str, Any] = json.loads((self.path / f"{name}.json").read_text())
+            content: dict[str, Any] = json.loads((self.path / f"{name}.json").read_text("utf-8"))
             return content
         return {}
 
@@ -163,7 +163,7 @@ class TrialReporter(TrialFolder):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.assignment = Assignment(**json.loads((path / "trial.json").read_text()))
+        self.assignment = Assignment(**json.loads((path / "trial.json").read_text("utf-8")))
         self.pruned = False
         self._judge: Judge | None = None
         self._silent_until = 0.0

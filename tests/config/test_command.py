@@ -1,6 +1,7 @@
 """How the verbs other than train read what a user types, and how they end."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,49 @@ def test_a_verb_starts_without_hydra(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+CLOSED = """
+import os
+for number in (0, 1, 2):
+    os.close(number)
+from seg.config.command import exits
+with exits():
+    import sys
+    with open("kept.bin", "wb") as file:
+        print("said")
+        print("said", file=sys.stderr, flush=True)
+        file.write(b"1" if file.fileno() > 2 else b"0")
+"""
+
+
+def test_with_closed_streams_nothing_that_is_printed_gets_into_a_file(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CLOSED], check=False, cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "kept.bin").read_bytes()) == (0, b"1")
+
+
+def test_a_working_folder_that_is_gone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit), exits():
+        Path.cwd()
+    assert "working folder is no longer there" in capsys.readouterr().err
+
+
+def test_a_file_in_place_of_a_folder_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(SystemExit) as caught, exits():
+        (tmp_path / "a").mkdir(parents=True)
+    assert (caught.value.code, str(tmp_path / "a") in capsys.readouterr().err) == (2, True)
+
+
+def test_files_are_read_whatever_the_locale(tmp_path: Path) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    given = [sys.executable, "-m", "seg.train", "--cfg", "job"]
+    done = subprocess.run(given, env=os.environ | plain, capture_output=True, check=False, cwd=CONF.parent)
+    other = [sys.executable, "-m", "seg.runs", f"paths.outputs={tmp_path}"]
+    runs = subprocess.run(other, env=os.environ | plain, capture_output=True, check=False, cwd=CONF.parent)
+    assert b"Traceback" not in done.stderr + runs.stderr
