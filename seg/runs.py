@@ -3,7 +3,6 @@
 From Python, ``seg.records.table.runs(Path("outputs"), study="attention")`` gives the same as a pandas DataFrame.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,11 +58,11 @@ def main(cfg: DictConfig) -> None:
 def show(table: "pd.DataFrame", columns: Sequence[str]) -> None:
     """Prints the short run id and ``columns``; no id and no number is ever cut, whatever the terminal's width."""
     from pandas.api.types import is_numeric_dtype
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    from seg.engine.console import print_table
+
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     cells = []
     for name in dict.fromkeys(["run_id_short", *columns]):
@@ -74,7 +73,7 @@ def show(table: "pd.DataFrame", columns: Sequence[str]) -> None:
         grid.add_column(Text(header), justify="right" if number else "left", min_width=width, overflow="fold")
     for row in zip(*cells, strict=True):
         grid.add_row(*map(Text, row))
-    console.print(grid, crop=False)
+    print_table(grid)
 
 
 def _texts(column: "pd.Series") -> list[str]:

@@ -7,6 +7,7 @@ names or shows a patient.
 
 import hashlib
 import json
+import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +30,9 @@ from seg.metrics import read_scores
 from seg.records.folder import RunFolder
 from seg.records.journal import Journal
 from seg.records.provenance import version_of
+from seg.records.state import read_state
 
+log = logging.getLogger(__name__)
 FORMAT = 1
 MODEL, WEIGHTS, EXAMPLE = "model.json", "weights.safetensors", "example.safetensors"
 _LARGEST = 2**34  # bytes of a file within a zip
@@ -62,7 +65,9 @@ class Package:
         Raises:
             DataError: the run's folder lacks a file, or holds a damaged one.
         """
-        cfg = plain(folder.read_config())
+        cfg, state = plain(folder.read_config()), read_state(folder.run)
+        if state and state.true_status != "FINISHED":
+            log.warning("Run %s is %s: its network has not trained to the end.", folder.short, state.true_status)
         prints = folder.read(folder.fingerprint, Fingerprint.from_json)
         split, plan = folder.read(folder.split, Split.from_json), folder.read(folder.plan, Plan.from_json)
         settings = {key: cfg[key] for key in ("dims", "model", "attention", "inference")}
@@ -148,7 +153,10 @@ def read(place: Path) -> Package:
     except DataError:
         raise
     except Exception as error:  # of JSON, zip and safetensors, and of what a damaged file lacks
-        raise DataError(f"{place} cannot be read as a package: {type(error).__name__}: {error}") from None
+        said = f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"{place} cannot be read as a package ({said}). Take another copy, or pack the run again."
+        ) from None
 
 
 def made_up(channels: int, shape: tuple[int, ...]) -> Tensor:

@@ -78,6 +78,8 @@ class Predictor:
             ConfigError: its network is from a package that is not trusted.
         """
         path = Path(place)
+        if not path.exists():
+            raise DataError(f"There is no {path}. Give a package, which is a folder or a zip, or a run's folder.")
         package = read(path) if is_package(path) else Package.of_run(RunFolder.at(path))
         cfg, computed = OmegaConf.create(package.settings), package.computing
         precision = choose_precision("fp32" if computed["precision"] == "fp32" else "auto", choose_device(device, 0))

@@ -22,7 +22,7 @@ from seg.engine.progress import Budget
 from seg.engine.progress import Progress as State
 
 log = logging.getLogger(__name__)
-_WIDE = 1000  # columns of a summary that no terminal shows
+_WIDE = 10_000  # columns of a table that no terminal shows
 _OURS = "seg"  # name of the handlers set here
 _ANNOUNCED_AFTER = 3.0  # seconds from the first step until a run says how long it will take
 _PLAIN_EVERY = (10.0, 60.0)  # seconds between two plain lines within an epoch: at first, and later
@@ -168,15 +168,14 @@ def printing() -> Iterator[None]:
     try:
         yield
         print(end="", flush=True)
-    except (OSError, SystemExit) as error:  # SystemExit: rich's answer to a closed pipe
-        log.warning("Not all was printed: %s", "nobody reads it" if isinstance(error, SystemExit) else error)
+    except OSError as error:
+        log.warning("Not all was printed: %s", error)
         with suppress(OSError, ValueError):  # what is left in its buffer may go nowhere, for Python's end, too
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_summary(cases: pd.DataFrame, lines: Mapping[str, object]) -> None:
     """Prints the test scores with their spread over the cases, then ``lines`` as name and value."""
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)  # in a file nothing needs to be cut
     if not cases.empty:
         scores, shown = metrics.summary(cases), metrics.shown()
         title = f"Test scores of {cases['case'].nunique()} cases, mean ± SD"
@@ -188,8 +187,19 @@ def print_summary(cases: pd.DataFrame, lines: Mapping[str, object]) -> None:
             cells = [_mean_and_sd(metric, row) for metric in shown.values()]
             missed = f"{row['missed']:.0f} of {row['present']:.0f}"
             table.add_row(escape(str(name)), *cells, missed, f"{row['false']:.0f}")
-        console.print(table)
+        print_table(table)
     print_lines(lines)
+
+
+def print_table(table: Table) -> None:
+    """Prints ``table`` as wide as the terminal is; elsewhere no cell needs to be cut.
+
+    By ``print``, since a closed pipe (``| head``) is no error of the command, and rich would make it one.
+    """
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    with console.capture() as text:
+        console.print(table, crop=False)
+    print(text.get(), end="")
 
 
 def _mean_and_sd(metric: metrics.Metric, row: "pd.Series[float]") -> str:
