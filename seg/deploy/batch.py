@@ -27,7 +27,8 @@ def predict_all(
 
     ``report.json`` is ``{"format": 1, "scans": [row, …]}``, and ``report.csv`` the same as a table. A row has ``case``,
     ``status`` (finished or failed), ``error``, ``mask`` (file name), ``seconds``, ``package`` (ids of the networks),
-    ``inputs_sha256``, ``mask_sha256``, and ``volumes_ml`` by class. Both are written anew after each scan.
+    ``inputs_sha256``, ``mask_sha256``, ``volumes_ml`` by class, ``risk``, ``findings`` (sentences), and
+    ``expected_dice`` by class (mean, low, high), empty where nothing can be promised. Both are written anew after each scan.
 
     Args:
         members: networks of the same classes and channels.
@@ -57,6 +58,8 @@ def predict_all(
         else:
             volumes = ", ".join(f"{name} {volume:.3g} ml" for name, volume in row["volumes_ml"].items())
             log.info("%s  %s  %.1f s  %s left", scan.id, volumes, row["seconds"], clock(left))
+            if row["findings"]:
+                log.warning("%s: risk %s: %s", scan.id, row["risk"], "; ".join(row["findings"]))
         _write(output, rows)
     return failed
 
@@ -69,7 +72,8 @@ def identity(member: Predictor) -> str:
 def _predicted(members: Sequence[Predictor], scan: Case, by: str, output: Path) -> Row:
     mask, begin = output / f"{scan.id}.nii.gz", time.monotonic()
     row: Row = {"case": scan.id, "status": "failed", "error": "", "mask": "", "seconds": 0.0, "package": by}
-    row |= {"inputs_sha256": "", "mask_sha256": "", "volumes_ml": {}}
+    row |= {"inputs_sha256": "", "mask_sha256": "", "volumes_ml": {}, "risk": "", "findings": []}
+    row |= {"expected_dice": {}}
     try:
         found = predict_together(members, *scan.images)
         found.save(mask)
@@ -82,6 +86,9 @@ def _predicted(members: Sequence[Predictor], scan: Case, by: str, output: Path) 
         "inputs_sha256": sha256(*scan.images),
         "mask_sha256": sha256(mask),
         "volumes_ml": found.volumes_ml,
+        "risk": found.risk,
+        "findings": [finding.text for finding in found.findings],
+        "expected_dice": {name: [one.dice, one.low, one.high] for name, one in found.expected_dice.items()},
     }
 
 
@@ -110,7 +117,7 @@ def _earlier(path: Path) -> dict[str, Row]:
 def _write(output: Path, rows: dict[str, Row]) -> None:
     listed = [rows[name] for name in sorted(rows)]
     atomic_write(output / "report.json", json.dumps({"format": FORMAT, "scans": listed}, indent=1))
-    flat = [{k: v for k, v in row.items() if k != "volumes_ml"} | _columns(row["volumes_ml"]) for row in listed]
+    flat = [_columns(row) for row in listed]
     table = io.StringIO()
     writer = csv.DictWriter(table, dict.fromkeys(key for row in flat for key in row), restval="")
     writer.writeheader()
@@ -118,5 +125,9 @@ def _write(output: Path, rows: dict[str, Row]) -> None:
     atomic_write(output / "report.csv", table.getvalue())
 
 
-def _columns(volumes: dict[str, float]) -> dict[str, float]:
-    return {f"volume_ml_{name}": volume for name, volume in volumes.items()}
+def _columns(row: Row) -> Row:
+    """A row of the report as one of a table."""
+    plain = {key: value for key, value in row.items() if key not in ("volumes_ml", "findings", "expected_dice")}
+    plain |= {f"volume_ml_{name}": volume for name, volume in row["volumes_ml"].items()}
+    plain |= {f"expected_dice_{name}": expected[0] for name, expected in row.get("expected_dice", {}).items()}
+    return plain | {"findings": "; ".join(row.get("findings", []))}

@@ -1,7 +1,7 @@
 """A trained network with its pre- and postprocessing, from a package or a run, without Hydra or MLflow."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from seg.config.build import allowing
 from seg.data.cases import Case
 from seg.data.nifti import sheared, write_label
 from seg.data.preprocess import Geometry, prepare_case
+from seg.deploy.findings import Expected, Finding, Risk, expected_dice, findings, risk_of
 from seg.deploy.package import Package, is_package, made_up, read
 from seg.engine.build import build_network
 from seg.engine.computing import laid_out
@@ -41,11 +42,18 @@ class Prediction:
     classes: Mapping[str, int]  # name → value, background first
     voxel_ml: float
     like: Path  # the image
+    findings: tuple[Finding, ...] = ()  # what is unusual, the most worrying first
+    expected_dice: Mapping[str, Expected] = field(default_factory=dict)  # by class; none where the scan is unusual
 
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each class but the background, in millilitres."""
         return {name: float((self.mask == value).sum()) * self.voxel_ml for name, value in [*self.classes.items()][1:]}
+
+    @property
+    def risk(self) -> Risk:
+        """How much the findings should worry: low, medium or high."""
+        return risk_of(self.findings)
 
     def save(self, path: str | Path) -> None:
         """Writes the mask as NIfTI (.nii or .nii.gz), with the image's affine and codes."""
@@ -162,8 +170,10 @@ def predict_together(members: Sequence[Predictor], *images: str | Path) -> Predi
         axis = longest(image) if axis is None else axis
         found.append(on_grid(member.predict(member.network, image, axis=axis), geometry))
     indices = strongest(found[0] if len(found) == 1 else mean_probability(found), geometry)
-    voxel_ml = float(np.prod(geometry.ras_spacing_mm)) / 1000
-    return Prediction(np.asarray(values)[indices], classes, voxel_ml, files[0])
+    mask, package, spacing_mm = np.asarray(values)[indices], members[0].package, geometry.ras_spacing_mm
+    unusual = tuple(findings(package, geometry.ras_shape, spacing_mm, mask))
+    expected = expected_dice(package.scores) if risk_of(unusual) == "low" and len(members) == 1 else {}
+    return Prediction(mask, classes, float(np.prod(spacing_mm)) / 1000, files[0], unusual, expected)
 
 
 def _check(image: np.ndarray, geometry: Geometry, files: Sequence[Path], *, allow_shear: bool) -> None:
