@@ -28,7 +28,8 @@ def predict_all(
     ``report.json`` is ``{"format": 1, "scans": [row, …]}``, and ``report.csv`` the same as a table. A row has ``case``,
     ``status`` (finished or failed), ``error``, ``mask`` (file name), ``seconds``, ``package`` (ids of the networks),
     ``inputs_sha256``, ``mask_sha256``, ``volumes_ml`` by class, ``risk``, ``findings`` (sentences), and
-    ``expected_dice`` by class (mean, low, high), empty where nothing can be promised. Both are written anew after each scan.
+    ``expected_dice`` by class (mean, low, high), empty where nothing can be promised. Both are
+    written anew after each scan.
 
     Args:
         members: networks of the same classes and channels.
