@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from seg.config.command import verb
 from seg.errors import ConfigError, DataError, few
 from seg.files import atomic_write, file_name
-from seg.records.folder import RunFolder, find
+from seg.records.folder import RunFolder, find, place_given
 
 if TYPE_CHECKING:
     from seg.data.cases import Case, CaseSet
@@ -71,17 +71,22 @@ def own_test(run: RunFolder) -> "CaseSet":
     """The test part of the data that the run was trained on.
 
     Raises:
-        ConfigError: it has none, or the run was tested on it.
+        ConfigError: it has none, or the run was tested on it, or has not come to its end.
         DataError: its folder is damaged, or a case is not there any more.
     """
     from seg.config.build import build
     from seg.data.splits import Split
+    from seg.metrics import read_scores
 
     data, ids = run.read_config().data, set(run.read(run.split, Split.from_json).test)
+    scored = set(read_scores(run.cases)["case"]) if run.cases.exists() else set()
     if not ids:
         raise ConfigError(f"Run {run.short} set no cases aside for a test (data.test_fraction).")
-    if run.read_config().inference.part == "test":
+    if ids & scored:
         raise ConfigError(f"Run {run.short} tested itself; its scores are in {run.cases}.")
+    if not run.summary.exists():
+        command = f"python -m seg.train resume={run.short}{place_given(run.outputs)}"
+        raise ConfigError(f"Run {run.short} has not come to its end. Continue it first: {command}")
     cases: CaseSet = build(data.cases, root=data.root, name=data.name, patient=data.patient)
     return replace(cases, cases=tuple(case for case in cases.cases if case.id in ids))
 

@@ -49,6 +49,7 @@ def untested(outputs: Path, whole: tuple[Path, Any]) -> Path:
     cfg = OmegaConf.load(run / "config/config.yaml")
     cfg.inference.part = "none"
     OmegaConf.save(cfg, run / "config/config.yaml")
+    (run / "data/cases.csv").write_text((run / "data/cases.csv").read_text().partition("\n")[0] + "\n")
     return run
 
 
@@ -59,7 +60,7 @@ def test_a_run_that_was_not_tested_is_tested_on_its_own_test_part(
     (untested / "state.json").write_text(json.dumps(state | {"kind": "none"}))  # it is no run of the server's
     score.main(config(outputs, whole, None))
     table = pd.read_csv(outputs / "scores" / untested.name / "test/cases.csv")
-    pd.testing.assert_frame_equal(table, pd.read_csv(untested / "data/cases.csv"))
+    pd.testing.assert_frame_equal(table, pd.read_csv(whole[0] / "runs" / untested.name / "data/cases.csv"))
     reports = [json.loads(line) for line in (untested / "record.jsonl").read_text().splitlines()]
     assert reports[-1]["metrics"]["test_dice"] == pytest.approx(whole[1].metrics["test_dice"])
 
@@ -86,6 +87,12 @@ def test_a_test_part_that_changed_is_refused(
 
 def test_a_run_that_tested_itself_is_not_tested_again(outputs: Path, whole: tuple[Path, Any]) -> None:
     with pytest.raises(ConfigError, match="tested itself; its scores are in"):
+        score.main(config(outputs, whole, None))
+
+
+def test_a_run_that_was_stopped_is_continued_first(untested: Path, outputs: Path, whole: tuple[Path, Any]) -> None:
+    (untested / "summary.json").unlink()
+    with pytest.raises(ConfigError, match=rf"seg\.train resume={whole[1].run_id[:8]} paths\.outputs="):
         score.main(config(outputs, whole, None))
 
 
