@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from seg.config.content import keyed, plain_value
+from seg.config.content import first_line, keyed, plain_value
 from seg.config.options import CONF
 from seg.errors import ConfigError, SegError, together
 
@@ -75,7 +75,7 @@ def _built(values: object, arguments: Mapping[str, object]) -> Any:
     except (SegError, OSError):
         raise
     except Exception as error:
-        raise ConfigError(f"{values['_target_']} cannot be built from its section: {error}") from error
+        raise ConfigError(f"{values['_target_']} cannot be built from its section: {first_line(error)}.") from error
 
 
 def refused(found: Iterable[tuple[str, str]], ours: Collection[str] = (*_OURS, *_THEIRS)) -> list[str]:

@@ -17,6 +17,7 @@ from seg.config.content import first_line, flat, keyed, plain_value
 from seg.config.options import CONF
 from seg.errors import ConfigError, together
 
+_PLUGINS = ("hydra_plugins", "hydra._internal")  # Hydra takes no sweeper or launcher from elsewhere
 _RUN_CODE = ("hydra.job.env_set.", "hydra.job_logging.", "hydra.hydra_logging.")
 _HARMLESS = ("version", "root", "disable_existing_loggers", "incremental")  # of a logging section
 _TEXTS = ("${hydra.sweep.dir}/.submitit/%j", "${hydra.job.name}")  # of a launcher
@@ -117,8 +118,8 @@ def _of_hydra(hydra: DictConfig, own: Collection[str]) -> Iterator[str]:
         except OmegaConfBaseException as error:
             yield f"hydra.{name}: {first_line(error)}."
             continue
-        if name != "callbacks" and isinstance(content, dict):
-            content.pop("_target_", None)  # Hydra takes nothing there but its plugins
+        plugin = content.pop("_target_", None) if name != "callbacks" and isinstance(content, dict) else None
+        yield from refused([(f"hydra.{name}._target_", str(plugin))] if plugin else [], ours=_PLUGINS)
         yield from refused(targets(content, f"hydra.{name}"), ours=())
     for key, value in flat(keyed(OmegaConf.to_container(hydra, resolve=False)), "hydra.").items():
         by_user = any(f"{key}.".startswith(f"{mine}.") for mine in own)

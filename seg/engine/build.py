@@ -5,12 +5,14 @@ import logging
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from seg.config.build import build
-from seg.config.content import plain
+from seg.config.content import first_line, plain
+from seg.data.augmentation import Augmentation
 from seg.data.plan import Plan
 from seg.engine.cases import Material
 from seg.engine.computing import choose_computing, laid_out
@@ -20,7 +22,7 @@ from seg.engine.inference import Predict
 from seg.engine.loop import Training
 from seg.engine.predictors import window_predictor
 from seg.engine.progress import Budget, budget_of
-from seg.errors import ConfigError, times
+from seg.errors import ConfigError, SegError, times
 from seg.losses import DeepSupervision
 from seg.models import Network, insert_attention
 from seg.optimizers import weight_average
@@ -64,6 +66,7 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
     budget, why = budget_of(cfg, len(material.split.train), plan.batch_size)
     log.info("  budget %s", why)
     training = build_training(cfg, network, budget, precision)
+    _try_augmentation(cfg, len(cases.channels), plan)
     loss = DeepSupervision(build(cfg.loss)).to(precision.device)
     predict = window_predictor(cfg, plan, precision)
     return Built(replace(material, plan=plan), precision, training, budget, loss, predict)
@@ -111,6 +114,18 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
             f"The network with its attention block cannot take a patch of {times(right)}: {error}"
         ) from error
     return replace(plan, patch=right)
+
+
+def _try_augmentation(cfg: DictConfig, channels: int, plan: Plan) -> None:
+    """Changes one patch of noise: what the transforms cannot do is known before the first volume is prepared."""
+    augment, rng = Augmentation(**build(cfg.augmentation)), np.random.default_rng(0)
+    image = torch.from_numpy(rng.standard_normal((channels, *plan.patch), np.float32))
+    try:
+        augment(image, torch.zeros(plan.patch, dtype=torch.uint8), rng)
+    except SegError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"augmentation.transforms cannot change a patch: {first_line(error)}.") from error
 
 
 def build_training(cfg: DictConfig, network: nn.Module, budget: Budget, precision: Precision) -> Training:

@@ -102,6 +102,7 @@ WAYS_IN = {
     "its own permission": "allow_targets: [foreign_code]\nmodel: {_target_: foreign_code.run}",
     "a resolver": "loss: {weight: '${oc.create:{_target_: foreign_code.run}}'}",
     "a callback": "hydra: {callbacks: {theirs: {_target_: foreign_code.run}}}",
+    "a launcher": "hydra: {launcher: {_target_: foreign_code.run}}",
     "a sweeper's option": "hydra: {sweeper: {sampler_options: {a: [{_target_: foreign_code.run}]}}}",
     "a logger": "hydra: {job_logging: {handlers: {theirs: {class: foreign_code.run}}}}",
     "a logger's factory": "hydra: {hydra_logging: {formatters: {theirs: {(): foreign_code.run}}}}",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from composing import composed
+from omegaconf import OmegaConf
 
 from seg.engine.build import build_run
 from seg.engine.cases import read_material
@@ -22,6 +23,28 @@ def test_a_batch_that_cannot_be_shared_is_refused(
     precision = choose_precision("fp32", choose_device("cpu"))
     with pytest.raises(ConfigError, match=rf"data\.batch_size is {batch_size}.*3 processes.*batch_size={larger}"):
         build_run(cfg, read_material(cfg), World(size=3), precision)
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        ("{_target_: monai.transforms.CastToTyped, keys: [image], dtype: nothing}", "cannot change a patch.*nothing"),
+        ("{_target_: monai.transforms.Lambdad, keys: [image], func: evil.f}", "cannot change a patch.*callable"),
+        ("{_target_: monai.transforms.RandFlipd, keys: [image], spatial_axis: 5, prob: 1}", "cannot change a patch"),
+        ("{_target_: monai.transforms.CenterSpatialCropd, keys: [image], roi_size: [4, 4, 4]}", "transforms made"),
+        ("{_target_: monai.transforms.RandFlipd, key: [image]}", "RandFlipd cannot be built"),
+        ("{_target_: monai.transforms.LoadImaged, keys: [image]}", "could run any code"),
+    ],
+)
+def test_an_augmentation_that_fails_is_refused_before_any_volume_is_prepared(
+    phantom_root: Path, tmp_path: Path, transform: str, words: str
+) -> None:
+    given = {"data": "folder", "data.root": phantom_root, "paths.outputs": tmp_path}
+    cfg = composed(*(f"{key}={value}" for key, value in given.items()))
+    cfg.augmentation.transforms = [OmegaConf.create(transform)]
+    precision = choose_precision("fp32", choose_device("cpu"))
+    with pytest.raises(ConfigError, match=words):
+        build_run(cfg, read_material(cfg), World(), precision)
 
 
 @pytest.mark.parametrize(
