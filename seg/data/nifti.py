@@ -258,6 +258,8 @@ def _described(header: Any) -> Header:
     if code not in UNITS_MM:
         raise DataError(f"xyzt_units has the code {code} for lengths; 1 (metre), 2 (mm) and 3 (micron) are known.")
     affine, notes = _place(header, shape, np.diag([UNITS_MM[code]] * 3 + [1.0]))
+    if header["bitpix"] not in (0, bits := 8 * dtype.itemsize):
+        notes.append(f"bitpix says {header['bitpix']} bits a voxel, its type {dtype} has {bits}; the type was taken")
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not (np.isfinite(affine).all() and sizes.min() > 0 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-6):
         raise DataError("the affine cannot be inverted, so voxels have no position. Set its sform or qform.")
@@ -270,9 +272,11 @@ def _place(header: Any, shape: tuple[int, ...], to_mm: np.ndarray) -> tuple[np.n
     """The affine in mm by the sform, otherwise the qform, otherwise the voxel sizes; and what contradicts it."""
     notes = []
     forms = {"sform": to_mm @ header.get_sform()} if header["sform_code"] > 0 else {}
+    if not all(np.isfinite(form).all() for form in forms.values()):
+        raise DataError("its sform holds numbers that are none, so voxels have no position. Set its sform anew.")
     if header["qform_code"] > 0:
         try:
-            forms["qform"] = to_mm @ header.get_qform()
+            forms["qform"] = to_mm @ np.asarray_chkfinite(header.get_qform())
         except ValueError as e:
             if not forms:
                 raise
@@ -295,7 +299,8 @@ def _place(header: Any, shape: tuple[int, ...], to_mm: np.ndarray) -> tuple[np.n
 
 
 def _voxels(header: Any, raw: bytes, path: Path, dtype: np.dtype[np.generic] | None = None) -> np.ndarray:
-    offset, shape = int(header.get_data_offset()), header.get_data_shape()
+    shape = header.get_data_shape()
+    offset = int(header["vox_offset"]) if np.isfinite(header["vox_offset"]) else -1
     wanted = offset + int(np.prod(shape, dtype=object)) * header.get_data_dtype().itemsize
     if offset < header.single_vox_offset or len(raw) != wanted:
         raise DataError(
@@ -303,6 +308,7 @@ def _voxels(header: Any, raw: bytes, path: Path, dtype: np.dtype[np.generic] | N
             f"on, and there are {len(raw)}. Copy it again."
         )
     try:
-        return np.asarray(ArrayProxy(BytesIO(raw), header, mmap=False), dtype=dtype)
+        with np.errstate(over="ignore"):  # an infinite voxel is a fault of its own
+            return np.asarray(ArrayProxy(BytesIO(raw), header, mmap=False), dtype=dtype)
     except Exception as e:  # such as a scale factor that is no number
         raise DataError(f"{path}: the file is cut off or damaged ({e}). Copy it again.") from None

@@ -67,6 +67,9 @@ def volume_or_fault(read, path):
 @example(codes=(0, 1), damage=[("quatern_b", np.float32(1.00001).tobytes())])
 @example(codes=(1, 1), damage=[("quatern_b", np.float32(np.nan).tobytes())])
 @example(codes=(1, 0), damage=[("srow_x", np.full(4, np.inf, np.float32).tobytes())])
+@example(codes=(1, 1), damage=[("srow_x", np.full(4, np.nan, np.float32).tobytes())])
+@example(codes=(1, 1), damage=[("vox_offset", np.float32(np.nan).tobytes())])
+@example(codes=(1, 1), damage=[("vox_offset", np.float32(-np.inf).tobytes())])
 @example(codes=(0, 1), damage=[("pixdim", np.array([0, -1, 2, 3, 1, 1, 1, 1], np.float32).tobytes())])
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_field_holds(tmp_path, codes, damage):
@@ -120,6 +123,8 @@ CONTRADICTIONS = {
     ),
     "flipped": (change(content((1, 1)), srow_x=[-0.7, 0, 0, 0]), ["axes LAS", "axes RAS", "sform was taken"]),
     "no orientation": (content((0, 0)), ["no orientation is stored", "pixdim was taken"]),
+    "bits": (change(content((1, 1)), bitpix=8), ["bitpix says 8 bits", "float32 has 32", "type was taken"]),
+    "a qform of no numbers": (change(content((1, 1)), quatern_b=np.nan), ["the qform cannot be read", "sform was"]),
     "no qform": (change(content((1, 1)), quatern_b=3), ["the qform cannot be read", "the sform was taken"]),
 }
 
