@@ -38,12 +38,12 @@ def choose_computing(
     A measurement holds for the model with any attention block, so that all arms of a study that differ in it compute
     alike: the first to be measured decides. A resumed run computes as it began.
     """
-    ways = ways_to_compute(precision, cfg.trainer.precision, cfg.trainer.layout)
+    ways, reason = ways_to_compute(precision, cfg.trainer.precision, cfg.trainer.layout), "as the options say"
     if cfg.resume and (run := find(Path(cfg.paths.outputs), cfg.resume)).computing.exists():
-        ways = [as_it_began(run, precision)]
+        ways, reason = [as_it_began(run, precision)], "as the run began"
     if cfg.check:
         return ways[0]
-    number, why = 0, f"{ways[0].name} {ways[0].layout}: the options leave no other choice"
+    number, why = 0, f"{ways[0].name} {ways[0].layout}: {reason}"
     if world.leads and len(ways) > 1:
         batch = (plan.batch_size // world.size, network.in_channels, *plan.patch)
         about = {"model": plain(cfg.model), "classes": classes}

@@ -1,12 +1,13 @@
 """Where a sweep's trials are kept: a journal file, or a database shared by several machines."""
 
+import json
 import logging
 import random
 import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -102,20 +103,27 @@ def _journal(path: Path) -> JournalStorage:
     path = path.absolute()  # the lock is a link to it
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        _cut_half_line(path)
+        _cut_broken_line(path)
     return JournalStorage(JournalFileBackend(str(path)))
 
 
-def _cut_half_line(path: Path) -> None:
-    """Removes what a full disk left at the end: a line added to it could never be read."""
+def _cut_broken_line(path: Path) -> None:
+    """Removes what a full disk or a power failure left at a journal's end: no line added to it could ever be read."""
     lock = JournalFileSymlinkLock(str(path))
     lock.acquire()
     try:
         with path.open("rb+") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+            lines = file.readlines()
+            if lines and lines[0].startswith(b"{") and not _is_whole(lines[-1]):
+                file.truncate(sum(map(len, lines[:-1])))
     finally:
         lock.release()
+
+
+def _is_whole(line: bytes) -> bool:
+    with suppress(ValueError):
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    return False
 
 
 def _url(address: str) -> URL:

@@ -7,7 +7,7 @@ parent run, trials in folders of their own, retries, continuing after a stop, ta
 import json
 import logging
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -147,6 +147,13 @@ def _check_classes(asked: Sweep, material: Material) -> None:
             )
 
 
+def _worker(owner: Path) -> Process | None:
+    """The process that works, or worked, at a sweep; None where there was none, or its file is damaged."""
+    with suppress(FileNotFoundError, ValueError, TypeError):
+        return Process(**json.loads(owner.read_text("utf-8")))
+    return None
+
+
 def _claim(asked: Sweep) -> bool:
     """Makes the sweep's folder this process's own; False where another one works there and the storage is shared.
 
@@ -155,8 +162,8 @@ def _claim(asked: Sweep) -> bool:
     """
     asked.folder.mkdir(parents=True, exist_ok=True)
     owner = asked.folder / OWNER
-    process = Process(**json.loads(owner.read_text("utf-8"))) if owner.exists() else Process.this()
-    if process != Process.this() and not process.lost(owner.stat().st_mtime):
+    process = _worker(owner)
+    if process not in (None, Process.this()) and not process.lost(owner.stat().st_mtime):
         if asked.storage:
             return False
         raise ConfigError(

@@ -419,10 +419,11 @@ def test_processes_at_once_on_one_journal_end_with_n_trials(tmp_path: Path) -> N
     assert sorted(failed["lr"]) == sorted(again["lr"])
 
 
-def test_a_journal_is_read_on_where_a_full_disk_cut_a_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ['{"op_code": 4, "wor', "\0\0\0\n"], ids=["cut", "zeros"])
+def test_a_journal_is_read_on_where_a_full_disk_or_a_power_failure_broke_a_line(tmp_path: Path, end: str) -> None:
     hand = grid(tmp_path, 2)
     with (tmp_path / "journal.log").open("a") as file:
-        file.write('{"op_code": 4, "wor')
+        file.write(end)
     assert len(finish(grid(tmp_path, 2))) == 2
     assert states(hand) == {"finished": 2}
 

@@ -96,9 +96,10 @@ def test_a_journal_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
-    (tmp_path / "journal.log").write_text("nonsense\n{}\n")
+    (tmp_path / "journal.log").write_text("nonsense\n{}\nand more")
     with pytest.raises(ConfigError, match=r"journal\.log cannot be opened"):
         search(tmp_path / "journal.log")
+    assert (tmp_path / "journal.log").read_text().endswith("and more"), "another file is left as it was"
 
 
 def test_a_relative_path_is_a_journal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,7 @@ def test_the_winners_options_are_named_only_where_they_are(sweeps: Sweeps) -> No
 
 def test_a_finished_grid_is_not_run_again(sweeps: Sweeps) -> None:
     sweeps.run("seed=1,2")
+    (sweeps.folder / "owner.json").write_text("[1]")  # a disk's fault
     said = sweeps.run("seed=1,2")
     assert len(sweeps.acts) == 2
     assert "2 of 2 finished" in said
