@@ -115,7 +115,7 @@ def summary(page: "Page", path: Path) -> list[str]:
     return lines
 
 
-run = verb("compare", main)
+run = verb("compare", main, lists=("runs", "window"))
 
 if __name__ == "__main__":
     run()

@@ -69,7 +69,7 @@ def networks(cfg: DictConfig) -> "list[Predictor]":
     return members
 
 
-run = verb("predict", main)
+run = verb("predict", main, lists=("run", "package"))
 
 if __name__ == "__main__":
     run()

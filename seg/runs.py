@@ -108,7 +108,7 @@ def _none_found(outputs: Path, uri: str | None, wanted: Mapping[str, str]) -> st
     return f"None of {len(known)} runs in {places} has {asked}.{hints}"
 
 
-run = verb("runs", main)
+run = verb("runs", main, lists=("columns",))
 
 if __name__ == "__main__":
     run()

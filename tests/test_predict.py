@@ -106,6 +106,8 @@ def test_masks_never_take_the_place_of_scans(predict: Callable[..., Path], scans
     before = {path: path.read_bytes() for path in scans.iterdir()}
     with pytest.raises(ConfigError, match="take the place of the scans"):
         predict(f"input={scans}", f"output={scans}")
+    with pytest.raises(ConfigError, match=r"is a file\. Set output"):
+        predict(f"input={scans}", f"output={next(scans.iterdir())}")
     assert {path: path.read_bytes() for path in scans.iterdir()} == before
 
 

@@ -6,7 +6,7 @@ Only omegaconf and the standard library are imported here, so that a verb answer
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -30,8 +30,11 @@ _USERS_DISK = (
 )
 
 
-def verb(name: str, main: Callable[[DictConfig], None]) -> Callable[[], None]:
-    """The command ``python -m seg.<name>``; ``conf/<name>.yaml`` holds its keys, their defaults and what they mean."""
+def verb(name: str, main: Callable[[DictConfig], None], lists: Collection[str] = ()) -> Callable[[], None]:
+    """The command ``python -m seg.<name>``; ``conf/<name>.yaml`` holds its keys, their defaults and what they mean.
+
+    Of the keys, ``lists`` and ``allow_targets`` may have several values.
+    """
 
     def run() -> None:
         with exits():
@@ -41,6 +44,9 @@ def verb(name: str, main: Callable[[DictConfig], None]) -> Callable[[], None]:
                 print(text, end="")
             else:
                 cfg = read(text, sys.argv[1:], local_settings())
+                several = {key for key, value in _values(cfg).items() if isinstance(value, list)}
+                wrong = several - {*lists, "allow_targets"}
+                together(ConfigError, [f"{key} is a list; it takes one value." for key in sorted(wrong)])
                 with allowing(cfg.get("allow_targets", ())):
                     main(cfg)
 
@@ -63,7 +69,7 @@ def read(text: str, arguments: Sequence[str], local: Mapping[str, object] | None
         ConfigError: with every unknown key and every value of the wrong type.
     """
     cfg = DictConfig(OmegaConf.create(text))
-    known = flat(keyed(OmegaConf.to_container(cfg)))
+    known = _values(cfg)
     for key in known.keys() & (local or {}).keys():
         if key.startswith(_LOCAL):
             OmegaConf.update(cfg, key, (local or {})[key])
@@ -82,6 +88,10 @@ def read(text: str, arguments: Sequence[str], local: Mapping[str, object] | None
     together(ConfigError, faults)
     OmegaConf.set_struct(cfg, True)
     return cfg
+
+
+def _values(cfg: DictConfig) -> dict[str, object]:
+    return flat(keyed(OmegaConf.to_container(cfg)))
 
 
 def _value(text: str, default: object) -> object:

@@ -38,12 +38,14 @@ def predict_all(
         overwrite: whether to predict again what is finished.
 
     Raises:
-        ConfigError: ``output`` is where the scans are, and they have the masks' names.
+        ConfigError: ``output`` is no folder; or it is where the scans are, and they have the masks' names.
     """
     if own := [
         scan.id for scan in scans if (output / f"{scan.id}.nii.gz").resolve() in {p.resolve() for p in scan.images}
     ]:
         raise ConfigError(f"The masks of {few(own)} would take the place of the scans themselves. Set another output.")
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
     rows = {} if overwrite else _earlier(output / "report.json")
     by, begin, done, failed = "+".join(map(identity, members)), time.monotonic(), 0, []
     for number, scan in enumerate(scans, 1):

@@ -43,8 +43,9 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, present in there.items() if present)
-    if not there[name]:
-        raise ConfigError(f"trainer.device is {name}, but PyTorch sees no such device here. Set trainer.device=auto.")
+    if not there.get(name):
+        seen = ", ".join(kind for kind, present in there.items() if present)
+        raise ConfigError(f"The device is {name}, and PyTorch sees {seen} here. Choose what is here, or auto.")
     if name == "cuda" and local_rank >= torch.cuda.device_count():
         raise ConfigError(
             f"Process {local_rank + 1} of this machine has no GPU: there are {torch.cuda.device_count()}. "

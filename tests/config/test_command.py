@@ -1,6 +1,7 @@
 """How the verbs other than train read what a user types, and how they end."""
 
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -196,3 +197,16 @@ def test_files_are_read_whatever_the_locale(tmp_path: Path) -> None:
     other = [sys.executable, "-m", "seg.runs", f"paths.outputs={tmp_path}"]
     runs = subprocess.run(other, env=os.environ | plain, capture_output=True, check=False, cwd=CONF.parent)
     assert b"Traceback" not in done.stderr + runs.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [("predict", "input=[a,b]"), ("score", "run=[a,b]"), ("clean", "run=[a]")]
+)
+def test_a_list_where_one_value_is_meant_is_refused(
+    name: str, argument: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, argument])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"seg.{name}").run()
+    assert ended.value.code == 2
+    assert f"{argument.partition('=')[0]} is a list; it takes one value." in capsys.readouterr().err
