@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath  # metrics are named like paths, and must be normal ones
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -18,8 +19,11 @@ from seg.data.processors import processors
 from seg.errors import ConfigError, DataError, together
 
 log = logging.getLogger(__name__)
-CONTROL = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"  # in a name: line feeds, escapes, bytes that are no UTF-8
+# In a name: line feeds, escapes, bytes that are no UTF-8, and what cannot be seen but turns or parts what is printed.
+CONTROL = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 IGNORE = 255  # the class index of voxels that nobody annotated: no loss and no score there
+HIGHEST = (255, 32767, 65535, 2147483647)  # of the integer types: what tools write where nobody annotated
+WHOLE = r"-?\d{1,10}"
 MAX_CLASSES = 254  # class indices are kept as uint8
 
 
@@ -76,7 +80,7 @@ def class_indices(label: np.ndarray, values: Sequence[int], ignore: int | None =
 
 def question(values: Iterable[int]) -> str:
     """What to answer about values by which many tools mark voxels that nobody annotated; nothing for others."""
-    asked = [value for value in values if value == 255 or value < 0]
+    asked = [value for value in values if value in HIGHEST or value < 0]
     return (
         f'What is {", ".join(map(str, asked))}? If nobody annotated these voxels, write "ignore": {asked[0]} among the '
         "labels of dataset.json; if it is a structure, give it a name there."
@@ -103,7 +107,7 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
     root = Path(root).expanduser()
     if not root.is_dir():
         raise DataError(f"{root}: no such folder. Set data.root to the folder of the data set.")
-    files, channels, classes, ignore = _described(root) if (root / "dataset.json").exists() else _plain(root)
+    files, channels, classes, ignore = _described(root) if _has_json(root) else _plain(root)
     together(DataError, [_unprintable(case_id) for case_id, _, _ in files if re.search(CONTROL, case_id)])
     if list(classes.values()) != list(range(len(classes))):
         log.info("label values become class indices: %s", {value: i for i, value in enumerate(classes.values())})
@@ -111,6 +115,17 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
     cases = [Case(case_id, patients[case_id], images, label) for case_id, images, label in files]
     cases.sort(key=lambda case: case.id)
     return CaseSet(name or root.resolve().name, tuple(cases), channels, classes, ignore)
+
+
+def _has_json(root: Path) -> bool:
+    """Whether there is a ``dataset.json``.
+
+    Raises:
+        DataError: under another spelling, which would go unread.
+    """
+    if other := [path for path in root.iterdir() if path.name.lower() == "dataset.json" != path.name]:
+        raise DataError(f"{other[0]}: would not be read. Call it dataset.json.")
+    return (root / "dataset.json").exists()
 
 
 def _unprintable(case_id: str) -> str:
@@ -141,7 +156,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, RecursionError) as e:
         raise DataError(f"{path}: not readable as JSON ({e}).") from None
 
 
@@ -172,6 +187,8 @@ def _described(root: Path) -> Found:
     channels = _channels(settings, channel_key, where)
     classes, ignore = _classes(_named(_mapping(settings, "labels", where), value_first=not by_name), where)
     if not by_name:
+        if settings.get("numTraining", len(files)) != len(files):
+            log.warning("%s: numTraining is %s; training lists %d.", where, settings["numTraining"], len(files))
         return files, channels, classes, ignore
     files, _ = layouts.by_name(root, len(channels))
     listed = settings.get("training")
@@ -223,10 +240,17 @@ def _channels(settings: Mapping[str, object], key: str, where: Path) -> tuple[st
 
 def _named(labels: Mapping[str, object], value_first: bool) -> list[tuple[str, object]]:
     """Names and values. Decathlon writes ``"1": "liver"``, nnU-Net 2 ``"liver": 1``: whichever side has the numbers."""
-    numbers = [all(re.fullmatch(r"-?\d+", str(one)) for one in side) for side in (labels.keys(), labels.values())]
+    numbers = [all(re.fullmatch(WHOLE, str(one)) for one in side) for side in (labels.keys(), labels.values())]
     if numbers[0] != numbers[1]:
         value_first = numbers[0]
-    return [(str(name), value) for value, name in labels.items()] if value_first else list(labels.items())
+    if not value_first:
+        return list(labels.items())
+    return [(str(name) if isinstance(name, str | int) else "", value) for value, name in labels.items()]
+
+
+def _known_spelling(name: str) -> str:
+    """``Ignore`` is no class either."""
+    return "ignore" if name.casefold() == "ignore" else name
 
 
 def _classes(named: list[tuple[str, object]], where: Path) -> tuple[dict[str, int], int | None]:
@@ -235,27 +259,30 @@ def _classes(named: list[tuple[str, object]], where: Path) -> tuple[dict[str, in
     classes: dict[str, int] = {}
     metrics: dict[str, str] = {}
     for name, value in named:
-        name = name.strip()
-        key = re.sub(r"[^\w\-./: ]", "_", name)  # as a metric of this class is called in the record
+        name = _known_spelling(name.strip())
+        key = re.sub(r"[^\w\-./: ]", "_", normalize("NFC", name))  # as a metric of this class is called in the record
         if isinstance(value, list):
             faults.append(f"{where}: '{name}' is a region {value}; give each class an integer and train on those.")
-        elif not re.fullmatch(r"-?\d+", str(value)):
+        elif not re.fullmatch(WHOLE, str(value)):
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")
         elif name in classes or int(str(value)) in classes.values():
             faults.append(f"{where}: class '{name}' = {value} appears twice; names and values must be unique.")
         elif name.lower() in ("", "mean of classes") or not name.isprintable() or normpath(f"_{key}") != f"_{key}":
             faults.append(f"{where}: {name!r} cannot be a class's name. Use letters, digits and blanks.")
-        elif key in metrics:
-            faults.append(f"{where}: '{metrics[key]}' and '{name}' would be one metric, '{key}'. Rename one of them.")
+        elif (alike := " ".join(normalize("NFKC", key).casefold().split())) in metrics:
+            faults.append(f"{where}: '{metrics[alike]}' and '{name}' would be one metric, '{key}'. Rename one of them.")
         else:
-            classes[name], metrics[key] = int(str(value)), name
+            classes[name], metrics[alike] = int(str(value)), name
     ignore = classes.pop("ignore", None)
     if ignore is not None and 0 <= ignore < max(classes.values(), default=0):
         faults.append(
             f"{where}: the label 'ignore' has the value {ignore}; it must be the highest of all, or negative."
         )
-    if classes.get("background", 0) != 0:
-        faults.append(f"{where}: background has the value {classes['background']}; it must be 0.")
+    faults += [
+        f"{where}: {name} has the value {value}; it must be 0."
+        for name, value in classes.items()
+        if name.casefold() == "background" and value
+    ]
     if len(classes) > MAX_CLASSES:
         faults.append(f"{where}: {len(classes)} classes; at most {MAX_CLASSES} are possible.")
     together(ConfigError, faults)

@@ -1,5 +1,6 @@
 """What can be wrong with the files of one case: each fault and each oddity of a header in a sentence."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,17 @@ def image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
                 " leave the case out."
             )
     return faults
+
+
+def repeated(paths: Sequence[Path], images: Sequence[np.ndarray]) -> list[tuple[Path, str]]:
+    """Files with a channel that is there twice; ``images`` are (C, X, Y, Z), one per file."""
+    channels = [(path, channel) for path, image in zip(paths, images, strict=True) for channel in image]
+    return [
+        (path, f"channel {number} of the case is the same as channel {earlier}")
+        for number, (path, channel) in enumerate(channels)
+        for earlier in range(number)
+        if np.array_equal(channels[earlier][1], channel)
+    ]
 
 
 def label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:

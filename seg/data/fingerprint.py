@@ -16,13 +16,13 @@ import numpy as np
 
 from seg.data import nifti
 from seg.data.cases import Case, CaseSet
-from seg.data.checks import SHEAR, grid_faults, image_faults, label_faults, notes
+from seg.data.checks import SHEAR, grid_faults, image_faults, label_faults, notes, repeated
 from seg.data.processors import processors
 from seg.errors import DataError, few, together
 from seg.files import atomic_write, digest, seal, sha256, unseal
 
 log = logging.getLogger(__name__)
-FORMAT = 3  # raised when CasePrint or the checks change, so that every case is read anew
+FORMAT = 4  # raised when CasePrint or the checks change, so that every case is read anew
 QUANTILES = 100
 LISTED = 50  # oddities of headers that the log has in full
 MAX_VOXELS = 200_000  # of the foreground of one case; more do not move a quantile
@@ -222,12 +222,15 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[tuple
         headers[case.label] = nifti.read_header(case.label)
         label = nifti.read_label(case.label)
         faults += label_faults(case.label, label, caseset)
+        if sha256(case.label) in [sha256(path) for path in case.images if path in headers]:
+            faults.append(f"{case.label}: is one of its images, byte for byte. Put the right file in its place.")
     except DataError as e:
         faults.append(str(e))
     faults += grid_faults(headers)
     if faults or label is None:
         return None, [], faults
-    return _describe(case, images, headers[case.images[0]].affine, label, caseset), notes(headers), []
+    said = notes(headers) + [(str(path), note) for path, note in repeated(case.images, images)]
+    return _describe(case, images, headers[case.images[0]].affine, label, caseset), said, []
 
 
 def _describe(

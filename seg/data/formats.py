@@ -1,5 +1,6 @@
 """Which files of a folder are volumes that can be read, and what to do about other images there."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from seg.data.nifti import ending
 from seg.errors import DataError, few
 
+log = logging.getLogger(__name__)
 WRITE = (
     'Any files may be listed in a dataset.json: "training": [{"image": …, "label": …}, …]; docs/data.md has the '
     "layouts that are read without."
@@ -17,6 +19,10 @@ OTHERS = {  # what else people keep images in, and how it becomes NIfTI
     "MetaImage": ((".mha", ".mhd"), "SimpleITK: WriteImage(ReadImage('a.mha'), 'a.nii.gz')"),
     "MGH": ((".mgz", ".mgh"), "mri_convert a.mgz a.nii.gz, or nibabel"),
     "Analyze": ((".img", ".hdr"), "nibabel: save(load('a.hdr'), 'a.nii.gz')"),
+    "MINC": ((".mnc",), "mnc2nii a.mnc a.nii"),
+    "HDF5 or MATLAB": ((".h5", ".hdf5", ".mat"), "nibabel: save(Nifti1Image(array, affine), 'a.nii.gz')"),
+    "packed": ((".gz", ".xz", ".bz2", ".zip", ".zst", ".7z", ".tar", ".tgz"), "unpack, or name them .nii.gz"),
+    "NIfTI under another ending": ((), "end the names with .nii or .nii.gz, or take the files away"),
     "NumPy": (
         (".npy", ".npz"),
         "nibabel: save(Nifti1Image(array, affine), 'a.nii.gz'), with the voxel sizes in affine",
@@ -27,6 +33,8 @@ OTHERS = {  # what else people keep images in, and how it becomes NIfTI
         "voxel sizes in affine",
     ),
 }
+
+BESIDE = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec", ".db", ".ini", *OTHERS["pictures"][0])  # no scans
 
 
 def listed(where: Path) -> list[Path]:
@@ -42,6 +50,8 @@ def listed(where: Path) -> list[Path]:
     volumes = [path for path in files if ending(path)]
     if others := _other_images(where, files, beside=bool(volumes)):
         raise DataError(others)
+    if unread := [path.name for path in files if path not in volumes and path.suffix.lower() not in BESIDE]:
+        log.warning("%s: %d files are not read: %s.", where, len(unread), few(unread))
     return volumes
 
 
@@ -64,10 +74,17 @@ def _other_images(where: Path, paths: Iterable[Path], beside: bool = False) -> s
 
 
 def _kind(path: Path) -> str:
-    end = path.suffix.lower()
+    end = path.suffix.lower().strip()
+    if ending(path):
+        return ""
+    with path.open("rb") as file:
+        start = file.read(348)
+    if start[344:347] in (b"n+1", b"ni1") and end not in OTHERS["Analyze"][0]:
+        return "NIfTI under another ending"
     if not end or end[1:].isdigit():  # DICOM files often have no ending, or a number
-        with path.open("rb") as file:
-            return "DICOM" if file.read(132)[128:] == b"DICM" else ""
+        return "DICOM" if start[128:132] == b"DICM" else "packed" if start[:2] == b"\x1f\x8b" else ""
+    if ".nii" in path.name.lower() and start[:2] == b"\x1f\x8b":
+        return "NIfTI under another ending"
     return next((kind for kind, (ends, _) in OTHERS.items() if end in ends), "")
 
 

@@ -177,8 +177,14 @@ def by_list(root: Path, entries: Any, where: Path, labelled: bool = True) -> Fil
             images = [one for path in paths for one in _lying(path, known)]
             name = (_base(paths[0]) if len(texts) > 1 else "") or _name(paths[0])
             files.append((name, tuple(images), label))
+    times = Counter(path for _, images, label in files for path in (*images, label) if path)
+    faults += [
+        f"{where}: {path} is listed {n} times. A file belongs to one case." for path, n in times.items() if n > 1
+    ]
     together(DataError, faults)
-    used = {path for _, images, label in files for path in (*images, label)}
+    used = {*times}
+    if strange := _of_another(files):
+        log.warning("%s: labels have the names of other cases: %s. Are the lines mixed up?", where, few(strange))
     lying = {path for by_stem in known.values() for paths in by_stem.values() for path in paths}
     if unlisted := [path.name for path in lying - used]:
         log.warning("%s does not list %d files, which take no part: %s.", where, len(unlisted), few(unlisted))
@@ -187,9 +193,20 @@ def by_list(root: Path, entries: Any, where: Path, labelled: bool = True) -> Fil
     return files
 
 
+def _of_another(files: Files) -> list[str]:
+    """Labels that are called like the image of another case, and not like their own."""
+    names = [({name for path in images for name in _names(path)}, label) for _, images, label in files if label]
+    known = {name for own, _ in names for name in own}
+    return [
+        label.name
+        for own, label in names
+        if not (called := {_name(label), _bare(_name(label), LABEL_WORDS)}) & own and called & known
+    ]
+
+
 def _inside(root: Path, text: str, where: Path, faults: list[str]) -> Path:
     """The file a listed path means, within the data folder."""
-    plain = text if (root / text).exists() or "\\" not in text else text.replace("\\", "/")
+    plain = text if os.path.exists(root / text) or "\\" not in text else text.replace("\\", "/")
     path = Path(os.path.normpath(plain))
     for base in (root.absolute(), root.resolve()):
         if path.is_absolute() and path.is_relative_to(base):
@@ -206,7 +223,7 @@ def _lying(path: Path, known: dict[Path, dict[str, list[Path]]]) -> list[Path]:
         for file in path.parent.glob("[!.]*"):
             if ending(file):
                 known[path.parent][_name(file)].append(file)
-    if path.exists():
+    if os.path.exists(path):
         return [path]
     names, name = known[path.parent], _name(path)
     if len(names.get(name, [])) == 1:

@@ -104,6 +104,13 @@ FAULTS = {
     "region": (NNUNET | {"labels": {"background": 0, "whole": [1, 2]}}, "'whole' is a region"),
     "ignore": (NNUNET | {"labels": {"background": 0, "ignore": 1, "a": 2}}, "'ignore' has the value 1; it must be the"),
     "one metric": (NNUNET | {"labels": {"a<2cm": 1, "a>2cm": 2}}, "'a<2cm' and 'a>2cm' would be one metric"),
+    "capitals": (NNUNET | {"labels": {"lesion": 1, "Lesion": 2}}, "would be one metric"),
+    "doubled blanks": (NNUNET | {"labels": {"a b": 1, "a  b": 2}}, "would be one metric"),
+    "accents apart": (NNUNET | {"labels": {"\u00e9": 1, "e\u0301": 2}}, "would be one metric"),
+    "ignore in capitals": (NNUNET | {"labels": {"background": 0, "Ignore": 1, "a": 2}}, "it must be the highest"),
+    "Background": (NNUNET | {"labels": {"Background": 1, "a": 2}}, "Background has the value 1"),
+    "too long a number": (NNUNET | {"labels": {"a": 10**4000}}, "one integer"),
+    "a name that is none": (DECATHLON | {"labels": {"0": "background", "1": None}}, "cannot be a class's name"),
     "path": (NNUNET | {"labels": {"lobe//left": 1}}, "cannot be a class's name"),
     "blank": (NNUNET | {"labels": {" ": 1}}, "cannot be a class's name"),
     "unprintable": (NNUNET | {"labels": {"a\nb": 1}}, "cannot be a class's name"),
@@ -135,7 +142,9 @@ def test_dataset_json_may_not_leave_the_folder(tmp_path, path):
         folder(make(tmp_path, settings))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "null", '{"training": {"image": 1}}', '{"labels": {"a": 1, "a": 2}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "null", "[" * 100_000, '{"training": {"image": 1}}', '{"labels": {"a": 1, "a": 2}}']
+)
 def test_unreadable_dataset_json_is_named(tmp_path, content):
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(DataError, match=r"dataset\.json"):
@@ -162,11 +171,11 @@ def test_a_label_ignore_is_no_class(tmp_path, value):
         class_indices(label, found.values)
 
 
-@pytest.mark.parametrize("value", [255, -1])
+@pytest.mark.parametrize("value", [255, -1, 65535, 32767])
 def test_a_value_that_may_mean_ignore_is_a_question_with_two_answers(tmp_path, value):
     make(tmp_path, None, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
     nib.save(
-        nib.Nifti1Image(np.array([0, 1, value], np.int16).reshape(-1, 1, 1), np.eye(4)), tmp_path / "labelsTr/a.nii.gz"
+        nib.Nifti1Image(np.array([0, 1, value], np.int32).reshape(-1, 1, 1), np.eye(4)), tmp_path / "labelsTr/a.nii.gz"
     )
     with pytest.raises(DataError, match=rf'{value}.*"ignore": {value}.*if it is a structure') as caught:
         folder(tmp_path)

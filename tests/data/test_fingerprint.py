@@ -265,3 +265,16 @@ def test_json_and_restriction(caseset, cache):
     part = whole.of(["c2", "c0"])
     assert [case.id for case in part.cases] == ["c0", "c2"]
     assert part.hash != whole.hash
+
+
+def test_a_label_that_is_its_image_is_named(caseset, cache):
+    image, label = caseset.cases[1].images[0], caseset.cases[1].label
+    image.write_bytes(label.read_bytes())
+    with pytest.raises(DataError, match=rf"{label.name}: is one of its images"):
+        fingerprint(caseset, cache)
+
+
+def test_a_channel_that_is_there_twice_is_a_note(caseset, cache, caplog):
+    cases = tuple(replace(case, images=case.images * 2) for case in caseset.cases[:1])
+    fingerprint(replace(caseset, cases=cases, channels=("T1", "T2")), cache)
+    assert "channel 1 of the case is the same as channel 0" in caplog.text

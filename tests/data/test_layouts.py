@@ -322,3 +322,72 @@ def test_home_is_found(tmp_path, monkeypatch):
     for kind in ("imagesTr", "labelsTr"):
         volume(tmp_path / "set, of O'Brien" / kind / "a.nii.gz", label=kind == "labelsTr")
     assert [case.id for case in folder("~/set, of O'Brien").cases] == ["a"]
+
+
+def sound(root):
+    for name in ("a", "b"):
+        volume(root / "imagesTr" / f"{name}.nii.gz")
+        volume(root / "labelsTr" / f"{name}.nii.gz", label=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["c", "c.nii.gz.tmp", "c.nii.gz.part", "c.nii.gz ", "c.nii.xz", "c.nii.bz2", "c.nii.zip", "c.gz", "c.mnc", "c.h5"],
+)
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_case_whose_files_have_another_ending_does_not_vanish(tmp_path, name, plain):
+    sound(tmp_path)
+    for kind in ("imagesTr", "labelsTr"):
+        volume(tmp_path / kind / f"c.nii{'' if plain else '.gz'}", label=kind == "labelsTr")
+        (tmp_path / kind / f"c.nii{'' if plain else '.gz'}").rename(tmp_path / kind / name)
+    refused(tmp_path, repr(name)[1:-1])
+
+
+def test_files_that_are_not_read_are_named(tmp_path, caplog):
+    sound(tmp_path)
+    for name in ("Thumbs.db", "notes.txt", "c.vtk", "what.xyz"):
+        (tmp_path / "imagesTr" / name).touch()
+    assert found(tmp_path) == {"a": 1, "b": 1}
+    (line,) = [line for line in caplog.messages if "not read" in line]
+    assert "2 files are not read: c.vtk, what.xyz" in line
+
+
+@pytest.mark.parametrize("pairs", [[("a", "a"), ("b", "a")], [("a", "a"), ("a", "b")], [("a", "a"), ("a", "a")]])
+def test_a_file_that_is_listed_twice_is_named(tmp_path, pairs):
+    sound(tmp_path)
+    listing(tmp_path, *((f"imagesTr/{image}.nii.gz", f"labelsTr/{label}.nii.gz") for image, label in pairs))
+    refused(tmp_path, "a.nii.gz is listed 2 times")
+
+
+def test_a_label_in_place_of_the_image_is_named(tmp_path):
+    sound(tmp_path)
+    listing(tmp_path, ("labelsTr/a.nii.gz", "labelsTr/a.nii.gz"))
+    refused(tmp_path, "labelsTr/a.nii.gz is listed 2 times")
+
+
+def test_labels_of_other_cases_and_a_wrong_count_are_warnings(tmp_path, caplog):
+    sound(tmp_path)
+    pairs = ("imagesTr/a.nii.gz", "labelsTr/b.nii.gz"), ("imagesTr/b.nii.gz", "labelsTr/a.nii.gz")
+    listing(tmp_path, *pairs, numTraining=9)
+    assert found(tmp_path) == {"a": 1, "b": 1}
+    assert "labels have the names of other cases: a.nii.gz, b.nii.gz" in caplog.text
+    assert "numTraining is 9; training lists 2" in caplog.text
+
+
+def test_a_path_that_no_disk_takes_is_a_missing_file(tmp_path):
+    sound(tmp_path)
+    listing(tmp_path, ("x" * 5000, "labelsTr/a.nii.gz"))
+    refused(tmp_path, "x" * 5000)
+
+
+def test_a_dataset_json_by_another_spelling_is_named(tmp_path):
+    sound(tmp_path)
+    (tmp_path / "Dataset.JSON").write_text("{}")
+    refused(tmp_path, "Dataset.JSON", "Call it dataset.json")
+
+
+@pytest.mark.parametrize("mark", ["\u200b", "\u202e", "\u2028", "\ufeff"])
+def test_names_with_marks_that_cannot_be_seen_are_refused(tmp_path, mark):
+    for kind in ("imagesTr", "labelsTr"):
+        volume(tmp_path / kind / f"a{mark}.nii.gz", label=kind == "labelsTr")
+    refused(tmp_path, "control character")
