@@ -27,7 +27,7 @@ from seg.engine.inference import (
     strongest,
 )
 from seg.engine.predictors import case_predictor
-from seg.errors import DataError
+from seg.errors import ConfigError, DataError
 from seg.models import Network
 from seg.records.folder import RunFolder
 
@@ -56,7 +56,13 @@ class Prediction:
         return risk_of(self.findings)
 
     def save(self, path: str | Path) -> None:
-        """Writes the mask as NIfTI (.nii or .nii.gz), with the image's affine and codes."""
+        """Writes the mask as NIfTI, with the image's affine and codes.
+
+        Raises:
+            ConfigError: the name does not end in .nii or .nii.gz.
+        """
+        if not str(path).lower().endswith((".nii", ".nii.gz")):
+            raise ConfigError(f"A mask is written as NIfTI, so {path} must end in .nii or .nii.gz.")
         write_label(Path(path), self.mask, like=self.like)
 
 
@@ -162,6 +168,8 @@ def predict_together(members: Sequence[Predictor], *images: str | Path) -> Predi
     Raises:
         DataError: as ``Predictor``.
     """
+    if not (members and images):
+        raise DataError("A prediction takes one network or more, and one image file or more.")
     files, classes = tuple(map(Path, images)), members[0].classes
     values, axis, found = tuple(classes.values()), None, list[Slices]()
     for member in members:

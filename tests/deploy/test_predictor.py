@@ -103,6 +103,15 @@ def test_a_scan_of_which_anything_could_be_made_is_refused(
         Predictor.load(run)(tmp_path / "scan.nii.gz")
 
 
+def test_no_image_and_a_mask_that_is_no_nifti_file_are_refused(run: Path, phantom_root: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(run)
+    with pytest.raises(DataError, match="one image file or more"):
+        predictor()
+    found = predictor(next((phantom_root / "imagesTr").iterdir()))
+    with pytest.raises(ConfigError, match=r"mask\.nrrd must end in \.nii"):
+        found.save(tmp_path / "mask.nrrd")
+
+
 def test_the_plan_comes_back_as_it_was(run: Path) -> None:
     from seg.data.plan import Plan
 
