@@ -51,7 +51,7 @@ for line in sys.stdin:
 
 
 class Killer:
-    """Runs trainings one after the other; ``last`` of the log of each is in the file ``log``."""
+    """Runs trainings one after the other; what they print is added to the file ``log``."""
 
     def __init__(self, server: "subprocess.Popen[str]", log: Path) -> None:
         self._server, self.log = server, log

@@ -72,8 +72,8 @@ class Study:
     def redraws(self) -> bool:
         """Whether each seed draws folds of its own, the same for all arms.
 
-        The luck of one division would else be in all seeds alike, and pass for a difference. Only without a test part,
-        which another division would change too.
+        Otherwise the luck of one division would be in all seeds alike, and pass for a difference. Only without a test
+        part, which another division would change too.
         """
         return self.folds is not None and self.base.get("data.test_fraction") == 0
 
