@@ -41,9 +41,12 @@ class Kind:
             read = number(value)
             if self.type is int and isinstance(read, int) and self.low <= read <= self.high:
                 return read
-            if self.type is float and isinstance(read, int | float) and self.low <= read <= self.high:
+            if self.type is float and isinstance(read, int | float) and self._within(read):
                 return float(read)
         raise ValueError
+
+    def _within(self, read: float) -> bool:
+        return self.low <= read <= self.high and math.isfinite(read)
 
     def __str__(self) -> str:
         words = ["null" if word is None else word for word in self.words]

@@ -6,6 +6,7 @@ that names a ``_target_`` the keys are those of the option's own file.
 Only omegaconf and the standard library are imported here, so that a wrong key is refused at once.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -191,13 +192,16 @@ def _alike(value: object, example: object) -> bool:
     if isinstance(value, list) and isinstance(example, list) and example:
         return any(isinstance(item, str) for item in example) or not any(isinstance(item, str) for item in value)
     free = value in (None, "auto") or example in (None, "auto") or "${" in str(value)
-    return free or _kind(value) is _kind(example)
+    return free or (_kind(value) is _kind(example) and not (isinstance(value, float) and not math.isfinite(value)))
 
 
 # The rules between keys. A key whose own value is wrong is missing among the values: it already has a message.
 
 
 def _impossible(v: Values) -> Iterator[str]:
+    for key in ("data.root", "paths.outputs", "paths.cache", "tracking.experiment"):
+        if v.get(key) == "":  # as in data.root=$DATA where there is no such variable
+            yield f"{key} is empty. Give it a value, or leave it out."
     given = [key for key in _BUDGETS if v.get(key) not in (None, "auto")]
     fold, folds, dims, axes = map(v.get, ("data.fold", "data.folds", "dims", "augmentation.mirror_axes"))
     if len(given) > 1:

@@ -28,6 +28,7 @@ from seg.models import Network, insert_attention
 from seg.optimizers import weight_average
 
 log = logging.getLogger(__name__)
+TRIED = 64  # voxels a side, at most, of the patch that the augmentation is tried on
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,10 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
 def _try_augmentation(cfg: DictConfig, channels: int, plan: Plan) -> None:
     """Changes one patch of noise: what the transforms cannot do is known before the first volume is prepared."""
     augment, rng = Augmentation(**build(cfg.augmentation)), np.random.default_rng(0)
-    image = torch.from_numpy(rng.standard_normal((channels, *plan.patch), np.float32))
+    patch = [min(size, TRIED) for size in plan.patch]
+    image = torch.from_numpy(rng.standard_normal((channels, *patch), np.float32))
     try:
-        augment(image, torch.zeros(plan.patch, dtype=torch.uint8), rng)
+        augment(image, torch.zeros(patch, dtype=torch.uint8), rng)
     except SegError:
         raise
     except Exception as error:

@@ -79,7 +79,7 @@ def read_state(run: Path) -> State | None:
     try:
         content = json.loads((run / _STATE).read_text("utf-8"))
         return State(**content | {"process": Process(**content["process"])})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -60,6 +60,9 @@ def test_every_study_composes_and_passes_the_checks(path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (["data.root="], ["data.root is empty"]),
+        (["paths.outputs="], ["paths.outputs is empty"]),
+        (["trainer.clip_norm=inf"], ["trainer.clip_norm is inf"]),
         (["trainer.max_epochs=3", "trainer.max_minutes=1"], ["one budget", "max_epochs", "max_minutes"]),
         (["trainer.max_steps=0"], ["trainer.max_steps is 0", "from 1"]),
         (["data.fold=7"], ["data.fold is 7", "0 to 4"]),
@@ -158,6 +161,7 @@ def test_an_unknown_key_of_a_study_file_names_file_key_and_nearest_right_key() -
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
+        ("optimizer.lr=inf", "optimizer.lr is inf"),
         ("optimizer.lr=abc", "optimizer.lr is 'abc'"),
         ("model.channels=8", "model.channels is 8"),
         ("loss.batch=3", "loss.batch"),
