@@ -20,6 +20,7 @@ IMAGE_WORDS = r"(?:images?|imgs?|vol(?:ume)?|scan)"
 LABEL_WORDS = r"(?:d?seg|segmentations?|labels?|lbl|masks?|gt|ground_?truth|annotations?|manual)"
 IMAGE_FOLDERS = ("imagestr", "images", "image", "imgs", "img", "volumes", "scans")
 LABEL_FOLDERS = ("labelstr", "labels", "label", "masks", "mask", "segmentations", "seg", "annotations")
+TEST_FOLDERS = ("imagests", "labelsts")  # of a Decathlon or nnU-Net data set: not for training
 BIDS = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_(.+)")
 
 
@@ -40,6 +41,10 @@ def by_name(root: Path, declared: int | None) -> tuple[Files, tuple[str, ...]]:
         next((folders[name] for name in names if name in folders), None) for names in (IMAGE_FOLDERS, LABEL_FOLDERS)
     ]
     if found[0] and found[1]:
+        used = [path.name for path in found if path]
+        beside = [path for path in root.iterdir() if path.name not in used and path.name.lower() not in TEST_FOLDERS]
+        if unread := [path.name for path in beside if ending(path) or _has_volumes(path)]:
+            log.warning("%s: only %s are read, not %s.", root, " and ".join(used), few(unread))
         return _matched(listed(found[0]), listed(found[1]), found[0], declared)
     if declared is None:
         files = [path for path in sorted(root.iterdir()) if ending(path)]
@@ -52,6 +57,10 @@ def by_name(root: Path, declared: int | None) -> tuple[Files, tuple[str, ...]]:
         f"{root}: there is {'neither a dataset.json nor' if declared is None else 'not'} a pair of folders imagesTr "
         f"and labelsTr. {there(root)} {WRITE}"
     )
+
+
+def _has_volumes(path: Path) -> bool:
+    return path.is_dir() and any(ending(inner) for inner in path.iterdir())
 
 
 def _matched(

@@ -391,3 +391,13 @@ def test_names_with_marks_that_cannot_be_seen_are_refused(tmp_path, mark):
     for kind in ("imagesTr", "labelsTr"):
         volume(tmp_path / kind / f"a{mark}.nii.gz", label=kind == "labelsTr")
     refused(tmp_path, "control character")
+
+
+@pytest.mark.parametrize(
+    ("name", "warned"), [("images/c.nii.gz", True), ("c.nii.gz", True), ("imagesTs/c.nii.gz", False)]
+)
+def test_volumes_beside_the_folders_that_are_read_are_named(tmp_path, caplog, name, warned):
+    sound(tmp_path)
+    volume(tmp_path / name)
+    assert found(tmp_path) == {"a": 1, "b": 1}
+    assert (f"only imagesTr and labelsTr are read, not {name.split('/')[0]}" in caplog.text) == warned

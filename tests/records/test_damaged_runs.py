@@ -63,7 +63,7 @@ def test_a_damaged_file_is_refused_by_name(copy: RunFolder, name: str, damage: s
         READERS[name](copy)
 
 
-@pytest.mark.parametrize("damage", [b"null", b"{", b"[]", b'{"process": null}', b"\xff"])
+@pytest.mark.parametrize("damage", [b"null", b"{", b"[]", b"[" * 100_000, b'{"process": null}', b"\xff"])
 def test_a_run_with_a_damaged_state_is_left_out_with_a_line(
     copy: RunFolder, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
