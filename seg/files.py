@@ -14,6 +14,15 @@ from typing import Any
 
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)*|\.draft-[0-9a-f]{32}")  # as atomic and atomic_folder name them
 
+PRIVATE = 0o750
+"""Mode of folders with pictures of patients: for the owner and, where the umask lets it, the owner's group."""
+
+
+def private_folder(path: Path) -> None:
+    """Makes the folder ``path`` where it is missing, with the mode PRIVATE."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(PRIVATE, exist_ok=True)
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:

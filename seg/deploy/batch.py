@@ -13,7 +13,7 @@ from seg.data.cases import Case
 from seg.deploy.predictor import Predictor, predict_together
 from seg.engine.console import clock
 from seg.errors import ConfigError, SegError, few
-from seg.files import atomic_write, sha256
+from seg.files import atomic_write, private_folder, sha256
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -46,6 +46,7 @@ def predict_all(
         raise ConfigError(f"The masks of {few(own)} would take the place of the scans themselves. Set another output.")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
+    private_folder(output)
     rows = {} if overwrite else _earlier(output / "report.json")
     by, begin, done, failed = "+".join(map(identity, members)), time.monotonic(), 0, []
     for number, scan in enumerate(scans, 1):

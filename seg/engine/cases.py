@@ -15,6 +15,7 @@ from seg.data.fingerprint import Fingerprint, fingerprint
 from seg.data.plan import Plan, make_plan
 from seg.data.processors import processors
 from seg.data.splits import Split, load_split, make_split
+from seg.files import private_folder
 
 if TYPE_CHECKING:
     from seg.data.preprocess import Store
@@ -40,6 +41,8 @@ def read_material(cfg: DictConfig) -> Material:
         ConfigError: the split or the plan cannot be made so.
     """
     d, cache = cfg.data, Path(cfg.paths.cache)
+    for folder in (Path(cfg.paths.outputs), cache):
+        private_folder(folder)
     cases: CaseSet = build(d.cases, root=d.root, name=d.name, patient=d.patient)
     prints = fingerprint(cases, cache, workers=processes(), allow_shear=d.get("allow_shear", False))
     if d.split_file:

@@ -19,12 +19,10 @@ from typing import TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from seg.errors import ConfigError, DataError
-from seg.files import atomic_folder
+from seg.files import PRIVATE, atomic_folder
 
 SHORT = 8
 OWNER = "run_id"
-PRIVATE = 0o750
-"""Mode of folders with pictures of patients: for the owner and, where the umask lets it, the owner's group."""
 _LEFT = 600.0  # seconds after which a half-made folder is what a killed process left
 T = TypeVar("T")
 

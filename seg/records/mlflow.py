@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 from seg.errors import ConfigError, without_passwords
-from seg.files import atomic
+from seg.files import PRIVATE, atomic
 from seg.records.address import ADDRESS, address_given, default_uri, file_of, is_server, pages, ui_command
-from seg.records.folder import PRIVATE, RunFolder, one_at_a_time
+from seg.records.folder import RunFolder, one_at_a_time
 from seg.records.journal import GONE, Journal, Recorded, Report, status_report
 from seg.records.provenance import common_tags
 from seg.records.sink import Sink, UnreachableError

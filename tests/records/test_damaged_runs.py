@@ -23,6 +23,7 @@ from seg.engine.computing import as_it_began
 from seg.engine.device import Precision
 from seg.engine.resume import as_begun
 from seg.errors import ConfigError, DataError
+from seg.files import private_folder
 from seg.records import mlflow
 from seg.records.folder import RunFolder, claim, claimed, find
 from seg.records.mlflow import Mlflow
@@ -121,9 +122,10 @@ def test_what_holds_pictures_of_patients_is_for_owner_and_group_at_most(tmp_path
     before = os.umask(umask)
     try:
         folder = claim(tmp_path, "a" * 32)
+        private_folder(tmp_path / "new/outputs")
     finally:
         os.umask(before)
-    for place in (folder.run, folder.predictions):
+    for place in (folder.run, folder.predictions, tmp_path / "new/outputs"):
         assert stat.S_IMODE(place.stat().st_mode) == 0o750 & ~umask
 
 
