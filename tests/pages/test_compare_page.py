@@ -136,7 +136,7 @@ def test_hostile_names_stay_text(tmp_path: Path, phantom_cases: CaseSet) -> None
 
 def hostile(root: Path, cases: CaseSet) -> CaseSet:
     """A copy of two cases under names that try to become markup, with such class names too."""
-    names = ["<img src=x onerror=window.hacked=1>'\"&", "Ümlaut 漢字 \u202e\u2028 <script>window.hacked=1<!--"]
+    names = ["<img src=x onerror=window.hacked=1>'\"&", "Ümlaut 漢字 <script>window.hacked=1<!--"]
     training = []
     for kind in ("imagesTr", "labelsTr"):
         (root / kind).mkdir(parents=True)
