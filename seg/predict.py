@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
         )
 
     from seg.data.scans import scans
-    from seg.deploy.batch import predict_all
+    from seg.deploy.worklist import predict_all
     from seg.engine.console import log_to
 
     log_to()

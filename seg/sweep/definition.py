@@ -60,6 +60,7 @@ class Sweep:
     name: str
     folder: Path
     cfg: DictConfig  # of one trial: data, places and tracking are the same for all
+    examples: dict[str, DictConfig]  # trials that are known beforehand or use every choice, by their overrides
     goal: Goal
     space: Space
     starts: tuple[Mapping[str, Value], ...]  # all trials of a grid or a study, those to begin with of a search
@@ -135,6 +136,7 @@ def read_sweep(arguments: Sequence[str], settings: Settings, context: HydraConte
         name,
         Path(composed[0].paths.outputs) / "sweeps" / name,
         composed[0],
+        dict(zip((" ".join(example) for example in examples), composed, strict=True)),
         goal,
         space,
         tuple(starts),

@@ -16,7 +16,9 @@ from omegaconf import DictConfig
 
 from seg.engine.cases import Material, read_material
 from seg.engine.console import log_to
-from seg.errors import ConfigError, InterruptedRunError, SegError
+from seg.engine.device import choose_device, choose_precision
+from seg.engine.distributed import World
+from seg.errors import ConfigError, InterruptedRunError, SegError, together
 from seg.files import atomic_write
 from seg.records.address import experiment_name
 from seg.records.folder import one_at_a_time
@@ -55,6 +57,7 @@ def sweep(
     material = read_material(asked.cfg)  # its faults come before the first trial
     _check_classes(asked, material)
     if asked.cfg.check:
+        build_each(asked)
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))
         return
     with one_at_a_time(Path(asked.cfg.paths.outputs)):
@@ -88,6 +91,26 @@ def sweep(
         if parent:
             parent.conclude(search)
         _check_end(asked, search, workers)
+
+
+def build_each(asked: Sweep) -> None:
+    """Builds the network and the optimizer of each trial that can be known before it starts.
+
+    Raises:
+        ConfigError: with every trial that cannot be built, and why.
+    """
+    from seg.engine.build import build_run
+
+    faults = []
+    log_to(level=logging.WARNING)
+    for overrides, cfg in asked.examples.items():
+        try:
+            precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.device))
+            build_run(cfg, read_material(cfg), World(), precision)
+        except SegError as error:
+            faults.append(f"{overrides}: {error}")
+    log_to()
+    together(ConfigError, faults)
 
 
 def _opened(asked: Sweep, definition: dict[str, object]) -> Search:

@@ -500,6 +500,13 @@ def test_check_looks_and_runs_nothing(sweeps: Sweeps) -> None:
     assert not (sweeps.outputs / "sweeps").exists()
 
 
+def test_check_builds_every_trial_that_is_known(sweeps: Sweeps) -> None:
+    said = sweeps.run("data.patch=[32,48,32],[30,47,31]", "model=unet,segresnet", "check=true", code=2)
+    assert said.count("[30,47,31]") >= 2
+    assert "does not suit this network" in said
+    assert sweeps.acts == []
+
+
 def test_the_winners_tags_hold_nothing_of_an_earlier_winner(sweeps: Sweeps) -> None:
     sweeps.run(
         "seed=choice(1,5)",
