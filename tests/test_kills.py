@@ -60,7 +60,7 @@ def test_a_run_killed_at_any_write_ends_as_if_it_had_not_been(
     (dead,) = [*tmp_path.glob("runs/run_*")] or [None]
     before = trained.log.stat().st_size
     if dead is None or trained.train(tmp_path, f"resume={dead.name[4:]}", *given[-2:]) != 0:
-        said = trained.log.read_text()[before:]
+        said = trained.log.read_bytes()[before:].decode()  # the size is in bytes
         assert dead is None or re.search(r"has no .*config\.yaml", said), said  # it had not begun: a fresh start
         assert trained.train(tmp_path, *given) == 0
     states = {path.parent: json.loads(path.read_text()) for path in tmp_path.glob("runs/run_*/state.json")}
