@@ -5,7 +5,6 @@ import random
 import shutil
 import socket
 import stat
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -149,10 +148,11 @@ def test_a_path_that_an_address_cannot_hold_is_refused(tmp_path: Path) -> None:
 
 def test_a_server_that_hangs_at_the_start_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(mlflow._AT_FIRST, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    asked = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=lambda: [asked.append(server.accept()) for _ in range(9)], daemon=True).start()
+    with socket.create_server(("127.0.0.1", 0), backlog=9) as server:  # it takes what comes and answers nothing
         with pytest.raises(ConfigError, match="does not answer"):
             Mlflow(f"http://127.0.0.1:{server.getsockname()[1]}", tmp_path)
-    assert len(asked) == 1
+        server.setblocking(False)
+        server.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # nobody asked again
+            server.accept()
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "30", "later requests may take longer"
