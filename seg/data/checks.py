@@ -8,10 +8,11 @@ import numpy as np
 from seg.data import nifti
 from seg.data.cases import CaseSet, question
 
-SHEAR = (
+TILTED = (
     "its axes are not at right angles (sheared, as by a tilted gantry), so volumes and distances would come out wrong. "
-    "Resample it to a straight grid, or set data.allow_shear=true"
+    "Resample it to a straight grid"
 )
+SHEAR = f"{TILTED}, or set data.allow_shear=true"
 
 
 def image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
@@ -72,6 +73,6 @@ def grid_faults(headers: dict[Path, nifti.Header]) -> list[str]:
 
 
 def notes(headers: dict[Path, nifti.Header]) -> list[tuple[str, str]]:
-    """Files, and what their headers say against themselves; sheared axes are told of the first file alone."""
+    """Files, and what their headers say against themselves; sheared axes are reported for the first file alone."""
     notes = [(str(path), note) for path, header in headers.items() for note in header.notes]
     return notes + [(str(path), SHEAR) for path, header in headers.items() if nifti.sheared(header.affine)][:1]

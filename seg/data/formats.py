@@ -55,14 +55,19 @@ def listed(where: Path) -> list[Path]:
     return volumes
 
 
+def has_volumes(path: Path) -> bool:
+    """Whether ``path`` is a folder with NIfTI files right in it."""
+    return path.is_dir() and any(ending(inner) for inner in path.iterdir())
+
+
 def _other_images(where: Path, paths: Iterable[Path], beside: bool = False) -> str:
-    """What lies in ``where`` that is an image, but no NIfTI, and how it becomes one; nothing where there is none.
+    """What is in ``where`` that is an image, but no NIfTI, and how it becomes one; nothing where there is none.
 
     ``beside`` volumes, pictures are only there to be looked at.
     """
     kinds: dict[str, list[str]] = defaultdict(list)
     for path in paths:
-        if path.is_dir() and any(ending(inner) for inner in path.iterdir()):
+        if has_volumes(path):
             kinds["folders of volumes"].append(path.name)
         elif path.is_file() and (kind := _kind(path)) and not (beside and kind == "pictures"):
             kinds[kind].append(path.name)
@@ -89,7 +94,7 @@ def _kind(path: Path) -> str:
 
 
 def there(root: Path) -> str:
-    """What lies in the folder, in a sentence."""
+    """What is in the folder, in a sentence."""
     within = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
     if not within:
         return "The folder is empty."

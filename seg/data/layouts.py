@@ -9,7 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from unicodedata import normalize
 
-from seg.data.formats import WRITE, listed, there
+from seg.data.formats import WRITE, has_volumes, listed, there
 from seg.data.nifti import ending, stem
 from seg.errors import DataError, few, together
 
@@ -43,7 +43,7 @@ def by_name(root: Path, declared: int | None) -> tuple[Files, tuple[str, ...]]:
     if found[0] and found[1]:
         used = [path.name for path in found if path]
         beside = [path for path in root.iterdir() if path.name not in used and path.name.lower() not in TEST_FOLDERS]
-        if unread := [path.name for path in beside if ending(path) or _has_volumes(path)]:
+        if unread := [path.name for path in beside if ending(path) or has_volumes(path)]:
             log.warning("%s: only %s are read, not %s.", root, " and ".join(used), few(unread))
         return _matched(listed(found[0]), listed(found[1]), found[0], declared)
     if declared is None:
@@ -57,10 +57,6 @@ def by_name(root: Path, declared: int | None) -> tuple[Files, tuple[str, ...]]:
         f"{root}: there is {'neither a dataset.json nor' if declared is None else 'not'} a pair of folders imagesTr "
         f"and labelsTr. {there(root)} {WRITE}"
     )
-
-
-def _has_volumes(path: Path) -> bool:
-    return path.is_dir() and any(ending(inner) for inner in path.iterdir())
 
 
 def _matched(
