@@ -74,14 +74,14 @@ def _expected(values: np.ndarray) -> Expected:
 def _of_the_grid(package: Package, shape: Sequence[int], spacing_mm: Sequence[float]) -> Iterator[Finding]:
     seen = np.array([case["spacing_mm"] for case in package.training])
     sizes = np.array([case["shape"] for case in package.training]) * seen
-    for what, own, those, risk in (
+    compared: list[tuple[str, np.ndarray, np.ndarray, Risk]] = [
         ("voxels", np.array(spacing_mm), seen, "medium"),
         ("a field of view", np.multiply(shape, spacing_mm), sizes, "low"),
-    ):
+    ]
+    for what, own, those, risk in compared:
         low, high = those.min(0), those.max(0)
         if (own < low / _NEAR).any() or (own > high * _NEAR).any():
-            text = f"{what} of {times(own)} mm; the training had {times(low)} to {times(high)} mm"
-            yield Finding(text, "medium" if risk == "medium" else "low")
+            yield Finding(f"{what} of {times(own)} mm; the training had {times(low)} to {times(high)} mm", risk)
 
 
 def _of_the_mask(package: Package, spacing_mm: Sequence[float], mask: np.ndarray) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from seg.data.fingerprint import CasePrint, Fingerprint
 from seg.data.plan import Plan
 from seg.data.splits import Split
 from seg.engine import checkpoint
+from seg.engine.computing import stored
 from seg.errors import DataError
 from seg.files import atomic, atomic_folder
 from seg.metrics import read_scores
@@ -82,7 +83,7 @@ class Package:
             prints.classes,
             prints.channels,
             plan,
-            folder.read(folder.computing, _computing),
+            folder.read(folder.computing, stored),
             origin | {key: tags[key] for key in _TAGS if key in tags},
             tuple(_described(case, prints) for case in seen.cases),
             _scores(folder),
@@ -180,11 +181,6 @@ def _reader(place: Path) -> Callable[[str], bytes]:
             return archive.read(name)
 
     return content
-
-
-def _computing(text: str) -> dict[str, str]:
-    content = json.loads(text)
-    return {key: str(content[key]) for key in ("precision", "layout")}
 
 
 def _hash(content: bytes) -> str:

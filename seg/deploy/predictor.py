@@ -11,12 +11,13 @@ from torch import Tensor
 
 from seg.config.build import allowing
 from seg.data.cases import Case
-from seg.data.nifti import sheared, write_label
+from seg.data.checks import TILTED
+from seg.data.nifti import ending, sheared, write_label
 from seg.data.preprocess import Geometry, prepare_case
 from seg.deploy.findings import Expected, Finding, Risk, expected_dice, findings, risk_of
 from seg.deploy.package import Package, is_package, made_up, read
 from seg.engine.build import build_network
-from seg.engine.computing import laid_out
+from seg.engine.computing import as_before, laid_out
 from seg.engine.device import Precision, choose_device, choose_precision, machine
 from seg.engine.inference import (
     Predict,
@@ -61,7 +62,7 @@ class Prediction:
         Raises:
             ConfigError: the name does not end in .nii or .nii.gz.
         """
-        if not str(path).lower().endswith((".nii", ".nii.gz")):
+        if not ending(Path(path)):
             raise ConfigError(f"A mask is written as NIfTI, so {path} must end in .nii or .nii.gz.")
         write_label(Path(path), self.mask, like=self.like)
 
@@ -95,9 +96,8 @@ class Predictor:
         if not path.exists():
             raise DataError(f"There is no {path}. Give a package, which is a folder or a zip, or a run's folder.")
         package = read(path) if is_package(path) else Package.of_run(RunFolder.at(path))
-        cfg, computed = OmegaConf.create(package.settings), package.computing
-        precision = choose_precision("fp32" if computed["precision"] == "fp32" else "auto", choose_device(device, 0))
-        precision = replace(precision, layout=computed["layout"])
+        cfg = OmegaConf.create(package.settings)
+        precision = as_before(package.computing, choose_precision("auto", choose_device(device, 0)))
         with allowing(trusted):
             network = build_network(cfg, package.plan, len(package.channels), len(package.classes))
         network.load_state_dict(package.weights)
@@ -190,7 +190,4 @@ def _check(image: np.ndarray, geometry: Geometry, files: Sequence[Path], *, allo
     if any(channel.min() == channel.max() for channel in image):
         raise DataError(f"{names}: every voxel of a channel has the same value, so there is nothing to see.")
     if sheared(np.array(geometry.original_affine)) and not allow_shear:
-        raise DataError(
-            f"{names}: the axes are not at right angles (sheared, as by a tilted gantry), so volumes would come out "
-            "wrong. Resample the scan to a straight grid."
-        )
+        raise DataError(f"{names}: {TILTED}.")

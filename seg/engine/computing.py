@@ -64,13 +64,19 @@ def as_it_began(run: RunFolder, precision: Precision) -> Precision:
     Raises:
         DataError: its folder does not say so, or is damaged.
     """
+    return as_before(run.read(run.computing, stored), precision)
 
-    def parsed(text: str) -> tuple[bool, str]:
-        content = json.loads(text)
-        return content["precision"] == "fp32", content["layout"]
 
-    fp32, layout = run.read(run.computing, parsed)
-    return replace(precision, dtype=None if fp32 else precision.dtype, layout=layout)
+def stored(text: str) -> dict[str, str]:
+    """``precision`` and ``layout`` of the text of ``computing.json``."""
+    content = json.loads(text)
+    return {key: str(content[key]) for key in ("precision", "layout")}
+
+
+def as_before(computed: Mapping[str, str], precision: Precision) -> Precision:
+    """The same for what ``stored`` gives."""
+    dtype = None if computed["precision"] == "fp32" else precision.dtype
+    return replace(precision, dtype=dtype, layout=computed["layout"])
 
 
 def ways_to_compute(chosen: Precision, precision: str, layout: str) -> list[Precision]:
