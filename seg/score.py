@@ -58,7 +58,7 @@ def main(cfg: DictConfig) -> None:
         unchanged(run, prints)
     place = Path(cfg.paths.outputs) / "scores" / run.run.name / ("test" if own else file_name(cases.name, "data"))
     masks = place if cfg.masks else None
-    table = pd.DataFrame([row for case in labelled(cases) for row in scored(case, cases, predictor, run, masks)])
+    table = pd.DataFrame([row for case in cases.cases for row in scored(case, cases, predictor, run, masks)])
     atomic_write(place / "cases.csv", table.to_csv(index=False))
     if own:
         add_to_record(run.run, metrics=part_metrics(table, "test"))
@@ -123,18 +123,6 @@ def suits(cases: "CaseSet", predictor: "Predictor") -> None:
             f"{cases.name} has the channels {', '.join(cases.channels)}; the network was trained on "
             f"{', '.join(predictor.package.channels)}."
         )
-
-
-def labelled(cases: "CaseSet") -> "list[Case]":
-    """The cases that can be scored.
-
-    Raises:
-        DataError: there are none.
-    """
-    found = [case for case in cases.cases if case.label is not None]
-    if not found:
-        raise DataError(f"{cases.name} has no labels, so nothing can be scored.")
-    return found
 
 
 def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolder, masks: Path | None) -> list[Row]:
