@@ -2,15 +2,11 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from seg.config.command import verb
 from seg.errors import ConfigError, SegError
-
-if TYPE_CHECKING:
-    from seg.deploy.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +29,7 @@ def main(cfg: DictConfig) -> None:
         )
 
     from seg.data.scans import scans
+    from seg.deploy.choice import networks
     from seg.deploy.worklist import predict_all
     from seg.engine.console import log_to
 
@@ -43,30 +40,6 @@ def main(cfg: DictConfig) -> None:
     log.info("%d of %d scans are predicted: %s", len(found) - len(failed), len(found), cfg.output)
     if failed:
         raise SegError(f"{len(failed)} of {len(found)} scans failed: {', '.join(failed)}. report.csv says why.")
-
-
-def networks(cfg: DictConfig) -> "list[Predictor]":
-    """The networks that predict together.
-
-    Raises:
-        ConfigError: they have different classes or channels.
-    """
-    from seg.deploy.predictor import Predictor
-    from seg.records.folder import find
-
-    named = cfg.run or cfg.package
-    names = [named] if isinstance(named, str) else list(named)
-    places = [find(Path(cfg.paths.outputs), name).run if cfg.run else Path(name).expanduser() for name in names]
-    members = [Predictor.load(place, device=cfg.device) for place in places]
-    for name, member in zip(names, members, strict=True):
-        for what in ("classes", "channels"):
-            own, first = (list(getattr(one.package, what)) for one in (member, members[0]))
-            if own != first:
-                raise ConfigError(
-                    f"{names[0]} and {name} cannot predict together: their {what} are {', '.join(first)} and "
-                    f"{', '.join(own)}."
-                )
-    return members
 
 
 run = verb("predict", main, lists=("run", "package"))
