@@ -25,8 +25,8 @@ from scipy import ndimage
 
 from seg.data.cases import CaseSet, class_indices
 from seg.data.fingerprint import fingerprint
-from seg.data.nifti import read_header, read_label, write_label
 from seg.data.phantom import phantom
+from seg.data.volumes import read_header, read_label, write_label
 from seg.files import atomic_write
 from seg.metrics import score_case
 from seg.records.folder import RunFolder, claim

@@ -130,7 +130,7 @@ def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolde
     import numpy as np
 
     from seg.data.cases import IGNORE, class_indices
-    from seg.data.nifti import read_header, read_label
+    from seg.data.volumes import read_header, read_label
     from seg.engine.rows import case_rows
 
     assert case.label is not None

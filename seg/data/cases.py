@@ -13,7 +13,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from seg.data import layouts, nifti
+from seg.data import layouts, volumes
 from seg.data.patients import patients_of
 from seg.data.processors import processors
 from seg.errors import ConfigError, DataError, together
@@ -179,7 +179,7 @@ def _described(root: Path) -> Found:
     by_name = channel_key == "channel_names" and ("training" not in settings or (root / "imagesTr").is_dir())
     if by_name and "dataset" in settings:
         raise ConfigError(f"{where}: the key dataset is not read. Put or link the files into imagesTr and labelsTr.")
-    if by_name and settings.get("file_ending", ".nii.gz") not in nifti.SUFFIXES:
+    if by_name and settings.get("file_ending", ".nii.gz") not in volumes.FORMATS:
         raise ConfigError(
             f"{where}: file_ending is {settings['file_ending']!r}; only .nii and .nii.gz are read. Convert the files."
         )
@@ -213,7 +213,7 @@ def _plain(root: Path) -> Found:
 def _label_values(paths: Iterable[Path]) -> list[int]:
     def values(path: Path) -> set[int]:
         try:
-            return set(np.unique(nifti.read_label(path)).tolist())
+            return set(np.unique(volumes.read_label(path)).tolist())
         except DataError:  # reported by `fingerprint` with every other fault
             return set()
 

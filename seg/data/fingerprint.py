@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from seg.data import nifti
+from seg.data import nifti, volumes
 from seg.data.cases import Case, CaseSet
 from seg.data.checks import SHEAR, grid_faults, image_faults, label_faults, notes, repeated
 from seg.data.processors import processors
@@ -212,16 +212,16 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[tuple
     declared = 1 if len(case.images) > 1 else len(caseset.channels)
     for path in case.images:
         try:
-            headers[path] = nifti.read_header(path)
-            images.append(nifti.read_image([path])[0])
+            headers[path] = volumes.read_header(path)
+            images.append(volumes.read_image([path])[0])
             faults += image_faults(path, images[-1], declared)
         except DataError as e:
             faults.append(str(e))
     try:
         if case.label is None:
             raise DataError(f"case {case.id} has no label; every case here needs one. Add it, or leave the case out.")
-        headers[case.label] = nifti.read_header(case.label)
-        label = nifti.read_label(case.label)
+        headers[case.label] = volumes.read_header(case.label)
+        label = volumes.read_label(case.label)
         faults += label_faults(case.label, label, caseset)
         if any(filecmp.cmp(case.label, path, shallow=False) for path in case.images if path in headers):
             faults.append(f"{case.label}: is one of its images, byte for byte. Put the right file in its place.")

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from seg.data.nifti import ending
+from seg.data.volumes import ending
 from seg.errors import DataError, few
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from unicodedata import normalize
 
 from seg.data.formats import WRITE, has_volumes, listed, there
-from seg.data.nifti import ending, stem
+from seg.data.volumes import ending, stem
 from seg.errors import DataError, few, together
 
 log = logging.getLogger(__name__)

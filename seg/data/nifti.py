@@ -2,7 +2,6 @@
 
 import gzip
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +12,7 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
 from seg.errors import DataError, times
-from seg.files import atomic_write
 
-WHOLE_TOLERANCE = 1e-4  # a label stored as float with a scale factor misses its whole number by rounding
-LARGEST_VALUE = 2**31 - 1  # of a label
-SUFFIXES = (".nii.gz", ".nii")
 RAS = [[axis, 1] for axis in range(3)]  # as nibabel writes an orientation
 IMAGES: dict[int, Any] = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # by the bytes of their headers
 UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown (taken as mm), metre, mm, micron
@@ -55,17 +50,6 @@ def sheared(affine: np.ndarray) -> bool:
     return bool(np.abs(directions.T @ directions - np.eye(3)).max() > RIGHT_ANGLE)
 
 
-def ending(path: Path) -> str:
-    """``.nii`` or ``.nii.gz`` as the file's name spells it, whether in capitals or not; nothing for another file."""
-    length = next((len(suffix) for suffix in SUFFIXES if path.name.lower().endswith(suffix)), 0)
-    return path.name[len(path.name) - length :]
-
-
-def stem(path: Path) -> str:
-    """File name without ``.nii`` or ``.nii.gz``."""
-    return path.name.removesuffix(ending(path))
-
-
 def read_header(path: Path) -> Header:
     """Header of a volume, without its voxels.
 
@@ -74,58 +58,6 @@ def read_header(path: Path) -> Header:
             (X, Y, Z, channels), holds colours or complex numbers, or its affine cannot be inverted.
     """
     return _load(path, max(IMAGES))[1]
-
-
-def read_image(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Image of a case: float32 (C, X, Y, Z) and its affine, in the file's own orientation.
-
-    Args:
-        paths: one file per channel, or one file with the channels on a fourth axis (Decathlon).
-
-    Raises:
-        DataError: as ``read_header``; or a file is damaged, or the channels have different grids.
-    """
-    channels: list[np.ndarray] = []
-    first = None
-    for path in paths:
-        loaded, header, raw = _load(path)
-        first = first or header
-        if not same_grid(first, header):
-            raise DataError(f"{path}: {grid(header)}, but {paths[0]} has {grid(first)}: channels must share one grid.")
-        voxels = _voxels(loaded, raw, path, np.dtype(np.float32))
-        channels.append(voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0))
-    assert first is not None, "a case has an image"
-    return (channels[0] if len(channels) == 1 else np.concatenate(channels)), first.affine
-
-
-def read_label(path: Path) -> np.ndarray:
-    """Label of a case: integers (X, Y, Z) as in the file. A file of floats will do where all its values are whole.
-
-    Raises:
-        DataError: as ``read_header``; or the file is damaged, or has a fourth axis, values that are not whole numbers,
-            or such as no class can have.
-    """
-    header, _, raw = _load(path)
-    voxels = _voxels(header, raw, path)
-    if voxels.ndim == 4 and voxels.shape[3] == 1:
-        voxels = voxels[..., 0]
-    if voxels.ndim != 3:
-        raise DataError(f"{path}: a label of shape {voxels.shape}. A label is one volume (X, Y, Z) of class values.")
-    limits = (float(voxels.min()), float(voxels.max()))
-    if np.isfinite(limits).all() and max(map(abs, limits)) > LARGEST_VALUE:
-        raise DataError(
-            f"{path}: label values from {limits[0]:g} to {limits[1]:g}; a class has a value up to 2147483647."
-        )
-    if voxels.dtype.kind in "iu":
-        return voxels
-    with np.errstate(invalid="ignore"):
-        off = ~(np.abs(voxels - np.rint(voxels)) <= WHOLE_TOLERANCE)
-    if off.any():
-        raise DataError(
-            f"{path}: {off.sum()} label voxels are not whole numbers (first: {voxels[off][0]}). A label holds one"
-            " class value a voxel: was it resampled with interpolation? Resample it with nearest neighbour."
-        )
-    return np.asarray(np.rint(voxels), np.int32)
 
 
 def grid(header: Header) -> str:
@@ -169,35 +101,46 @@ def _turned(array: np.ndarray, orientation: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(turned, (0, 1, 2), (-3, -2, -1)))
 
 
-def write_label(path: Path, array: np.ndarray, like: Path) -> None:
-    """Writes label values (X, Y, Z) on the grid of ``like``: same affine, same sform and qform codes, same units.
+def read(path: Path, dtype: np.dtype[np.generic] | None = None) -> tuple[Header, np.ndarray]:
+    """Header and voxels (X, Y, Z[, channels]), scaled as the header says, of ``dtype`` or the file's own.
 
-    Free text of ``like`` (description, extensions) is left behind, since it may name a patient, and so is the range
-    of grey values it is shown in. Labels, in ``like``'s own orientation, are stored in the smallest integer type that
-    holds them. The same array gives the same bytes. The file appears whole or not at all.
+    Raises:
+        DataError: as ``read_header``; or the file is damaged.
     """
-    header, seen, _ = _load(like, max(IMAGES))
-    dtype = np.result_type(np.min_scalar_type(array.min(initial=0)), np.min_scalar_type(array.max(initial=0)))
-    if array.shape != seen.shape[:3]:
-        raise ValueError(f"label of shape {array.shape} for {like} of shape {seen.shape[:3]}")
+    header, described, raw = _load(path)
+    return described, _voxels(header, raw, path, dtype)
+
+
+def packed(array: np.ndarray, affine: np.ndarray, end: str, like: Path | None) -> bytes:
+    """The bytes of a label (X, Y, Z), the same for the same array, for a file that ends in ``end``.
+
+    With the affine, form codes, units and kind of the NIfTI file ``like``. Its free text (description, extensions) is
+    left behind, since it may name a patient, and so is the range of grey values it is shown in. Without such a file the
+    affine (4, 4) is stored as that of a scanner.
+    """
+    if like is None:
+        image = nib.Nifti1Image(array, affine)
+        image.set_sform(affine, 1)
+        image.set_qform(affine, 1)
+        return _bytes_of(image, end)
+    header, _, _ = _load(like, max(IMAGES))
     header.set_intent("none")
     for text in {"descrip", "aux_file", "db_name"} & set(header):
         header[text] = b""
     for limit in {"cal_min", "cal_max", "glmin", "glmax"} & set(header):
         header[limit] = 0
-    header.set_data_dtype(dtype)
-    kind = IMAGES[int(header["sizeof_hdr"])]
-    atomic_write(path, _packed(kind(array.astype(dtype), header.get_best_affine(), header), path))
+    header.set_data_dtype(array.dtype)
+    return _bytes_of(IMAGES[int(header["sizeof_hdr"])](array, header.get_best_affine(), header), end)
 
 
 def write_volume(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     """Writes a new volume (X, Y, Z), of a type that NIfTI supports, into a folder that nothing reads yet."""
-    path.write_bytes(_packed(nib.Nifti1Image(array, affine), path))
+    path.write_bytes(_bytes_of(nib.Nifti1Image(array, affine), path.name))
 
 
-def _packed(image: Any, path: Path) -> bytes:
+def _bytes_of(image: Any, end: str) -> bytes:
     content: bytes = image.to_bytes()
-    return gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content
+    return gzip.compress(content, 6, mtime=0) if end.lower().endswith(".gz") else content
 
 
 def _load(path: Path, size: int = -1) -> tuple[Any, Header, bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from unicodedata import category, normalize
 
-from seg.data import nifti
+from seg.data import volumes
 from seg.errors import ConfigError, few, together
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _table(root: Path, name: str) -> dict[str, str]:
             faults.append(f"{path}: line {line} has {len(cells)} cells, the heading has {len(header)}.")
             continue
         case, patient = (_clean(cells[header.index(column)]) for column in ("case", "patient"))
-        case = nifti.stem(Path(case))
+        case = volumes.stem(Path(case))
         if not case:
             faults.append(f"{path}: line {line} names no case.")
         elif _nobody(patient):

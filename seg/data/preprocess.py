@@ -18,8 +18,9 @@ from scipy import ndimage
 
 from seg.data.cases import IGNORE, Case, CaseSet, class_indices
 from seg.data.fingerprint import Fingerprint
-from seg.data.nifti import read_image, read_label, spacing_mm, to_ras
+from seg.data.nifti import spacing_mm, to_ras
 from seg.data.plan import ChannelNorm, Plan, tuples
+from seg.data.volumes import read_image, read_label
 from seg.errors import DataError, few
 from seg.files import atomic_folder, digest, seal, sha256, unseal
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from seg.data import layouts
 from seg.data.cases import Case, read_json
 from seg.data.formats import listed
-from seg.data.nifti import ending, stem
+from seg.data.volumes import ending, stem
 from seg.errors import DataError
 
 

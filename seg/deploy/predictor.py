@@ -12,8 +12,9 @@ from torch import Tensor
 from seg.config.build import allowing
 from seg.data.cases import Case
 from seg.data.checks import TILTED
-from seg.data.nifti import ending, sheared, write_label
+from seg.data.nifti import sheared
 from seg.data.preprocess import Geometry, prepare_case
+from seg.data.volumes import FORMATS, ending, write_label
 from seg.deploy.findings import Expected, Finding, Risk, expected_dice, findings, risk_of
 from seg.deploy.package import Package, is_package, made_up, read
 from seg.engine.build import build_network
@@ -57,13 +58,13 @@ class Prediction:
         return risk_of(self.findings)
 
     def save(self, path: str | Path) -> None:
-        """Writes the mask as NIfTI, with the image's affine and codes.
+        """Writes the mask on the image's own grid, in the format that the ending names.
 
         Raises:
-            ConfigError: the name does not end in .nii or .nii.gz.
+            ConfigError: the ending is not that of a format that is written.
         """
         if not ending(Path(path)):
-            raise ConfigError(f"A mask is written as NIfTI, so {path} must end in .nii or .nii.gz.")
+            raise ConfigError(f"{path} must end in {', '.join(FORMATS)}, as a volume does.")
         write_label(Path(path), self.mask, like=self.like)
 
 

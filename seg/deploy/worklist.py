@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.data.cases import Case
+from seg.data.volumes import mask_ending
 from seg.deploy.predictor import Predictor, predict_together
 from seg.engine.console import clock
 from seg.errors import ConfigError, SegError, few
@@ -40,9 +41,7 @@ def predict_all(
     Raises:
         ConfigError: ``output`` is no folder; or it is where the scans are, and they have the masks' names.
     """
-    if own := [
-        scan.id for scan in scans if (output / f"{scan.id}.nii.gz").resolve() in {p.resolve() for p in scan.images}
-    ]:
+    if own := [scan.id for scan in scans if _mask(scan, output).resolve() in {p.resolve() for p in scan.images}]:
         raise ConfigError(f"The masks of {few(own)} would take the place of the scans themselves. Set another output.")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
@@ -73,8 +72,13 @@ def identity(member: Predictor) -> str:
     return member.package.id or f"run_{member.package.origin['run_id']}"
 
 
+def _mask(scan: Case, output: Path) -> Path:
+    """The mask's file, of the format of its scan."""
+    return output / f"{scan.id}{mask_ending(scan.images[0])}"
+
+
 def _predicted(members: Sequence[Predictor], scan: Case, by: str, output: Path) -> Row:
-    mask, begin = output / f"{scan.id}.nii.gz", time.monotonic()
+    mask, begin = _mask(scan, output), time.monotonic()
     row: Row = {"case": scan.id, "status": "failed", "error": "", "mask": "", "seconds": 0.0, "package": by}
     row |= {"inputs_sha256": "", "mask_sha256": "", "volumes_ml": {}, "risk": "", "findings": []}
     row |= {"expected_dice": {}}
@@ -100,7 +104,7 @@ def _is_finished(row: Row | None, scan: Case, by: str, output: Path) -> bool:
     """Whether the mask is there, and is that of this scan by these networks."""
     if row is None or row.get("status") != "finished" or row.get("package") != by:
         return False
-    mask = output / f"{scan.id}.nii.gz"
+    mask = _mask(scan, output)
     try:
         return (sha256(*scan.images), sha256(mask)) == (row["inputs_sha256"], row["mask_sha256"])
     except (OSError, KeyError):

@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from seg.data.cases import IGNORE, class_indices
-from seg.data.nifti import read_image, read_label, spacing_mm, to_ras, write_label
+from seg.data.nifti import spacing_mm, to_ras
 from seg.data.preprocess import Prepared
+from seg.data.volumes import read_image, read_label, write_label
 from seg.engine.cases import Material
 from seg.engine.distributed import World, gathered
 from seg.engine.inference import Predict, restore

@@ -26,7 +26,7 @@ DANGEROUS = (
     *("torch.nn.modules.module.torch.load", "torch.optim.optimizer.functools.partial", "seg.data.cases.json.load"),
     *("segx.models.unet", "torchx.nn.Conv3d", "monai.transformsx.Flip", "seg.models", "seg", ""),
     # ours and theirs, yet no parts of a network or a training
-    *("seg.files.atomic_write", "seg.config.build.build", "seg.data.nifti.write_label", "seg.records.record.Record"),
+    *("seg.files.atomic_write", "seg.config.build.build", "seg.data.volumes.write_label", "seg.records.record.Record"),
     *("monai.transforms.LoadImage", "monai.transforms.LoadImaged", "monai.transforms.io.array.SaveImage"),
     *("monai.losses.PerceptualLoss", "monai.networks.utils.convert_to_onnx", "monai.transforms.utils.optional_import"),
     *("torch.nn.functional.relu", "torch.nn.Module.load_state_dict", "torch.nn.init.ones_"),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seg.data import nifti
+from seg.data import nifti, volumes
 from seg.data.cases import folder
 from seg.data.fingerprint import Fingerprint, fingerprint
 from seg.data.plan import Plan, make_plan
@@ -69,7 +69,7 @@ def test_images_and_labels(phantom_root: Path, tmp_path: Path, kind: str) -> Non
     path.write_bytes((phantom_root / kind / "phantom_001.nii.gz").read_bytes())
 
     def read() -> Any:
-        return nifti.read_label(path) if kind == "labelsTr" else nifti.read_image([path])[0]
+        return volumes.read_label(path) if kind == "labelsTr" else volumes.read_image([path])[0]
 
     sound = read()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from seg.data import nifti
+from seg.data import nifti, volumes
 from seg.errors import DataError
 
 SHAPE = (4, 5, 6)
@@ -78,12 +78,12 @@ def test_whatever_a_field_holds(tmp_path, codes, damage):
         start = FIELDS[name][1]
         raw[start : start + len(value)] = value
     path.write_bytes(raw)
-    found = volume_or_fault(lambda path: nifti.read_image([path]), path)
+    found = volume_or_fault(lambda path: volumes.read_image([path]), path)
     if found is not None:
-        image, header = found[0], nifti.read_header(path)
+        image, header = found[0], volumes.read_header(path)
         np.testing.assert_allclose(header.spacing_mm, sizes_mm(raw), rtol=1e-4)
         assert image.shape[1:] == header.shape[:3]
-    found = volume_or_fault(nifti.read_label, path)
+    found = volume_or_fault(volumes.read_label, path)
     assert found is None or found.dtype.kind in "iu"
 
 
@@ -92,11 +92,11 @@ def test_units_are_honoured(tmp_path, unit, factor):
     image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), np.diag([500.0, 400, 300, 1]))
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "a.nii.gz")
-    header = nifti.read_header(tmp_path / "a.nii.gz")
+    header = volumes.read_header(tmp_path / "a.nii.gz")
     assert header.spacing_mm == pytest.approx([500 * factor, 400 * factor, 300 * factor])
     assert any("unit is" in note for note in header.notes) == (unit in ("micron", "meter"))
-    nifti.write_label(tmp_path / "b.nii.gz", np.ones(SHAPE, np.uint8), tmp_path / "a.nii.gz")
-    written = nifti.read_header(tmp_path / "b.nii.gz")
+    volumes.write_label(tmp_path / "b.nii.gz", np.ones(SHAPE, np.uint8), tmp_path / "a.nii.gz")
+    written = volumes.read_header(tmp_path / "b.nii.gz")
     np.testing.assert_array_equal(written.affine, header.affine)
 
 
@@ -104,7 +104,7 @@ def test_units_are_honoured(tmp_path, unit, factor):
 def test_tolerances_follow_the_voxel(tmp_path, scale):
     affine = np.diag([2.0 * scale, 2 * scale, 2 * scale, 1])
     (tmp_path / "a.nii").write_bytes(content(affine=affine))
-    header = nifti.read_header(tmp_path / "a.nii")
+    header = volumes.read_header(tmp_path / "a.nii")
     assert header.spacing_mm == pytest.approx([2 * scale] * 3)
     moved = affine.copy()
     moved[0, 3] = 0.5 * scale
@@ -133,7 +133,7 @@ CONTRADICTIONS = {
 def test_headers_that_contradict_themselves_say_both_readings(tmp_path, name):
     raw, words = CONTRADICTIONS[name]
     (tmp_path / "a.nii").write_bytes(raw)
-    (note,) = nifti.read_header(tmp_path / "a.nii").notes
+    (note,) = volumes.read_header(tmp_path / "a.nii").notes
     for word in words:
         assert word in note
 
@@ -141,12 +141,12 @@ def test_headers_that_contradict_themselves_say_both_readings(tmp_path, name):
 @pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1), (4, 1)])
 def test_sound_headers_say_nothing(tmp_path, codes):
     (tmp_path / "a.nii").write_bytes(content(codes))
-    assert nifti.read_header(tmp_path / "a.nii").notes == ()
+    assert volumes.read_header(tmp_path / "a.nii").notes == ()
 
 
 def test_a_hair_too_long_a_quaternion_is_read(tmp_path):
     (tmp_path / "a.nii").write_bytes(change(content((0, 1)), quatern_b=1.00001, quatern_c=0, quatern_d=0))
-    assert nifti.read_header(tmp_path / "a.nii").spacing_mm == pytest.approx([0.7, 1.3, 4])
+    assert volumes.read_header(tmp_path / "a.nii").spacing_mm == pytest.approx([0.7, 1.3, 4])
 
 
 def test_shear_is_seen(tmp_path):
@@ -164,7 +164,7 @@ def packed(tmp_path):
     return path, bytearray(path.read_bytes())
 
 
-@pytest.mark.parametrize("read", [lambda path: nifti.read_image([path]), nifti.read_label])
+@pytest.mark.parametrize("read", [lambda path: volumes.read_image([path]), volumes.read_label])
 @pytest.mark.parametrize(
     "damage",
     [
@@ -187,7 +187,7 @@ def test_a_damaged_stream_is_refused_at_every_read(tmp_path, read, damage):
 def test_a_file_of_another_length_than_its_header_says_is_refused(tmp_path, change):
     (tmp_path / "a.nii").write_bytes(change(bytes(content())))
     with pytest.raises(DataError, match=r"a\.nii.*its header says"):
-        nifti.read_image([tmp_path / "a.nii"])
+        volumes.read_image([tmp_path / "a.nii"])
 
 
 @pytest.mark.parametrize("value", [5e9, -5e9, 2.0**40])
@@ -197,11 +197,11 @@ def test_a_label_beyond_all_classes_is_refused(tmp_path, value, dtype):
     label[0, 0, 0] = value
     nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / "a.nii.gz")
     with pytest.raises(DataError, match=r"a\.nii\.gz: label values .* up to 2147483647"):
-        nifti.read_label(tmp_path / "a.nii.gz")
+        volumes.read_label(tmp_path / "a.nii.gz")
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_a_file_is_read_by_what_it_is_whatever_its_ending(tmp_path, name):
     for raw in (bytes(content()), gzip.compress(bytes(content()))):
         (tmp_path / name).write_bytes(raw)
-        np.testing.assert_array_equal(nifti.read_image([tmp_path / name])[0].ravel("C").sum(), np.arange(120).sum())
+        np.testing.assert_array_equal(volumes.read_image([tmp_path / name])[0].ravel("C").sum(), np.arange(120).sum())

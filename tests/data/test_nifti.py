@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg.data import nifti
+from seg.data import nifti, volumes
 from seg.errors import DataError
 
 ORIENTATIONS = [
@@ -52,7 +52,7 @@ def test_ras_keeps_every_voxel_where_it_was(orientation):
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_image_is_read_from_any_storage(tmp_path, stored, ending):
     array = np.arange(24).reshape(2, 3, 4).astype(stored)
-    image, affine = nifti.read_image([save(tmp_path / f"a{ending}", array, affine_of((2, 0, 1), (1, -1, 1)))])
+    image, affine = volumes.read_image([save(tmp_path / f"a{ending}", array, affine_of((2, 0, 1), (1, -1, 1)))])
     assert image.dtype == np.float32
     np.testing.assert_array_equal(image, array[None])
     np.testing.assert_array_equal(affine, affine_of((2, 0, 1), (1, -1, 1)))
@@ -62,20 +62,20 @@ def test_channels_come_from_files_or_from_a_fourth_axis(tmp_path):
     array = np.arange(48, dtype=np.float32).reshape(2, 3, 4, 2)
     one = save(tmp_path / "one.nii.gz", array)
     many = [save(tmp_path / f"c{channel}.nii.gz", array[..., channel]) for channel in range(2)]
-    np.testing.assert_array_equal(nifti.read_image([one])[0], np.moveaxis(array, -1, 0))
-    np.testing.assert_array_equal(nifti.read_image(many)[0], nifti.read_image([one])[0])
+    np.testing.assert_array_equal(volumes.read_image([one])[0], np.moveaxis(array, -1, 0))
+    np.testing.assert_array_equal(volumes.read_image(many)[0], volumes.read_image([one])[0])
 
 
 def test_channels_on_different_grids_are_refused(tmp_path):
     array = np.zeros((2, 3, 4), np.float32)
     paths = [save(tmp_path / "a.nii", array), save(tmp_path / "b.nii", array, np.diag([2.0, 1, 1, 1]))]
     with pytest.raises(DataError, match="share one grid"):
-        nifti.read_image(paths)
+        volumes.read_image(paths)
 
 
 def test_float_label_with_whole_values_is_read_as_integers(tmp_path):
     label = np.arange(24).reshape(2, 3, 4) % 3
-    found = nifti.read_label(save(tmp_path / "a.nii.gz", label.astype(np.float32)))
+    found = volumes.read_label(save(tmp_path / "a.nii.gz", label.astype(np.float32)))
     assert found.dtype.kind == "i"
     np.testing.assert_array_equal(found, label)
 
@@ -85,7 +85,7 @@ def test_label_with_other_values_is_refused(tmp_path, value):
     label = np.zeros((2, 3, 4), np.float32)
     label[0, 1, 2] = value
     with pytest.raises(DataError, match=r"a\.nii.*1 label voxels are not whole"):
-        nifti.read_label(save(tmp_path / "a.nii", label))
+        volumes.read_label(save(tmp_path / "a.nii", label))
 
 
 def truncated(path):
@@ -111,7 +111,7 @@ def test_broken_files_are_named(tmp_path, fault, ending):
     make, words = BROKEN[fault]
     make(path)
     with pytest.raises(DataError, match=rf"scan\.nii.*{words}"):
-        nifti.read_image([path])
+        volumes.read_image([path])
 
 
 def test_affine_that_cannot_be_inverted_is_named(tmp_path):
@@ -119,7 +119,7 @@ def test_affine_that_cannot_be_inverted_is_named(tmp_path):
     image.header.set_sform(np.diag([0.0, 1, 1, 1]), 1)
     nib.save(nib.Nifti1Image(image.dataobj, None, image.header), tmp_path / "a.nii")
     with pytest.raises(DataError, match="affine"):
-        nifti.read_header(tmp_path / "a.nii")
+        volumes.read_header(tmp_path / "a.nii")
 
 
 @pytest.mark.parametrize(("moved_mm", "same"), [(0.01, True), (0.5, False)])
@@ -142,12 +142,12 @@ def test_written_label_lies_on_the_grid_of_its_image(tmp_path, orientation, code
     like.header["cal_max"], like.header["cal_min"] = 1500, 20
     nib.save(like, tmp_path / "like.nii.gz")
     label = np.arange(60).reshape(3, 4, 5)
-    nifti.write_label(tmp_path / "label.nii.gz", label, tmp_path / "like.nii.gz")
+    volumes.write_label(tmp_path / "label.nii.gz", label, tmp_path / "like.nii.gz")
     written, like = nib.load(tmp_path / "label.nii.gz"), nib.load(tmp_path / "like.nii.gz")
     assert type(written) is type(like)
     assert [int(written.header[f"{form}_code"]) for form in ("sform", "qform")] == list(codes)
     np.testing.assert_array_equal(written.affine, like.affine)
-    np.testing.assert_array_equal(nifti.read_label(tmp_path / "label.nii.gz"), label)
+    np.testing.assert_array_equal(volumes.read_label(tmp_path / "label.nii.gz"), label)
     assert bytes(written.header["descrip"]).strip(b"\0") == b""
     assert (written.header["cal_max"], written.header["cal_min"]) == (0, 0), "a viewer would show it black"
 
@@ -155,22 +155,22 @@ def test_written_label_lies_on_the_grid_of_its_image(tmp_path, orientation, code
 @pytest.mark.parametrize(("largest", "dtype"), [(3, np.uint8), (300, np.uint16), (70000, np.uint32)])
 def test_label_is_stored_in_the_smallest_type(tmp_path, largest, dtype):
     like = save(tmp_path / "like.nii", np.zeros((2, 2, 2), np.float32))
-    nifti.write_label(tmp_path / "label.nii", np.full((2, 2, 2), largest), like)
-    assert nifti.read_header(tmp_path / "label.nii").dtype == dtype
-    assert nifti.read_label(tmp_path / "label.nii").max() == largest
+    volumes.write_label(tmp_path / "label.nii", np.full((2, 2, 2), largest), like)
+    assert volumes.read_header(tmp_path / "label.nii").dtype == dtype
+    assert volumes.read_label(tmp_path / "label.nii").max() == largest
 
 
 def test_negative_class_values_survive(tmp_path):
     like = save(tmp_path / "like.nii", np.zeros((2, 2, 2), np.float32))
     label = np.array([-1, 0, 1, 200] * 2).reshape(2, 2, 2)
-    nifti.write_label(tmp_path / "label.nii", label, like)
-    np.testing.assert_array_equal(nifti.read_label(tmp_path / "label.nii"), label)
+    volumes.write_label(tmp_path / "label.nii", label, like)
+    np.testing.assert_array_equal(volumes.read_label(tmp_path / "label.nii"), label)
 
 
 def test_same_label_gives_same_bytes(tmp_path):
     like, label = save(tmp_path / "like.nii.gz", np.zeros((4, 4, 4), np.float32)), np.ones((4, 4, 4), np.uint8)
     for name in ("a.nii.gz", "b.nii.gz"):
-        nifti.write_label(tmp_path / name, label, like)
+        volumes.write_label(tmp_path / name, label, like)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
     assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes())
 
@@ -186,6 +186,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space left"):
-        nifti.write_label(path, np.ones((2, 2, 2), np.uint8), like)
+        volumes.write_label(path, np.ones((2, 2, 2), np.uint8), like)
     assert path.read_bytes() == b"old"
     assert set(tmp_path.iterdir()) == {path, like}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, label
 
-from seg.data import nifti
+from seg.data import nifti, volumes
 from seg.data.fingerprint import fingerprint
 from seg.data.phantom import phantom, volume
 from seg.errors import DataError
@@ -25,12 +25,12 @@ def test_the_set_passes_the_data_check_and_both_structures_are_everywhere(phanto
 def test_files_hold_the_volumes_whatever_their_orientation(phantom_root):
     for number, case in enumerate(phantom(phantom_root, cases=12, seed=0).cases[:2]):
         image, truth, affine = volume(0, number)
-        stored, stored_affine = nifti.read_image(case.images)
+        stored, stored_affine = volumes.read_image(case.images)
         read, read_affine = nifti.to_ras(stored, stored_affine)
         np.testing.assert_array_equal(read[0], image)
-        np.testing.assert_array_equal(nifti.to_ras(nifti.read_label(case.label), stored_affine)[0], truth)
+        np.testing.assert_array_equal(nifti.to_ras(volumes.read_label(case.label), stored_affine)[0], truth)
         np.testing.assert_allclose(np.diag(read_affine)[:3], np.diag(affine)[:3], rtol=1e-6)
-    headers = [nifti.read_header(case.images[0]) for case in phantom(phantom_root, cases=12, seed=0).cases]
+    headers = [volumes.read_header(case.images[0]) for case in phantom(phantom_root, cases=12, seed=0).cases]
     assert {np.sign(header.affine[0, 0]) for header in headers} == {1, -1}
     assert {header.dtype for header in headers} == {np.dtype(np.int16)}
 
