@@ -214,4 +214,5 @@ def _sentence(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    return f"{first_line(error)}." if cause is error else f"{first_line(error)}: {first_line(cause)}."
+    said = first_line(error, where=True)
+    return f"{said}." if cause is error else f"{said}: {first_line(cause)}."

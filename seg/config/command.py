@@ -127,7 +127,7 @@ def exits(after: str = "then run the command again") -> Iterator[None]:
     except BrokenPipeError:  # ``| head`` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OmegaConfBaseException as error:
-        _end(ConfigError(f"{first_line(error)}."))
+        _end(ConfigError(f"{first_line(error, where=True)}."))
     except yaml.YAMLError as error:
         _end(ConfigError(f"A YAML file cannot be read: {' '.join(str(error).split())}."))
     except OSError as error:

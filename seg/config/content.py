@@ -68,8 +68,12 @@ def number(value: object) -> object:
     return value
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message, and the second where the first only announces it, without a full stop."""
+def first_line(error: BaseException, *, where: bool = False) -> str:
+    """The first line of a library's message, and the second where the first only announces it, without a full stop.
+
+    With ``where`` the key comes first that OmegaConf stumbled over.
+    """
     first, *rest = [" ".join(line.split()).rstrip(".") for line in str(error).split("\n")]
     line = f"{first} {rest[0]}" if first.endswith(":") and rest else first
-    return re.sub(r'^\w+ raised while resolving interpolation: "(.*)"', r"\1", line)
+    key = getattr(error, "full_key", None) if where else None
+    return (f"{key}: " if key else "") + re.sub(r'^\w+ raised while resolving interpolation: "(.*)"', r"\1", line)

@@ -133,7 +133,7 @@ def test_a_value_that_names_what_is_not_there_is_wrong_input(capsys: pytest.Capt
     with pytest.raises(SystemExit) as ended, exits():
         _ = read(KEYS, ["run=${oc.env:SEG_NO_SUCH_VARIABLE}"]).run
     assert ended.value.code == 2
-    assert "SEG_NO_SUCH_VARIABLE" in capsys.readouterr().err
+    assert "run: Environment variable 'SEG_NO_SUCH_VARIABLE'" in capsys.readouterr().err
 
 
 def test_another_error_is_a_fault_of_ours_and_keeps_its_traceback() -> None:
