@@ -4,9 +4,11 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -60,6 +62,46 @@ def test_masks_are_those_of_the_run_and_are_reported(
     for row in table:
         assert row["status"] == "finished"
         assert float(row["volume_ml_lobe"]) == pytest.approx(rows(masks)[row["case"]]["volumes_ml"]["lobe"])
+
+
+def test_a_row_of_the_report_has_its_form(predict: Callable[..., Path], scans: Path) -> None:
+    first, second = sorted(scans.iterdir())[:2]
+    second.write_bytes(b"")
+    with pytest.raises(SegError, match="1 of"):
+        predict(f"input={scans}")
+    masks = scans.parent / "masks"
+    content = json.loads((masks / "report.json").read_text())
+    assert content.keys() == {"format", "scans"}
+    assert content["format"] == 2
+    good, bad = (rows(masks)[path.name.removesuffix(".nii.gz")] for path in (first, second))
+    assert good.keys() == bad.keys()
+    assert (good["status"], bad["status"]) == ("finished", "failed")
+    assert (good["error"], good["mask"], bad["mask"]) == ("", first.name, "")
+    assert second.name in bad["error"]
+    assert 0 <= (datetime.now(UTC) - datetime.fromisoformat(good["time"])).total_seconds() < 600
+    for row in (good, bad):
+        assert [*row["stages"]] == ["reading", "computing", "writing"]
+        assert row["seconds"] == pytest.approx(sum(row["stages"].values()))
+        assert row["peak_mb"] > 50
+    assert bad["scan"] == {"shape": [], "spacing_mm": [], "intensity": []}
+    image, mask = nib.load(first), np.asarray(nib.load(masks / first.name).dataobj)
+    assert sorted(good["scan"]["shape"]) == sorted(image.shape)
+    assert sorted(good["scan"]["spacing_mm"]) == pytest.approx(sorted(image.header.get_zooms()))
+    expected = np.percentile(image.get_fdata()[mask > 0], [1, 25, 50, 75, 99])
+    np.testing.assert_allclose(good["scan"]["intensity"], [expected], atol=0.05 * np.ptp(expected))
+    assert good["confidence"].keys() == {name for name, volume in good["volumes_ml"].items() if volume}
+    assert all(1 / 3 <= value <= 1 for value in good["confidence"].values())
+    assert good["risk"] in ("low", "medium", "high")
+    assert all(len(interval) == 3 for interval in good["expected_dice"].values())
+
+
+def test_a_report_of_an_earlier_form_is_not_used(predict: Callable[..., Path], scans: Path) -> None:
+    image = min(scans.iterdir())
+    report = predict(f"input={image}") / "report.json"
+    content = json.loads(report.read_text())
+    content["scans"][0]["volumes_ml"] = {}
+    report.write_text(json.dumps(content | {"format": 1}))
+    assert all(row["volumes_ml"] for row in rows(predict(f"input={image}")).values())
 
 
 def test_a_bad_scan_fails_alone_and_is_tried_again(predict: Callable[..., Path], scans: Path, tmp_path: Path) -> None:

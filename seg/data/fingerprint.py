@@ -253,7 +253,7 @@ def _describe(
         sha256=hashlib.sha256((image_sha256 + label_sha256).encode()).hexdigest(),
         image_sha256=image_sha256,
         foreground_voxels=per_class,
-        intensity=tuple(_intensity(channel[inside]) for channel in channels),
+        intensity=tuple(intensity(channel[inside]) for channel in channels),
     )
 
 
@@ -262,7 +262,8 @@ def rounded(mm: float) -> float:
     return float(f"{mm:.7g}")
 
 
-def _intensity(values: np.ndarray) -> Intensity:
+def intensity(values: np.ndarray) -> Intensity:
+    """Describes the values of one channel inside a structure, one at least; of many an even sample."""
     values = values[:: max(1, values.size // MAX_VOXELS)].astype(np.float64)
     quantiles = np.quantile(values, (np.arange(QUANTILES) + 0.5) / QUANTILES)
     short = tuple(float(f"{value:.6g}") for value in quantiles)

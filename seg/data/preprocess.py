@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -56,6 +56,15 @@ class Geometry:
             if max(spacing) > ANISOTROPY * min(spacing):
                 return spacing.index(max(spacing))
         return None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An image with its file's own values, its axes turned to RAS."""
+
+    image: np.ndarray  # float32 (C, X, Y, Z)
+    spacing_mm: tuple[float, ...]
+    original_affine: np.ndarray  # (4, 4), of the file
 
 
 @dataclass(frozen=True)
@@ -132,19 +141,38 @@ def prepare_case(
     training and prediction agree), normalisation, resampling to ``plan.spacing_mm``. ``values`` are the label values by
     class index, and ``ignore`` is that of voxels nobody annotated.
     """
-    image, original_affine = read_image(case.images)
-    if len(image) != len(plan.normalization):
-        names = ", ".join(map(str, case.images))
-        raise DataError(f"{names}: {len(image)} channels; the network was trained on {len(plan.normalization)}.")
+    scan = read_scan(case.images, len(plan.normalization))
+    prepared, geometry = prepare_scan(scan, plan)
+    if case.label is None:
+        return prepared, None, geometry
+    label, _ = to_ras(class_indices(read_label(case.label), values, ignore), scan.original_affine)
+    box = tuple(slice(low, high) for low, high in geometry.crop)
+    return prepared, _resample_label(label[box], geometry.shape, geometry.coarse_axis), geometry
+
+
+def read_scan(files: Sequence[Path], channels: int) -> Scan:
+    """The image of one case, from one file per channel or one with all of them.
+
+    Raises:
+        DataError: as ``read_image``; or there are not as many channels, or voxels are NaN or infinite.
+    """
+    image, original_affine = read_image(files)
+    if len(image) != channels:
+        raise DataError(f"{', '.join(map(str, files))}: {len(image)} channels; the network was trained on {channels}.")
     if not np.isfinite(image).all():
-        raise DataError(f"{few(map(str, case.images))}: voxels are NaN or infinite. Replace them, for instance by 0.")
+        raise DataError(f"{few(map(str, files))}: voxels are NaN or infinite. Replace them, for instance by 0.")
     image, affine = to_ras(image, original_affine)
-    spacing = np.array(spacing_mm(affine))
+    return Scan(image, spacing_mm(affine), original_affine)
+
+
+def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:
+    """The image (C, X, Y, Z) float32 as the network takes it, and the way back; see ``prepare_case``."""
+    image, spacing = scan.image, np.array(scan.spacing_mm)
     box = _nonzero_box(image)
     same = np.allclose(spacing, plan.spacing_mm, rtol=1e-3, atol=0)
     scale = np.ones(3) if same else spacing / plan.spacing_mm
     geometry = Geometry(
-        original_affine=tuples(original_affine.tolist()),
+        original_affine=tuples(scan.original_affine.tolist()),
         ras_shape=image.shape[1:],
         ras_spacing_mm=tuple(spacing.tolist()),
         crop=tuple((side.start, side.stop) for side in box),
@@ -153,11 +181,7 @@ def prepare_case(
     )
     shape, coarse = geometry.shape, geometry.coarse_axis
     normalised = (_normalise(channel[box], norm) for channel, norm in zip(image, plan.normalization, strict=True))
-    prepared = np.stack([_resample(channel, shape, coarse, order=3) for channel in normalised])
-    if case.label is None:
-        return prepared, None, geometry
-    label, _ = to_ras(class_indices(read_label(case.label), values, ignore), original_affine)
-    return prepared, _resample_label(label[box], shape, coarse), geometry
+    return np.stack([_resample(channel, shape, coarse, order=3) for channel in normalised]), geometry
 
 
 def _nonzero_box(image: np.ndarray) -> tuple[slice, ...]:

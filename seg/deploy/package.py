@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from seg.config.content import plain
-from seg.data.fingerprint import CasePrint, Fingerprint
+from seg.data.fingerprint import CasePrint, Fingerprint, Intensity
 from seg.data.plan import Plan
 from seg.data.splits import Split
 from seg.engine import checkpoint
@@ -170,6 +170,11 @@ def made_up(channels: int, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(image.astype(np.float32))
 
 
+def levels(channel: Intensity) -> list[float]:
+    """The percentiles 1, 25, 50, 75 and 99 of a channel's values inside the structures."""
+    return [*map(float, np.percentile(channel.quantiles, _LEVELS))]
+
+
 def _reader(place: Path) -> Callable[[str], bytes]:
     if place.suffix != ".zip":
         return lambda name: (place / name).read_bytes()
@@ -194,7 +199,7 @@ def _described(case: CasePrint, prints: Fingerprint) -> Json:
         "shape": case.shape,
         "spacing_mm": case.spacing_mm,
         "volumes_ml": {names[index]: count * millilitres for index, count in case.foreground_voxels.items()},
-        "intensity": [[*map(float, np.percentile(channel.quantiles, _LEVELS))] for channel in case.intensity],
+        "intensity": [*map(levels, case.intensity)],
     }
 
 

@@ -10,24 +10,17 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from seg.config.build import allowing
-from seg.data.cases import Case
 from seg.data.checks import TILTED
-from seg.data.nifti import sheared
-from seg.data.preprocess import Geometry, prepare_case
+from seg.data.fingerprint import intensity
+from seg.data.nifti import from_ras, sheared
+from seg.data.preprocess import Geometry, Scan, prepare_scan, read_scan
 from seg.data.volumes import FORMATS, ending, write_label
 from seg.deploy.findings import Expected, Finding, Risk, expected_dice, findings, risk_of
-from seg.deploy.package import Package, is_package, made_up, read
+from seg.deploy.package import Package, is_package, levels, made_up, read
 from seg.engine.build import build_network
 from seg.engine.computing import as_before, laid_out
 from seg.engine.device import Precision, choose_device, choose_precision, machine
-from seg.engine.inference import (
-    Predict,
-    Slices,
-    longest,
-    mean_probability,
-    on_grid,
-    strongest,
-)
+from seg.engine.inference import Predict, decide, longest, mean_probability, on_grid
 from seg.engine.predictors import case_predictor
 from seg.errors import ConfigError, DataError
 from seg.models import Network
@@ -42,15 +35,14 @@ class Prediction:
 
     mask: np.ndarray  # (X, Y, Z), values as in the label files of the training's data set
     classes: Mapping[str, int]  # name → value, background first
-    voxel_ml: float
     like: Path  # the image
+    shape: tuple[int, ...]  # of the image in voxels, axes in RAS order
+    spacing_mm: tuple[float, ...]  # of the same axes
+    volumes_ml: Mapping[str, float]  # of each class but the background
+    confidence: Mapping[str, float]  # of each class found: the mean of its probability within its own voxels
+    intensity: Sequence[Sequence[float]]  # per channel: percentiles 1, 25, 50, 75, 99 of the file's values in the mask
     findings: tuple[Finding, ...] = ()  # what is unusual, the most worrying first
     expected_dice: Mapping[str, Expected] = field(default_factory=dict)  # by class; none where the scan is unusual
-
-    @property
-    def volumes_ml(self) -> dict[str, float]:
-        """Volume of each class but the background, in millilitres."""
-        return {name: float((self.mask == value).sum()) * self.voxel_ml for name, value in [*self.classes.items()][1:]}
 
     @property
     def risk(self) -> Risk:
@@ -171,24 +163,60 @@ def predict_together(members: Sequence[Predictor], *images: str | Path) -> Predi
     """
     if not (members and images):
         raise DataError("A prediction takes one network or more, and one image file or more.")
-    files, classes = tuple(map(Path, images)), members[0].classes
-    values, axis, found = tuple(classes.values()), None, list[Slices]()
-    for member in members:
-        image, _, geometry = prepare_case(Case(files[0].name, "", files, None), values, member.package.plan)
-        _check(image, geometry, files, allow_shear=bool(member.package.settings["data"]["allow_shear"]))
-        axis = longest(image) if axis is None else axis
-        found.append(on_grid(member.predict(member.network, image, axis=axis), geometry))
-    indices = strongest(found[0] if len(found) == 1 else mean_probability(found), geometry)
-    mask, package, spacing_mm = np.asarray(values)[indices], members[0].package, geometry.ras_spacing_mm
-    unusual = tuple(findings(package, geometry.ras_shape, spacing_mm, mask))
-    expected = expected_dice(package.scores) if risk_of(unusual) == "low" and len(members) == 1 else {}
-    return Prediction(mask, classes, float(np.prod(spacing_mm)) / 1000, files[0], unusual, expected)
+    return compute(members, read_for(members, tuple(map(Path, images))))
 
 
-def _check(image: np.ndarray, geometry: Geometry, files: Sequence[Path], *, allow_shear: bool) -> None:
-    """Refuses a scan of which a network could make anything."""
-    names = ", ".join(map(str, files))
-    if any(channel.min() == channel.max() for channel in image):
+@dataclass(frozen=True)
+class Ready:
+    """A scan that is read and prepared."""
+
+    files: tuple[Path, ...]
+    scan: Scan
+    inputs: tuple[tuple[np.ndarray, Geometry], ...]  # one for each network
+
+
+def read_for(members: Sequence[Predictor], files: Sequence[Path]) -> Ready:
+    """Reads a scan and prepares it for each network.
+
+    Raises:
+        DataError: a file cannot be read, or a network could make anything of it.
+    """
+    scan, names = read_scan(files, len(members[0].package.channels)), ", ".join(map(str, files))
+    inputs = tuple(prepare_scan(scan, member.package.plan) for member in members)
+    if any(channel.min() == channel.max() for channel in inputs[0][0]):
         raise DataError(f"{names}: every voxel of a channel has the same value, so there is nothing to see.")
-    if sheared(np.array(geometry.original_affine)) and not allow_shear:
+    if sheared(scan.original_affine) and not all(member.package.settings["data"]["allow_shear"] for member in members):
         raise DataError(f"{names}: {TILTED}.")
+    return Ready(tuple(files), scan, inputs)
+
+
+def compute(members: Sequence[Predictor], ready: Ready) -> Prediction:
+    """The mask of a scan, and what is to be known of both."""
+    scan, axis = ready.scan, longest(ready.inputs[0][0])
+    found = [
+        on_grid(member.predict(member.network, image, axis=axis), geometry)
+        for member, (image, geometry) in zip(members, ready.inputs, strict=True)
+    ]
+    decided = decide(found[0] if len(found) == 1 else mean_probability(found), ready.inputs[0][1])
+    package, shape, spacing_mm = members[0].package, scan.image.shape[1:], scan.spacing_mm
+    names, values = [*package.classes], _smallest([*package.classes.values()])
+    mask = values[decided.indices]
+    unusual = tuple(findings(package, shape, spacing_mm, mask))
+    inside = decided.indices > 0
+    return Prediction(
+        from_ras(mask, scan.original_affine),
+        package.classes,
+        ready.files[0],
+        shape,
+        spacing_mm,
+        {name: float(decided.voxels[k] * np.prod(spacing_mm)) / 1000 for k, name in enumerate(names) if k},
+        {name: float(decided.confidence[k]) for k, name in enumerate(names) if k and decided.voxels[k]},
+        [levels(intensity(channel[inside])) for channel in scan.image] if inside.any() else [],
+        unusual,
+        expected_dice(package.scores) if risk_of(unusual) == "low" and len(members) == 1 else {},
+    )
+
+
+def _smallest(values: Sequence[int]) -> np.ndarray:
+    """In the smallest type that holds them, for an array of the size of a scan has it, too."""
+    return np.array(values, np.result_type(*map(np.min_scalar_type, values)))

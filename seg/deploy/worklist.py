@@ -1,24 +1,19 @@
 """Predicts many scans, one after the other, and reports on each; what is finished is not done again."""
 
-import csv
-import io
-import json
 import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from seg.data.cases import Case
 from seg.data.volumes import mask_ending
-from seg.deploy.predictor import Predictor, predict_together
+from seg.deploy.predictor import Predictor, compute, read_for
+from seg.deploy.report import STAGES, Row, described, read_report, taken, timed, unfinished, write_report
 from seg.engine.console import clock
 from seg.errors import ConfigError, SegError, few
-from seg.files import atomic_write, private_folder, sha256
+from seg.files import private_folder, sha256
 
 log = logging.getLogger(__name__)
-FORMAT = 1
-Row = dict[str, Any]
 
 
 def predict_all(
@@ -26,11 +21,8 @@ def predict_all(
 ) -> list[str]:
     """Writes a mask and a row of the report for each scan, and gives the names of those that failed.
 
-    ``report.json`` is ``{"format": 1, "scans": [row, …]}``, and ``report.csv`` the same as a table. A row has ``case``,
-    ``status`` (finished or failed), ``error``, ``mask`` (file name), ``seconds``, ``package`` (ids of the networks),
-    ``inputs_sha256``, ``mask_sha256``, ``volumes_ml`` by class, ``risk``, ``findings`` (sentences), and
-    ``expected_dice`` by class (mean, low, high), empty where nothing can be promised. Both are
-    written anew after each scan.
+    ``report.json`` is ``{"format": 2, "scans": [row, …]}``, and ``report.csv`` the same as a table; docs/use.md says
+    what a row has. Both are written anew after each scan.
 
     Args:
         members: networks of the same classes and channels.
@@ -46,7 +38,7 @@ def predict_all(
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
     private_folder(output)
-    rows = {} if overwrite else _earlier(output / "report.json")
+    rows = {} if overwrite else read_report(output)
     by, begin, done, failed = "+".join(map(identity, members)), time.monotonic(), 0, []
     for number, scan in enumerate(scans, 1):
         if _is_finished(rows.get(scan.id), scan, by, output):
@@ -63,7 +55,7 @@ def predict_all(
             log.info("%s  %s  %.1f s  %s left", scan.id, volumes, row["seconds"], clock(left))
             if row["findings"]:
                 log.warning("%s: risk %s: %s", scan.id, row["risk"], "; ".join(row["findings"]))
-        _write(output, rows)
+        write_report(output, rows)
     return failed
 
 
@@ -78,26 +70,18 @@ def _mask(scan: Case, output: Path) -> Path:
 
 
 def _predicted(members: Sequence[Predictor], scan: Case, by: str, output: Path) -> Row:
-    mask, begin = _mask(scan, output), time.monotonic()
-    row: Row = {"case": scan.id, "status": "failed", "error": "", "mask": "", "seconds": 0.0, "package": by}
-    row |= {"inputs_sha256": "", "mask_sha256": "", "volumes_ml": {}, "risk": "", "findings": []}
-    row |= {"expected_dice": {}}
+    mask, row, stages = _mask(scan, output), unfinished(scan.id, by), dict.fromkeys(STAGES, 0.0)
     try:
-        found = predict_together(members, *scan.images)
-        found.save(mask)
+        with timed(stages, "reading"):
+            inputs, ready = sha256(*scan.images), read_for(members, scan.images)
+        with timed(stages, "computing"):
+            found = compute(members, ready)
+        with timed(stages, "writing"):
+            found.save(mask)
+            hashes = {"inputs_sha256": inputs, "mask_sha256": sha256(mask)}
     except (SegError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: PyTorch's, of memory too
-        return row | {"error": " ".join(str(error).split())[:500], "seconds": time.monotonic() - begin}
-    return row | {
-        "status": "finished",
-        "mask": mask.name,
-        "seconds": time.monotonic() - begin,
-        "inputs_sha256": sha256(*scan.images),
-        "mask_sha256": sha256(mask),
-        "volumes_ml": found.volumes_ml,
-        "risk": found.risk,
-        "findings": [finding.text for finding in found.findings],
-        "expected_dice": {name: [one.dice, one.low, one.high] for name, one in found.expected_dice.items()},
-    }
+        return row | taken(stages) | {"error": " ".join(str(error).split())[:500]}
+    return row | taken(stages) | described(found) | hashes | {"status": "finished", "mask": mask.name}
 
 
 def _is_finished(row: Row | None, scan: Case, by: str, output: Path) -> bool:
@@ -109,33 +93,3 @@ def _is_finished(row: Row | None, scan: Case, by: str, output: Path) -> bool:
         return (sha256(*scan.images), sha256(mask)) == (row["inputs_sha256"], row["mask_sha256"])
     except (OSError, KeyError):
         return False
-
-
-def _earlier(path: Path) -> dict[str, Row]:
-    """The rows of an earlier command; none where there was no such, or where its report is damaged."""
-    try:
-        return {row["case"]: row for row in json.loads(path.read_text("utf-8"))["scans"]}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError):
-        log.warning("%s is damaged; every scan is predicted again.", path)
-        return {}
-
-
-def _write(output: Path, rows: dict[str, Row]) -> None:
-    listed = [rows[name] for name in sorted(rows)]
-    atomic_write(output / "report.json", json.dumps({"format": FORMAT, "scans": listed}, indent=1))
-    flat = [_columns(row) for row in listed]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, dict.fromkeys(key for row in flat for key in row), restval="")
-    writer.writeheader()
-    writer.writerows(flat)
-    atomic_write(output / "report.csv", table.getvalue())
-
-
-def _columns(row: Row) -> Row:
-    """A row of the report as one of a table."""
-    plain = {key: value for key, value in row.items() if key not in ("volumes_ml", "findings", "expected_dice")}
-    plain |= {f"volume_ml_{name}": volume for name, volume in row["volumes_ml"].items()}
-    plain |= {f"expected_dice_{name}": expected[0] for name, expected in row.get("expected_dice", {}).items()}
-    return plain | {"findings": "; ".join(row.get("findings", []))}

@@ -28,6 +28,7 @@ class Slices:
 
     axis: int
     logits: Iterator[Tensor]
+    probabilities: bool = False  # whether they are that, in place of logits
 
     def whole(self) -> Tensor:
         """All of them as one volume (K, X, Y, Z)."""
@@ -212,7 +213,7 @@ def longest(image: np.ndarray) -> int:
 
 def restore(slices: Slices, geometry: Geometry) -> np.ndarray:
     """Class indices (uint8) on the file's own grid, of logits on the prepared one; background outside the crop."""
-    return strongest(on_grid(slices, geometry), geometry)
+    return from_ras(decide(on_grid(slices, geometry), geometry).indices, np.array(geometry.original_affine))
 
 
 def mean_probability(members: Sequence[Slices]) -> Slices:
@@ -222,16 +223,33 @@ def mean_probability(members: Sequence[Slices]) -> Slices:
         for logits in zip(*(slices.logits for slices in members), strict=True):
             yield torch.stack([one.softmax(0) for one in logits]).mean(0)
 
-    return Slices(members[0].axis, mean())
+    return Slices(members[0].axis, mean(), probabilities=True)
 
 
-def strongest(slices: Slices, geometry: Geometry) -> np.ndarray:
-    """The class (uint8) with the largest logit or probability, of the slices that ``on_grid`` gives, as ``restore``."""
+@dataclass(frozen=True)
+class Decided:
+    """The class of each voxel, and how certain it is."""
+
+    indices: np.ndarray  # uint8, of the file's whole grid, axes in RAS order
+    voxels: np.ndarray  # float64 (256,): how many each class has, background left out
+    confidence: np.ndarray  # float64 (256,): mean probability of a class within its own voxels; NaN where it has none
+
+
+def decide(slices: Slices, geometry: Geometry) -> Decided:
+    """The class with the largest logit or probability, of the slices that ``on_grid`` gives; background elsewhere."""
     whole = np.zeros(geometry.ras_shape, np.uint8)
     inside = whole[tuple(slice(low, high) for low, high in geometry.crop)]
+    voxels, certain = np.zeros((2, 256))
     for place, scores in zip(np.moveaxis(inside, slices.axis, 0), slices.logits, strict=True):
-        place[:] = scores.argmax(0).numpy()
-    return from_ras(whole, np.array(geometry.original_affine))
+        best = scores.argmax(0)
+        place[:] = best.numpy()
+        found = best > 0
+        among, classes = scores[:, found], best[found].numpy()
+        sure = among.amax(0) if slices.probabilities else (among.amax(0) - among.logsumexp(0)).exp()
+        voxels += np.bincount(classes, minlength=256)
+        certain += np.bincount(classes, sure.numpy(), minlength=256)
+    with np.errstate(invalid="ignore"):
+        return Decided(whole, voxels, certain / voxels)
 
 
 def on_grid(slices: Slices, geometry: Geometry) -> Slices:

@@ -1,0 +1,114 @@
+"""The report on predicted scans, ``report.json``, and the same as a table."""
+
+import csv
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from seg.deploy.predictor import Prediction
+from seg.engine.device import peak_mib
+from seg.errors import times
+from seg.files import atomic_write
+
+log = logging.getLogger(__name__)
+FORMAT = 2
+STAGES = ("reading", "computing", "writing")
+NAME, TABLE = "report.json", "report.csv"
+_BY_CLASS = {"volumes_ml": "volume_ml", "expected_dice": "expected_dice", "confidence": "confidence"}
+Row = dict[str, Any]
+
+
+def unfinished(case: str, by: str) -> Row:
+    """The row of a scan that is not predicted; docs/use.md says what is in a row.
+
+    Args:
+        case: its name.
+        by: ids of the networks.
+    """
+    row: Row = {"case": case, "status": "failed", "error": "", "mask": "", "package": by, "time": now()}
+    row |= {
+        "seconds": 0.0,
+        "stages": dict.fromkeys(STAGES, 0.0),
+        "peak_mb": 0.0,
+        "inputs_sha256": "",
+        "mask_sha256": "",
+    }
+    row |= {"scan": {"shape": [], "spacing_mm": [], "intensity": []}, "volumes_ml": {}, "confidence": {}}
+    return row | {"risk": "", "findings": [], "expected_dice": {}}
+
+
+def described(found: Prediction) -> Row:
+    """What a row says of a prediction."""
+    return {
+        "scan": {"shape": [*found.shape], "spacing_mm": [*found.spacing_mm], "intensity": [*found.intensity]},
+        "volumes_ml": dict(found.volumes_ml),
+        "confidence": dict(found.confidence),
+        "risk": found.risk,
+        "findings": [finding.text for finding in found.findings],
+        "expected_dice": {name: [one.dice, one.low, one.high] for name, one in found.expected_dice.items()},
+    }
+
+
+def taken(stages: Mapping[str, float]) -> Row:
+    """When a scan was done, how long each stage took, and the most memory that this process has held so far."""
+    return {"time": now(), "seconds": sum(stages.values()), "stages": dict(stages), "peak_mb": round(peak_mib(), 1)}
+
+
+@contextmanager
+def timed(stages: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds the seconds within it to ``stages``, after an error too."""
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        stages[stage] += time.perf_counter() - begin
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_report(folder: Path) -> dict[str, Row]:
+    """The rows by case; none where there is no report, or one that is damaged or of another version."""
+    path = folder / NAME
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["format"] != FORMAT:
+            log.warning("%s is of format %s, this version writes %s: it is not used.", path, content["format"], FORMAT)
+            return {}
+        return {row["case"]: row for row in content["scans"]}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s is damaged: it is not used.", path)
+        return {}
+
+
+def write_report(folder: Path, rows: Mapping[str, Row]) -> None:
+    """Writes ``report.json`` and ``report.csv``, each whole or not at all."""
+    listed = [rows[name] for name in sorted(rows)]
+    atomic_write(folder / NAME, json.dumps({"format": FORMAT, "scans": listed}, indent=1))
+    flat = [_columns(row) for row in listed]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, dict.fromkeys(key for row in flat for key in row), restval="")
+    writer.writeheader()
+    writer.writerows(flat)
+    atomic_write(folder / TABLE, table.getvalue())
+
+
+def _columns(row: Row) -> Row:
+    """A row of the report as one of a table: texts and numbers."""
+    plain = {key: value for key, value in row.items() if not isinstance(value, dict | list)}
+    plain |= {f"seconds_{stage}": seconds for stage, seconds in row["stages"].items()}
+    plain |= {key: times(row["scan"][key]) for key in ("shape", "spacing_mm")}
+    for key, column in _BY_CLASS.items():
+        for name, value in row[key].items():
+            plain[f"{column}_{name}"] = value[0] if isinstance(value, list) else value
+    return plain | {"findings": "; ".join(row["findings"])}
