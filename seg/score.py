@@ -1,41 +1,40 @@
-"""``python -m seg.score run=… data.root=…``: scores of a finished run on any labelled folder, or its own test part."""
+"""``python -m seg.score run=… data.root=…``: scores of a run on labelled cases; or of any masks: ``pred=… ref=…``."""
 
-import logging
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from seg.config.command import verb
-from seg.errors import ConfigError, DataError, few
+from seg.errors import ConfigError
 from seg.files import atomic_write, file_name
-from seg.records.folder import RunFolder, find, place_given
-
-if TYPE_CHECKING:
-    from seg.data.cases import Case, CaseSet
-    from seg.data.fingerprint import Fingerprint
-    from seg.deploy.predictor import Predictor
-
-log = logging.getLogger(__name__)
-Row = dict[str, Any]
+from seg.records.folder import find
 
 
 def main(cfg: DictConfig) -> None:
+    """Scores the masks of other tools, or those of a run on cases that it predicts first; writes ``cases.csv``.
+
+    Raises:
+        ConfigError: it is not clear what is to be scored, or the run has been tested already.
+        DataError: masks and labels, or data and network, do not fit together; or a file is damaged.
+    """
+    if cfg.pred and cfg.ref and not (cfg.run or cfg.data.root):
+        score_tools(cfg)
+    elif cfg.run and not (cfg.pred or cfg.ref):
+        score_run(cfg)
+    else:
+        raise ConfigError(
+            "Give a run, to test it on its own test part: run=a1b2c3d4; or a run and the folder of other cases: "
+            "run=a1b2c3d4 data.root=/data/other_hospital; or masks of any tool, or of several, and their labels: "
+            "pred=masks/ ref=labels/, pred=[nnunet/,ours/] ref=labels/."
+        )
+
+
+def score_run(cfg: DictConfig) -> None:
     """Predicts and scores every labelled case, and writes ``<outputs>/scores/run_<id>/<data>/cases.csv``.
 
     Without ``data.root`` it is the run's own test part, which a trial of a search has not seen: its scores go into the
     run's record, too.
-
-    Raises:
-        ConfigError: it is not clear which run or which data are meant, or the run has been tested already.
-        DataError: the data lack a channel or a class that the network knows, have changed, or a file is damaged.
     """
-    if not cfg.run:
-        raise ConfigError(
-            "Give a run, to test it on its own test part: run=a1b2c3d4; or a run and the folder of other cases: "
-            "run=a1b2c3d4 data.root=/data/other_hospital."
-        )
     run = find(Path(cfg.paths.outputs), cfg.run)
 
     import pandas as pd
@@ -43,6 +42,7 @@ def main(cfg: DictConfig) -> None:
     from seg.data.cases import folder
     from seg.data.fingerprint import fingerprint
     from seg.deploy.predictor import Predictor
+    from seg.deploy.scoring import own_test, scored, suits, unchanged
     from seg.engine.console import log_to, print_summary
     from seg.engine.rows import part_metrics
     from seg.records.pending import add_to_record
@@ -67,91 +67,36 @@ def main(cfg: DictConfig) -> None:
     )
 
 
-def own_test(run: RunFolder) -> "CaseSet":
-    """The test part of the data that the run was trained on.
+def score_tools(cfg: DictConfig) -> None:
+    """Scores masks made elsewhere, and of several tools compares each with the first, case by case.
 
-    Raises:
-        ConfigError: it has none, or the run was tested on it, or has not come to its end.
-        DataError: its folder is damaged, or a case is not there any more.
+    Writes ``<outputs>/scores/<name>/cases.csv``, and of several tools the tables and figures of a study.
     """
-    from seg.config.build import build
-    from seg.data.splits import Split
-    from seg.metrics import read_scores
+    from seg.engine.console import log_to, print_lines
+    from seg.engine.masks import matched, score_masks, tools
+    from seg.study.figures import write_figures
+    from seg.study.tables import write_tables
+    from seg.study.tools import compare_tools, scores_table
+    from seg.study.typeset import markdown
 
-    data, ids = run.read_config().data, set(run.read(run.split, Split.from_json).test)
-    scored = set(read_scores(run.cases)["case"]) if run.cases.exists() else set()
-    if not ids:
-        raise ConfigError(f"Run {run.short} set no cases aside for a test (data.test_fraction).")
-    if ids & scored:
-        raise ConfigError(f"Run {run.short} tested itself; its scores are in {run.cases}.")
-    if not run.summary.exists():
-        command = f"python -m seg.train resume={run.short}{place_given(run.outputs)}"
-        raise ConfigError(f"Run {run.short} has not come to its end. Continue it first: {command}")
-    cases: CaseSet = build(data.cases, root=data.root, name=data.name, patient=data.patient)
-    return replace(cases, cases=tuple(case for case in cases.cases if case.id in ids))
-
-
-def unchanged(run: RunFolder, prints: "Fingerprint") -> None:
-    """Refuses a test part other than the one that was set aside when the run began.
-
-    Raises:
-        DataError: with the cases that are missing or changed.
-    """
-    from seg.data.fingerprint import Fingerprint
-    from seg.data.splits import Split
-
-    began = run.read(run.fingerprint, Fingerprint.from_json)
-    ids = run.read(run.split, Split.from_json).test
-    if other := [name for name in ids if began.by_id[name].sha256 != getattr(prints.by_id.get(name), "sha256", None)]:
-        raise DataError(f"Cases of the test part are missing or have changed since the run began: {few(other)}.")
+    log_to()
+    made = tools([cfg.pred] if isinstance(cfg.pred, str) else list(cfg.pred))
+    name = cfg.data.name or "_".join(made)
+    classes = cfg.classes if cfg.classes is None or isinstance(cfg.classes, str) else list(cfg.classes)
+    cases = matched(made, Path(cfg.ref).expanduser(), classes=classes, name=name, patient=cfg.data.patient)
+    table = score_masks(cases, cfg.nsd_tolerance_mm)
+    place = Path(cfg.paths.outputs) / "scores" / file_name(name, "masks")
+    atomic_write(place / "cases.csv", table.to_csv(index=False))
+    print(markdown(scores_table(table, [*made])))
+    if len(made) > 1:
+        found = compare_tools(table, [*made])
+        write_tables(found, place)
+        write_figures(found, place)
+        print("", *(f"- {sentence}" for sentence in found.sentences()), sep="\n")
+    print_lines({"scores": place})
 
 
-def suits(cases: "CaseSet", predictor: "Predictor") -> None:
-    """Refuses data that lack what the network was trained on: its classes by name, and as many channels.
-
-    Raises:
-        DataError: with what is there and what is wanted.
-    """
-    wanted = [*predictor.classes][1:]
-    if missing := [name for name in wanted if name not in cases.classes]:
-        raise DataError(
-            f"{cases.name} has the classes {', '.join(cases.names[1:])}; the network has {', '.join(wanted)}. Name "
-            f"{', '.join(missing)} in its dataset.json as in the training data."
-        )
-    if len(cases.channels) != len(predictor.package.channels):
-        raise DataError(
-            f"{cases.name} has the channels {', '.join(cases.channels)}; the network was trained on "
-            f"{', '.join(predictor.package.channels)}."
-        )
-
-
-def scored(case: "Case", cases: "CaseSet", predictor: "Predictor", run: RunFolder, masks: Path | None) -> list[Row]:
-    """Predicts a case and gives its row for each class of the network; keeps the mask in the folder ``masks``."""
-    import numpy as np
-
-    from seg.data.cases import IGNORE, class_indices
-    from seg.data.volumes import read_header, read_label
-    from seg.engine.rows import case_rows
-
-    assert case.label is not None
-    log.info("%s", case.id)
-    found = predictor(*case.images)
-    if masks:
-        found.save(masks / f"{case.id}.nii.gz")
-    names = tuple(predictor.classes)
-    pred = class_indices(found.mask, tuple(predictor.classes.values()))
-    label = class_indices(read_label(case.label), cases.values, cases.ignore)
-    truth = np.where(label == IGNORE, label, 0)
-    for index, name in enumerate(names[1:], 1):
-        truth[label == cases.names.index(name)] = index  # a class that the network does not know is background
-    spacing, tolerance = (
-        read_header(case.images[0]).spacing_mm,
-        float(predictor.package.settings["inference"]["nsd_tolerance_mm"]),
-    )
-    return case_rows(case, pred, truth, names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance)
-
-
-run = verb("score", main)
+run = verb("score", main, lists=("pred", "classes"))
 
 if __name__ == "__main__":
     run()

@@ -169,12 +169,48 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return content
 
 
+def read_classes(where: Path) -> tuple[dict[str, int], int | None]:
+    """The classes of a ``dataset.json``, background first, and the value of voxels that nobody annotated.
+
+    Raises:
+        DataError: the file cannot be read.
+        ConfigError: it names no classes, or such as cannot be.
+    """
+    settings = _settings(where)
+    return _classes(_named(_mapping(settings, "labels", where), value_first="channel_names" not in settings), where)
+
+
+def listed_classes(names: Sequence[str], key: str) -> dict[str, int]:
+    """Classes by the names of their values 1, 2 …, as ``key`` lists them; ConfigError where one cannot be."""
+    return _classes([("background", 0), *((name, value) for value, name in enumerate(names, 1))], Path(key))[0]
+
+
+def seen_classes(labels: Sequence[Path], where: Path) -> dict[str, int]:
+    """Classes by the values that label files hold: ``class_1`` …
+
+    Raises:
+        DataError: a value by which many tools mark voxels that nobody annotated.
+    """
+    values = _label_values(labels)
+    if asked := question(values):
+        raise DataError(
+            f"{where}: the labels hold the values {values}, and no dataset.json says what they mean. {asked}"
+        )
+    log.info("%s has no dataset.json: label values %s, read off %d labels", where, values, len(labels))
+    return {"background": 0} | {f"class_{value}": value for value in values if value}
+
+
+def _settings(where: Path) -> dict[str, Any]:
+    content = read_json(where)
+    if not isinstance(content, dict):
+        raise DataError(f"{where}: holds a {type(content).__name__}; an object with channels and labels is needed.")
+    return content
+
+
 def _described(root: Path) -> Found:
     """Folder with a ``dataset.json``: nnU-Net 2 finds its files by name, others list them in ``training``."""
     where = root / "dataset.json"
-    settings = read_json(where)
-    if not isinstance(settings, dict):
-        raise DataError(f"{where}: holds a {type(settings).__name__}; an object with channels and labels is needed.")
+    settings = _settings(where)
     channel_key = "channel_names" if "channel_names" in settings or "training" not in settings else "modality"
     by_name = channel_key == "channel_names" and ("training" not in settings or (root / "imagesTr").is_dir())
     if by_name and "dataset" in settings:
@@ -200,14 +236,7 @@ def _described(root: Path) -> Found:
 def _plain(root: Path) -> Found:
     """Folder without ``dataset.json``: cases by file name, classes by reading every label."""
     files, channels = layouts.by_name(root, None)
-    labels = [label for _, _, label in files if label]
-    values = _label_values(labels)
-    if asked := question(values):
-        raise DataError(
-            f"{root}: the labels hold the values {values}, and no dataset.json says what they mean. {asked}"
-        )
-    log.info("%s has no dataset.json: label values %s, read off %d labels", root, values, len(labels))
-    return files, channels, {"background": 0} | {f"class_{value}": value for value in values if value}, None
+    return files, channels, seen_classes([label for _, _, label in files if label], root), None
 
 
 def _label_values(paths: Iterable[Path]) -> list[int]:

@@ -48,18 +48,20 @@ class Meta:
     unscored: int  # cases without any structure, in the reference and in every prediction
     study: str = ""  # its name
     part: str = ""  # which cases were scored, in words: "of the test part"
+    fixed: bool = False  # whether the arms are finished tools, and nothing is said of other trainings of them
     notice: str = ""  # shown above everything else: the study is incomplete
     remarks: tuple[str, ...] = ()  # sentences about its runs
 
     @property
     def drawn(self) -> str:
         """Over what intervals, p-values and ranks are taken."""
-        return "patients and seeds" if max(self.seeds.values()) > 1 else "patients (one seed an arm)"
+        alone = "patients" if self.fixed else "patients (one seed an arm)"
+        return "patients and seeds" if max(self.seeds.values()) > 1 else alone
 
     @property
     def one_seed(self) -> list[str]:
         """The arms of which nothing is claimed, for what another training would give is not known."""
-        return [arm for arm, count in self.seeds.items() if count == 1]
+        return [arm for arm, count in self.seeds.items() if count == 1 and not self.fixed]
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def analyse(
     seed: int = 0,
     alpha: float = 0.05,
     incomplete: Incomplete = "refuse",
+    fixed: bool = False,
 ) -> Analysis:
     """Compares the arms of a study.
 
@@ -115,6 +118,8 @@ def analyse(
         seed: of the bootstrap.
         alpha: two-sided level of tests; intervals cover 1 - alpha.
         incomplete: as in seg.study.scores.patient_values.
+        fixed: whether the arms are finished tools, which are compared as they are: then one seed is enough for a
+            verdict, which says nothing of another training of a tool. Their scores are of this version.
 
     Raises:
         ConfigError: an option that does not exist or does not fit.
@@ -125,7 +130,7 @@ def analyse(
     check_options(metrics, primary, margins, against, draws, alpha)
     order = _order(scores, arms, baseline)
     asked = _pairs(order, against)  # what was asked is the family, also while an arm is missing
-    values = patient_values(scores, arms=order, metrics=metrics, incomplete=incomplete)
+    values = patient_values(scores, arms=order, metrics=metrics, incomplete=incomplete, earlier=not fixed)
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
     meta = Meta(
@@ -143,6 +148,7 @@ def analyse(
         alpha=alpha,
         left_out=values.left_out,
         unscored=values.unscored,
+        fixed=fixed,
     )
     return _analysis(values, asked, meta)
 
@@ -249,7 +255,7 @@ def _compared(
     unit = np.eye(len(meta.arms))
     weights = np.array([unit[a] - unit[b] for a, b in pairs]).reshape(-1, len(unit))
     rules = {"margin": meta.margins.get(metric, nan), "alpha": meta.alpha}
-    table = contrast_table(parts, drawn, weights, METRICS[metric], **rules, family=meta.family)
+    table = contrast_table(parts, drawn, weights, METRICS[metric], **rules, family=meta.family, fixed=meta.fixed)
     names = [(metric, metric == meta.primary, meta.arms[a], meta.arms[b], kind) for (a, b), kind in pairs.items()]
     heads = pd.DataFrame(names, columns=["metric", "primary", "arm", "against", "kind"]).astype({"primary": bool})
     return pd.concat([heads, table], axis=1)

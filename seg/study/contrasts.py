@@ -188,6 +188,7 @@ def contrast_table(
     margin: float,
     alpha: float,
     family: int | None = None,
+    fixed: bool = False,
 ) -> pd.DataFrame:
     """Everything said about differences of arms (or any contrast), one line each, as one family.
 
@@ -199,6 +200,7 @@ def contrast_table(
         margin: differences within ± margin count as none; NaN: no such margin was stated.
         alpha: two-sided level.
         family: as in ``holm``.
+        fixed: whether an arm of one seed is meant as it is, and no other training of it.
 
     Returns:
         The columns listed in docs/statistics.md, from ``difference`` to ``verdict``.
@@ -212,7 +214,8 @@ def contrast_table(
         table[f"{name}_low"], table[f"{name}_high"] = table["difference"] + low, table["difference"] + high
     table = table.assign(**_tests(paired, parts, weights, margin))
     family = family or len(table)
-    unknown, limit = (weights != 0) @ parts.one_seed, metric.reach * np.abs(weights).sum(1) / 2
+    unknown = (weights != 0) @ (parts.one_seed & (not fixed))
+    limit = metric.reach * np.abs(weights).sum(1) / 2
     visible = smallest(table, paired.shape[1], alpha / max(family, 1))
     table["smallest"] = np.where(unknown | (visible > limit), np.inf, visible)
     table["ci_low"], table["ci_high"] = table["ci_low"].clip(lower=-limit), table["ci_high"].clip(upper=limit)

@@ -81,9 +81,10 @@ def takes(line: Row, target: float, patients: int, seeds: int, level: float) -> 
         factor = goal * (_quantiles(level, freedom) / _quantiles(level, freedom / factor)) ** 2
     more_seeds = share / (factor - (1 - share)) if factor > 1 - share else inf
     more_patients = (1 - share) / (factor - share) if factor > share else inf
+    kept = " with these seeds" if seeds > 1 else ""
     ways = {
         f"{ceil(seeds * more_seeds)} seeds an arm with these patients" if 0 < more_seeds < inf else "": more_seeds,
-        f"{ceil(patients * more_patients)} patients with these seeds" if more_patients < inf else "": more_patients,
+        f"{ceil(patients * more_patients)} patients{kept}" if more_patients < inf else "": more_patients,
     }
     # One of the two alone is advice only where it does not take many times what both together take.
     alone = [f"about {way}" for way, times in ways.items() if way and times <= 4 / factor]

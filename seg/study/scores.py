@@ -49,6 +49,7 @@ def patient_values(
     metrics: Sequence[str],
     incomplete: Incomplete = "refuse",
     least: int = 2,
+    earlier: bool = True,
 ) -> Values:
     """Checks a table of scores and averages it to one value per arm, seed and patient.
 
@@ -63,6 +64,7 @@ def patient_values(
             done: the arms that have scores, of each the seeds that scored every case of its fullest seed, and of these
             the cases that all arms share. ``left_out`` says what was left out.
         least: patients that there must be.
+        earlier: as in ``scored``.
 
     Raises:
         ConfigError: an unknown arm or metric.
@@ -72,7 +74,7 @@ def patient_values(
     frame = _checked(scores, metrics)
     arms, absent = _known_arms(frame, arms, incomplete)
     frame, left_out = _complete(frame[frame["arm"].isin(arms)], arms, incomplete)
-    counted = scored(frame, metrics)
+    counted = scored(frame, metrics, earlier=earlier)
     patients = sorted(counted["patient"].unique())
     if len(patients) < least:
         raise DataError(f"the arms share {len(patients)} patient; statistics over patients need two at least")

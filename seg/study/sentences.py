@@ -65,8 +65,9 @@ def _design(meta: "Meta") -> str:
     seeds = ("" if least == most else f"{least} to ") + counted(most, "seed")
     family = f"{counted(meta.family, 'comparison')} as one family at {percent(meta.alpha)} (Holm)"
     folds = f" in {meta.folds} folds" if meta.folds > 1 else ""
+    arms = counted(len(meta.arms), "tool") if meta.fixed else f"{counted(len(meta.arms), 'arm')} with {seeds} each"
     return (
-        f"{counted(len(meta.arms), 'arm')} with {seeds} each, {meta.patients} patients "
+        f"{arms}, {meta.patients} patients "
         f"({counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''}){folds}; judged by "
         f"{METRICS[meta.primary].label}, {family if meta.family else 'with nothing to compare yet'}."
     )
@@ -82,6 +83,8 @@ def _unscored(meta: "Meta") -> list[str]:
 
 
 def _one_seed(meta: "Meta") -> list[str]:
+    if meta.fixed and meta.family:
+        return ["The tools are compared as they are: another training of one of them might do better or worse."]
     if not meta.one_seed:
         return []
     if len(meta.one_seed) == len(meta.arms):
@@ -142,7 +145,8 @@ def _alone(line: Row, meta: "Meta") -> str:
     if line["ci_low"] * line["ci_high"] <= 0:
         return ""
     among = f" after Holm's adjustment for {meta.family} comparisons" if meta.family > 1 else ""
-    return f"The interval is of this comparison alone and leaves 0 out; a verdict needs both tests{among}, and seeds. "
+    seeds = "" if meta.fixed else ", and seeds"
+    return f"The interval is of this comparison alone and leaves 0 out; a verdict needs both tests{among}{seeds}. "
 
 
 def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
@@ -159,7 +163,8 @@ def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
             "Mean and typical patient differ in opposite directions, or only just; inspect the patients' differences."
         )
     scale = METRICS[meta.primary]
-    start = "Most patients point one way, but other seeds might reverse it. " if ranks else ""
+    others = "a few others, far off," if meta.fixed else "other seeds"
+    start = f"Most patients point one way, but {others} might reverse it. " if ranks else ""
     target = meta.margins.get(meta.primary, abs(line["difference"]))
     seeds = min(meta.seeds[line["arm"]], meta.seeds[line["against"]])
     smallest = line["smallest"]

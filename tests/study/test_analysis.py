@@ -543,3 +543,23 @@ def test_of_400_whole_studies_at_most_5_percent_are_false_and_3_in_4_true_ones_f
         for _ in range(studies)
     )
     assert hits >= 0.75 * studies
+
+
+def test_finished_tools_get_a_verdict_that_holds_for_them_alone() -> None:
+    scores = study({"one": 0.0, "other": 0.02}, patients=40, seeds=1)
+    trained, tools = (analyse(scores, baseline="one", draws=400, fixed=fixed) for fixed in (False, True))
+    assert line(trained, "other", "one")["verdict"] == "inconclusive"
+    assert line(tools, "other", "one")["verdict"] == "better"
+    assert line(tools, "other", "one")["p_mean"] == line(trained, "other", "one")["p_mean"]
+    assert any("another training of one of them" in sentence for sentence in tools.sentences())
+    assert not any("seed" in sentence for sentence in tools.sentences())
+
+
+def test_tools_that_are_alike_are_rarely_called_different() -> None:
+    claims = 0
+    for number in range(200):
+        gains = {"one": 0.0, "other": 0.0, "third": 0.0}
+        scores = study(gains, patients=20, seeds=1, seed_spread=0, rng=number)  # else the networks do differ
+        found = analyse(scores, baseline="one", against=["baseline"], metrics=["dice"], draws=400, fixed=True)
+        claims += found.comparisons["verdict"].isin(["better", "worse"]).any()
+    assert claims <= 17, "of a nominal 10; more has a chance of 1 in 100"

@@ -1,0 +1,96 @@
+"""Scores of a finished run on labelled cases: which cases, whether they suit its network, and the rows of each."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seg.config.build import build
+from seg.data.cases import IGNORE, Case, CaseSet, class_indices
+from seg.data.fingerprint import Fingerprint
+from seg.data.splits import Split
+from seg.data.volumes import read_header, read_label
+from seg.deploy.predictor import Predictor
+from seg.engine.rows import case_rows
+from seg.errors import ConfigError, DataError, few
+from seg.metrics import read_scores
+from seg.records.folder import RunFolder, place_given
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+
+def own_test(run: RunFolder) -> CaseSet:
+    """The test part of the data that the run was trained on.
+
+    Raises:
+        ConfigError: it has none, or the run was tested on it, or has not come to its end.
+        DataError: its folder is damaged, or a case is not there any more.
+    """
+
+    data, ids = run.read_config().data, set(run.read(run.split, Split.from_json).test)
+    scored = set(read_scores(run.cases)["case"]) if run.cases.exists() else set()
+    if not ids:
+        raise ConfigError(f"Run {run.short} set no cases aside for a test (data.test_fraction).")
+    if ids & scored:
+        raise ConfigError(f"Run {run.short} tested itself; its scores are in {run.cases}.")
+    if not run.summary.exists():
+        command = f"python -m seg.train resume={run.short}{place_given(run.outputs)}"
+        raise ConfigError(f"Run {run.short} has not come to its end. Continue it first: {command}")
+    cases: CaseSet = build(data.cases, root=data.root, name=data.name, patient=data.patient)
+    return replace(cases, cases=tuple(case for case in cases.cases if case.id in ids))
+
+
+def unchanged(run: RunFolder, prints: Fingerprint) -> None:
+    """Refuses a test part other than the one that was set aside when the run began.
+
+    Raises:
+        DataError: with the cases that are missing or changed.
+    """
+
+    began = run.read(run.fingerprint, Fingerprint.from_json)
+    ids = run.read(run.split, Split.from_json).test
+    if other := [name for name in ids if began.by_id[name].sha256 != getattr(prints.by_id.get(name), "sha256", None)]:
+        raise DataError(f"Cases of the test part are missing or have changed since the run began: {few(other)}.")
+
+
+def suits(cases: CaseSet, predictor: Predictor) -> None:
+    """Refuses data that lack what the network was trained on: its classes by name, and as many channels.
+
+    Raises:
+        DataError: with what is there and what is wanted.
+    """
+    wanted = [*predictor.classes][1:]
+    if missing := [name for name in wanted if name not in cases.classes]:
+        raise DataError(
+            f"{cases.name} has the classes {', '.join(cases.names[1:])}; the network has {', '.join(wanted)}. Name "
+            f"{', '.join(missing)} in its dataset.json as in the training data."
+        )
+    if len(cases.channels) != len(predictor.package.channels):
+        raise DataError(
+            f"{cases.name} has the channels {', '.join(cases.channels)}; the network was trained on "
+            f"{', '.join(predictor.package.channels)}."
+        )
+
+
+def scored(case: Case, cases: CaseSet, predictor: Predictor, run: RunFolder, masks: Path | None) -> list[Row]:
+    """Predicts a case and gives its row for each class of the network; keeps the mask in the folder ``masks``."""
+
+    assert case.label is not None
+    log.info("%s", case.id)
+    found = predictor(*case.images)
+    if masks:
+        found.save(masks / f"{case.id}.nii.gz")
+    names = tuple(predictor.classes)
+    pred = class_indices(found.mask, tuple(predictor.classes.values()))
+    label = class_indices(read_label(case.label), cases.values, cases.ignore)
+    truth = np.where(label == IGNORE, label, 0)
+    for index, name in enumerate(names[1:], 1):
+        truth[label == cases.names.index(name)] = index  # a class that the network does not know is background
+    spacing, tolerance = (
+        read_header(case.images[0]).spacing_mm,
+        float(predictor.package.settings["inference"]["nsd_tolerance_mm"]),
+    )
+    return case_rows(case, pred, truth, names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance)
