@@ -23,7 +23,15 @@ def outputs(whole: tuple[Path, Any], tmp_path: Path) -> Path:
 def config(outputs: Path, whole: tuple[Path, Any], root: Path | None, **more: Any) -> DictConfig:
     data = {"root": None if root is None else str(root), "name": None, "patient": None}
     paths = {"outputs": str(outputs), "cache": str(outputs / "cache")}
-    content = {"run": whole[1].run_id[:8], "data": data, "device": "auto", "masks": True, "paths": paths}
+    content = {
+        "run": whole[1].run_id[:8],
+        "data": data,
+        "pred": None,
+        "ref": None,
+        "device": "auto",
+        "masks": True,
+        "paths": paths,
+    }
     return OmegaConf.create(content | more)
 
 

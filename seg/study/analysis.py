@@ -15,6 +15,7 @@ mathematics in seg.study.contrasts; designs of crossed factors in seg.study.fact
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,8 +119,7 @@ def analyse(
         seed: of the bootstrap.
         alpha: two-sided level of tests; intervals cover 1 - alpha.
         incomplete: as in seg.study.scores.patient_values.
-        fixed: whether the arms are finished tools, which are compared as they are: then one seed is enough for a
-            verdict, which says nothing of another training of a tool. Their scores are of this version.
+        fixed: the arms are finished tools, scored by this version: one seed is enough, and no other training is meant.
 
     Raises:
         ConfigError: an option that does not exist or does not fit.
@@ -133,24 +133,32 @@ def analyse(
     values = patient_values(scores, arms=order, metrics=metrics, incomplete=incomplete, earlier=not fixed)
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
-    meta = Meta(
-        arms=values.arms,
+    meta = _meta(
+        values,
         metrics=metrics,
         primary=primary,
-        patients=len(values.patients),
-        cases=values.cases,
-        folds=values.folds,
-        seeds=values.seeds,
         family=len(asked),
         margins=margins,
         draws=draws,
         seed=seed,
         alpha=alpha,
-        left_out=values.left_out,
-        unscored=values.unscored,
         fixed=fixed,
     )
     return _analysis(values, asked, meta)
+
+
+def _meta(values: Values, **stated: Any) -> Meta:
+    """Of what was stated, and of the scores themselves."""
+    return Meta(
+        arms=values.arms,
+        patients=len(values.patients),
+        cases=values.cases,
+        folds=values.folds,
+        seeds=values.seeds,
+        left_out=values.left_out,
+        unscored=values.unscored,
+        **stated,
+    )
 
 
 def _analysis(values: Values, asked: Mapping[tuple[str, str], str], meta: Meta) -> Analysis:
