@@ -22,10 +22,11 @@ def main(cfg: DictConfig) -> None:
         DataError: there is no scan, or a network cannot be used.
         SegError: some scans failed, with their names.
     """
-    if not cfg.input or not cfg.output or bool(cfg.run) == bool(cfg.package):
+    networks_given = [cfg.run, cfg.package, cfg.model, cfg.study]
+    if not cfg.input or not cfg.output or sum(map(bool, networks_given)) != 1:
         raise ConfigError(
-            "Give a network, scans and a folder for the masks: run=a1b2c3d4 (or package=model.zip) input=scans/ "
-            "output=masks/."
+            "Give a network, scans and a folder for the masks: run=a1b2c3d4 (or package=model.zip, or "
+            "model=hippocampus@champion, or study=… arm=…) input=scans/ output=masks/."
         )
 
     from seg.data.scans import scans
@@ -42,7 +43,7 @@ def main(cfg: DictConfig) -> None:
         raise SegError(f"{len(failed)} of {len(found)} scans failed: {', '.join(failed)}. report.csv says why.")
 
 
-run = verb("predict", main, lists=("run", "package"))
+run = verb("predict", main, lists=("run", "package", "model"))
 
 if __name__ == "__main__":
     run()

@@ -12,10 +12,11 @@ from seg.records.state import read_state
 
 
 def main(cfg: DictConfig) -> None:
-    """Sends every kept report of the runs that ``run`` names.
+    """Sends every kept report of the runs that ``run`` names, and their networks where those are missing.
 
     Raises:
         ConfigError: the run is unknown or still going, or MLflow does not answer; nothing kept is lost by it.
+        DataError: a run's network cannot be read.
     """
     outputs = Path(cfg.paths.outputs)
     waiting = 0
@@ -34,6 +35,10 @@ def main(cfg: DictConfig) -> None:
             print(why)
             continue
         print(f"run {run.short} ({state.name}): sent to {push_again(run, cfg.tracking.uri)}")
+        if run.model_pending.exists():
+            from seg.deploy.logged import log_model
+
+            print(f"run {run.short} ({state.name}): its network is {log_model(run, cfg.tracking.uri)}")
     if not waiting:
         print(f"Nothing is waiting to be sent under {outputs / 'runs'}.")
 

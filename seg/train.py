@@ -122,7 +122,12 @@ def train(
             return None
         with in_turn(world):  # what cannot be built is known before the first volume is prepared
             store = prepare_cases(cfg, material)
-        return run(Job(cfg, built, store, world, reporter), name, options or {})
+        result = run(Job(cfg, built, store, world, reporter), name, options or {})
+        if result and cfg.tracking.kind == "mlflow" and cfg.tracking.get("log_model"):
+            from seg.deploy.logged import log_after_training
+
+            log_after_training(find(Path(cfg.paths.outputs), result.run_id))
+        return result
     finally:
         disconnect()
 

@@ -184,7 +184,7 @@ def test_columns_that_would_share_a_name_do_not(tmp_path: Path) -> None:
 
 def test_more_runs_than_a_page_of_mlflow(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = len(runs(outputs))
-    client = Mlflow(None, outputs)._client
+    client = Mlflow(None, outputs).client
     experiment = client.create_experiment("phantom/many")
     made = [client.create_run(experiment, tags={"study": "many"}).info.run_id for _ in range(25)]
     pages, complete = [], mlflow_store._pages

@@ -78,6 +78,7 @@ KEYS: dict[str, Kind] = {
     "tracking.experiment": _TEXT_OR_NULL,
     "tracking.every_steps": whole(1, "auto"),
     "tracking.system_metrics": _FLAG,
+    "tracking.log_model": _FLAG,
     "tracking.parent": _TEXT_OR_NULL,
     "paths.outputs": _TEXT,
     "paths.cache": _TEXT,
@@ -249,7 +250,7 @@ def _ignored(v: Values) -> Iterator[str]:
     if kind not in (None, "mlflow", "none") and "." not in kind:
         yield f"tracking.kind is {kind!r}; it must be mlflow, none, or the path of a class such as my_package.MySink."
     if kind == "none":
-        for key in ("uri", "parent", "experiment", "system_metrics"):
+        for key in ("uri", "parent", "experiment", "system_metrics", "log_model"):
             if v.get(f"tracking.{key}"):
                 yield f"tracking.{key} would be ignored under tracking=none. Leave one of the two out."
     if v.get("attention.where") and not v.get("attention._target_"):

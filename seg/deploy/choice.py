@@ -1,30 +1,90 @@
-"""Which networks a command means: ``run=``, ``package=``."""
+"""Which networks a command means: ``run=``, ``package=``, ``model=``, or ``study=`` with ``arm=``."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from seg.deploy.predictor import Predictor
-from seg.errors import ConfigError
-from seg.records.folder import find
+from seg.deploy.registry import fetched
+from seg.errors import ConfigError, counted, few, nearest
+from seg.records.folder import RunFolder, claimed, find
+from seg.records.state import read_state
+
+KEYS = ("run", "package", "model", "study")
 
 
 def networks(cfg: DictConfig) -> list[Predictor]:
     """The networks that predict together.
 
     Raises:
-        ConfigError: they have different classes or channels.
+        ConfigError: none or several of the keys are given, they name what does not exist, or the networks have
+            different classes or channels.
+        DataError: a network cannot be used.
     """
-    named = cfg.run or cfg.package
-    names = [named] if isinstance(named, str) else list(named)
-    places = [find(Path(cfg.paths.outputs), name).run if cfg.run else Path(name).expanduser() for name in names]
+    given = [key for key in KEYS if cfg.get(key)]
+    if len(given) != 1:
+        raise ConfigError(
+            f"{' and '.join(given)} are both given. Leave one out."
+            if given
+            else "Give a network: run=a1b2c3d4, package=model.zip, model=hippocampus@champion, or study=… arm=…."
+        )
+    if cfg.get("arm") and given != ["study"]:
+        raise ConfigError(f"arm={cfg.arm} would be ignored: it chooses among the runs of a study. Give study=…, too.")
+    named = cfg[given[0]]
+    names = [str(named)] if isinstance(named, str) else [*map(str, named)]
+    places = _places(cfg, given[0], names)
     members = [Predictor.load(place, device=cfg.device) for place in places]
-    for name, member in zip(names, members, strict=True):
+    _refuse_unlike(places, members)
+    return members
+
+
+def _places(cfg: DictConfig, key: str, names: Sequence[str]) -> list[Path]:
+    outputs, uri = Path(cfg.paths.outputs), cfg.tracking.uri if "tracking" in cfg else None
+    match key:
+        case "run":
+            return [find(outputs, name).run for name in names]
+        case "package":
+            return [Path(name).expanduser() for name in names]
+        case "model":
+            return [fetched(name, outputs=outputs, uri=uri, cache=Path(cfg.paths.cache)) for name in names]
+    return _of_arm(outputs, names[0], cfg.get("arm"))
+
+
+def _of_arm(outputs: Path, study: str, arm: str | None) -> list[Path]:
+    """The finished runs of a study's arm, by their own folders.
+
+    Raises:
+        ConfigError: there are none, or of several arms; it says which there are.
+    """
+    finished = [run for run in claimed(outputs) if _is_finished(run)]
+    arms: dict[str, dict[str, list[Path]]] = {}
+    for run in finished:
+        cfg = run.read_config()
+        arms.setdefault(str(cfg.study), {}).setdefault(str(cfg.arm or ""), []).append(run.run)
+    if study not in arms:
+        known = nearest(study, arms) or f" There are {few(arms) or 'none at all'}."
+        raise ConfigError(f"{outputs / 'runs'} has no finished run of the study {study}.{known}")
+    own = arms[study]
+    if arm not in own and (arm or len(own) > 1):
+        listed = ", ".join(f"arm={name} ({counted(len(found), 'run')})" for name, found in sorted(own.items()))
+        raise ConfigError(f"Choose an arm of the study {study}: {listed}.")
+    return own[arm] if arm else next(iter(own.values()))
+
+
+def _is_finished(run: RunFolder) -> bool:
+    state = read_state(run.run)
+    ended = state is not None and state.status == "FINISHED" and run.summary.exists()
+    return ended and run.read(run.summary, json.loads)["status"] == "finished"
+
+
+def _refuse_unlike(places: Sequence[Path], members: Sequence[Predictor]) -> None:
+    for place, member in zip(places, members, strict=True):
         for what in ("classes", "channels"):
             own, first = (list(getattr(one.package, what)) for one in (member, members[0]))
             if own != first:
                 raise ConfigError(
-                    f"{names[0]} and {name} cannot predict together: their {what} are {', '.join(first)} and "
+                    f"{places[0]} and {place} cannot predict together: their {what} are {', '.join(first)} and "
                     f"{', '.join(own)}."
                 )
-    return members

@@ -74,18 +74,24 @@ class Predictor:
 
     @classmethod
     def load(cls, place: str | Path, *, device: str = "auto", trusted: Sequence[str] = ()) -> "Predictor":
-        """The predictor of a package, or of a run that has a checkpoint.
+        """The predictor of a package, of a run that has a checkpoint, or of a version in MLflow's registry.
 
         Args:
-            place: a package, which is a folder or a zip, or a run's folder, ``outputs/runs/run_…``.
+            place: a package, which is a folder or a zip; a run's folder, ``outputs/runs/run_…``; or
+                ``hippocampus@champion`` or ``hippocampus/3`` of the registry at MLFLOW_TRACKING_URI, otherwise in
+                ``outputs``.
             device: auto, cpu, cuda or mps. Half precision becomes the one that this device supports.
             trusted: packages of your own that may build the network, besides what a file of ``conf/`` names.
 
         Raises:
             DataError: a file is missing or damaged, or the network answers otherwise than when it was packed.
-            ConfigError: its network is from a package that is not trusted.
+            ConfigError: its network is from a package that is not trusted, or the registry does not have it.
         """
+        from seg.deploy.registry import fetched, is_reference  # which reads packages, too
+
         path = Path(place)
+        if not path.exists() and is_reference(str(place)):
+            path = fetched(str(place))
         if not path.exists():
             raise DataError(f"There is no {path}. Give a package, which is a folder or a zip, or a run's folder.")
         package = read(path) if is_package(path) else Package.of_run(RunFolder.at(path))

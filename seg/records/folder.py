@@ -56,6 +56,7 @@ class RunFolder:
     summary = _File("summary.json")  # last numbers, once the run has finished or was pruned
     log = _File("log.txt")  # its log lines, with times
     pending = _File("pending")  # is there while a sink may lack something of the run
+    model_pending = _File("pending.model")  # is there while its network is to be logged as a model
     _sent = _File("record.sent")  # of version 0.1.0: how many bytes of the journal had been sent
 
     @classmethod
@@ -90,13 +91,13 @@ class RunFolder:
 
     @property
     def is_pending(self) -> bool:
-        """Whether a sink may lack something."""
+        """Whether a sink may lack something, the model included."""
         journal = self.run / "record.jsonl"
         old = self._sent.exists() and journal.exists() and int(self._sent.read_text("utf-8")) < journal.stat().st_size
-        return self.pending.exists() or old
+        return self.pending.exists() or self.model_pending.exists() or old
 
     def arrived(self) -> None:
-        """Notes that the sink has all of the run."""
+        """Notes that the sink has all of the run's record."""
         for mark in (self.pending, self._sent):
             mark.unlink(missing_ok=True)
 

@@ -1,6 +1,6 @@
-"""The MLflow that holds the record: a database or a server. Only this file imports mlflow, and only when it is asked.
+"""The MLflow that holds the record: a database or a server. mlflow is imported only when it is asked.
 
-It is a sink for records, and gives runs back as plain data; what it raises names no password.
+It is a sink for records, and gives runs back as plain data; what it raises names no password. Models are in seg.deploy.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
-from seg.errors import ConfigError, without_passwords
+from seg.errors import ConfigError, SegError, without_passwords
 from seg.files import PRIVATE, atomic
 from seg.records.address import ADDRESS, address_given, default_uri, file_of, is_server, pages, ui_command
 from seg.records.folder import RunFolder, one_at_a_time
@@ -42,6 +42,7 @@ _SETTINGS = {  # an address that does not answer is given up in seconds, not in 
     "PGCONNECT_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # somebody waits
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not take however often it is sent
@@ -81,12 +82,12 @@ class Mlflow(Sink):
         utils.MAX_RETRY_COUNT = 1  # it would try a database for two minutes
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one warning of ours says it
-        with self._explained(), warnings.catch_warnings(), _hurried():
+        with self.explained(), warnings.catch_warnings(), _hurried():
             warnings.filterwarnings("ignore", "The ``noload`` loader")  # MLflow's own use of SQLAlchemy
             if self._file and not self._file.exists():
                 self._create(self._file)
-            self._client = MlflowClient(tracking_uri=self.uri)
-            self._client.search_experiments(max_results=1)
+            self.client = MlflowClient(tracking_uri=self.uri)
+            self.client.search_experiments(max_results=1)
 
     def _create(self, file: Path) -> None:
         """Makes the database, whole or not at all.
@@ -103,14 +104,14 @@ class Mlflow(Sink):
                     SqlAlchemyStore(f"sqlite:///{draft}", self._artifacts.as_uri())._dispose_engine()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turns whatever MLflow raises into one message without passwords."""
+    def explained(self) -> Iterator[None]:
+        """Turns whatever MLflow raises into one message without passwords; errors of ours pass as they are."""
         try:
             yield
-        except ConfigError:
+        except SegError:
             raise
         except Exception as error:  # of MLflow, SQLAlchemy, requests, and of whichever driver the address names
-            reason = self._reason(error)
+            reason = self.reason(error)
             if self._file and (found := next((words for words in _DAMAGED if words in reason), "")):
                 raise ConfigError(
                     f"{self._file} is damaged: {found}. Restore it from a copy, or move it away: the next run makes a "
@@ -128,7 +129,7 @@ class Mlflow(Sink):
         Raises:
             ConfigError: there is no such run, or no answer.
         """
-        with self._explained():
+        with self.explained():
             self._mark_dead_runs()
             run = self._reopen(run_id, state) if run_id else self._begin(state)
         return run.info.run_id, self._look(run)
@@ -145,9 +146,9 @@ class Mlflow(Sink):
     def _reopen(self, run_id: str, state: State) -> "Run":
         if self.stage(run_id) != "active":
             raise ConfigError(f"{self.name} has no run {run_id}, or it was deleted. Restore it, or start a new run.")
-        self._client.set_tag(run_id, _PROCESS, json.dumps(asdict(state.process)))
+        self.client.set_tag(run_id, _PROCESS, json.dumps(asdict(state.process)))
         self._set_status(run_id, status_report("RUNNING"))
-        return self._client.get_run(run_id)
+        return self.client.get_run(run_id)
 
     def _begin(self, state: State) -> "Run":
         ours = common_tags()
@@ -158,7 +159,7 @@ class Mlflow(Sink):
             "mlflow.source.type": "LOCAL",
             _PROCESS: json.dumps(asdict(state.process)),
         }
-        return self._client.create_run(self._experiment(state.experiment), tags=tags, run_name=state.name)
+        return self.client.create_run(self._experiment(state.experiment), tags=tags, run_name=state.name)
 
     def _experiment(self, name: str) -> str:
         """The id of the experiment ``name``, made if missing; a server decides itself where to store artifacts."""
@@ -166,11 +167,11 @@ class Mlflow(Sink):
 
         place = None if is_server(self.uri) else self._artifacts.as_uri()
         try:
-            return self._client.create_experiment(name, artifact_location=place)
+            return self.client.create_experiment(name, artifact_location=place)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = self._client.get_experiment_by_name(name)
+        found = self.client.get_experiment_by_name(name)
         if found is None or found.lifecycle_stage == "deleted":
             raise ConfigError(f"The experiment {name} was deleted in MLflow. Restore it there, or set another study=….")
         return found.experiment_id
@@ -182,7 +183,7 @@ class Mlflow(Sink):
 
     def stage(self, run_id: str) -> str:
         """``active``, ``deleted``, or ``unknown`` where MLflow never had the run or has no trace of it any more."""
-        with self._explained():
+        with self.explained():
             found = list(self._runs(f"attributes.run_id = '{run_id}'", deleted_too=True))
         return str(found[0].info.lifecycle_stage) if found else "unknown"
 
@@ -191,16 +192,16 @@ class Mlflow(Sink):
         conditions = {"attributes.run_id LIKE": f"{run}%"} | {f"tags.`{key}` =": value for key, value in tags.items()}
         # MLflow cannot take a quote in a value: such a condition is left to the caller, who looks at all of them again.
         where = " and ".join(f"{what} '{value}'" for what, value in conditions.items() if "'" not in value)
-        with self._explained():
-            experiments = {found.experiment_id: found.name for found in _pages(self._client.search_experiments)}
+        with self.explained():
+            experiments = {found.experiment_id: found.name for found in _pages(self.client.search_experiments)}
             return [_recorded(run, experiments[run.info.experiment_id]) for run in self._runs(where)]
 
     def read_artifact(self, run_id: str, path: str) -> str | None:
         """The text of a run's artifact; None where it has none of that name."""
-        with self._explained(), TemporaryDirectory() as place:
-            if path not in [file.path for file in self._client.list_artifacts(run_id, str(Path(path).parent))]:
+        with self.explained(), TemporaryDirectory() as place:
+            if path not in [file.path for file in self.client.list_artifacts(run_id, str(Path(path).parent))]:
                 return None
-            return Path(self._client.download_artifacts(run_id, path, place)).read_text("utf-8")
+            return Path(self.client.download_artifacts(run_id, path, place)).read_text("utf-8")
 
     def readings(self, run_id: str) -> Iterator[dict[str, float]]:
         """Readings of the machine's load, named as MLflow names them."""
@@ -220,9 +221,9 @@ class Mlflow(Sink):
         from mlflow.entities import ViewType
 
         view = ViewType.ALL if deleted_too else ViewType.ACTIVE_ONLY
-        experiments = _pages(partial(self._client.search_experiments, view_type=view))
+        experiments = _pages(partial(self.client.search_experiments, view_type=view))
         ids = [experiment.experiment_id for experiment in experiments]
-        return _pages(partial(self._client.search_runs, ids, where, view))
+        return _pages(partial(self.client.search_runs, ids, where, view))
 
     def push(self, run: RunFolder, unwritten: Sequence[Report] = ()) -> None:
         """Sends what is new in the journal of ``run`` since this process last did; see ``Sink.push``."""
@@ -233,7 +234,7 @@ class Mlflow(Sink):
                 start = self._pushed[run.run_id] = found[1]
             self._send(run, unwritten)
         except Exception as error:  # whatever it is, it may not reach the training, nor show the password
-            raise UnreachableError(self._reason(error)) from None
+            raise UnreachableError(self.reason(error)) from None
 
     def _send(self, run: RunFolder, reports: Sequence[Report]) -> None:
         """Gives ``reports`` to a run in few calls. One that comes twice changes nothing."""
@@ -258,7 +259,7 @@ class Mlflow(Sink):
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.log_batch(
+            self.client.log_batch(
                 run_id,
                 metrics=[item for item in items if isinstance(item, Metric)],
                 params=[item for item in items if isinstance(item, Param)],
@@ -268,7 +269,7 @@ class Mlflow(Sink):
             if error.error_code not in _REFUSED:
                 raise
             if len(items) == 1:
-                log.warning("%s rejected %s: %s", self.name, items[0].key, self._reason(error))
+                log.warning("%s rejected %s: %s", self.name, items[0].key, self.reason(error))
                 return
             self._log(run_id, items[: len(items) // 2])
             self._log(run_id, items[len(items) // 2 :])
@@ -279,26 +280,26 @@ class Mlflow(Sink):
         if "path" in report:
             path = run.run / report["path"]
             if path.exists():
-                self._client.log_artifact(run.run_id, str(path), report["folder"] or None)
+                self.client.log_artifact(run.run_id, str(path), report["folder"] or None)
             else:
                 log.warning("%s was removed before it could be sent to MLflow.", path)
         elif "dataset" in report:
             seen = report["dataset"]
             dataset = Dataset(seen["name"], seen["digest"], "local", json.dumps({"uri": seen["source"]}))
-            self._client.log_inputs(run.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+            self.client.log_inputs(run.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def _set_status(self, run_id: str, report: Report) -> None:
         """The last word counts: it takes the place of what was said before, and of the reason given for it."""
         if report["status"] == "RUNNING":
-            self._client.update_run(run_id, "RUNNING")
+            self.client.update_run(run_id, "RUNNING")
         else:
-            self._client.set_terminated(run_id, report["status"], report["time"])
+            self.client.set_terminated(run_id, report["status"], report["time"])
         if report["error"]:
-            self._client.set_tag(run_id, _ERROR, report["error"])
-        elif _ERROR in self._client.get_run(run_id).data.tags:
-            self._client.delete_tag(run_id, _ERROR)
+            self.client.set_tag(run_id, _ERROR, report["error"])
+        elif _ERROR in self.client.get_run(run_id).data.tags:
+            self.client.delete_tag(run_id, _ERROR)
 
-    def _reason(self, error: Exception) -> str:
+    def reason(self, error: Exception) -> str:
         """The reason within an error that names every layer it went through; without the password."""
         text = without_passwords(str(error), self.uri)
         reason = re.search(r"\[Errno -?\d+\] [^'\")]+", text)

@@ -53,7 +53,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(outputs: Path) -> Any:
-    return Mlflow(None, outputs, create=True)._client
+    return Mlflow(None, outputs, create=True).client
 
 
 @pytest.fixture
@@ -491,7 +491,7 @@ def test_a_run_that_goes_on_has_not_ended_whatever_it_could_not_say_before(
     def away(*_: Any) -> None:
         raise OSError(111, "Connection refused")
 
-    monkeypatch.setattr(store(first)._client, "set_terminated", away)
+    monkeypatch.setattr(store(first).client, "set_terminated", away)
     first.finish("KILLED")
     assert folders.is_pending
     monkeypatch.undo()
@@ -524,7 +524,7 @@ def test_what_an_outage_kept_is_sent_later_and_nothing_differs(
         raise OSError(111, f"Connection refused by {ADDRESS}")
 
     for call in ("log_batch", "log_artifact", "log_inputs", "set_terminated"):
-        monkeypatch.setattr(store(broken)._client, call, fail)
+        monkeypatch.setattr(store(broken).client, call, fail)
     record(broken, folders.run)
     broken.finish("FINISHED")
     assert f"python -m seg.sync run={folders.short}" in caplog.text
@@ -731,7 +731,7 @@ def test_four_first_starts_at_once_on_a_fresh_folder(tmp_path: Path) -> None:
     started = [subprocess.Popen([*command, str(n)], stderr=subprocess.PIPE, text=True) for n in range(4)]
     failed = [said for process in started if (said := process.communicate()[1]) and process.returncode]
     assert not failed, failed[0]
-    client = Mlflow(None, tmp_path / "outputs")._client
+    client = Mlflow(None, tmp_path / "outputs").client
     (experiment,) = [e for e in client.search_experiments() if e.name == "phantom/default"]
     runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.data.metrics["loss"] for run in runs) == [0, 1, 2, 3]
@@ -792,7 +792,7 @@ def test_a_server_that_dies_midway_costs_nothing(
         assert "tracking.uri=" in refused.stderr
         sent = subprocess.run([*command, f"tracking.uri={uri}"], capture_output=True, text=True, check=False)
         assert sent.returncode == 0, sent.stderr
-        client = store(broken)._client
+        client = store(broken).client
         expected, got = contents(client, whole.run_id), contents(client, broken.run_id)
     assert got == expected
     assert [step for step, _ in got["metrics"]["train_loss"]] == [0, 1, 2]
