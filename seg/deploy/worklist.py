@@ -44,7 +44,7 @@ def predict_all(
         if _is_finished(rows.get(scan.id), scan, by, output):
             log.info("%s is finished already", scan.id)
             continue
-        rows[scan.id] = row = _predicted(members, scan, by, output)
+        rows[scan.id] = row = predicted(members, scan, by, output)
         done += 1
         left = (time.monotonic() - begin) / done * (len(scans) - number)
         if row["status"] == "failed":
@@ -69,7 +69,8 @@ def _mask(scan: Case, output: Path) -> Path:
     return output / f"{scan.id}{mask_ending(scan.images[0])}"
 
 
-def _predicted(members: Sequence[Predictor], scan: Case, by: str, output: Path) -> Row:
+def predicted(members: Sequence[Predictor], scan: Case, by: str, output: Path) -> Row:
+    """Writes the mask of one scan into ``output``; its row of the report, also where it failed."""
     mask, row, stages = _mask(scan, output), unfinished(scan.id, by), dict.fromkeys(STAGES, 0.0)
     try:
         with timed(stages, "reading"):

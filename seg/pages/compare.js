@@ -1,7 +1,6 @@
 "use strict";
-// What is chosen, the tiles, the tables, controls and keys. All text is set as text, never as HTML.
+// What is chosen, the tiles, the tables, controls and keys.
 
-const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const { cases, runs, measures, classes } = data;
 const collator = new Intl.Collator("en", { numeric: true });
@@ -25,27 +24,7 @@ let volumes = null;
 let plane = null;
 let now = null; // the slice that is shown, cut out of the volumes
 
-function make(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name in element && !name.includes("-")) element[name] = value;
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-function swatch(color) {
-  const box = make("span", { className: "swatch" });
-  box.style.backgroundColor = color;
-  return box;
-}
-
-const within = (value, low, high) => Math.min(high, Math.max(low, value));
-const largest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
 const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
-const short = (value) => (Math.abs(value) >= 1e5 ? value.toExponential(2) : String(Number(value.toPrecision(4))));
-const times = (numbers) => numbers.map((number) => Number(number.toFixed(2))).join(" × ");
 const shownRuns = () => [...runs.keys()].filter((run) => chosen.shown.has(run));
 const measure = () => measures[$("measure").value];
 const score = (number, run) => cases[number].scores[run]?.[$("measure").value][$("column").value] ?? null;
@@ -372,10 +351,6 @@ function markRow() {
 }
 
 // ---------------------------------------------------------------- controls
-function press(group, value) {
-  for (const button of $(group).children) button.setAttribute("aria-pressed", button.value === String(value));
-}
-
 function setMode(mode) {
   if (mode !== "off") chosen.before = mode;
   chosen.mode = mode;

@@ -28,7 +28,7 @@ from seg.records.folder import RunFolder, claimed
 from seg.records.scored import ScoredRun, differences, grouped, ui_commands
 from seg.study.drawing import ERROR_COLORS, class_colors
 
-SCRIPTS = ("compare_slices.js", "compare.js")
+SCRIPTS = ("elements.js", "compare_slices.js", "compare.js")
 ROUNDING = 1e-3  # of a dice in a table that was written with few digits
 FIXED = 700  # characters of a case beside its volumes and its scores, more or less
 

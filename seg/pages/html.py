@@ -11,7 +11,9 @@ from pathlib import Path
 from seg.study.typeset import Cell, Table
 
 
-def page(title: str, lead: str, body: str, *, style: str = "", scripts: Sequence[str] = ()) -> str:
+def page(
+    title: str, lead: str, body: str, *, style: str = "", scripts: Sequence[str] = (), connect: bool = False
+) -> str:
     """The whole file. A Content-Security-Policy lets nothing load, and nothing run but ``scripts``.
 
     Args:
@@ -20,6 +22,7 @@ def page(title: str, lead: str, body: str, *, style: str = "", scripts: Sequence
         body: HTML in which every name from outside was escaped.
         style: CSS after that of all pages.
         scripts: JavaScript at the end of the page, each in an element of its own.
+        connect: whether they may ask the server that the page is from.
     """
     style = resource("page.css") + style
     policy = {
@@ -31,6 +34,8 @@ def page(title: str, lead: str, body: str, *, style: str = "", scripts: Sequence
         "style-src": _hash(style) if scripts else "'unsafe-inline'",
         "script-src": " ".join(map(_hash, scripts)) or "'none'",
     }
+    if connect:
+        policy["connect-src"] = "'self'"
     return (
         '<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width">\n'
         f'<meta http-equiv=Content-Security-Policy content="{"; ".join(map(" ".join, policy.items()))}">\n'

@@ -220,12 +220,15 @@ def place_given(outputs: Path) -> str:
 
 
 @contextmanager
-def one_at_a_time(outputs: Path) -> Iterator[None]:
+def one_at_a_time(outputs: Path, wait_s: float = 300) -> Iterator[None]:
     """Held by one process at a time, for what several that start together must not do at once.
 
     The lock is sqlite's own: every platform has it, and it ends with the process that holds it.
+
+    Raises:
+        sqlite3.OperationalError: another process held it for ``wait_s``.
     """
     outputs.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(outputs / ".lock", timeout=300, isolation_level=None)) as lock:
+    with closing(sqlite3.connect(outputs / ".lock", timeout=wait_s, isolation_level=None)) as lock:
         lock.execute("BEGIN EXCLUSIVE")
         yield

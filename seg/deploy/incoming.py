@@ -1,0 +1,195 @@
+"""A scan that somebody sent to the service: checked, predicted, packed for the page, and noted in the log."""
+
+import gzip
+import json
+import logging
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from seg.data.cases import Case
+from seg.data.volumes import read_header
+from seg.deploy.jobs import Job
+from seg.deploy.predictor import Predictor
+from seg.deploy.report import FORMAT
+from seg.deploy.worklist import identity, predicted
+from seg.engine.inference import Predict, Slices
+from seg.errors import DataError, SegError, counted, times
+from seg.files import atomic_write
+from seg.pages.volumes import pack, read_volumes
+from seg.study.drawing import class_colors
+
+log = logging.getLogger(__name__)
+VIEW = "view.json"  # of a job's folder: the volumes for the page
+_LOGGED = 5000  # latest scans in the log
+_VIEW_BYTES = 8_000_000
+_RESULT = ("volumes_ml", "risk", "findings", "expected_dice", "confidence", "stages", "seconds", "package", "mask")
+_BEFORE_VOXELS = 2**20  # bytes of a file that may come before its voxels
+_AT_ONCE = 2**20
+
+
+class Incoming:
+    """The network, or several that predict together, and the log of what they were asked: ``report.json``.
+
+    The log is a report as ``seg.predict`` writes it, whose cases are called by the ids of their jobs.
+    """
+
+    def __init__(self, members: Sequence[Predictor], log_folder: Path, *, max_voxels: float) -> None:
+        self.members, self.max_voxels = members, max_voxels
+        self.network = "+".join(map(identity, members))
+        self._report = log_folder / "report.json"
+        self._rows = self._earlier()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Of a scan, in their order."""
+        return self.members[0].package.channels
+
+    def about(self) -> dict[str, Any]:
+        """What a user should know of the network."""
+        package = self.members[0].package
+        names = [*package.classes]
+        return {
+            "network": self.network,
+            "data": package.origin["data"],
+            "channels": self.channels,
+            "classes": [
+                {"name": name, "value": package.classes[name], "color": color}
+                for name, color in zip(names[1:], class_colors(len(names) - 1), strict=True)
+            ],
+        }
+
+    def check(self, images: Sequence[Path]) -> None:
+        """Reads the headers, and each file to its end, so that what cannot be right is refused at once.
+
+        Raises:
+            DataError: a file is damaged, or no NIfTI file; it is too large once it is unpacked; or there are not as
+                many channels as the network takes.
+        """
+        found = 0
+        for path in images:
+            header = read_header(path)
+            voxels = math.prod(header.shape)
+            if voxels > self.max_voxels:
+                raise DataError(
+                    f"{path}: {times(header.shape)} voxels. The service takes up to {self.max_voxels:.3g}: set "
+                    "max_voxels where it is started, or crop the scan."
+                )
+            _unpacked(path, voxels * header.dtype.itemsize + _BEFORE_VOXELS)
+            found += header.shape[3] if len(header.shape) == 4 else 1
+        if found != len(self.channels):
+            raise DataError(
+                f"The scan has {counted(found, 'channel')}. The network takes {len(self.channels)} "
+                f"({', '.join(self.channels)}): send a file for each, in this order, or one file with all."
+            )
+
+    def __call__(self, job: Job) -> dict[str, Any]:
+        """Writes the mask, and the volumes for the page, into the job's folder; gives what is said of the scan.
+
+        Raises:
+            CancelledError: the job was cancelled meanwhile.
+            SegError: it cannot be predicted, with the reason.
+        """
+        scan = Case(job.id, "", job.images, None)
+        row = predicted(_watched(self.members, job), scan, self.network, job.folder)
+        row["error"] = outside(row["error"], job.folder)
+        self._add(row)
+        if row["status"] == "failed":
+            raise SegError(row["error"])
+        if job.view:
+            self._pack(replace(scan, label=job.folder / row["mask"]))
+        return {key: row[key] for key in _RESULT if key in row}
+
+    def _pack(self, scan: Case) -> None:
+        assert scan.label
+        volumes = read_volumes(scan, [*self.members[0].classes.values()], [], 0)
+        if packed := pack(volumes, _VIEW_BYTES):
+            about = packed.about | {"here": []}
+            atomic_write(scan.label.parent / VIEW, json.dumps({"about": about, "payload": packed.payload}))
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self._rows = [*self._rows, row][-_LOGGED:]
+        atomic_write(self._report, json.dumps({"format": FORMAT, "scans": self._rows}, indent=1))
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        with suppress(FileNotFoundError):
+            try:
+                content = json.loads(self._report.read_text("utf-8"))
+                if content["format"] == FORMAT:
+                    return list(content["scans"])
+                raise ValueError("of another version")
+            except (ValueError, KeyError, TypeError):
+                aside = self._report.with_name("report.earlier.json")
+                self._report.replace(aside)
+                log.warning("%s is damaged, or of another version: it is kept as %s.", self._report, aside)
+        return []
+
+
+def divided(body: Path, sizes: Sequence[int]) -> tuple[Path, ...]:
+    """The files in a body, one after the other, as files of their own.
+
+    Raises:
+        DataError: the body has not the bytes of all.
+    """
+    if len(sizes) == 1:
+        return (body,)
+    found = []
+    with body.open("rb") as file:
+        for number, size in enumerate(sizes, 1):
+            found.append(body.with_name(f"channel{number}.nii.gz"))
+            with found[-1].open("xb") as part:
+                while missing := size - part.tell():
+                    if not (piece := file.read(min(missing, _AT_ONCE))):
+                        raise DataError(f"The body ends within file {number} of sizes. It must have the bytes of all.")
+                    part.write(piece)
+    body.unlink()
+    return tuple(found)
+
+
+def outside(text: str, folder: Path) -> str:
+    """A message without the place where the service keeps its files."""
+    return text.replace(f"{folder}/", "")
+
+
+def _unpacked(path: Path, limit: int) -> None:
+    """Reads a packed file to its end, in pieces: its own size says nothing of what is in it."""
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return
+        file.seek(0)
+        size = 0
+        try:
+            with gzip.GzipFile(fileobj=file) as content:
+                while piece := content.read(_AT_ONCE):
+                    size += len(piece)
+                    if size > limit:
+                        raise DataError(f"{path}: there is more in it than its header says. Copy or convert it again.")
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: the file is cut off or damaged ({error}). Copy it again.") from None
+
+
+def _watched(members: Sequence[Predictor], job: Job) -> list[Predictor]:
+    """The networks, as they are; the job notes each slice of their answers, and stops them where it is cancelled."""
+    shares = [0.0] * len(members)
+
+    def noted(slices: Iterator[Tensor], place: int, count: int) -> Iterator[Tensor]:
+        for number, logits in enumerate(slices, 1):
+            shares[place] = number / count
+            job.note(sum(shares) / len(shares))
+            yield logits
+
+    def watched(predict: Predict, place: int) -> Predict:
+        def watching(network: nn.Module, image: np.ndarray, *, axis: int | None = None) -> Slices:
+            found = predict(network, image, axis=axis)
+            return Slices(found.axis, noted(found.logits, place, image.shape[1 + found.axis]))
+
+        return watching
+
+    return [replace(member, predict=watched(member.predict, place)) for place, member in enumerate(members)]

@@ -1,0 +1,29 @@
+"use strict";
+// What the scripts of all pages share: elements, and numbers in words. All text is set as text, never as HTML.
+
+const $ = (id) => document.getElementById(id);
+
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in element && !name.includes("-")) element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function swatch(color) {
+  const box = make("span", { className: "swatch" });
+  box.style.backgroundColor = color;
+  return box;
+}
+
+const within = (value, low, high) => Math.min(high, Math.max(low, value));
+const largest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
+const short = (value) => (Math.abs(value) >= 1e5 ? value.toExponential(2) : String(Number(value.toPrecision(4))));
+const times = (numbers) => numbers.map((number) => Number(number.toFixed(2))).join(" × ");
+
+function press(group, value) {
+  for (const button of $(group).children) button.setAttribute("aria-pressed", button.value === String(value));
+}
