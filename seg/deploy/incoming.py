@@ -2,11 +2,9 @@
 
 import gzip
 import json
-import logging
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from seg.data.cases import Case
-from seg.data.volumes import read_header
+from seg.data.volumes import FORMATS, ending, read_header
 from seg.deploy.jobs import Job
 from seg.deploy.predictor import Predictor
-from seg.deploy.report import FORMAT
+from seg.deploy.report import Row, read_report, write_report
 from seg.deploy.worklist import identity, predicted
 from seg.engine.inference import Predict, Slices
 from seg.errors import DataError, SegError, counted, times
@@ -26,7 +24,6 @@ from seg.files import atomic_write
 from seg.pages.volumes import pack, read_volumes
 from seg.study.drawing import class_colors
 
-log = logging.getLogger(__name__)
 VIEW = "view.json"  # of a job's folder: the volumes for the page
 _LOGGED = 5000  # latest scans in the log
 _VIEW_BYTES = 8_000_000
@@ -44,8 +41,7 @@ class Incoming:
     def __init__(self, members: Sequence[Predictor], log_folder: Path, *, max_voxels: float) -> None:
         self.members, self.max_voxels = members, max_voxels
         self.network = "+".join(map(identity, members))
-        self._report = log_folder / "report.json"
-        self._rows = self._earlier()
+        self._log_folder, self._rows = log_folder, [*read_report(log_folder).values()]
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -60,6 +56,7 @@ class Incoming:
             "network": self.network,
             "data": package.origin["data"],
             "channels": self.channels,
+            "endings": [*FORMATS],
             "classes": [
                 {"name": name, "value": package.classes[name], "color": color}
                 for name, color in zip(names[1:], class_colors(len(names) - 1), strict=True)
@@ -70,7 +67,7 @@ class Incoming:
         """Reads the headers, and each file to its end, so that what cannot be right is refused at once.
 
         Raises:
-            DataError: a file is damaged, or no NIfTI file; it is too large once it is unpacked; or there are not as
+            DataError: a file is damaged, or not of its format; it is too large once it is unpacked; or there are not as
                 many channels as the network takes.
         """
         found = 0
@@ -90,7 +87,7 @@ class Incoming:
                 f"({', '.join(self.channels)}): send a file for each, in this order, or one file with all."
             )
 
-    def __call__(self, job: Job) -> dict[str, Any]:
+    def __call__(self, job: Job) -> Row:
         """Writes the mask, and the volumes for the page, into the job's folder; gives what is said of the scan.
 
         Raises:
@@ -114,43 +111,30 @@ class Incoming:
             about = packed.about | {"here": []}
             atomic_write(scan.label.parent / VIEW, json.dumps({"about": about, "payload": packed.payload}))
 
-    def _add(self, row: dict[str, Any]) -> None:
-        self._rows = [*self._rows, row][-_LOGGED:]
-        atomic_write(self._report, json.dumps({"format": FORMAT, "scans": self._rows}, indent=1))
-
-    def _earlier(self) -> list[dict[str, Any]]:
-        with suppress(FileNotFoundError):
-            try:
-                content = json.loads(self._report.read_text("utf-8"))
-                if content["format"] == FORMAT:
-                    return list(content["scans"])
-                raise ValueError("of another version")
-            except (ValueError, KeyError, TypeError):
-                aside = self._report.with_name("report.earlier.json")
-                self._report.replace(aside)
-                log.warning("%s is damaged, or of another version: it is kept as %s.", self._report, aside)
-        return []
+    def _add(self, row: Row) -> None:
+        rows = sorted([*self._rows, row], key=lambda row: str(row["time"]))
+        self._rows = rows[-_LOGGED:]
+        write_report(self._log_folder, {row["case"]: row for row in self._rows})
 
 
 def divided(body: Path, sizes: Sequence[int]) -> tuple[Path, ...]:
     """The files in a body, one after the other, as files of their own.
 
     Raises:
-        DataError: the body has not the bytes of all.
+        DataError: the body has another size than they.
     """
+    if sum(sizes) not in (0, size := body.stat().st_size):
+        raise DataError(f"The body has {size} bytes, and sizes says {sum(sizes)}. It must have the bytes of each file.")
     if len(sizes) == 1:
         return (body,)
-    found = []
+    found = tuple(body.with_name(f"channel{number}{ending(body)}") for number in range(1, len(sizes) + 1))
     with body.open("rb") as file:
-        for number, size in enumerate(sizes, 1):
-            found.append(body.with_name(f"channel{number}.nii.gz"))
-            with found[-1].open("xb") as part:
-                while missing := size - part.tell():
-                    if not (piece := file.read(min(missing, _AT_ONCE))):
-                        raise DataError(f"The body ends within file {number} of sizes. It must have the bytes of all.")
+        for path, size in zip(found, sizes, strict=True):
+            with path.open("xb") as part:
+                while piece := file.read(min(size - part.tell(), _AT_ONCE)):
                     part.write(piece)
     body.unlink()
-    return tuple(found)
+    return found
 
 
 def outside(text: str, folder: Path) -> str:

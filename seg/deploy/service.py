@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from seg.data.volumes import FORMATS
 from seg.deploy.incoming import VIEW, Incoming, divided, outside
 from seg.deploy.jobs import FullError, Job, Jobs
 from seg.errors import DataError
@@ -103,15 +104,17 @@ def _of_scans(incoming: Incoming, jobs: Jobs, token: str, max_mb: float) -> APIR
         return incoming.about() | {"max_mb": max_mb, "max_voxels": incoming.max_voxels}
 
     @router.post("/jobs", status_code=202)
-    async def _send(request: Request, sizes: str = "", view: bool = False) -> dict[str, Any]:
+    async def _send(request: Request, sizes: str = "", ending: str = ".nii.gz", view: bool = False) -> dict[str, Any]:
         expected = _expected(request, sizes, len(incoming.channels), limit)
+        if ending not in FORMATS:
+            raise HTTPException(400, f"ending is of no file that is read here. It must be one of {', '.join(FORMATS)}.")
         try:
             job = jobs.open(view=view)
         except FullError:
             said = "The queue is full. Scans are taken again as soon as one is done: send it again later."
             raise HTTPException(429, said, {"retry-after": str(jobs.retry_seconds)}) from None
         try:
-            await _received(request, body := job.folder / "scan.nii.gz", limit)
+            await _received(request, body := job.folder / f"scan{ending}", limit)
             job.images = await run_in_threadpool(divided, body, expected)
             await run_in_threadpool(incoming.check, job.images)
         except BaseException as error:

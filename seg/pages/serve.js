@@ -8,7 +8,8 @@ let files = []; // chosen, one a channel
 let job = null; // its id
 let upload = null; // the request that sends it
 let shown = null; // volumes, planes and slices
-const named = () => files[0]?.name.replace(/(_\d{4})?\.nii(\.gz)?$/i, "") ?? "Scan";
+const endingOf = ({ name }) => network.endings.find((end) => name.toLowerCase().endsWith(end)) ?? ".nii.gz";
+const named = () => (files[0] ? files[0].name.slice(0, -endingOf(files[0]).length).replace(/_\d{4}$/, "") : "Scan");
 
 function only(...ids) {
   for (const id of ["entry", "giving", "working", "found"]) $(id).hidden = !ids.includes(id);
@@ -35,7 +36,7 @@ async function begin() {
     network = await (await ask("network")).json();
   } catch (error) {
     only("entry");
-    fail(error.status === 401 && !token ? "" : error.message);
+    fail(error.status !== 401 ? error.message : token ? "That is not the token of this service." : "");
     return $("token").focus();
   }
   sessionStorage.setItem("token", token);
@@ -46,12 +47,13 @@ async function begin() {
 }
 
 function describe() {
-  const { data, classes, channels, max_mb } = network;
+  const { data, classes, channels, endings, max_mb } = network;
   document.title = document.querySelector("h1").textContent = `Segmentation: ${data}`;
   document.querySelector(".lead").textContent = classes.map(({ name }) => name).join(", ");
   const many = channels.length > 1;
-  const each = many ? `one file for each channel (${channels.join(", ")}), or one with all` : `one file (${channels[0]})`;
-  $("wanted").textContent = `NIfTI, .nii or .nii.gz: ${each}; up to ${max_mb} MB. Its name stays in this browser.`;
+  const each = many ? `One file for each channel (${channels.join(", ")}), or one with all` : `One file (${channels[0]})`;
+  $("wanted").textContent = `${each}; up to ${max_mb} MB; ${endings.join(", ")}. Names of files stay in this browser.`;
+  $("files").accept = [...endings, ".gz"].join();
 }
 
 // ---------------------------------------------------------------- giving
@@ -101,7 +103,7 @@ function send() {
   only("working");
   working("Sending", 0, "");
   upload = new XMLHttpRequest(); // fetch does not say how much was sent
-  upload.open("POST", `jobs?view=true&sizes=${files.map(({ size }) => size)}`);
+  upload.open("POST", `jobs?view=true&ending=${endingOf(files[0])}&sizes=${files.map(({ size }) => size)}`);
   upload.setRequestHeader("Content-Type", "application/octet-stream");
   if (token) upload.setRequestHeader("Authorization", `Bearer ${token}`);
   upload.responseType = "json";
@@ -208,9 +210,10 @@ function tabulate({ volumes_ml, expected_dice, confidence = {} }) {
 
 async function download() {
   try {
-    const content = await (await ask(`jobs/${job}/mask`)).blob();
-    const address = URL.createObjectURL(content);
-    make("a", { href: address, download: `${named()}_mask.nii.gz` }).click();
+    const answer = await ask(`jobs/${job}/mask`);
+    const [ending] = answer.headers.get("content-disposition").match(/\.[\w.]+/);
+    const address = URL.createObjectURL(await answer.blob());
+    make("a", { href: address, download: `${named()}_mask${ending}` }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
   } catch (error) {
     fail(error.message);
