@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seg.data.volumes import FORMATS
+from seg.data.volumes import ending as ending_of
 from seg.deploy.incoming import VIEW, Incoming, divided, outside
 from seg.deploy.jobs import FullError, Job, Jobs
 from seg.errors import DataError
@@ -72,83 +73,88 @@ def service(incoming: Incoming, jobs: Jobs, *, token: str, max_mb: float) -> ASG
             raise HTTPException(503, "The service is stopping. It takes no more scans. Try again later.")
         return {"status": "ready"}
 
-    app.include_router(_of_scans(incoming, jobs, token, max_mb))
+    app.include_router(_Scans(incoming, jobs, token, max_mb).router())
     for kind in (AnyHTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _said)
     return Guarded(app, any_host=bool(token))
 
 
-def _of_scans(incoming: Incoming, jobs: Jobs, token: str, max_mb: float) -> APIRouter:
-    """What needs the token."""
-    limit = int(max_mb * 1e6)
+class _Scans:
+    """What is answered about scans, to whoever shows the token."""
 
-    def authorised(request: Request) -> None:
+    def __init__(self, incoming: Incoming, jobs: Jobs, token: str, max_mb: float) -> None:
+        self.incoming, self.jobs, self.token, self.max_mb = incoming, jobs, token, max_mb
+        self.limit = int(max_mb * 1e6)  # bytes
+
+    def router(self) -> APIRouter:
+        router = APIRouter(dependencies=[Depends(self.authorised)])
+        router.get("/network")(self.network)
+        router.post("/jobs", status_code=202)(self.send)
+        router.get("/jobs/{name}")(self.job)
+        router.delete("/jobs/{name}")(self.remove)
+        router.get("/jobs/{name}/mask")(self.mask)
+        router.get("/jobs/{name}/view")(self.view)
+        return router
+
+    async def authorised(self, request: Request) -> None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if token and not hmac.compare_digest(given.encode(), token.encode()):
+        if self.token and not hmac.compare_digest(given.encode(), self.token.encode()):
             said = "The token is missing or wrong. The service printed it when it was started: Authorization: Bearer …"
             raise HTTPException(401, said, {"www-authenticate": "Bearer"})
 
-    def known(name: str) -> Job:
-        if job := jobs.get(name):
-            return job
-        raise HTTPException(404, "There is no such job. Results are kept for a while only: send the scan again.")
+    async def network(self) -> dict[str, Any]:
+        return self.incoming.about() | {"max_mb": self.max_mb, "max_voxels": self.incoming.max_voxels}
 
-    def described(job: Job) -> dict[str, Any]:
-        about = {"id": job.id, "status": job.status, "ahead": jobs.ahead(job), "progress": round(job.progress, 3)}
-        return about | {"error": job.error, "result": job.result}
-
-    router = APIRouter(dependencies=[Depends(authorised)])
-
-    @router.get("/network")
-    async def _network() -> dict[str, Any]:
-        return incoming.about() | {"max_mb": max_mb, "max_voxels": incoming.max_voxels}
-
-    @router.post("/jobs", status_code=202)
-    async def _send(request: Request, sizes: str = "", ending: str = ".nii.gz", view: bool = False) -> dict[str, Any]:
-        expected = _expected(request, sizes, len(incoming.channels), limit)
+    async def send(
+        self, request: Request, sizes: str = "", ending: str = ".nii.gz", view: bool = False
+    ) -> dict[str, Any]:
+        expected = _expected(request, sizes, len(self.incoming.channels), self.limit)
         if ending not in FORMATS:
             raise HTTPException(400, f"ending is of no file that is read here. It must be one of {', '.join(FORMATS)}.")
         try:
-            job = jobs.open(view=view)
+            job = self.jobs.open(view=view)
         except FullError:
             said = "The queue is full. Scans are taken again as soon as one is done: send it again later."
-            raise HTTPException(429, said, {"retry-after": str(jobs.retry_seconds)}) from None
+            raise HTTPException(429, said, {"retry-after": str(self.jobs.retry_seconds)}) from None
         try:
-            await _received(request, body := job.folder / f"scan{ending}", limit)
+            await _received(request, body := job.folder / f"scan{ending}", self.limit)
             job.images = await run_in_threadpool(divided, body, expected)
-            await run_in_threadpool(incoming.check, job.images)
+            await run_in_threadpool(self.incoming.check, job.images)
         except BaseException as error:
-            jobs.remove(job)
+            self.jobs.remove(job)
             if isinstance(error, DataError):
                 raise HTTPException(400, outside(str(error), job.folder)) from None
             raise
-        jobs.submit(job)
-        return described(job)
+        self.jobs.submit(job)
+        return self._described(job)
 
-    @router.get("/jobs/{name}")
-    async def _job(name: str) -> dict[str, Any]:
-        return described(known(name))
+    async def job(self, name: str) -> dict[str, Any]:
+        return self._described(self._known(name))
 
-    @router.delete("/jobs/{name}")
-    async def _remove(name: str) -> dict[str, Any]:
-        job = known(name)
-        jobs.remove(job)
-        return described(job)
+    async def remove(self, name: str) -> dict[str, Any]:
+        job = self._known(name)
+        self.jobs.remove(job)
+        return self._described(job)
 
-    @router.get("/jobs/{name}/mask")
-    async def _mask(name: str) -> FileResponse:
-        job = _finished(known(name))
+    async def mask(self, name: str) -> FileResponse:
+        job = _finished(self._known(name))
         mask = job.folder / job.result["mask"]
-        return FileResponse(mask, media_type="application/octet-stream", filename=f"mask{''.join(mask.suffixes)}")
+        return FileResponse(mask, media_type="application/octet-stream", filename=f"mask{ending_of(mask)}")
 
-    @router.get("/jobs/{name}/view")
-    async def _view(name: str) -> FileResponse:
-        view = _finished(known(name)).folder / VIEW
+    async def view(self, name: str) -> FileResponse:
+        view = _finished(self._known(name)).folder / VIEW
         if not view.exists():
             raise HTTPException(404, "There is nothing to look at: send the scan with view=true, or take its mask.")
         return FileResponse(view, media_type="application/json")
 
-    return router
+    def _known(self, name: str) -> Job:
+        if job := self.jobs.get(name):
+            return job
+        raise HTTPException(404, "There is no such job. Results are kept for a while only: send the scan again.")
+
+    def _described(self, job: Job) -> dict[str, Any]:
+        about = {"id": job.id, "status": job.status, "ahead": self.jobs.ahead(job), "progress": round(job.progress, 3)}
+        return about | {"error": job.error, "result": job.result}
 
 
 def _finished(job: Job) -> Job:
