@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from seg.config.command import verb
-from seg.errors import ConfigError, SegError
+from seg.errors import ConfigError, SegError, together
 from seg.signals import heard
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+_LIMITS = ("queue", "max_mb", "max_voxels", "keep", "keep_hours")
 _SHORTEST = 16  # characters of a token
 _CONNECTIONS = 256  # at a time; each holds up to 64 KiB
 _CLOSING_SECONDS = 5  # for answers that are on their way when the service stops
@@ -29,11 +30,12 @@ def main(cfg: DictConfig) -> None:
     """Answers until SIGINT or SIGTERM; then cancels what runs or waits, and removes every scan and mask.
 
     Raises:
-        ConfigError: it is not clear which network, the address is taken, or the token is short.
+        ConfigError: it is not clear which network, the address cannot be had, the token is short, or a limit is none.
         DataError: a network cannot be used.
     """
-    if bool(cfg.run) == bool(cfg.package):
-        raise ConfigError("Give one network: run=a1b2c3d4 or package=model.zip.")
+    wrong = [f"{key} is {cfg[key]}; it must be above 0." for key in _LIMITS if cfg[key] <= 0]
+    wrong += [f"port is {cfg.port}; it must be a whole number up to 65535."] * (cfg.port not in range(65536))
+    together(ConfigError, wrong)
 
     from seg.deploy.choice import networks
     from seg.deploy.incoming import Incoming
@@ -69,9 +71,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """The address is taken before the network is loaded, which may take a while."""
     try:
         place = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError(
-            f"host={host} port={port}: {error}. Choose an address of this machine and a free port."
+            f"host={host} port={port}: {error.strerror}. Choose an address of this machine and a free port."
         ) from None
     with place:
         yield place
@@ -132,7 +134,7 @@ def _answer(app: "ASGIApp", place: socket.socket, token: str) -> None:
         raise SegError("The server ended by itself. The lines above say why.")
 
 
-run = verb("serve", main, lists=("run", "package"))
+run = verb("serve", main, lists=("run", "package", "model"))
 
 if __name__ == "__main__":
     run()
