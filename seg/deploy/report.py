@@ -4,15 +4,12 @@ import csv
 import io
 import json
 import logging
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from seg.deploy.predictor import Prediction
-from seg.engine.device import peak_mib
 from seg.errors import times
 from seg.files import atomic_write
 
@@ -53,21 +50,6 @@ def described(found: Prediction) -> Row:
         "findings": [finding.text for finding in found.findings],
         "expected_dice": {name: [one.dice, one.low, one.high] for name, one in found.expected_dice.items()},
     }
-
-
-def taken(stages: Mapping[str, float]) -> Row:
-    """When a scan was done, how long each stage took, and the most memory that this process has held so far."""
-    return {"time": now(), "seconds": sum(stages.values()), "stages": dict(stages), "peak_mb": round(peak_mib(), 1)}
-
-
-@contextmanager
-def timed(stages: dict[str, float], stage: str) -> Iterator[None]:
-    """Adds the seconds within it to ``stages``, after an error too."""
-    begin = time.perf_counter()
-    try:
-        yield
-    finally:
-        stages[stage] += time.perf_counter() - begin
 
 
 def now() -> str:

@@ -1,19 +1,27 @@
-"""Predicts many scans, one after the other, and reports on each; what is finished is not done again."""
+"""Predicts many scans and reports on each; what is finished is not done again.
+
+While one scan is computed, the next is read and the mask of the last is written, each by a thread of its own.
+"""
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from seg.data.cases import Case
 from seg.data.volumes import mask_ending
-from seg.deploy.predictor import Predictor, compute, read_for
-from seg.deploy.report import STAGES, Row, described, read_report, taken, timed, unfinished, write_report
+from seg.deploy.predictor import Prediction, Predictor, Ready, compute, read_for
+from seg.deploy.report import Row, described, now, read_report, unfinished, write_report
 from seg.engine.console import clock
+from seg.engine.device import peak_mib
 from seg.errors import ConfigError, SegError, few
 from seg.files import private_folder, sha256
 
 log = logging.getLogger(__name__)
+_LARGE = 2**28  # bytes of a scan beside which no other is held in memory: the next is read after it
+_REPORT_EVERY = 1.0  # seconds, at least; and writing the report takes a twentieth of the time at most
 
 
 def predict_all(
@@ -22,7 +30,7 @@ def predict_all(
     """Writes a mask and a row of the report for each scan, and gives the names of those that failed.
 
     ``report.json`` is ``{"format": 2, "scans": [row, …]}``, and ``report.csv`` the same as a table; docs/use.md says
-    what a row has. Both are written anew after each scan.
+    what a row has. Both are written anew about every second, and at the end, however that comes.
 
     Args:
         members: networks of the same classes and channels.
@@ -38,25 +46,135 @@ def predict_all(
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
     private_folder(output)
-    rows = {} if overwrite else read_report(output)
-    by, begin, done, failed = "+".join(map(identity, members)), time.monotonic(), 0, []
-    for number, scan in enumerate(scans, 1):
-        if _is_finished(rows.get(scan.id), scan, by, output):
-            log.info("%s is finished already", scan.id)
-            continue
-        rows[scan.id] = row = predicted(members, scan, by, output)
-        done += 1
-        left = (time.monotonic() - begin) / done * (len(scans) - number)
+    report = _Report(output, read_report(output))
+    by, begin, computed, failed = "+".join(map(identity, members)), time.monotonic(), 0, list[str]()
+    jobs = [_Job(scan, _mask(scan, output), members, by) for scan in scans]
+
+    def read(job: _Job) -> None:
+        job.read(None if overwrite else report.rows.get(job.scan.id))
+
+    def write(job: _Job) -> None:
+        nonlocal computed
+        if job.finished_before:
+            log.info("%s is finished already", job.scan.id)
+            return
+        row, computed = job.write(), computed + 1
+        report.add(row)
         if row["status"] == "failed":
-            failed.append(scan.id)
-            log.warning("%s failed: %s", scan.id, row["error"])
-        else:
-            volumes = ", ".join(f"{name} {volume:.3g} ml" for name, volume in row["volumes_ml"].items())
-            log.info("%s  %s  %.1f s  %s left", scan.id, volumes, row["seconds"], clock(left))
-            if row["findings"]:
-                log.warning("%s: risk %s: %s", scan.id, row["risk"], "; ".join(row["findings"]))
-        write_report(output, rows)
+            failed.append(job.scan.id)
+        _tell(row, (time.monotonic() - begin) / computed * (len(jobs) - 1 - jobs.index(job)))
+
+    try:
+        _overlapped(jobs, read, write)
+    finally:
+        report.write()
     return failed
+
+
+def _overlapped(jobs: Sequence["_Job"], read: Callable[["_Job"], None], write: Callable[["_Job"], None]) -> None:
+    """Reads, computes and writes each; after an error or a Ctrl-C what is being written is finished first."""
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        reading, writing = reader.submit(read, jobs[0]), Future[None]()
+        writing.set_result(None)
+        for job, following in zip(jobs, [*jobs[1:], None], strict=True):
+            reading.result()
+            large = job.is_large
+            if following and not large:
+                reading = reader.submit(read, following)
+            job.compute()
+            if following and large:
+                reading = reader.submit(read, following)
+            writing.result()
+            writing = writer.submit(write, job)
+        writing.result()
+
+
+def _tell(row: Row, seconds_left: float) -> None:
+    if row["status"] == "failed":
+        log.warning("%s failed: %s", row["case"], row["error"])
+        return
+    volumes = ", ".join(f"{name} {volume:.3g} ml" for name, volume in row["volumes_ml"].items())
+    log.info("%s  %s  %.1f s  %s left", row["case"], volumes, row["seconds"], clock(seconds_left))
+    if row["findings"]:
+        log.warning("%s: risk %s: %s", row["case"], row["risk"], "; ".join(row["findings"]))
+
+
+class _Report:
+    """The rows of a folder, and when they are written to its disk."""
+
+    def __init__(self, folder: Path, rows: dict[str, Row]) -> None:
+        self.folder, self.rows, self.due = folder, rows, 0.0
+
+    def add(self, row: Row) -> None:
+        self.rows[row["case"]] = row
+        if time.monotonic() >= self.due:
+            self.write()
+
+    def write(self) -> None:
+        begin = time.monotonic()
+        write_report(self.folder, self.rows)
+        self.due = time.monotonic() + max(_REPORT_EVERY, 20 * (time.monotonic() - begin))
+
+
+class _Job:
+    """One scan on its way. What goes wrong in a stage becomes its error, and the later stages have nothing to do."""
+
+    def __init__(self, scan: Case, mask: Path, members: Sequence[Predictor], by: str) -> None:
+        self.scan, self.mask, self.members, self.by = scan, mask, members, by
+        self.row = unfinished(scan.id, by)
+        self.finished_before = False
+        self.ready: Ready | None = None
+        self.found: Prediction | None = None
+
+    @property
+    def is_large(self) -> bool:
+        return self.ready is not None and self.ready.scan.image.nbytes > _LARGE
+
+    def read(self, earlier: Row | None) -> None:
+        """Reads the scan, unless its mask is there and is by these networks."""
+        with self._stage("reading"):
+            self.row["inputs_sha256"] = sha256(*self.scan.images)
+            self.finished_before = earlier is not None and self._is_finished(earlier)
+            if not self.finished_before:
+                self.ready = read_for(self.members, self.scan.images)
+
+    def compute(self) -> None:
+        with self._stage("computing"):
+            ready, self.ready = self.ready, None
+            if ready is not None:
+                self.found = compute(self.members, ready)
+
+    def write(self) -> Row:
+        """Writes the mask; the row of the report."""
+        with self._stage("writing"):
+            found, self.found = self.found, None
+            if found is not None:
+                found.save(self.mask)
+                self.row |= described(found) | {"mask": self.mask.name, "mask_sha256": sha256(self.mask)}
+                self.row["status"] = "finished"
+        return self.row | {
+            "time": now(),
+            "seconds": sum(self.row["stages"].values()),
+            "peak_mb": round(peak_mib(), 1),
+        }
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        except (SegError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: PyTorch's, of memory too
+            self.row["error"] = " ".join(str(error).split())[:500] or type(error).__name__
+        finally:
+            self.row["stages"][name] = time.perf_counter() - begin
+
+    def _is_finished(self, row: Row) -> bool:
+        if (row["status"], row["package"], row["inputs_sha256"]) != ("finished", self.by, self.row["inputs_sha256"]):
+            return False
+        try:
+            return bool(sha256(self.mask) == row["mask_sha256"])
+        except OSError:
+            return False
 
 
 def identity(member: Predictor) -> str:
@@ -64,33 +182,14 @@ def identity(member: Predictor) -> str:
     return member.package.id or f"run_{member.package.origin['run_id']}"
 
 
+def predicted(members: Sequence[Predictor], scan: Case, by: str, output: Path) -> Row:
+    """Writes the mask of one scan into ``output``; its row of the report, also where it failed."""
+    job = _Job(scan, _mask(scan, output), members, by)
+    job.read(None)
+    job.compute()
+    return job.write()
+
+
 def _mask(scan: Case, output: Path) -> Path:
     """The mask's file, of the format of its scan."""
     return output / f"{scan.id}{mask_ending(scan.images[0])}"
-
-
-def predicted(members: Sequence[Predictor], scan: Case, by: str, output: Path) -> Row:
-    """Writes the mask of one scan into ``output``; its row of the report, also where it failed."""
-    mask, row, stages = _mask(scan, output), unfinished(scan.id, by), dict.fromkeys(STAGES, 0.0)
-    try:
-        with timed(stages, "reading"):
-            inputs, ready = sha256(*scan.images), read_for(members, scan.images)
-        with timed(stages, "computing"):
-            found = compute(members, ready)
-        with timed(stages, "writing"):
-            found.save(mask)
-            hashes = {"inputs_sha256": inputs, "mask_sha256": sha256(mask)}
-    except (SegError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: PyTorch's, of memory too
-        return row | taken(stages) | {"error": " ".join(str(error).split())[:500]}
-    return row | taken(stages) | described(found) | hashes | {"status": "finished", "mask": mask.name}
-
-
-def _is_finished(row: Row | None, scan: Case, by: str, output: Path) -> bool:
-    """Whether the mask is there, and is that of this scan by these networks."""
-    if row is None or row.get("status") != "finished" or row.get("package") != by:
-        return False
-    mask = _mask(scan, output)
-    try:
-        return (sha256(*scan.images), sha256(mask)) == (row["inputs_sha256"], row["mask_sha256"])
-    except (OSError, KeyError):
-        return False

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, product
 from typing import Protocol
 
@@ -92,7 +93,8 @@ def predict_slices(network: nn.Module, image: np.ndarray, *, windows: Windows, a
         axis: across which the slices come; None: the longest, which needs the least memory.
     """
     across = longest(image) if axis is None else axis
-    return Slices(across, _slices(network, torch.from_numpy(np.array(image, np.float32)), windows, across))
+    own = np.require(image, np.float32, "W")  # copied only where it is read-only, which PyTorch does not know
+    return Slices(across, _slices(network, torch.from_numpy(own), windows, across))
 
 
 @torch.no_grad()
@@ -100,7 +102,7 @@ def _slices(network: nn.Module, image: Tensor, windows: Windows, axis: int) -> I
     before = [max(side - size, 0) // 2 for side, size in zip(windows.shape, image.shape[1:], strict=True)]
     sizes = [max(side, size) for side, size in zip(windows.shape, image.shape[1:], strict=True)]
     padding = [(low, full - size - low) for low, full, size in zip(before, sizes, image.shape[1:], strict=True)]
-    padded = F.pad(image, [n for pair in reversed(padding) for n in pair])
+    padded = F.pad(image, [n for pair in reversed(padding) for n in pair]) if any(map(any, padding)) else image
     inside = [slice(low, low + size) for low, size in zip(before, image.shape[1:], strict=True)]
     wanted, plane = inside.pop(axis), tuple(inside)
     sums = _Sums(windows, sizes, axis)
@@ -127,6 +129,12 @@ def _batches(sizes: Sequence[int], windows: Windows, axis: int) -> Iterator[tupl
         yield corners[first:after], corners[after][axis] if after < len(corners) else sizes[axis]
 
 
+@lru_cache(8)
+def _gaussian(shape: tuple[int, ...]) -> Tensor:
+    weight = compute_importance_map(shape, mode="gaussian", sigma_scale=0.125, device="cpu")
+    return weight.clamp(min=max(float(weight[weight != 0].min()), _LEAST_WEIGHT))
+
+
 class _Sums:
     """Weighted sums of the logits of the slices that windows still change; the slices of ``axis`` come first."""
 
@@ -135,8 +143,7 @@ class _Sums:
         self.axis, self.depth, self.first = axis, max(end - begin for begin, end in spans), 0
         self.plane = [size for number, size in enumerate(sizes) if number != axis]
         self.shape = windows.shape
-        weight = compute_importance_map(windows.shape, mode="gaussian", sigma_scale=0.125, device="cpu")
-        self.weight = weight.clamp(min=max(float(weight[weight != 0].min()), _LEAST_WEIGHT))
+        self.weight = _gaussian(windows.shape)
         self.total = self.count = torch.empty(0)
 
     def add(self, corners: Sequence[tuple[int, ...]], logits: Tensor) -> None:
@@ -241,11 +248,12 @@ def decide(slices: Slices, geometry: Geometry) -> Decided:
     inside = whole[tuple(slice(low, high) for low, high in geometry.crop)]
     voxels, certain = np.zeros((2, 256))
     for place, scores in zip(np.moveaxis(inside, slices.axis, 0), slices.logits, strict=True):
-        best = scores.argmax(0)
+        highest, best = scores.max(0)  # argmax alone takes several times as long
         place[:] = best.numpy()
         found = best > 0
-        among, classes = scores[:, found], best[found].numpy()
-        sure = among.amax(0) if slices.probabilities else (among.amax(0) - among.logsumexp(0)).exp()
+        sure, classes = highest[found], best[found].numpy()
+        if not slices.probabilities:
+            sure = (sure - scores[:, found].logsumexp(0)).exp()
         voxels += np.bincount(classes, minlength=256)
         certain += np.bincount(classes, sure.numpy(), minlength=256)
     with np.errstate(invalid="ignore"):
