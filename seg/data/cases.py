@@ -217,7 +217,8 @@ def _described(root: Path) -> Found:
         raise ConfigError(f"{where}: the key dataset is not read. Put or link the files into imagesTr and labelsTr.")
     if by_name and settings.get("file_ending", ".nii.gz") not in volumes.FORMATS:
         raise ConfigError(
-            f"{where}: file_ending is {settings['file_ending']!r}; only .nii and .nii.gz are read. Convert the files."
+            f"{where}: file_ending is {settings['file_ending']!r}; what is read ends in "
+            f"{', '.join(volumes.FORMATS)}. Convert the files."
         )
     files = [] if by_name else layouts.by_list(root, settings["training"], where)
     channels = _channels(settings, channel_key, where)

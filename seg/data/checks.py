@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seg.data import nifti
+from seg.data import grids
 from seg.data.cases import CaseSet, question
 
 TILTED = (
@@ -61,18 +61,18 @@ def label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
     ]
 
 
-def grid_faults(headers: dict[Path, nifti.Header]) -> list[str]:
+def grid_faults(headers: dict[Path, grids.Header]) -> list[str]:
     """Compares the files of one case with the first that could be read."""
     first = next(iter(headers), None)
     return [
-        f"{path}: {nifti.grid(header)}, but {first.name} has {nifti.grid(headers[first])}."
+        f"{path}: {grids.grid(header)}, but {first.name} has {grids.grid(headers[first])}."
         " All files of a case must share one grid: resample or re-export one of them."
         for path, header in headers.items()
-        if first and not nifti.same_grid(headers[first], header)
+        if first and not grids.same_grid(headers[first], header)
     ]
 
 
-def notes(headers: dict[Path, nifti.Header]) -> list[tuple[str, str]]:
+def notes(headers: dict[Path, grids.Header]) -> list[tuple[str, str]]:
     """Files, and what their headers say against themselves; sheared axes are reported for the first file alone."""
     notes = [(str(path), note) for path, header in headers.items() for note in header.notes]
-    return notes + [(str(path), SHEAR) for path, header in headers.items() if nifti.sheared(header.affine)][:1]
+    return notes + [(str(path), SHEAR) for path, header in headers.items() if grids.sheared(header.affine)][:1]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from seg.data import nifti, volumes
+from seg.data import grids, nifti, volumes
 from seg.data.cases import Case, CaseSet
 from seg.data.checks import SHEAR, grid_faults, image_faults, label_faults, notes, repeated
 from seg.data.processors import processors
@@ -187,8 +187,8 @@ def _cached(path: Path) -> dict[str, Any]:
 
 def _file_key(case: Case) -> list[list[object]] | None:
     try:
-        stats = [(path, path.stat()) for path in (*case.images, case.label) if path]
-    except OSError:
+        stats = [(path, path.stat()) for path in volumes.files_of(path for path in (*case.images, case.label) if path)]
+    except (OSError, DataError):
         return None
     return [[str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for path, stat in stats]
 
@@ -206,7 +206,7 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[tuple
     Each file is read whatever is wrong with the others, so that one look at the list is enough to fix the data.
     """
     faults: list[str] = []
-    headers: dict[Path, nifti.Header] = {}
+    headers: dict[Path, grids.Header] = {}
     images: list[np.ndarray] = []
     label = None
     declared = 1 if len(case.images) > 1 else len(caseset.channels)
@@ -239,12 +239,12 @@ def _describe(
 ) -> CasePrint:
     """Facts of a sound case; images (C, X, Y, Z), one per file, and label (X, Y, Z) in the files' own orientation."""
     turned, affine = nifti.to_ras(label, affine)
-    x, y, z = map(rounded, nifti.spacing_mm(affine))
+    x, y, z = map(rounded, grids.spacing_mm(affine))
     per_class = {index: int(np.count_nonzero(label == value)) for index, value in enumerate(caseset.values) if value}
     inside = (label != 0) if caseset.ignore is None else (label != 0) & (label != caseset.ignore)
     channels = [channel for image in images for channel in image if any(per_class.values())]
-    image_sha256 = sha256(*case.images)
-    label_sha256 = sha256(*[case.label] if case.label else [])
+    image_sha256 = sha256(*volumes.files_of(case.images))
+    label_sha256 = sha256(*volumes.files_of([case.label] if case.label else []))
     return CasePrint(
         id=case.id,
         patient=case.patient,

@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from seg.data.volumes import ending
+from seg.data.dicom import ENDINGS, is_dicom
+from seg.data.volumes import MASKS, READ, ending, files_of, is_volume
 from seg.errors import DataError, few
 
 log = logging.getLogger(__name__)
@@ -13,11 +14,8 @@ WRITE = (
     'Any files may be listed in a dataset.json: "training": [{"image": …, "label": …}, …]; docs/data.md has the '
     "layouts that are read without."
 )
-OTHERS = {  # what else people keep images in, and how it becomes NIfTI
-    "DICOM": ((".dcm", ".dicom", ".ima"), "dcm2niix -z y -o imagesTr FOLDER"),
-    "NRRD": ((".nrrd", ".nhdr"), "SimpleITK: WriteImage(ReadImage('a.nrrd'), 'a.nii.gz')"),
-    "MetaImage": ((".mha", ".mhd"), "SimpleITK: WriteImage(ReadImage('a.mha'), 'a.nii.gz')"),
-    "MGH": ((".mgz", ".mgh"), "mri_convert a.mgz a.nii.gz, or nibabel"),
+OTHERS = {  # what else people keep images in, and how it becomes a volume that is read
+    "slices of DICOM": (ENDINGS, "put those of each case into a folder of its own, which counts as its image"),
     "Analyze": ((".img", ".hdr"), "nibabel: save(load('a.hdr'), 'a.nii.gz')"),
     "MINC": ((".mnc",), "mnc2nii a.mnc a.nii"),
     "HDF5 or MATLAB": ((".h5", ".hdf5", ".mat"), "nibabel: save(Nifti1Image(array, affine), 'a.nii.gz')"),
@@ -38,7 +36,7 @@ BESIDE = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec", ".db", ".ini
 
 
 def listed(where: Path) -> list[Path]:
-    """The NIfTI files of a folder.
+    """The volumes of a folder: files of a known ending, and folders with a DICOM series in each.
 
     Raises:
         DataError: no such folder, or images of another kind in it, which would go unread.
@@ -47,21 +45,27 @@ def listed(where: Path) -> list[Path]:
         raise DataError(f"{where}: no such folder. {WRITE}")
     # macOS writes a companion '._<name>' beside every file it copies to a foreign disk.
     files = sorted(path for path in where.iterdir() if not path.name.startswith("."))
-    volumes = [path for path in files if ending(path)]
-    if others := _other_images(where, files, beside=bool(volumes)):
+    volumes = [path for path in files if is_volume(path)]
+    rest = [path for path in files if path not in {*volumes, *_voxels_of(volumes)}]
+    if others := _other_images(where, rest, beside=bool(volumes)):
         raise DataError(others)
-    if unread := [path.name for path in files if path not in volumes and path.suffix.lower() not in BESIDE]:
+    if unread := [path.name for path in rest if path.suffix.lower() not in BESIDE]:
         log.warning("%s: %d files are not read: %s.", where, len(unread), few(unread))
     return volumes
 
 
+def _voxels_of(volumes: Iterable[Path]) -> list[Path]:
+    """The files that hold the voxels of headers."""
+    return files_of(path for path in volumes if ending(path).lower() in MASKS)
+
+
 def has_volumes(path: Path) -> bool:
-    """Whether ``path`` is a folder with NIfTI files right in it."""
-    return path.is_dir() and any(ending(inner) for inner in path.iterdir())
+    """Whether ``path`` is a folder with volumes right in it."""
+    return path.is_dir() and any(map(is_volume, path.iterdir()))
 
 
 def _other_images(where: Path, paths: Iterable[Path], beside: bool = False) -> str:
-    """What is in ``where`` that is an image, but no NIfTI, and how it becomes one; nothing where there is none.
+    """What is in ``where`` that is an image, but none that is read, and how it becomes one; nothing without such.
 
     ``beside`` volumes, pictures are only there to be looked at.
     """
@@ -75,7 +79,7 @@ def _other_images(where: Path, paths: Iterable[Path], beside: bool = False) -> s
         f"{len(names)} {kind} ({few(names)}): {OTHERS.get(kind, ('', 'move the files up, one name per case'))[1]}"
         for kind, names in sorted(kinds.items())
     ]
-    return f"{where}: only NIfTI files (.nii, .nii.gz) are read here. There are {'; '.join(said)}." if said else ""
+    return f"{where}: what is read here ends in {READ}. There are {'; '.join(said)}." if said else ""
 
 
 def _kind(path: Path) -> str:
@@ -86,8 +90,10 @@ def _kind(path: Path) -> str:
         start = file.read(348)
     if start[344:347] in (b"n+1", b"ni1") and end not in OTHERS["Analyze"][0]:
         return "NIfTI under another ending"
-    if not end or end[1:].isdigit():  # DICOM files often have no ending, or a number
-        return "DICOM" if start[128:132] == b"DICM" else "packed" if start[:2] == b"\x1f\x8b" else ""
+    if is_dicom(path):
+        return "slices of DICOM"
+    if not end or end[1:].isdigit():
+        return "packed" if start[:2] == b"\x1f\x8b" else ""
     if ".nii" in path.name.lower() and start[:2] == b"\x1f\x8b":
         return "NIfTI under another ending"
     return next((kind for kind, (ends, _) in OTHERS.items() if end in ends), "")
@@ -98,7 +104,8 @@ def there(root: Path) -> str:
     within = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
     if not within:
         return "The folder is empty."
-    if said := _other_images(root, within):
+    slices = {path for path in within if path.parent != root and is_dicom(path)}  # in folders, as they should be
+    if said := _other_images(root, (path for path in within if path not in slices)):
         return said
     counts = Counter(ending(path).lower() or path.suffix.lower() or "without ending" for path in within)
     return "It holds " + ", ".join(f"{n} files {end}" for end, n in counts.most_common(5)) + "."

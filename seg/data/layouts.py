@@ -10,7 +10,7 @@ from typing import Any
 from unicodedata import normalize
 
 from seg.data.formats import WRITE, has_volumes, listed, there
-from seg.data.volumes import ending, stem
+from seg.data.volumes import ending, is_volume, stem
 from seg.errors import DataError, few, together
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def by_name(root: Path, declared: int | None) -> tuple[Files, tuple[str, ...]]:
         Files, and a name for each channel.
 
     Raises:
-        DataError: no layout that is known; or files that belong to no case, are there twice, or are no NIfTI.
+        DataError: no layout that is known; or files that belong to no case, are there twice, or are not read.
     """
     folders = {path.name.lower(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
     found = [
@@ -43,15 +43,15 @@ def by_name(root: Path, declared: int | None) -> tuple[Files, tuple[str, ...]]:
     if found[0] and found[1]:
         used = [path.name for path in found if path]
         beside = [path for path in root.iterdir() if path.name not in used and path.name.lower() not in TEST_FOLDERS]
-        if unread := [path.name for path in beside if ending(path) or has_volumes(path)]:
+        if unread := [path.name for path in beside if is_volume(path) or has_volumes(path)]:
             log.warning("%s: only %s are read, not %s.", root, " and ".join(used), few(unread))
         return _matched(listed(found[0]), listed(found[1]), found[0], declared)
     if declared is None:
-        files = [path for path in sorted(root.iterdir()) if ending(path)]
+        files = [path for path in sorted(root.iterdir()) if is_volume(path)]
         labels = [path for path in files if _bare(stem(path), LABEL_WORDS) != stem(path)]
         if 0 < len(labels) < len(files):
             return _matched([path for path in files if path not in labels], labels, root, declared)
-        if any(ending(path) for folder in folders.values() for path in folder.rglob("*")):
+        if any(is_volume(path) for folder in folders.values() for path in (folder, *folder.rglob("*"))):
             return by_folder(root)
     raise DataError(
         f"{root}: there is {'neither a dataset.json nor' if declared is None else 'not'} a pair of folders imagesTr "
@@ -226,7 +226,7 @@ def _lying(path: Path, known: dict[Path, dict[str, list[Path]]]) -> list[Path]:
     if path.parent not in known:
         known[path.parent] = defaultdict(list)
         for file in path.parent.glob("[!.]*"):
-            if ending(file):
+            if is_volume(file):
                 known[path.parent][_name(file)].append(file)
     if os.path.exists(path):
         return [path]
@@ -249,7 +249,7 @@ def by_folder(root: Path) -> tuple[Files, tuple[str, ...]]:
     faults: list[str] = []
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
-        if not ending(path) or len(parts) < 2 or any(part.startswith(".") for part in parts):
+        if not is_volume(path) or (len(parts) < 2 and path.is_file()) or any(part.startswith(".") for part in parts):
             continue
         found = BIDS.fullmatch(_name(path))
         case = found[1] if found else normalize("NFC", parts[0])

@@ -1,8 +1,6 @@
 """Reads and writes NIfTI files, and turns axes to RAS+ and back: the only module that imports nibabel."""
 
 import gzip
-import zlib
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,43 +9,13 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
+from seg.data.grids import Header, checked, grid, reading, same_grid, unpacked
 from seg.errors import DataError, times
 
 RAS = [[axis, 1] for axis in range(3)]  # as nibabel writes an orientation
 IMAGES: dict[int, Any] = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # by the bytes of their headers
 UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown (taken as mm), metre, mm, micron
 LONGEST = 1e-4  # by which the squared length of a quaternion may pass 1, being rounded
-RIGHT_ANGLE = 0.005  # cosine between two axes; beyond it (0.3 degrees) they are sheared
-
-
-@dataclass(frozen=True, eq=False)
-class Header:
-    """A file's own words: ``shape`` (X, Y, Z[, channels]), ``affine`` (4, 4) from voxel to mm, ``dtype`` as stored.
-
-    ``notes`` say where the file contradicts itself, in both readings, and which of them ``affine`` follows.
-    """
-
-    shape: tuple[int, ...]
-    affine: np.ndarray
-    dtype: np.dtype[np.generic]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size along the file's own three axes."""
-        return spacing_mm(self.affine)
-
-
-def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
-    """Voxel size along each axis of a grid with this affine (4, 4) from voxel to mm."""
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return x, y, z
-
-
-def sheared(affine: np.ndarray) -> bool:
-    """Whether two axes of the grid are not at right angles, as after a tilt of the gantry: voxels are no boxes."""
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.abs(directions.T @ directions - np.eye(3)).max() > RIGHT_ANGLE)
 
 
 def read_header(path: Path) -> Header:
@@ -58,24 +26,6 @@ def read_header(path: Path) -> Header:
             (X, Y, Z, channels), holds colours or complex numbers, or its affine cannot be inverted.
     """
     return _load(path, max(IMAGES))[1]
-
-
-def grid(header: Header) -> str:
-    """Shape, spacing and origin in words, for messages."""
-    origin = ", ".join(f"{mm:.4g}" for mm in header.affine[:3, 3])
-    return f"shape {times(header.shape[:3])}, spacing {times(header.spacing_mm)} mm, origin ({origin})"
-
-
-def same_grid(one: Header, other: Header) -> bool:
-    """Whether two files share shape and place: every corner within a tenth of the smallest voxel size.
-
-    A physical distance forgives the rounding of quaternions and still sees a flip, a shift or another spacing.
-    """
-    if one.shape[:3] != other.shape[:3]:
-        return False
-    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*one.shape[:3], 1]
-    apart_mm = np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1).max()
-    return bool(apart_mm <= 0.1 * min(one.spacing_mm))
 
 
 def to_ras(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,35 +95,15 @@ def _bytes_of(image: Any, end: str) -> bytes:
 
 def _load(path: Path, size: int = -1) -> tuple[Any, Header, bytes]:
     """nibabel's header, what it says, and the first ``size`` bytes of the file, unpacked; all of them by default."""
-    try:
-        raw = _bytes(path, size)
+    with reading(path, "NIfTI"):
+        raw = unpacked(path, size)
         header = _parsed(raw)
         with np.errstate(all="ignore"):  # of numbers that are none
             return header, _described(header), raw
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
-    except DataError as e:
-        raise DataError(f"{path}: {e}") from None
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path}: the file is cut off or damaged ({e}). Copy it again.") from None
-    except Exception as e:  # nibabel raises of every kind over what a header may hold
-        raise DataError(f"{path}: not a readable NIfTI file ({e}). Copy or convert it again.") from None
-
-
-def _bytes(path: Path, size: int) -> bytes:
-    """The file, unpacked. Read to its end, so that the checksum there is compared: a flipped bit never passes."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not packed:
-            return file.read(size)
-        return gzip.decompress(file.read()) if size < 0 else gzip.GzipFile(fileobj=file).read(size)
 
 
 def _parsed(raw: bytes) -> Any:
     """The header as nibabel holds it. What is merely rounded or left out by common writers is put right."""
-    if not raw:
-        raise DataError("the file is empty (0 bytes). Copy it again.")
     size = {int.from_bytes(raw[:4], order) for order in ("little", "big")} & IMAGES.keys()
     if not size or len(raw) < max(size):
         raise DataError("not a readable NIfTI file (its first bytes are no header). Copy or convert it again.")
@@ -193,22 +123,17 @@ def _parsed(raw: bytes) -> Any:
 
 def _described(header: Any) -> Header:
     shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
-    if len(shape) not in (3, 4) or min(shape) < 1:
-        raise DataError(f"shape {shape}. A volume is (X, Y, Z), or (X, Y, Z, channels).")
-    if dtype.kind not in "iuf":
-        raise DataError(f"voxels of type {dtype}. Plain numbers are needed, one a voxel and channel.")
+    checked(Header(shape, np.eye(4), dtype))
     code = int(header["xyzt_units"]) & 7
     if code not in UNITS_MM:
         raise DataError(f"xyzt_units has the code {code} for lengths; 1 (metre), 2 (mm) and 3 (micron) are known.")
     affine, notes = _place(header, shape, np.diag([UNITS_MM[code]] * 3 + [1.0]))
     if header["bitpix"] not in (0, bits := 8 * dtype.itemsize):
         notes.append(f"bitpix says {header['bitpix']} bits a voxel, its type {dtype} has {bits}; the type was taken")
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(affine).all() and sizes.min() > 0 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-6):
-        raise DataError("the affine cannot be inverted, so voxels have no position. Set its sform or qform.")
     if code in (1, 3):
-        notes.append(f"the header's unit is {'metres' if code == 1 else 'microns'}: voxels of {times(sizes)} mm")
-    return Header(shape, affine, dtype, tuple(notes))
+        found = times(np.linalg.norm(affine[:3, :3], axis=0))
+        notes.append(f"the header's unit is {'metres' if code == 1 else 'microns'}: voxels of {found} mm")
+    return checked(Header(shape, affine, dtype, tuple(notes)))
 
 
 def _place(header: Any, shape: tuple[int, ...], to_mm: np.ndarray) -> tuple[np.ndarray, list[str]]:

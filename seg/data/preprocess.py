@@ -18,7 +18,8 @@ from scipy import ndimage
 
 from seg.data.cases import IGNORE, Case, CaseSet, class_indices
 from seg.data.fingerprint import Fingerprint
-from seg.data.nifti import spacing_mm, to_ras
+from seg.data.grids import spacing_mm
+from seg.data.nifti import to_ras
 from seg.data.plan import ChannelNorm, Plan, tuples
 from seg.data.volumes import read_image, read_label
 from seg.errors import DataError, few

@@ -6,7 +6,7 @@ from pathlib import Path
 from seg.data import layouts
 from seg.data.cases import Case, read_json
 from seg.data.formats import listed
-from seg.data.volumes import ending, stem
+from seg.data.volumes import READ, ending, is_volume, stem
 from seg.errors import DataError
 
 
@@ -14,9 +14,9 @@ def scans(where: Path, channels: int) -> list[Case]:
     """The images at ``where``, by name. Only names are looked at; a file that is missing is found when it is read.
 
     Args:
-        where: a NIfTI file; a folder of them, or with ``imagesTs``; a ``dataset.json`` whose ``test`` lists files; or a
-            ``.csv`` table with the columns ``case``, ``image`` and, for further channels, ``image2`` and so on. Paths
-            in a list are relative to its folder.
+        where: a volume (a file, or a folder with the slices of a DICOM series); a folder of them, or with ``imagesTs``;
+            a ``dataset.json`` whose ``test`` lists files; or a ``.csv`` table with the columns ``case``, ``image`` and,
+            for further channels, ``image2`` and so on. Paths in a list are relative to its folder.
         channels: of the network. Files are named ``<case>_0000``, ``<case>_0001`` … where there are several, or where
             all are named so; a file without a number holds all channels.
 
@@ -29,13 +29,13 @@ def scans(where: Path, channels: int) -> list[Case]:
         found = _tabled(where, channels)
     elif where.name == "dataset.json":
         found = _listed(where)
-    elif where.is_dir():
+    elif where.is_dir() and not is_volume(where):
         inner = where / "imagesTs"
         found = _grouped(listed(inner if inner.is_dir() else where), channels)
     else:
-        found = [Case(stem(where).removesuffix("_0000"), "", _siblings(where, channels), None)]
+        found = [Case(stem(where.resolve()).removesuffix("_0000"), "", _siblings(where, channels), None)]
     if not found:
-        raise DataError(f"{where} has no NIfTI file (.nii, .nii.gz).")
+        raise DataError(f"{where} has nothing that ends in {READ}.")
     names = [case.id for case in found]
     if strange := [
         name for name in names if not name or name[0] == "." or set(name) & set("/\\") or not name.isprintable()

@@ -1,13 +1,14 @@
-"""Volumes of every format that is read: which file, by its ending, is read and written by which module."""
+"""Volumes of every format that is read: which module reads and writes a file, by its ending, or a folder of slices."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from seg.data import nifti
-from seg.data.nifti import Header, grid, same_grid
+from seg.data import dicom, itk, mgh, nifti
+from seg.data.grids import Header, grid, same_grid
 from seg.errors import DataError
 from seg.files import atomic_write
 
@@ -21,10 +22,21 @@ class Format(NamedTuple):
     header: Callable[[Path], Header]
     read: Callable[[Path, np.dtype[np.generic] | None], tuple[Header, np.ndarray]]
     packed: Callable[[np.ndarray, np.ndarray, str, Path | None], bytes]
+    files: Callable[[Path], list[Path]]
 
 
-NIFTI = Format(nifti.read_header, nifti.read, nifti.packed)
-FORMATS = {".nii.gz": NIFTI, ".nii": NIFTI}
+def _itself(path: Path) -> list[Path]:
+    return [path]
+
+
+NIFTI = Format(nifti.read_header, nifti.read, nifti.packed, _itself)
+MGH = Format(mgh.read_header, mgh.read, mgh.packed, _itself)
+ITK = Format(itk.read_header, itk.read, itk.packed, itk.files)
+DICOM = Format(dicom.read_header, dicom.read, nifti.packed, dicom.files)
+FORMATS = {".nii.gz": NIFTI, ".nii": NIFTI, ".mgz": MGH, ".mgh": MGH}
+FORMATS |= {".nrrd": ITK, ".nhdr": ITK, ".mha": ITK, ".mhd": ITK}
+MASKS = {".nhdr": ".nrrd", ".mhd": ".mha", "": ".nii.gz"}  # where a mask cannot end as its image
+READ = f"{', '.join(FORMATS)}, or a folder with the slices of a DICOM series"
 
 
 def ending(path: Path) -> str:
@@ -38,9 +50,25 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(ending(path))
 
 
+def is_volume(path: Path) -> bool:
+    """Whether this is a file of a known ending, or a folder with slices of DICOM right in it."""
+    return bool(ending(path)) or dicom.is_series(path)
+
+
 def mask_ending(image: Path) -> str:
-    """The ending of a mask's file: that of its image."""
-    return ending(image).lower() or ".nii.gz"
+    """The ending of a mask's file: that of its image; one file where that is two, NIfTI for a DICOM series."""
+    end = ending(image).lower()
+    return MASKS.get(end, end)
+
+
+def files_of(volumes: Iterable[Path]) -> list[Path]:
+    """All files of some volumes, for their hashes: with the voxels beside a header, and the slices of a series.
+
+    Raises:
+        DataError: they are not plain.
+        OSError: there is no such file.
+    """
+    return [file for path in volumes for file in _format(path).files(path)]
 
 
 def read_header(path: Path) -> Header:
@@ -120,4 +148,8 @@ def write_label(path: Path, array: np.ndarray, like: Path) -> None:
 
 def _format(path: Path) -> Format:
     """A file of no known ending is looked at as NIfTI."""
-    return FORMATS.get(ending(path).lower(), NIFTI)
+    if known := DICOM if os.path.isdir(path) else FORMATS.get(ending(path).lower()):
+        return known
+    if dicom.is_dicom(path):
+        raise DataError(f"{path}: one slice of DICOM. Give the folder of its series, which is the volume.")
+    return NIFTI

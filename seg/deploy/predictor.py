@@ -12,9 +12,10 @@ from torch import Tensor
 from seg.config.build import allowing
 from seg.data.checks import TILTED
 from seg.data.fingerprint import intensity
-from seg.data.nifti import from_ras, sheared
+from seg.data.grids import sheared
+from seg.data.nifti import from_ras
 from seg.data.preprocess import Geometry, Scan, prepare_scan, read_scan
-from seg.data.volumes import FORMATS, ending, write_label
+from seg.data.volumes import FORMATS, MASKS, ending, write_label
 from seg.deploy.findings import Expected, Finding, Risk, expected_dice, findings, risk_of
 from seg.deploy.package import Package, is_package, levels, made_up, read
 from seg.engine.build import build_network
@@ -55,8 +56,9 @@ class Prediction:
         Raises:
             ConfigError: the ending is not that of a format that is written.
         """
-        if not ending(Path(path)):
-            raise ConfigError(f"{path} must end in {', '.join(FORMATS)}, as a volume does.")
+        if (end := ending(Path(path)).lower()) in MASKS:
+            others = [known for known in FORMATS if known not in MASKS]
+            raise ConfigError(f"{path} must end in {', '.join(others)}, and not in {end or 'anything else'}.")
         write_label(Path(path), self.mask, like=self.like)
 
 

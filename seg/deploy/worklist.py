@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seg.data.cases import Case
-from seg.data.volumes import mask_ending
+from seg.data.volumes import files_of, mask_ending
 from seg.deploy.predictor import Prediction, Predictor, Ready, compute, read_for
 from seg.deploy.report import Row, described, now, read_report, unfinished, write_report
 from seg.engine.console import clock
@@ -133,7 +133,7 @@ class _Job:
     def read(self, earlier: Row | None) -> None:
         """Reads the scan, unless its mask is there and is by these networks."""
         with self._stage("reading"):
-            self.row["inputs_sha256"] = sha256(*self.scan.images)
+            self.row["inputs_sha256"] = sha256(*files_of(self.scan.images))
             self.finished_before = earlier is not None and self._is_finished(earlier)
             if not self.finished_before:
                 self.ready = read_for(self.members, self.scan.images)

@@ -11,9 +11,9 @@ import pandas as pd
 from seg.data.cases import Case, CaseSet, class_indices, listed_classes, read_classes, seen_classes
 from seg.data.checks import grid_faults, label_faults
 from seg.data.formats import listed
-from seg.data.nifti import Header
+from seg.data.grids import Header
 from seg.data.patients import patients_of
-from seg.data.volumes import read_header, read_label, stem
+from seg.data.volumes import READ, read_header, read_label, stem
 from seg.engine.rows import Row, case_rows
 from seg.errors import DataError, few, together
 
@@ -104,7 +104,7 @@ def _by_name(place: Path, faults: list[str]) -> dict[str, Path]:
         return {}
     named = {normalize("NFC", stem(path)): path for path in paths}
     if not paths:
-        faults.append(f"{place}: there is no NIfTI file (.nii, .nii.gz) in it.")
+        faults.append(f"{place}: there is nothing in it that ends in {READ}.")
     if twice := {path.name for path in paths} - {path.name for path in named.values()}:
         faults.append(f"{place}: there is another file of the same case as {few(twice)}. Remove one of the two.")
     return named

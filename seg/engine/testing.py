@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from seg.data.cases import IGNORE, class_indices
-from seg.data.nifti import spacing_mm, to_ras
+from seg.data.grids import spacing_mm
+from seg.data.nifti import to_ras
 from seg.data.preprocess import Prepared
 from seg.data.volumes import read_image, read_label, write_label
 from seg.engine.cases import Material

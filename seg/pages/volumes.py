@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.data.cases import IGNORE, Case, class_indices
-from seg.data.nifti import Header, grid, same_grid, spacing_mm, to_ras
+from seg.data.grids import Header, grid, same_grid, spacing_mm
+from seg.data.nifti import to_ras
 from seg.data.volumes import read_header, read_image, read_label
 from seg.errors import ConfigError, DataError
 from seg.pages.picture import SHOWN, percentiles

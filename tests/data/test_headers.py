@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from seg.data import nifti, volumes
+from seg.data import grids, volumes
 from seg.errors import DataError
 
 SHAPE = (4, 5, 6)
@@ -108,8 +108,8 @@ def test_tolerances_follow_the_voxel(tmp_path, scale):
     assert header.spacing_mm == pytest.approx([2 * scale] * 3)
     moved = affine.copy()
     moved[0, 3] = 0.5 * scale
-    assert not nifti.same_grid(header, nifti.Header(SHAPE, moved, header.dtype))
-    assert not nifti.sheared(affine)
+    assert not grids.same_grid(header, grids.Header(SHAPE, moved, header.dtype))
+    assert not grids.sheared(affine)
 
 
 CONTRADICTIONS = {
@@ -152,10 +152,10 @@ def test_a_hair_too_long_a_quaternion_is_read(tmp_path):
 def test_shear_is_seen(tmp_path):
     affine = np.diag([1.0, 1, 1, 1])
     affine[0, 2] = 0.3
-    assert nifti.sheared(affine)
+    assert grids.sheared(affine)
     turn = np.eye(4)
     turn[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
-    assert not nifti.sheared(turn @ np.diag([1.0, 2, 30, 1]))
+    assert not grids.sheared(turn @ np.diag([1.0, 2, 30, 1]))
 
 
 def packed(tmp_path):

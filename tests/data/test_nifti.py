@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg.data import nifti, volumes
+from seg.data import grids, nifti, volumes
 from seg.errors import DataError
 
 ORIENTATIONS = [
@@ -127,7 +127,7 @@ def test_same_grid_forgives_rounding_only(moved_mm, same):
     there = np.eye(4)
     there[0, 3] = moved_mm
     shape, dtype = (4, 5, 6), np.dtype(np.uint8)
-    assert nifti.same_grid(nifti.Header(shape, np.eye(4), dtype), nifti.Header(shape, there, dtype)) is same
+    assert grids.same_grid(grids.Header(shape, np.eye(4), dtype), grids.Header(shape, there, dtype)) is same
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::7])

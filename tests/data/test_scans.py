@@ -78,7 +78,7 @@ def test_tables_that_are_refused(tmp_path: Path, table: bytes, message: str) -> 
 def test_places_without_scans(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no"):
         scans(tmp_path / "none", 1)
-    with pytest.raises(DataError, match="has no NIfTI file"):
+    with pytest.raises(DataError, match="has nothing that ends in"):
         scans(tmp_path, 1)
-    with pytest.raises(DataError, match="DICOM"):
-        scans(put(tmp_path, "a.dcm"), 1)
+    with pytest.raises(DataError, match="1 Analyze"):
+        scans(put(tmp_path, "a.img"), 1)
