@@ -73,12 +73,20 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
     rule: Incomplete = "refuse" if whole else "common"
     analysis = analyse(
-        scores, baseline=asked.arms[0], arms=asked.arms, against=asked.against, margin=asked.margin, incomplete=rule
+        scores,
+        baseline=asked.arms[0],
+        arms=asked.arms,
+        against=asked.against,
+        metrics=asked.secondary,
+        primary=asked.primary,
+        classes=asked.classes,
+        margin=asked.margin,
+        incomplete=rule,
     )
     meta = replace(analysis.meta, study=asked.name, part=_part(table), notice=notice, remarks=_remarks(table))
     analysis = replace(analysis, meta=meta)
     cost, effects = costs(table), factor_effects(asked, scores, rule)
-    more = [effects_table(effects)] if effects is not None else []
+    more = [effects_table(effects, asked.primary)] if effects is not None else []
     scores.to_csv(folder / "scores.csv", index=False)
     written = [
         folder / FILE,
@@ -189,7 +197,14 @@ def factor_effects(asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete
     levels = {
         factor: list(dict.fromkeys(by_arm[arm] for arm in asked.arms)) for factor, by_arm in asked.factors.items()
     }
-    return effects(scores.assign(**level_of), levels, margin=asked.margin, incomplete=incomplete)
+    return effects(
+        scores.assign(**level_of),
+        levels,
+        metric=asked.primary,
+        classes=asked.classes,
+        margin=asked.margin,
+        incomplete=incomplete,
+    )
 
 
 def _page(asked: Asked, analysis: "Analysis", shown: "Sequence[Table]", compared: str, folder: Path) -> str:

@@ -14,19 +14,23 @@ mathematics in seg.study.contrasts; designs of crossed factors in seg.study.fact
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from seg.errors import ConfigError, DataError, few, together
-from seg.metrics import METRICS
+from seg.errors import ConfigError, DataError, few
+from seg.metrics import METRICS, shown
 from seg.study.contrasts import Spread, contrast_table, interval, resample, spread
+from seg.study.options import AGAINST, check_options, compared_pairs, margins_of
 from seg.study.scores import Incomplete, Numbers, Values, patient_values
 
-AGAINST = ("baseline", "previous")
+BY_CLASS = (
+    *("class", "metric", "primary", "arm", "against", "kind", "patients"),
+    *("difference", "ci_low", "ci_high"),
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Meta:
     arms: tuple[str, ...]  # baseline first
     metrics: tuple[str, ...]
     primary: str
+    classes: tuple[str, ...]  # that the study is judged by: by the mean over them
     patients: int
     cases: int
     folds: int
@@ -52,6 +57,11 @@ class Meta:
     fixed: bool = False  # whether the arms are finished tools, and nothing is said of other trainings of them
     notice: str = ""  # shown above everything else: the study is incomplete
     remarks: tuple[str, ...] = ()  # sentences about its runs
+
+    @property
+    def every(self) -> int:
+        """The cases, unscored ones too."""
+        return self.cases + self.unscored
 
     @property
     def drawn(self) -> str:
@@ -73,6 +83,7 @@ class Analysis:
     comparisons: pd.DataFrame  # one row per metric, arm and the arm it is compared with
     ranks: pd.DataFrame  # one row per metric and arm: probability of each rank
     classes: pd.DataFrame  # one row per class and arm: means of the metrics, and in how many cases it is present
+    class_comparisons: pd.DataFrame  # one row per class, metric, arm and the other: difference and interval, no verdict
     patients: pd.DataFrame  # metric, arm, patient, value: averaged over seeds, classes and cases
     meta: Meta
 
@@ -95,8 +106,9 @@ def analyse(
     margin: float | Mapping[str, float] | None = None,
     arms: Sequence[str] | None = None,
     against: Sequence[str] = AGAINST,
-    metrics: Sequence[str] = ("dice", "hd95_mm"),
+    metrics: Sequence[str] | None = None,
     primary: str = "dice",
+    classes: Sequence[str] | None = None,
     draws: int = 10_000,
     seed: int = 0,
     alpha: float = 0.05,
@@ -113,8 +125,10 @@ def analyse(
             the primary metric, in its unit. None: no arm is ever called equivalent.
         arms: which, in order; None: all, as they appear.
         against: "baseline", "previous" (each arm against the one before it), or both.
-        metrics: of seg.metrics.METRICS, each a family of its own; one without a better direction is not compared.
+        metrics: of seg.metrics.METRICS, each a family of its own; one without a better direction is not compared. None:
+            those that summaries show (Dice, NSD, HD95), as far as ``scores`` has them.
         primary: the metric that the study is judged by, chosen beforehand.
+        classes: the classes that the study is judged by, chosen beforehand: by the mean over them. None: all.
         draws: of the bootstrap.
         seed: of the bootstrap.
         alpha: two-sided level of tests; intervals cover 1 - alpha.
@@ -125,12 +139,16 @@ def analyse(
         ConfigError: an option that does not exist or does not fit.
         DataError: scores that cannot be compared; see seg.study.scores.patient_values.
     """
-    metrics = tuple(dict.fromkeys([primary, *metrics]))
+    metrics = tuple(
+        dict.fromkeys([primary, *([name for name in shown() if name in scores] if metrics is None else metrics)])
+    )
     margins = margins_of(margin, primary)
     check_options(metrics, primary, margins, against, draws, alpha)
     order = _order(scores, arms, baseline)
-    asked = _pairs(order, against)  # what was asked is the family, also while an arm is missing
-    values = patient_values(scores, arms=order, metrics=metrics, incomplete=incomplete, earlier=not fixed)
+    asked = compared_pairs(order, against)  # what was asked is the family, also while an arm is missing
+    values = patient_values(
+        scores, arms=order, metrics=metrics, classes=classes, incomplete=incomplete, earlier=not fixed
+    )
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
     meta = _meta(
@@ -151,6 +169,7 @@ def _meta(values: Values, **stated: Any) -> Meta:
     """Of what was stated, and of the scores themselves."""
     return Meta(
         arms=values.arms,
+        classes=values.judged,
         patients=len(values.patients),
         cases=values.cases,
         folds=values.folds,
@@ -175,45 +194,10 @@ def _analysis(values: Values, asked: Mapping[tuple[str, str], str], meta: Meta) 
         comparisons=pd.concat(compared, ignore_index=True),
         ranks=pd.concat(ranked, ignore_index=True),
         classes=values.classes,
+        class_comparisons=_by_class(values, pairs, meta),
         patients=_long(values, parts),
         meta=meta,
     )
-
-
-def check_options(
-    metrics: Sequence[str],
-    primary: str,
-    margins: Mapping[str, float],
-    against: Sequence[str],
-    draws: int,
-    alpha: float,
-) -> None:
-    """Holds the rules of ``analyse``'s options; ConfigError with every fault."""
-    faults = []
-    directed = [name for name, metric in METRICS.items() if metric.better]
-    if primary not in directed:
-        faults.append(f"primary metric {primary!r} has no better direction; take one of {', '.join(directed)}")
-    if unknown := set(margins) - set(metrics):
-        faults.append(f"margins for {few(unknown)}, which are not analysed; name them in metrics too")
-    faults += [
-        f"margin of {metric} is {margin}; give a number above 0, in the unit of {metric}"
-        for metric, margin in margins.items()
-        if not (isfinite(margin) and margin > 0)
-    ]
-    if not against or set(against) - set(AGAINST):
-        faults.append(f"against is {list(against)}; give baseline, previous, or both")
-    if not 0 < alpha < 0.5:
-        faults.append(f"alpha is {alpha}; give a level between 0 and 0.5, such as 0.05")
-    elif draws < 20 / alpha:
-        faults.append(f"draws is {draws}; intervals of {1 - alpha:.0%} need {20 / alpha:.0f} or more, preferably 10000")
-    together(ConfigError, faults)
-
-
-def margins_of(margin: float | Mapping[str, float] | None, primary: str) -> dict[str, float]:
-    """Of each metric that has one."""
-    if margin is None:
-        return {}
-    return dict(margin) if isinstance(margin, Mapping) else {primary: float(margin)}
 
 
 def _order(scores: pd.DataFrame, arms: Sequence[str] | None, baseline: str) -> list[str]:
@@ -224,16 +208,6 @@ def _order(scores: pd.DataFrame, arms: Sequence[str] | None, baseline: str) -> l
     if baseline not in chosen:
         raise ConfigError(f"baseline {baseline!r} is not among the arms: {few(chosen)}")
     return [baseline, *(arm for arm in chosen if arm != baseline)]
-
-
-def _pairs(arms: Sequence[str], against: Sequence[str]) -> dict[tuple[str, str], str]:
-    """(arm, the other) and what the other is; the second arm's previous is the baseline, and counts once."""
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for kind in AGAINST:
-        for place in range(1, len(arms)):
-            if kind in against:
-                kinds.setdefault((arms[place], arms[0 if kind == "baseline" else place - 1]), []).append(kind)
-    return {pair: ", ".join(kind) for pair, kind in kinds.items()}
 
 
 def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.DataFrame:
@@ -267,6 +241,24 @@ def _compared(
     names = [(metric, metric == meta.primary, meta.arms[a], meta.arms[b], kind) for (a, b), kind in pairs.items()]
     heads = pd.DataFrame(names, columns=["metric", "primary", "arm", "against", "kind"]).astype({"primary": bool})
     return pd.concat([heads, table], axis=1)
+
+
+def _by_class(values: Values, pairs: Mapping[tuple[int, int], str], meta: Meta) -> pd.DataFrame:
+    """The comparisons in each class by itself: exploratory, so without tests or verdict.
+
+    A class that is scored in one patient only has no interval, and no row.
+    """
+    found = []
+    for name, by_metric in values.by_class.items():
+        count = by_metric[meta.primary][0].shape[1]
+        if count < 2 or len(values.by_class) < 2:
+            continue
+        parts = {metric: spread(by_metric[metric]) for metric in meta.metrics if METRICS[metric].better}
+        drawn = resample(list(parts.values()), meta.draws, meta.seed)
+        for (metric, part), deviations in zip(parts.items(), drawn, strict=True):
+            table = _compared(metric, part, deviations, pairs, meta)
+            found.append(table.assign(**{"class": name, "patients": count})[[*BY_CLASS]])
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*BY_CLASS])
 
 
 def _ranked(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.DataFrame:

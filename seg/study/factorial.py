@@ -9,8 +9,8 @@ import pandas as pd
 
 from seg.errors import DataError
 from seg.metrics import METRICS
-from seg.study.analysis import check_options, margins_of
 from seg.study.contrasts import contrast_table, resample, spread
+from seg.study.options import check_options, margins_of
 from seg.study.scores import Incomplete, Numbers, patient_values
 
 
@@ -19,6 +19,7 @@ def effects(
     factors: Mapping[str, Sequence[str]],
     *,
     metric: str = "dice",
+    classes: Sequence[str] | None = None,
     margin: float | None = None,
     draws: int = 10_000,
     seed: int = 0,
@@ -35,6 +36,7 @@ def effects(
         scores: as in ``analyse``, with a column for each factor that is the same in all rows of an arm.
         factors: the levels of each, by the name of its column; the first one is the reference.
         metric: one with a better direction; "better" of an interaction means that the levels help each other.
+        classes: as in ``analyse``.
         margin: as in ``analyse``.
         draws: of the bootstrap.
         seed: of the bootstrap.
@@ -56,7 +58,7 @@ def effects(
     levels = {factor: [str(level) for level in declared] for factor, declared in factors.items()}
     arms = _arms(scores, levels)
     names, weights = _weights(levels)
-    values = patient_values(scores, arms=arms, metrics=[metric], incomplete=incomplete)
+    values = patient_values(scores, arms=arms, metrics=[metric], classes=classes, incomplete=incomplete)
     parts = spread(values.by_metric[metric])
     (drawn,) = resample([parts], draws, seed)
     table = contrast_table(parts, drawn, weights, METRICS[metric], margin=margins.get(metric, nan), alpha=alpha)

@@ -23,8 +23,9 @@ from seg.study.drawing import BLUE, GREEN, GREY, INK, ORANGE, SAND, new_figure, 
 from seg.study.scores import Numbers, Row
 from seg.study.sentences import percent, signed
 
-COLORS = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "inconclusive": GREY}
-SHAPES = {"better": "o", "worse": "s", "equivalent": "D", "inconclusive": "o"}
+COLORS = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "inconclusive": GREY, "": GREY}  # "": of one class
+SHAPES = {"better": "o", "worse": "s", "equivalent": "D", "inconclusive": "o", "": "|"}
+CLASSES_DRAWN = 6  # more are in the table only
 NAME_LETTERS = 44  # a longer name goes on in the next line
 LINE_INCHES, LETTER_INCHES, PANEL_INCHES = 0.16, 0.07, 3.0
 LEGEND_INCHES = 8.8  # as wide as the legend may become
@@ -46,16 +47,16 @@ def forest(analysis: Analysis) -> Figure:
     """Mean difference and interval of every comparison, one panel per metric, the primary one first.
 
     Comparisons with the baseline are above those with the previous arm; the second arm's previous is the baseline.
+    Below each comparison the same in every class by itself, smaller and without a verdict, where these are few.
     Where the seed spread of an arm is abnormal, the frame fits the others, and an arrow points to what is outside it.
     """
     meta, table = analysis.meta, _ordered(analysis.comparisons)
+    table = _with_classes(table, analysis.class_comparisons)
     primary = table[table["primary"]]
-    numbers = [
-        f"{signed(line['difference'], meta.primary)} "
-        f"[{signed(line['ci_low'], meta.primary)}, {signed(line['ci_high'], meta.primary)}]  {line['verdict']}"
-        for _, line in primary.iterrows()
+    names = [
+        _wrapped(line["class"]) or f"{_pair(line)}\n{_numbers(line, meta.primary)}" for _, line in primary.iterrows()
     ]
-    figure, panels, places = _figure(primary, numbers, panels=table["metric"].nunique())
+    figure, panels, places = _figure(names, panels=table["metric"].nunique())
     for panel, (metric, lines) in zip(panels, table.groupby("metric", sort=False), strict=True):
         _frame(panel, str(metric), meta.margins.get(str(metric)))
         calm = _calm(analysis, lines)
@@ -68,7 +69,8 @@ def forest(analysis: Analysis) -> Figure:
                 _beyond(panel, place, np.array([line["ci_low"], line["ci_high"]]), frame, COLORS[line["verdict"]])
         secondary = "" if metric == meta.primary else " (secondary)"
         panel.set_title(f"{METRICS[str(metric)].label}{secondary}", fontsize=10, fontweight="bold")
-    _legend(figure, analysis, set(table["verdict"]))
+    by_class = "; thin: each class by itself, without a verdict" if (table["class"] != "").any() else ""
+    _legend(figure, analysis, set(table["verdict"]), by_class)
     return figure
 
 
@@ -81,11 +83,12 @@ def differences(analysis: Analysis) -> Figure:
     lines = table[table["primary"]]
     first = lines["kind"].str.contains("baseline")
     lines = lines[first] if first.any() else lines
-    counts = [
-        f"{line['wins']} better, {line['losses']} worse" + (f", {line['ties']} equal" if line["ties"] else "")
+    names = [
+        f"{_pair(line)}\n{line['wins']} better, {line['losses']} worse"
+        + (f", {line['ties']} equal" if line["ties"] else "")
         for _, line in lines.iterrows()
     ]
-    figure, (panel,), places = _figure(lines, counts, panels=1, least=0.5)
+    figure, (panel,), places = _figure(names, panels=1, least=0.5)
     wide = analysis.patients[analysis.patients["metric"] == metric].pivot(
         index="arm", columns="patient", values="value"
     )
@@ -109,18 +112,33 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("kind", key=lambda kind: ~kind.str.contains("baseline"), kind="stable")
 
 
-def _figure(
-    lines: pd.DataFrame, texts: Sequence[str], *, panels: int, least: float = 0.3
-) -> tuple[Figure, list[Axes], list[float]]:
-    """Panels side by side, a row per comparison, named at the left with a text below the name.
+def _with_classes(table: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
+    """Behind each comparison those of its classes, in ``class``; of the mean over them ``class`` is empty."""
+    table = table.assign(**{"class": ""})
+    if classes["class"].nunique() > CLASSES_DRAWN:
+        return table
+    keys = ["metric", "arm", "against"]
+    order = table[keys].assign(place=range(len(table)))
+    below = classes.merge(order, on=keys).assign(verdict="")
+    both = pd.concat([table.assign(place=order["place"]), below], ignore_index=True)
+    return both.sort_values("place", kind="stable", ignore_index=True)
+
+
+def _pair(line: Row) -> str:
+    return _wrapped(f"{line['arm']} – {line['against']}")
+
+
+def _numbers(line: Row, metric: str) -> str:
+    ends = f"[{signed(line['ci_low'], metric)}, {signed(line['ci_high'], metric)}]"
+    return f"{signed(line['difference'], metric)} {ends}  {line['verdict']}"
+
+
+def _figure(names: Sequence[str], *, panels: int, least: float = 0.0) -> tuple[Figure, list[Axes], list[float]]:
+    """Panels side by side, a row per name, which is at the left.
 
     Returns:
         The figure, its panels, and the places of the rows in inches from the top, each ``least`` inches high or more.
     """
-    names = [
-        _wrapped(f"{line['arm']} – {line['against']}") + f"\n{text}"
-        for text, (_, line) in zip(texts, lines.iterrows(), strict=True)
-    ]
     heights = np.array([max(least, LINE_INCHES * (name.count("\n") + 1) + 0.1) for name in names])
     letters = max(len(part) for name in names for part in name.split("\n"))
     width = max(0.6 + LETTER_INCHES * letters + panels * PANEL_INCHES, LEGEND_INCHES)
@@ -153,8 +171,10 @@ def _frame(panel: Axes, metric: str, margin: float | None) -> None:
 
 
 def _interval(panel: Axes, place: float, line: Row) -> None:
-    color = COLORS[line["verdict"]]
-    panel.plot([line["ci_low"], line["ci_high"]], [place, place], color=color, lw=1.8, solid_capstyle="butt", zorder=2)
+    color, width = COLORS[line["verdict"]], 1.8 if line["verdict"] else 0.9
+    panel.plot(
+        [line["ci_low"], line["ci_high"]], [place, place], color=color, lw=width, solid_capstyle="butt", zorder=2
+    )
     panel.plot(
         line["difference"],
         place,
@@ -218,7 +238,7 @@ def _legend(figure: Figure, analysis: Analysis, found: set[str], note: str = "")
     handles: list[Artist] = [
         Line2D([], [], color=color, marker=SHAPES[name], lw=1.8, label=name, ms=6, mfc=_face(name), mew=1.5)
         for name, color in COLORS.items()
-        if name in found
+        if name and name in found
     ]
     handles += [Patch(color=SAND, label="margin of equivalence")] * (meta.primary in meta.margins)
     among = f"among {meta.family} comparisons" if meta.family > 1 else "of one comparison"

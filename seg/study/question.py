@@ -21,8 +21,11 @@ class Asked:
     different: dict[str, dict[str, list[object]]]  # what each arm changes, resolved: [the baseline's value, the arm's]
     factors: dict[str, dict[str, str]]  # of a factorial design: for each factor the level of each arm
     against: tuple[str, ...]
-    margin: float  # Dice
+    margin: float  # of the primary metric, in its unit
     runs: int  # that make it whole
+    primary: str = "dice"  # metric that it is judged by
+    secondary: tuple[str, ...] = ("nsd", "hd95_mm")
+    classes: tuple[str, ...] | None = None  # that it is judged by; None: all
 
     def write(self, folder: Path) -> None:
         """Keeps it in ``folder``."""
@@ -32,7 +35,8 @@ class Asked:
     def read(cls, folder: Path) -> "Asked":
         """What ``write`` kept."""
         content = json.loads((folder / FILE).read_text("utf-8"))
-        return cls(**content | {key: tuple(content[key]) for key in ("arms", "against")})
+        lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
+        return cls(**content | lists)
 
 
 def changes(different: Mapping[str, Sequence[object]]) -> list[str]:

@@ -33,6 +33,8 @@ class Values:
     arms: tuple[str, ...]
     patients: tuple[str, ...]
     by_metric: dict[str, list[Numbers]]
+    by_class: dict[str, dict[str, list[Numbers]]]  # the same of each class, over the patients in which it counts
+    judged: tuple[str, ...]  # the classes that ``by_metric`` is the mean of
     seeds: dict[str, int]
     cases: int
     folds: int
@@ -47,6 +49,7 @@ def patient_values(
     *,
     arms: Sequence[str] | None,
     metrics: Sequence[str],
+    classes: Sequence[str] | None = None,
     incomplete: Incomplete = "refuse",
     least: int = 2,
     earlier: bool = True,
@@ -60,6 +63,7 @@ def patient_values(
         scores: one row per arm, seed, case and class; columns ``KEYS`` and the metrics.
         arms: which, in order; None: all, in order of appearance.
         metrics: of seg.metrics.METRICS.
+        classes: of which a case's mean is taken; None: all.
         incomplete: what to do where a case is missing in an arm or seed; "refuse", or "common" for a study that is half
             done: the arms that have scores, of each the seeds that scored every case of its fullest seed, and of these
             the cases that all arms share. ``left_out`` says what was left out.
@@ -67,7 +71,7 @@ def patient_values(
         earlier: as in ``scored``.
 
     Raises:
-        ConfigError: an unknown arm or metric.
+        ConfigError: an unknown arm, metric or class.
         DataError: columns missing, duplicate rows, values that are not numbers, a case of two patients or in two folds,
             cases missing, too few patients.
     """
@@ -75,21 +79,23 @@ def patient_values(
     arms, absent = _known_arms(frame, arms, incomplete)
     frame, left_out = _complete(frame[frame["arm"].isin(arms)], arms, incomplete)
     counted = scored(frame, metrics, earlier=earlier)
-    patients = sorted(counted["patient"].unique())
+    chosen = _known_classes(frame, classes)
+    judged = counted[counted["class"].isin(chosen)]
+    patients = sorted(judged["patient"].unique())
     if len(patients) < least:
         raise DataError(f"the arms share {len(patients)} patient; statistics over patients need two at least")
-    by_case = counted.groupby(["arm", "seed", "patient", "case"])[list(metrics)].mean()
-    by_patient = by_case.groupby(level=["arm", "seed", "patient"]).mean()
-    tables = [by_patient.loc[arm] for arm in arms]
-    cases = counted["case"].nunique()
+    by_class = counted.groupby("class", sort=False)
+    cases = judged["case"].nunique()
     return Values(
         arms=tuple(arms),
         patients=tuple(patients),
-        by_metric={metric: [_array(table[metric]) for table in tables] for metric in metrics},
-        seeds={arm: len(table.index.unique("seed")) for arm, table in zip(arms, tables, strict=True)},
+        by_metric=_arrays(judged, arms, metrics),
+        by_class={str(name): _arrays(part, arms, metrics) for name, part in by_class},
+        judged=chosen,
+        seeds={arm: judged[judged["arm"] == arm]["seed"].nunique() for arm in arms},
         cases=cases,
         folds=frame["fold"].nunique(),
-        failures=_failures(counted.groupby("arm")).loc[arms],
+        failures=_failures(judged.groupby("arm")).loc[arms],
         classes=_by_class(counted, arms, metrics),
         left_out=(*(f"arm {arm} (without scores)" for arm in absent), *left_out),
         unscored=frame["case"].nunique() - cases,
@@ -152,6 +158,13 @@ def _by_class(counted: pd.DataFrame, arms: Sequence[str], metrics: Sequence[str]
     table = rows[list(metrics)].mean().assign(cases=rows["case"].nunique(), present=present).fillna({"present": 0})
     order = pd.MultiIndex.from_product([counted["class"].unique(), arms], names=["class", "arm"])
     return table.join(_failures(rows)).reindex(order).astype({"present": int}).reset_index()
+
+
+def _arrays(rows: pd.DataFrame, arms: Sequence[str], metrics: Sequence[str]) -> dict[str, list[Numbers]]:
+    """For each metric one array (seeds, patients) an arm: means over classes, then over cases."""
+    by_case = rows.groupby(["arm", "seed", "patient", "case"])[list(metrics)].mean()
+    by_patient = by_case.groupby(level=["arm", "seed", "patient"]).mean()
+    return {metric: [_array(by_patient.loc[arm][metric]) for arm in arms] for metric in metrics}
 
 
 def _array(column: "pd.Series[float]") -> Numbers:
@@ -231,6 +244,18 @@ def _known_arms(frame: pd.DataFrame, arms: Sequence[str] | None, rule: Incomplet
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"arms {', '.join(chosen)}: name each arm once")
     return [arm for arm in chosen if arm in present], absent
+
+
+def _known_classes(frame: pd.DataFrame, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The chosen classes, in the order of the table."""
+    present = tuple(frame["class"].unique())
+    if classes is None:
+        return present
+    if unknown := set(map(str, classes)) - set(present):
+        raise ConfigError(f"no scores of classes {few(unknown)}; there are {few(present)}")
+    if not classes:
+        raise ConfigError("classes is empty; name one of the data set's at least, or take all of them")
+    return tuple(name for name in present if name in set(map(str, classes)))
 
 
 def _complete(frame: pd.DataFrame, arms: Sequence[str], rule: Incomplete) -> tuple[pd.DataFrame, list[str]]:

@@ -14,6 +14,7 @@ from seg.study.scores import Row
 if TYPE_CHECKING:
     from seg.study.analysis import Analysis, Meta
 
+CLASSES_TOLD = 4  # of more classes a sentence names two only
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
@@ -48,13 +49,17 @@ def sentences(analysis: "Analysis") -> list[str]:
     primary = table[table["primary"]]
     abnormal = set(analysis.arms[(analysis.arms["metric"] == meta.primary) & analysis.arms["abnormal"]]["arm"])
     return [
-        _design(meta),
+        _design(meta) + _family(analysis),
         *meta.remarks,
         *(f"Left out as unfinished: {'; '.join(meta.left_out)}." for _ in meta.left_out[:1]),
         *_unscored(meta),
         *_one_seed(meta),
         *_abnormal(analysis),
-        *(_comparison(line, meta, abnormal) for _, line in primary.iterrows()),
+        *(
+            _comparison(line, meta, abnormal)
+            + ("" if {line["arm"], line["against"]} & abnormal else _in_classes(analysis, line))
+            for _, line in primary.iterrows()
+        ),
         *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
         *_first(analysis),
     ]
@@ -71,6 +76,22 @@ def _design(meta: "Meta") -> str:
         f"({counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''}){folds}; judged by "
         f"{METRICS[meta.primary].label}, {family if meta.family else 'with nothing to compare yet'}."
     )
+
+
+def _family(analysis: "Analysis") -> str:
+    """Which comparisons are judged together, and what is shown without being judged."""
+    meta = analysis.meta
+    if not meta.family:
+        return ""
+    every = analysis.classes["class"].nunique()
+    whole = len(meta.classes) == every
+    named = few(meta.classes)
+    over = f"the mean of {'all' if whole else 'the'} classes {named}" if len(meta.classes) > 1 else ""
+    over = over or (f"the class {named}" if every > 1 else "")
+    others = [METRICS[metric].label for metric in meta.metrics if metric != meta.primary and METRICS[metric].better]
+    secondary = f"; {', '.join(others)}: secondary, each a family of its own" if others else ""
+    classes = " Differences in single classes are exploratory: they have intervals and no verdict." * (every > 1)
+    return f" The family is by {METRICS[meta.primary].label}{f', {over}' if over else ''}{secondary}.{classes}"
 
 
 def _unscored(meta: "Meta") -> list[str]:
@@ -138,6 +159,21 @@ def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     small = line["p_tost_holm"] <= meta.alpha
     note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}')}." if small else ""
     return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}"
+
+
+def _in_classes(analysis: "Analysis", line: Row) -> str:
+    """The same comparison in each class; of many the two that differ most."""
+    table, metric, kind = analysis.class_comparisons, analysis.meta.primary, "By class"
+    classes = table.query("metric == @metric and arm == @line.arm and against == @line.against")
+    if len(classes) > CLASSES_TOLD:
+        classes = classes.sort_values("difference", ascending=METRICS[metric].better < 0, kind="stable").iloc[[0, -1]]
+        kind = "Most and least by class"
+    told = [
+        f"{one['class']} {signed(one['difference'], metric)} ({signed(one['ci_low'], metric)} to "
+        f"{signed(one['ci_high'], metric)})"
+        for _, one in classes.iterrows()
+    ]
+    return f" {kind}: {', '.join(told)}." if told else ""
 
 
 def _alone(line: Row, meta: "Meta") -> str:

@@ -85,7 +85,7 @@ def wide(analysis: Analysis, cost: pd.DataFrame | None = None) -> pd.DataFrame:
         ),
         _cost(analysis, cost),
     ]
-    return pd.concat(parts, axis=1).reindex(meta.arms).rename_axis("arm").reset_index().convert_dtypes()
+    return pd.concat(parts, axis=1).reindex(meta.arms).rename_axis("arm").copy().reset_index().convert_dtypes()
 
 
 def tables(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> list[Table]:
@@ -161,23 +161,53 @@ def _means(analysis: Analysis, metric: str) -> list[Cell]:
 
 
 def _classes(analysis: Analysis) -> Table:
-    """The arms by class, and in how many cases the class is present, missed or false."""
+    """The arms by class, their differences there, and in how many cases the class is present, missed or false."""
     meta, blocks = analysis.meta, {}
     counts = [count for count in ("missed", "false") if count in analysis.classes]
+    compared = [metric for metric in meta.metrics if METRICS[metric].better and len(analysis.comparisons)]
     for name, part in analysis.classes.groupby("class", sort=False):
         first = part.iloc[0]
-        texts = [[spelled(value, metric) for value in part[metric]] for metric in meta.metrics]
-        cells = [[*map(Cell, column)] for column in [part["arm"], *texts]] + [_failures(part, one) for one in counts]
-        title = (
-            f"{name}: present in {first['present']} of {meta.cases + meta.unscored} cases, scored in {first['cases']}"
+        own = analysis.class_comparisons[analysis.class_comparisons["class"] == name]
+        columns = [[*map(Cell, part["arm"])]]
+        for metric in meta.metrics:
+            columns.append([Cell(spelled(value, metric)) for value in part[metric]])
+            if metric in compared:
+                columns.append(_gains(own[own["metric"] == metric], metric, list(part["arm"])))
+        columns += [_failures(part, one) for one in counts]
+        judged = (
+            "" if len(meta.classes) == analysis.classes["class"].nunique() or name not in meta.classes else ", judged"
         )
-        blocks[title] = [list(row) for row in zip(*cells, strict=True)]
-    heads = ["Arm", *map(_title, meta.metrics), *(count.capitalize() for count in counts)]
+        title = f"{name}{judged}: present in {first['present']} of {meta.every} cases, scored in {first['cases']}"
+        blocks[title] = [list(row) for row in zip(*columns, strict=True)]
+    heads = ["Arm"]
+    for metric in meta.metrics:
+        heads += [_title(metric), *[f"Δ {METRICS[metric].title} [{percent(1 - meta.alpha)}]"] * (metric in compared)]
     note = (
         "Means over the cases in which a class is scored: those that have it in the reference or in the prediction of "
         "any arm. An arm that rightly left it empty gets the best value. Missed and false: over all seeds."
     )
-    return Table("Classes", heads, blocks, note)
+    if compared:
+        note += (
+            f" Δ: the difference to {_against(analysis)} in this class, over patients, with its interval by itself; "
+            "exploratory, without a verdict: of many classes some leave 0 out by chance."
+        )
+    return Table("Classes", [*heads, *(count.capitalize() for count in counts)], blocks, note)
+
+
+def _against(analysis: Analysis) -> str:
+    """What the differences by class are to: the baseline, or the arm before where that is all that was asked."""
+    return analysis.baseline if analysis.comparisons["kind"].str.contains("baseline").any() else "the arm before"
+
+
+def _gains(lines: pd.DataFrame, metric: str, arms: Sequence[str]) -> list[Cell]:
+    """The difference of each arm with its interval; a dash where there is none."""
+    kind = "baseline" if lines["kind"].str.contains("baseline").any() else "previous"
+    texts = {
+        line["arm"]: f"{signed(line['difference'], metric)} "
+        f"[{signed(line['ci_low'], metric)}, {signed(line['ci_high'], metric)}]"
+        for _, line in lines[lines["kind"].str.contains(kind)].iterrows()
+    }
+    return [Cell(texts.get(arm, "–")) for arm in arms]
 
 
 def _spreads(analysis: Analysis) -> Table:

@@ -12,29 +12,19 @@ A study is a file of ``experiments/`` with the package ``hydra.sweeper.study``::
     folds: 5
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Any
 
 from omegaconf import DictConfig
 
 from seg.config.content import flat, plain
-from seg.errors import ConfigError, nearest, together
+from seg.errors import ConfigError, together
 from seg.sweep.jobs import Space, Value, choice, lines_of
+from seg.sweep.rules import AGAINST, MARGIN, WHERE, Section, arm_faults, listed, name_faults, section_faults, shared
 
-Section = Mapping[str, Any]  # ``hydra.sweeper.study``, in plain containers
 Overrides = dict[str, object]
 Differences = dict[str, dict[str, list[object]]]  # by arm: what it changes, [the baseline's value, the arm's]
-WHERE = "hydra.sweeper.study"
-DESIGNS = ("arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial")
-# What must be the same for all arms; otherwise a difference has a second cause.
-SHARED = ("data", "trainer", "augmentation", "seed", "dims", "inference")
-_NAMED = {  # of the designs that name arms themselves
-    "one_at_a_time": ": the design adds one of that name without any change. Rename the other one.",
-    "factorial": ": the levels of its factors are joined by '-'. Use levels that give different names.",
-}
-AGAINST = ("baseline", "previous")
 _STEPWISE = ("arms", "cumulative")  # designs whose arms have a meaningful order
 _NAMES = ("study", "arm")  # set by the study itself, without an effect
 
@@ -66,7 +56,10 @@ class Study:
     seeds: tuple[int, ...]
     folds: tuple[int, ...] | None  # None: as data.fold says
     count: int | None  # folds of the split
-    margin: float  # Dice below which a difference does not matter
+    primary: str  # metric that it is judged by
+    secondary: tuple[str, ...]  # metrics beside it
+    classes: tuple[str, ...] | None  # that it is judged by; None: all
+    margin: float  # of the primary metric, in its unit: a smaller difference does not matter
 
     @property
     def redraws(self) -> bool:
@@ -146,7 +139,7 @@ def read_study(name: str, section: Section) -> Study:
     Raises:
         ConfigError: with every fault.
     """
-    together(ConfigError, [*_faults(section), *_arm_faults(section)])
+    together(ConfigError, [*section_faults(section), *arm_faults(section)])
     folds, count = section["folds"], None
     if isinstance(folds, int):
         count, folds = folds, list(range(folds))
@@ -160,15 +153,25 @@ def read_study(name: str, section: Section) -> Study:
         tuple(section["seeds"]),
         None if folds is None else tuple(folds),
         count,
-        float(section["margin"]),
+        *_judged_by(section),
     )
-    together(ConfigError, [*_name_faults([arm.name for arm in study.arms], section["design"]), *study.faults()])
+    together(ConfigError, [*name_faults([arm.name for arm in study.arms], section["design"]), *study.faults()])
     return study
+
+
+def _judged_by(section: Section) -> tuple[str, tuple[str, ...], tuple[str, ...] | None, float]:
+    """The primary metric, the secondary ones, the classes, the margin."""
+    primary, classes = section["metrics"]["primary"], section["classes"]
+    secondary = tuple(name for name in section["metrics"]["secondary"] if name != primary)
+    margin = MARGIN if section["margin"] is None else section["margin"]
+    return primary, secondary, None if classes == "all" else tuple(map(str, classes)), float(margin)
 
 
 def identity(section: Section) -> dict[str, object]:
     """The section as its sweep is known by: the same whether a default is left out or written down."""
-    known = {key: value for key, value in section.items() if key != "allow" or value}
+    usual = {"allow": [], "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]}, "classes": "all"}
+    known = {key: value for key, value in section.items() if key not in usual or value not in (usual[key], None)}
+    known["margin"] = _judged_by(section)[-1]
     for key in ("arms", "factors"):
         if isinstance(known[key], Mapping):
             known[key] = {str(name): values for name, values in known[key].items()}
@@ -199,7 +202,7 @@ def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> Differences:
         different[arm.name] = {key: [first.get(key), own.get(key)] for key in keys}
         # Without an arm that may change a part, `without_…` differs from `all` by that very part.
         allowed = [key for key in keys if arm.allows(key) or baseline.allows(key)]
-        if confounded := [key for key in keys if _shared(key) and key not in allowed]:
+        if confounded := [key for key in keys if shared(key) and key not in allowed]:
             faults.append(_confounded(study, arm, confounded))
     for one, other in combinations(values, 2):
         if values[one] == values[other]:
@@ -222,14 +225,9 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _shared(key: str) -> bool:
-    """Whether ``key`` is in what must be the same for all arms."""
-    return key.partition(".")[0] in SHARED
-
-
 def _arms(section: Section) -> list[Arm]:
     """The arms, the baseline first."""
-    design, for_all = section["design"], _listed(section["allow"])
+    design, for_all = section["design"], listed(section["allow"])
     if design == "factorial":
         return _factorial(section["factors"], for_all)
     given = [_arm(str(name), values or {}, for_all) for name, values in section["arms"].items()]
@@ -243,7 +241,7 @@ def _arms(section: Section) -> list[Arm]:
 
 def _arm(name: str, values: Mapping[str, object], for_all: tuple[str, ...]) -> Arm:
     own = {key: value for key, value in values.items() if key != "allow"}
-    return Arm(name, flat(own), for_all + _listed(values.get("allow")))
+    return Arm(name, flat(own), for_all + listed(values.get("allow")))
 
 
 def _merged(name: str, arms: Sequence[Arm]) -> Arm:
@@ -268,89 +266,9 @@ def _text(level: object) -> str:
     return f"[{','.join(map(_text, level))}]" if isinstance(level, list | tuple) else str(level)
 
 
-def _listed(allow: object) -> tuple[Any, ...]:
-    if allow is None:
-        return ()
-    return tuple(allow) if isinstance(allow, list | tuple) else (allow,)
-
-
 def _against(section: Section) -> list[str]:
     """What each arm is compared with: the arm before it too, where that is no accident of the design."""
     given = section["compare"]
     if given is None:
         return list(AGAINST if section["design"] in _STEPWISE else AGAINST[:1])
     return given if isinstance(given, list) else [given]
-
-
-def _once(values: object, holds: Callable[[object], bool]) -> bool:
-    """Whether these are some values for which ``holds``, each once."""
-    return isinstance(values, list) and bool(values) and all(map(holds, values)) and len({*values}) == len(values)
-
-
-def _number(value: object, low: float = 0) -> bool:
-    return isinstance(value, int) and value >= low
-
-
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "question": (bool, "a sentence that says what the study asks; it heads the table"),
-    "design": (lambda value: value in DESIGNS, f"one of {', '.join(DESIGNS)}"),
-    "base": (lambda value: isinstance(value, Mapping), "a mapping, such as {model: unetpp}"),
-    "compare": (
-        lambda value: value is None or value in AGAINST or _once(value, AGAINST.__contains__),
-        "[baseline, previous], one of the two, or null for what suits the design",
-    ),
-    "seeds": (lambda value: _once(value, _number), "a list of whole numbers, each once"),
-    "folds": (
-        lambda value: value is None or _number(value, 2) or _once(value, _number),
-        "a list of whole numbers, each once, or their count",
-    ),
-    "margin": (lambda value: isinstance(value, int | float) and value > 0, "a Dice above 0, such as 0.005"),
-}
-
-
-def _faults(section: Section) -> Iterator[str]:
-    for key, (holds, rule) in _RULES.items():
-        if not holds(section[key]):
-            near = nearest(str(section[key]), DESIGNS) if key == "design" else ""
-            yield f"{WHERE}.{key} is {section[key]!r}; it must be {rule}.{near}"
-
-
-def _arm_faults(section: Section) -> Iterator[str]:
-    """What is wrong with the arms or factors, and with what they may change."""
-    yield from _allow_faults(f"{WHERE}.allow", section["allow"])
-    arms, factors, factorial = section["arms"], section["factors"], section["design"] == "factorial"
-    if arms if factorial else factors:
-        yield f"{WHERE}: a factorial design has factors, every other one has arms. Leave one of the two out."
-    if factorial:
-        if not (factors and all(isinstance(levels, list) and len(levels) > 1 for levels in factors.values())):
-            yield f"{WHERE}.factors must name two or more levels for each key: {{attention: [none, se]}}."
-    elif not isinstance(arms, Mapping):
-        yield f"{WHERE}.arms is {arms!r}; it must be a mapping: {{baseline: {{}}, se: {{attention: se}}}}."
-    else:
-        if len(arms) < 2:
-            yield f"{WHERE}.arms has {len(arms)}; a comparison needs two, the baseline first."
-        for name, values in arms.items():
-            if isinstance(values, Mapping):
-                yield from _allow_faults(f"{WHERE}.arms.{name}.allow", values.get("allow"))
-            elif values is not None:
-                yield f"{WHERE}.arms.{name} is {values!r}; it must be a mapping, such as {{attention: se}}."
-
-
-def _allow_faults(where: str, allow: object) -> Iterator[str]:
-    for part in _listed(allow):
-        if not (isinstance(part, str) and _shared(part) and all(part.split("."))):
-            near = nearest(str(part), list(SHARED))
-            yield (
-                f"{where} is {part!r}; it names a part that is the same for all arms, or a key in it.{near} "
-                f"The parts are {', '.join(SHARED)}; a key is, for example, data.patch."
-            )
-
-
-def _name_faults(names: Sequence[str], design: str) -> Iterator[str]:
-    """What is wrong with the arms' names, which identify their runs."""
-    for name in dict.fromkeys(names):
-        if not name.strip() or not name.isprintable() or "${" in name or name == "???":
-            yield f"{WHERE}: an arm is called {name!r}. A name is a line of text, without ${{ and not ???; rename it."
-        if names.count(name) > 1:
-            why = _NAMED.get(design, ". Rename one of them.")
-            yield f"{WHERE}: {names.count(name)} arms would be called {name!r}{why}"

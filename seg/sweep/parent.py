@@ -150,6 +150,9 @@ def _keep_question(sweep: Sweep) -> None:
         different=sweep.different,
         factors={factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)},
         against=study.against,
+        primary=study.primary,
+        secondary=study.secondary,
+        classes=study.classes,
         margin=study.margin,
         runs=sweep.total,
     ).write(sweep.folder)

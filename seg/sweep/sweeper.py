@@ -168,6 +168,11 @@ def _check_classes(asked: Sweep, material: Material) -> None:
             raise ConfigError(
                 f"hydra.sweeper.objective is {objective}; the classes of {material.cases.name} are {', '.join(names)}."
             )
+    if asked.study and (unknown := [name for name in asked.study.classes or () if name not in names]):
+        raise ConfigError(
+            f"hydra.sweeper.study.classes names {', '.join(unknown)}; the classes of {material.cases.name} are "
+            f"{', '.join(names)}."
+        )
 
 
 def _worker(owner: Path) -> Process | None:

@@ -96,10 +96,10 @@ def test_beside_each_class_stands_in_how_many_cases_it_is_present_missed_and_fal
         scores[name] = scores[name].where(~absent).where(~(made_up | missed), wrong)
     scores = scores.assign(missed=missed.astype(int), false=made_up.astype(int))
     rows = section(markdown(analyse(scores, baseline="base", draws=400)), "Classes")
-    assert rows[0] == ["Arm", "Dice ↑", "HD95 (mm) ↓", "Missed", "False"]
+    assert rows[0] == ["Arm", "Dice ↑", "Δ Dice [95 %]", "HD95 (mm) ↓", "Δ HD95 (mm) [95 %]", "Missed", "False"]
     assert rows[1][0] == "*organ: present in 10 of 10 cases, scored in 10*"
     assert rows[4][0] == "*tumour: present in 4 of 10 cases, scored in 5*"
-    assert [row[3:] for row in rows[5:]] == [["2 of 8", "0"], ["0 of 8", "2"]]
+    assert [row[5:] for row in rows[5:]] == [["2 of 8", "0"], ["0 of 8", "2"]]
     base = scores[tumour & (arm == "base")]["dice"].dropna()
     assert rows[5][1] == f"{(base.sum() + 2) / 10:.3f}", "rightly left empty where the other made it up: 1"
     assert [row[3:5] for row in section(markdown(analyse(scores, baseline="base", draws=400)), "Results")[1:]] == [

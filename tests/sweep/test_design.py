@@ -24,7 +24,9 @@ SECTION: dict[str, Any] = {
     "allow": [],
     "seeds": [0],
     "folds": None,
-    "margin": 0.005,
+    "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]},
+    "classes": "all",
+    "margin": None,
 }
 
 
@@ -234,8 +236,9 @@ def test_an_arm_is_compared_with_its_neighbour_where_that_means_something(design
 
 def test_a_sweep_is_known_again_after_a_default_was_written_down() -> None:
     assert identity(SECTION | {"compare": None}) == {
-        **{key: value for key, value in SECTION.items() if key != "allow"},
+        **{key: value for key, value in SECTION.items() if key not in ("allow", "metrics", "classes")},
         "compare": ["baseline", "previous"],
+        "margin": 0.005,
     }
     assert json.dumps(identity(SECTION | {"arms": {1: {}, "a": {}}}), sort_keys=True)
     assert identity(SECTION | {"allow": "data"})["allow"] == "data"
@@ -265,6 +268,15 @@ def test_arms_that_are_the_same_are_refused() -> None:
         ({"seeds": [1, 1]}, "each once"),
         ({"folds": 1}, "folds"),
         ({"margin": 0}, "margin"),
+        (
+            {"metrics": {"primary": "dise", "secondary": []}},
+            r"metrics is .*Metrics with a better direction are dice, iou",
+        ),
+        ({"metrics": {"primary": "dice", "secondary": ["volume_difference_ml"]}}, "metrics is"),
+        ({"metrics": "nsd"}, "metrics is 'nsd'"),
+        ({"metrics": {"primary": "hd95_mm", "secondary": ["dice"]}}, "which difference does not matter.*margin, in mm"),
+        ({"classes": "tumour"}, r"classes is 'tumour'; it must be all, or a list of classes, each once: \[tumour\]"),
+        ({"classes": []}, r"classes is \[\]"),
         ({"design": "factorial"}, "factors"),
         ({"factors": {"attention": ["none", "se"]}}, "Leave one of the two out"),
     ],
@@ -273,6 +285,16 @@ def test_arms_that_are_the_same_are_refused() -> None:
 def test_faults(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         study(**change)
+
+
+def test_a_study_is_judged_by_dice_over_all_classes_unless_it_says_otherwise() -> None:
+    usual = study()
+    assert (usual.primary, usual.secondary, usual.classes, usual.margin) == ("dice", ("nsd", "hd95_mm"), None, 0.005)
+    other = study(metrics={"primary": "nsd", "secondary": ["nsd", "hd95_mm"]}, classes=["tumour"], margin=0.02)
+    assert (other.primary, other.secondary, other.classes, other.margin) == ("nsd", ("hd95_mm",), ("tumour",), 0.02)
+    assert identity(SECTION) == identity(SECTION | {"margin": 0.005})
+    assert "classes" not in identity(SECTION), "a study of an earlier version continues under its name"
+    assert identity(SECTION | {"classes": ["tumour"]}) != identity(SECTION)
 
 
 FILE = """# @package hydra.sweeper.study
