@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seg.errors import DataError, SegError, counted, few, together
 from seg.files import atomic_write
@@ -53,7 +53,6 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
         DataError: runs that saw different data or splits; scores that do not fit together.
     """
     from seg.records.table import runs, scores_of
-    from seg.study.analysis import analyse
     from seg.study.figures import write_figures
     from seg.study.tables import effects_table, markdown, tables, write_tables
 
@@ -72,19 +71,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
     scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
     rule: Incomplete = "refuse" if whole else "common"
-    analysis = analyse(
-        scores,
-        baseline=asked.arms[0],
-        arms=asked.arms,
-        against=asked.against,
-        metrics=asked.secondary,
-        primary=asked.primary,
-        classes=asked.classes,
-        margin=asked.margin,
-        incomplete=rule,
-    )
-    meta = replace(analysis.meta, study=asked.name, part=_part(table), notice=notice, remarks=_remarks(table))
-    analysis = replace(analysis, meta=meta)
+    analysis = _analysis(asked, scores, rule, part=_part(table), notice=notice, remarks=_remarks(table))
     cost, effects = costs(table), factor_effects(asked, scores, rule)
     more = [effects_table(effects, asked.primary)] if effects is not None else []
     scores.to_csv(folder / "scores.csv", index=False)
@@ -101,6 +88,24 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     atomic_write(folder / "report.html", _page(asked, analysis, tables(analysis, cost, more), compared, folder))
     written += [folder / name for name in ("compare.html", "report.html") if compared or name == "report.html"]
     return f"{head}\n{markdown(analysis, cost, more)}", written
+
+
+def _analysis(asked: Asked, scores: "pd.DataFrame", rule: "Incomplete", **told: Any) -> "Analysis":
+    """The analysis that was asked for, with what is told of its runs."""
+    from seg.study.analysis import analyse
+
+    found = analyse(
+        scores,
+        baseline=asked.arms[0],
+        arms=asked.arms,
+        against=asked.against,
+        metrics=asked.secondary,
+        primary=asked.primary,
+        classes=asked.classes,
+        margin=asked.margin,
+        incomplete=rule,
+    )
+    return replace(found, meta=replace(found.meta, study=asked.name, **told))
 
 
 def _check_alike(table: "pd.DataFrame") -> None:

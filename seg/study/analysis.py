@@ -22,9 +22,9 @@ import pandas as pd
 from scipy import stats
 
 from seg.errors import ConfigError, DataError, few
-from seg.metrics import METRICS, shown
+from seg.metrics import METRICS
 from seg.study.contrasts import Spread, contrast_table, interval, resample, spread
-from seg.study.options import AGAINST, check_options, compared_pairs, margins_of
+from seg.study.options import AGAINST, check_options, compared_pairs, margins_of, metrics_of
 from seg.study.scores import Incomplete, Numbers, Values, patient_values
 
 BY_CLASS = (
@@ -139,9 +139,7 @@ def analyse(
         ConfigError: an option that does not exist or does not fit.
         DataError: scores that cannot be compared; see seg.study.scores.patient_values.
     """
-    metrics = tuple(
-        dict.fromkeys([primary, *([name for name in shown() if name in scores] if metrics is None else metrics)])
-    )
+    metrics = metrics_of(metrics, primary, scores)
     margins = margins_of(margin, primary)
     check_options(metrics, primary, margins, against, draws, alpha)
     order = _order(scores, arms, baseline)
@@ -151,18 +149,8 @@ def analyse(
     )
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
-    meta = _meta(
-        values,
-        metrics=metrics,
-        primary=primary,
-        family=len(asked),
-        margins=margins,
-        draws=draws,
-        seed=seed,
-        alpha=alpha,
-        fixed=fixed,
-    )
-    return _analysis(values, asked, meta)
+    judged = {"metrics": metrics, "primary": primary, "family": len(asked), "margins": margins, "fixed": fixed}
+    return _analysis(values, asked, _meta(values, draws=draws, seed=seed, alpha=alpha, **judged))
 
 
 def _meta(values: Values, **stated: Any) -> Meta:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
+import pandas as pd
+
 from seg.errors import ConfigError, few, together
-from seg.metrics import METRICS
+from seg.metrics import METRICS, shown
 
 AGAINST = ("baseline", "previous")
 
@@ -36,6 +38,12 @@ def check_options(
     elif draws < 20 / alpha:
         faults.append(f"draws is {draws}; intervals of {1 - alpha:.0%} need {20 / alpha:.0f} or more, preferably 10000")
     together(ConfigError, faults)
+
+
+def metrics_of(metrics: Sequence[str] | None, primary: str, scores: pd.DataFrame) -> tuple[str, ...]:
+    """The primary metric, then the others, or what of those that summaries show is in ``scores``; each once."""
+    others = [name for name in shown() if name in scores] if metrics is None else metrics
+    return tuple(dict.fromkeys([primary, *others]))
 
 
 def margins_of(margin: float | Mapping[str, float] | None, primary: str) -> dict[str, float]:
