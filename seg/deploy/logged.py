@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seg.config.content import plain
 from seg.config.options import OPTIONS
 from seg.data.nifti import write_volume
 from seg.deploy.package import Package, made_up
@@ -79,9 +78,11 @@ def log_model(run: RunFolder, uri: str | None = None) -> str:
         recorded = store.client.get_run(run.run_id)
         model = logged(store, recorded)
     if model is None:
-        predictor = Predictor.load(run.run)
-        with store.explained():
-            model = _made(store, run, recorded, predictor)
+        with TemporaryDirectory() as place:
+            package = Predictor.load(run.run).store(Path(place) / "package")
+            trusted = [*map(str, run.read_config().get("allow_targets") or ())]
+            with store.explained():
+                model = _made(store, recorded, Path(place), package, trusted)
     run.model_pending.unlink(missing_ok=True)
     return str(model.model_uri)
 
@@ -96,30 +97,28 @@ def logged(store: Mlflow, run: "Run") -> "LoggedModel | None":
     return None
 
 
-def _made(store: Mlflow, run: RunFolder, recorded: "Run", predictor: Predictor) -> "LoggedModel":
+def _made(store: Mlflow, run: "Run", place: Path, package: Package, trusted: list[str]) -> "LoggedModel":
+    """Logs the model of the package that is in ``place``, whole or not at all."""
     from mlflow.entities import LoggedModelOutput
 
-    options, client = recorded.data.params, store.client
-    with TemporaryDirectory() as place:
-        package = predictor.store(Path(place) / "package")
-        model = client.create_logged_model(
-            recorded.info.experiment_id,
-            NAME,
-            run.run_id,
-            tags=package.origin,
-            params={key: options[key] for key in (*OPTIONS, "seed", "data.fold") if key in options},
-            model_type="segmentation",
-        )
-        try:
-            folder = _written(Path(place), model, package, plain(run.read_config()).get("allow_targets") or [])
-            client.log_model_artifacts(model.model_id, str(folder))
-            client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step=0)])
-            _show_metrics(store, recorded, model.model_id)
-            return client.finalize_logged_model(model.model_id, "READY")
-        except BaseException:
-            with suppress(Exception):  # MLflow is away: ``logged`` removes it
-                client.delete_logged_model(model.model_id)
-            raise
+    options, client, run_id = run.data.params, store.client, run.info.run_id
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        NAME,
+        run_id,
+        tags=package.origin,
+        params={key: options[key] for key in (*OPTIONS, "seed", "data.fold") if key in options},
+        model_type="segmentation",
+    )
+    try:
+        client.log_model_artifacts(model.model_id, str(_written(place, model, package, trusted)))
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        _show_metrics(store, run, model.model_id)
+        return client.finalize_logged_model(model.model_id, "READY")
+    except BaseException:
+        with suppress(Exception):  # MLflow is away: ``logged`` removes it
+            client.delete_logged_model(model.model_id)
+        raise
 
 
 def _written(place: Path, model: "LoggedModel", package: Package, trusted: list[str]) -> Path:

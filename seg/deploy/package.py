@@ -100,7 +100,8 @@ class Package:
         if place.exists():
             raise DataError(f"{place} exists already. Choose another place, or remove it.")
         place.parent.mkdir(parents=True, exist_ok=True)
-        files = {WEIGHTS: save(self.weights), EXAMPLE: save(self.example)}
+        plain = {name: value.contiguous() for name, value in self.weights.items()}  # of a network in channels-last
+        files = {WEIGHTS: save(plain), EXAMPLE: save(self.example)}
         about = {"format": FORMAT, "sha256": {name: _hash(content) for name, content in files.items()}}
         about |= {key: getattr(self, key) for key in ("settings", "classes", "channels", "computing", "origin")}
         about |= {"answered_by": self.answered_by}

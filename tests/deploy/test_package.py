@@ -5,6 +5,7 @@ import io
 import json
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def test_a_package_is_smaller_than_a_checkpoint_and_names_no_case(packed: Path, 
     assert about["origin"]["run_id"] == result.run_id
     assert set(about["scores"]) == {"lobe", "tail"}
     assert about["training"][0]["volumes_ml"]["lobe"] > 0
+
+
+def test_weights_in_another_memory_layout_are_packed_alike(packed: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(packed)
+    last = {
+        name: value.to(memory_format=torch.channels_last_3d) if value.ndim == 5 else value
+        for name, value in predictor.package.weights.items()
+    }
+    assert not all(value.is_contiguous() for value in last.values())
+    replace(predictor, package=replace(predictor.package, weights=last)).store(tmp_path / "copy")
+    assert (tmp_path / "copy" / WEIGHTS).read_bytes() == (packed / WEIGHTS).read_bytes()
 
 
 def test_a_place_that_is_taken_is_left_alone(packed: Path, tmp_path: Path) -> None:
