@@ -1,4 +1,4 @@
-"""What ``mlflow models serve`` adds to a prediction: seconds of a request less those of the same network in one process.
+"""What ``mlflow models serve`` adds to a prediction: a request less the same prediction in one process.
 
 A tiny network on phantom scans: what is added does not depend on the network, but on the bytes that are sent.
 """
