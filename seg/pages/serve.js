@@ -333,6 +333,7 @@ function listen() {
   on("input", "opacity level width zoom", paintAll);
   on("change", "volumes", paintAll);
   addEventListener("resize", paintAll);
+  addEventListener("hashchange", begin); // a link with a token, or to a job
   for (const kind of ["dragover", "dragleave", "drop"])
     document.addEventListener(kind, (event) => {
       event.preventDefault();
