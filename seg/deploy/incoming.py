@@ -4,7 +4,7 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from seg.deploy.jobs import Job
 from seg.deploy.predictor import Predictor
 from seg.deploy.report import Row, read_report, write_report
 from seg.deploy.worklist import identity, predicted
-from seg.engine.inference import Predict, Slices
+from seg.engine.inference import Slices
 from seg.errors import DataError, SegError, counted, times
 from seg.files import atomic_write
 from seg.pages.volumes import pack, read_volumes
@@ -95,7 +95,8 @@ class Incoming:
             SegError: it cannot be predicted, with the reason.
         """
         scan = Case(job.id, "", job.images, None)
-        row = predicted(_watched(self.members, job), scan, self.network, job.folder)
+        passes = _Passes(job)
+        row = predicted([passes.of(member) for member in self.members], scan, self.network, job.folder)
         row["error"] = outside(row["error"], job.folder)
         self._add(row)
         if row["status"] == "failed":
@@ -159,21 +160,35 @@ def _unpacked(path: Path, limit: int) -> None:
             raise DataError(f"{path}: the file is cut off or damaged ({error}). Copy it again.") from None
 
 
-def _watched(members: Sequence[Predictor], job: Job) -> list[Predictor]:
-    """The networks, as they are; the job notes each slice of their answers, and stops them where it is cancelled."""
-    shares = [0.0] * len(members)
+class _Passes:
+    """Counts the forward passes of the networks for a job, and ends them where the job is cancelled."""
 
-    def noted(slices: Iterator[Tensor], place: int, count: int) -> Iterator[Tensor]:
-        for number, logits in enumerate(slices, 1):
-            shares[place] = number / count
-            job.note(sum(shares) / len(shares))
-            yield logits
+    def __init__(self, job: Job) -> None:
+        self.job, self.done, self.total = job, 0, 0
 
-    def watched(predict: Predict, place: int) -> Predict:
-        def watching(network: nn.Module, image: np.ndarray, *, axis: int | None = None) -> Slices:
-            found = predict(network, image, axis=axis)
-            return Slices(found.axis, noted(found.logits, place, image.shape[1 + found.axis]))
+    def of(self, member: Predictor) -> Predictor:
+        """The same network, watched."""
 
-        return watching
+        def predict(network: nn.Module, image: np.ndarray, *, axis: int | None = None) -> Slices:
+            found = member.predict(_Watched(network, self.begin), image, axis=axis)
+            self.total += found.passes
+            return found
 
-    return [replace(member, predict=watched(member.predict, place)) for place, member in enumerate(members)]
+        return replace(member, predict=predict)
+
+    def begin(self) -> None:
+        self.job.note(min(1.0, self.done / max(1, self.total)))
+        self.done += 1
+
+
+class _Watched(nn.Module):
+    """A network that tells of each forward pass before it."""
+
+    def __init__(self, network: nn.Module, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self.network, self.tell = network, tell
+
+    def forward(self, windows: Tensor) -> Tensor:
+        self.tell()
+        found: Tensor = self.network(windows)
+        return found

@@ -35,7 +35,7 @@ class Job:
     view: bool = False  # whether its sender wants to look at it in the page
     images: tuple[Path, ...] = ()
     status: Status = "receiving"
-    progress: float = 0.0  # share of the network's answer that is computed
+    progress: float = 0.0  # share of the network's forward passes
     error: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     unwanted: bool = False
@@ -184,6 +184,7 @@ class Jobs:
     def _close(self, job: Job, status: Status) -> None:
         for path in job.images if status == "finished" else [job.folder]:
             _removed(path)
+        job.progress = 1.0 if status == "finished" else job.progress
         job.status, job.ended = status, time.monotonic()
         log.info("job %s %s%s", job.id, status, f": {job.error}" if job.error else "")
 

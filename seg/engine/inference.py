@@ -30,6 +30,7 @@ class Slices:
     axis: int
     logits: Iterator[Tensor]
     probabilities: bool = False  # whether they are that, in place of logits
+    passes: int = 0  # of the network that they take, more or less; 0: not known
 
     def whole(self) -> Tensor:
         """All of them as one volume (K, X, Y, Z)."""
@@ -61,10 +62,15 @@ class Windows:
         x, y, z = sides
         return x, y, z
 
+    @property
+    def flips(self) -> list[tuple[int, ...]]:
+        """Axes of a batch of windows that are mirrored together, in each mirrored copy."""
+        axes = [axis + 2 for axis in self.mirror_axes if axis < len(self.patch)]
+        return [some for count in range(1, len(axes) + 1) for some in combinations(axes, count)]
+
     def forward(self, network: nn.Module, windows: Tensor) -> Tensor:
         """Logits float32 (B, K, *window) of windows (B, C, *window), averaged over all mirrored copies."""
-        axes = [axis + 2 for axis in self.mirror_axes if axis < len(self.patch)]
-        flips = [some for count in range(1, len(axes) + 1) for some in combinations(axes, count)]
+        flips = self.flips
         flat = len(self.patch) == 2
         inputs = (windows.squeeze(self.slice_axis + 2) if flat else windows).to(self.device)
         with self.precision_context():
@@ -94,13 +100,14 @@ def predict_slices(network: nn.Module, image: np.ndarray, *, windows: Windows, a
     """
     across = longest(image) if axis is None else axis
     own = np.require(image, np.float32, "W")  # copied only where it is read-only, which PyTorch does not know
-    return Slices(across, _slices(network, torch.from_numpy(own), windows, across))
+    passes = (1 + len(windows.flips)) * sum(1 for _ in _batches(_padded(image, windows), windows, across))
+    return Slices(across, _slices(network, torch.from_numpy(own), windows, across), passes=passes)
 
 
 @torch.no_grad()
 def _slices(network: nn.Module, image: Tensor, windows: Windows, axis: int) -> Iterator[Tensor]:
     before = [max(side - size, 0) // 2 for side, size in zip(windows.shape, image.shape[1:], strict=True)]
-    sizes = [max(side, size) for side, size in zip(windows.shape, image.shape[1:], strict=True)]
+    sizes = _padded(image, windows)
     padding = [(low, full - size - low) for low, full, size in zip(before, sizes, image.shape[1:], strict=True)]
     padded = F.pad(image, [n for pair in reversed(padding) for n in pair]) if any(map(any, padding)) else image
     inside = [slice(low, low + size) for low, size in zip(before, image.shape[1:], strict=True)]
@@ -113,6 +120,11 @@ def _slices(network: nn.Module, image: Tensor, windows: Windows, axis: int) -> I
             for index, logits in sums.until(until):
                 if wanted.start <= index < wanted.stop:
                     yield logits[(slice(None), *plane)]
+
+
+def _padded(image: np.ndarray | Tensor, windows: Windows) -> list[int]:
+    """Sides of a volume (C, X, Y, Z) that is padded to one window at least."""
+    return [max(side, size) for side, size in zip(windows.shape, image.shape[1:], strict=True)]
 
 
 def _starts(size: int, side: int, overlap: float) -> list[int]:
@@ -200,7 +212,7 @@ def over_shifts(
         for logits in zip(*ways, strict=True):
             yield torch.stack([one.softmax(0) for one in logits]).mean(0).clamp_min(1e-30).log()
 
-    return Slices(across, mean())
+    return Slices(across, mean(), passes=len(moves) * predict(network, image, axis=across).passes)
 
 
 def _moved_back(

@@ -250,6 +250,24 @@ def test_the_queue_has_an_end_and_each_job_a_place_in_it(start: Start, image: Pa
         assert [path.parent.name for path in there.files] == [third]
 
 
+def test_a_job_is_cancelled_between_two_passes_of_the_network(start: Start, image: Path, network: Predictor) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def predict(net: Any, scan: np.ndarray, *, axis: int | None = None) -> Any:
+        begun.set()
+        go.wait(30)
+        return network.predict(net, scan, axis=axis)
+
+    with start(network=replace(network, predict=predict)) as there:
+        name = there.send(image.read_bytes())
+        assert begun.wait(30)
+        there.ask("DELETE", f"/jobs/{name}")
+        go.set()
+        there.until(name, "cancelled")
+        assert there.files == []
+        assert not (there.log / "report.json").exists()
+
+
 def test_results_are_kept_for_a_while_and_go_at_once_when_told(start: Start, image: Path) -> None:
     scan = image.read_bytes()
     with start(keep=1) as there:

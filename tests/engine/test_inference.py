@@ -47,7 +47,9 @@ def expected(network, image):
 @given(shape=st.tuples(*[st.integers(3, 40)] * 3), overlap=st.sampled_from([0.0, 0.25, 0.5]), batch=st.integers(1, 5))
 def test_windows_make_up_the_volume(shape, overlap, batch):
     network, image = Pointwise(3), volume(shape)
-    logits = predicted(network, image, patch=(16, 12, 20), overlap=overlap, batch_size=batch)
+    slices = predict_slices(network, image, windows=Windows((16, 12, 20), overlap=overlap, batch_size=batch))
+    logits = slices.whole()
+    assert slices.passes == len(network.calls)
     assert logits.shape == (3, *shape)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, expected(network, image), rtol=1e-4, atol=1e-5)
