@@ -61,8 +61,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def _token(given: str, *, needed: bool) -> str:
-    if given and len(given) < _SHORTEST:
-        raise ConfigError(f"The token has {len(given)} characters; {_SHORTEST} are needed. Without token= one is made.")
+    if given and (len(given) < _SHORTEST or not given.isascii()):
+        raise ConfigError(
+            f"The token has {len(given)} characters. It needs {_SHORTEST}, in ASCII. Without token= one is made."
+        )
     return given or (secrets.token_urlsafe(24) if needed else "")
 
 

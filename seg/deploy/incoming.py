@@ -2,8 +2,8 @@
 
 import gzip
 import json
+import logging
 import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from seg.data.cases import Case
-from seg.data.volumes import FORMATS, ending, read_header
+from seg.data.grids import reading
+from seg.data.volumes import FORMATS, MGH, NIFTI, ending, read_header
 from seg.deploy.jobs import Job
 from seg.deploy.predictor import Predictor
 from seg.deploy.report import Row, read_report, write_report
@@ -24,6 +25,9 @@ from seg.files import atomic_write
 from seg.pages.volumes import pack, read_volumes
 from seg.study.drawing import class_colors
 
+# Headers of other formats may name a further file, and that would be one of the service's own machine.
+ENDINGS = tuple(end for end, kind in FORMATS.items() if kind in (NIFTI, MGH))
+log = logging.getLogger(__name__)
 VIEW = "view.json"  # of a job's folder: the volumes for the page
 _LOGGED = 5000  # latest scans in the log
 _VIEW_BYTES = 8_000_000
@@ -56,7 +60,7 @@ class Incoming:
             "network": self.network,
             "data": package.origin["data"],
             "channels": self.channels,
-            "endings": [*FORMATS],
+            "endings": ENDINGS,
             "classes": [
                 {"name": name, "value": package.classes[name], "color": color}
                 for name, color in zip(names[1:], class_colors(len(names) - 1), strict=True)
@@ -102,7 +106,10 @@ class Incoming:
         if row["status"] == "failed":
             raise SegError(row["error"])
         if job.view:
-            self._pack(replace(scan, label=job.folder / row["mask"]))
+            try:
+                self._pack(replace(scan, label=job.folder / row["mask"]))
+            except (SegError, MemoryError) as error:  # the mask is there all the same
+                log.warning("job %s has nothing to look at: %s", job.id, error)
         return {key: row[key] for key in _RESULT if key in row}
 
     def _pack(self, scan: Case) -> None:
@@ -145,19 +152,14 @@ def outside(text: str, folder: Path) -> str:
 
 def _unpacked(path: Path, limit: int) -> None:
     """Reads a packed file to its end, in pieces: its own size says nothing of what is in it."""
-    with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            return
+    with reading(path, "gzip"), path.open("rb") as file:
+        packed, size = file.read(2) == b"\x1f\x8b", 0
         file.seek(0)
-        size = 0
-        try:
-            with gzip.GzipFile(fileobj=file) as content:
-                while piece := content.read(_AT_ONCE):
-                    size += len(piece)
-                    if size > limit:
-                        raise DataError(f"{path}: there is more in it than its header says. Copy or convert it again.")
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: the file is cut off or damaged ({error}). Copy it again.") from None
+        content = gzip.GzipFile(fileobj=file)
+        while packed and (piece := content.read(_AT_ONCE)):
+            size += len(piece)
+            if size > limit:
+                raise DataError("there is more in it than its header says. Copy or convert it again.")
 
 
 class _Passes:
@@ -170,7 +172,7 @@ class _Passes:
         """The same network, watched."""
 
         def predict(network: nn.Module, image: np.ndarray, *, axis: int | None = None) -> Slices:
-            found = member.predict(_Watched(network, self.begin), image, axis=axis)
+            found = member.predict(_Watched(network, self.begin).eval(), image, axis=axis)
             self.total += found.passes
             return found
 

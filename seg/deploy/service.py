@@ -3,13 +3,13 @@
 import asyncio
 import hmac
 import logging
+import re
 import time
 from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -20,9 +20,8 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from seg.data.volumes import FORMATS
 from seg.data.volumes import ending as ending_of
-from seg.deploy.incoming import VIEW, Incoming, divided, outside
+from seg.deploy.incoming import ENDINGS, VIEW, Incoming, divided, outside
 from seg.deploy.jobs import FullError, Job, Jobs
 from seg.errors import DataError
 from seg.pages.html import page, resource
@@ -109,8 +108,10 @@ class _Scans:
         self, request: Request, sizes: str = "", ending: str = ".nii.gz", view: bool = False
     ) -> dict[str, Any]:
         expected = _expected(request, sizes, len(self.incoming.channels), self.limit)
-        if ending not in FORMATS:
-            raise HTTPException(400, f"ending is of no file that is read here. It must be one of {', '.join(FORMATS)}.")
+        if ending not in ENDINGS:
+            raise HTTPException(
+                400, f"This ending is not taken. It must be one of {', '.join(ENDINGS)}: convert the scan."
+            )
         try:
             job = self.jobs.open(view=view)
         except FullError:
@@ -202,6 +203,8 @@ async def _received(request: Request, body: Path, limit: int) -> None:
                     file.write(piece)
     except TimeoutError:
         raise HTTPException(408, "The upload came to a halt. Its bytes must keep coming. Send it again.") from None
+    except OSError as error:
+        raise HTTPException(507, f"The scan cannot be stored: {error.strerror}. There must be room for it.") from None
     except ClientDisconnect:
         raise HTTPException(400, "The upload was cut off. All of it is needed. Send it again.") from None
     if not total:
@@ -255,10 +258,9 @@ class Guarded:
 
     def _fault(self, headers: Headers) -> str:
         host, origin = headers.get("host", ""), headers.get("origin", "")
-        name = urlsplit(f"//{host}").hostname or ""
-        if not self.any_host and not is_loopback(name):
+        if not self.any_host and not is_loopback(re.sub(r":\d+$", "", host).strip("[]")):
             return "Another name than that of this machine was asked for. Use 127.0.0.1 or localhost, or set a token."
-        if origin and urlsplit(origin).netloc != host:
+        if origin and origin.partition("://")[2] != host:
             return "Another site's page asked. Only the service's own page may. A proxy must pass the header Host on."
         return ""
 

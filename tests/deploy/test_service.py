@@ -308,7 +308,10 @@ def test_only_who_may_ask_is_answered(start: Start, image: Path) -> None:
         for path in ("/", "/health", "/ready"):
             assert there.ask("GET", path, Authorization="")[0] == 200
     with start() as there:
-        assert there.ask("GET", "/network", Host="scans.example")[0] == 403  # a name that an attacker gave this machine
+        for host in ("scans.example", "127.0.0.1.example", "[", ""):  # names that an attacker may give this machine
+            assert there.ask("GET", "/network", Host=host)[0] == 403
+        for host in ("localhost", f"localhost:{there.port}", "[::1]:80"):
+            assert there.ask("GET", "/network", Host=host)[0] == 200
         assert there.ask("GET", "/network", Origin="http://scans.example")[0] == 403
         status, _, headers = there.ask("GET", "/")
         assert (headers["x-frame-options"], headers["x-content-type-options"]) == ("DENY", "nosniff")
