@@ -16,7 +16,9 @@ KIND = "NRRD or MetaImage"
 NRRD = (".nrrd", ".nhdr")
 LPS = np.diag([-1.0, -1, 1, 1])  # ITK's axes point left and posterior
 HEADER = 1 << 20  # bytes; no header is longer
-DATA_FILE = re.compile(rb"^(?:ElementDataFile[ \t]*=|data ?file:)[ \t]*([^\r\n]+?)[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
+DATA_FILE = re.compile(
+    rb"^[ \t]*(?:ElementDataFile[ \t]*[=:]|data ?file:)[ \t]*([^\r\n]+?)[ \t]*(?:\r?\n|\Z)", re.M | re.I
+)
 END = re.compile(rb"\r?\n\r?\n")  # of the header of NRRD
 PACKED = re.compile(rb"^(?:CompressedData *= *True|encoding: *gz)", re.MULTILINE | re.IGNORECASE)
 TYPES = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
@@ -73,11 +75,12 @@ def files(path: Path) -> list[Path]:
 def _files(path: Path) -> list[Path]:
     with path.open("rb") as file:
         head = file.read(HEADER)
-    found = DATA_FILE.search(END.split(head)[0] if head.startswith(b"NRRD") else head)
-    name = found[1].decode("utf-8", "replace") if found else "LOCAL"
-    if name == "LOCAL":
+    header = END.split(head, 1)[0] if head.startswith(b"NRRD") else head
+    names = {*DATA_FILE.findall(header)} or {b"LOCAL"}
+    name = names.pop().decode("utf-8", "replace")
+    if not names and name.upper() == "LOCAL":
         return [path]
-    if name.startswith("LIST") or "%" in name or Path(name).name != name:
+    if names or name.startswith("LIST") or "%" in name or Path(name) != Path(Path(name).name):
         raise DataError(
             "its voxels are in several files, or in another folder. A volume is one file, or a header beside the file "
             "of its voxels: store it as .mha or .nrrd."

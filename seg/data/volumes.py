@@ -36,6 +36,7 @@ DICOM = Format(dicom.read_header, dicom.read, nifti.packed, dicom.files)
 FORMATS = {".nii.gz": NIFTI, ".nii": NIFTI, ".mgz": MGH, ".mgh": MGH}
 FORMATS |= {".nrrd": ITK, ".nhdr": ITK, ".mha": ITK, ".mhd": ITK}
 MASKS = {".nhdr": ".nrrd", ".mhd": ".mha", "": ".nii.gz"}  # where a mask cannot end as its image
+ALONE = tuple(end for end in FORMATS if end not in MASKS)  # of volumes that are one file
 READ = f"{', '.join(FORMATS)}, or a folder with the slices of a DICOM series"
 
 

@@ -15,7 +15,7 @@ from seg.data.fingerprint import intensity
 from seg.data.grids import sheared
 from seg.data.nifti import from_ras
 from seg.data.preprocess import Geometry, Scan, prepare_scan, read_scan
-from seg.data.volumes import FORMATS, MASKS, ending, write_label
+from seg.data.volumes import ALONE, ending, write_label
 from seg.deploy.findings import Expected, Finding, Risk, expected_dice, findings, risk_of
 from seg.deploy.package import Package, is_package, levels, made_up, read
 from seg.engine.build import build_network
@@ -56,9 +56,8 @@ class Prediction:
         Raises:
             ConfigError: the ending is not that of a format that is written.
         """
-        if (end := ending(Path(path)).lower()) in MASKS:
-            others = [known for known in FORMATS if known not in MASKS]
-            raise ConfigError(f"{path} must end in {', '.join(others)}, and not in {end or 'anything else'}.")
+        if ending(Path(path)).lower() not in ALONE:
+            raise ConfigError(f"{path} must end in {', '.join(ALONE)}.")
         write_label(Path(path), self.mask, like=self.like)
 
 

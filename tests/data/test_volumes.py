@@ -159,7 +159,7 @@ def test_headers_without_orientation_say_so(tmp_path: Path) -> None:
     assert read_header(tmp_path / "a.nrrd").spacing_mm == (1, 1, 3)
 
 
-@pytest.mark.parametrize("voxels", ["../a.raw", "/etc/passwd", "LIST", "a%03d.raw 1 2 1"])
+@pytest.mark.parametrize("voxels", ["../a.raw", "/etc/passwd", "LIST", "a%03d.raw 1 2 1", "sub/a.raw"])
 @pytest.mark.parametrize("end", [".mhd", ".nhdr"])
 def test_voxels_elsewhere_are_refused(tmp_path: Path, end: str, voxels: str) -> None:
     path = save(tmp_path / "set" / f"a{end}", noise(), oblique(), packed=False)
@@ -167,6 +167,14 @@ def test_voxels_elsewhere_are_refused(tmp_path: Path, end: str, voxels: str) -> 
     for read in (read_header, read_label, lambda path: files_of([path])):
         with pytest.raises(DataError, match=rf"a{end}: its voxels are in several files, or in another folder"):
             read(path)
+
+
+@pytest.mark.parametrize("line", ["ElementDataFile = /etc/passwd", " elementdatafile: /etc/passwd"])
+def test_two_places_of_voxels_are_refused(tmp_path: Path, line: str) -> None:
+    path = save(tmp_path / "a.mha", noise(), oblique(), packed=False)
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", line.encode() + b"\nElementDataFile"))
+    with pytest.raises(DataError, match="in several files, or in another folder"):
+        read_image([path])
 
 
 def data_set(root: Path, end: str) -> None:

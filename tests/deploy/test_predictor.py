@@ -108,10 +108,9 @@ def test_no_image_and_a_mask_that_is_no_nifti_file_are_refused(run: Path, phanto
     with pytest.raises(DataError, match="one image file or more"):
         predictor()
     found = predictor(next((phantom_root / "imagesTr").iterdir()))
-    with pytest.raises(ConfigError, match=r"mask\.mhd must end in \.nii"):
-        found.save(tmp_path / "mask.mhd")
-    with pytest.raises(ConfigError, match="not in anything else"):
-        found.save(tmp_path / "mask.png")
+    for name in ("mask.mhd", "mask.png"):
+        with pytest.raises(ConfigError, match=rf"{name} must end in \.nii"):
+            found.save(tmp_path / name)
 
 
 def test_the_plan_comes_back_as_it_was(run: Path) -> None:
