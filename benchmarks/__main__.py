@@ -9,7 +9,19 @@ import platform
 import subprocess
 import sys
 
-QUICK = ("start", "cache", "loop", "memory", "augmentation", "attention", "panels", "statistics", "sweeps", "serving")
+QUICK = (
+    "start",
+    "cache",
+    "loop",
+    "memory",
+    "augmentation",
+    "attention",
+    "panels",
+    "statistics",
+    "sweeps",
+    "serving",
+    "export",
+)
 BY_NAME = ("quality", "compare", "models")
 # PyTorch's own kernels, oneDNN's and MKL's; seg then takes float32, as on such a processor.
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
