@@ -76,7 +76,9 @@ def export(predictor: Predictor, place: Path, kind: str, scans: Sequence[Case] =
         about = instructions(predictor.package, kind)
         _write(own.network, predictor.package.plan.patch, draft / f"network.{kind}", about)
         beside = _Beside(own.network, opened(draft / f"network.{kind}"))
-        other = replace(own, network=_as_network(beside, own.network))
+        like = own.network
+        network = Network(beside, (), in_channels=like.in_channels, dims=like.dims, multiple=like.multiple)
+        other = replace(own, network=network.eval())
         example = _write_example(predictor, draft)
         write_label(draft / MASK, other(example).mask, like=example)
         _write_steps(predictor, beside, example, draft / STEPS)
@@ -133,10 +135,6 @@ def _in_float32(predictor: Predictor) -> Predictor:
     )
 
 
-def _as_network(body: nn.Module, like: Network) -> Network:
-    return Network(body, (), in_channels=like.in_channels, dims=like.dims, multiple=like.multiple)
-
-
 def _write(network: Network, patch: Sequence[int], path: Path, about: Json) -> None:
     """The network as a graph, for any number of windows of ``patch``; it carries its contract."""
     windows = torch.zeros(2, network.in_channels, *patch)
@@ -167,16 +165,18 @@ def _write(network: Network, patch: Sequence[int], path: Path, about: Json) -> N
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says to its developers."""
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
+    """Without what the exporters say to their developers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        exporter.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _write_example(predictor: Predictor, folder: Path) -> Path:
