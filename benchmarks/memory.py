@@ -70,7 +70,7 @@ def main() -> None:
     from seg.engine.cases import prepare_cases, read_material
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World
-    from seg.engine.inference import restore
+    from seg.engine.inference import decide, on_grid
     from seg.engine.loop import Hooks, Settings, fit
     from seg.engine.progress import Budget
 
@@ -99,7 +99,8 @@ def main() -> None:
             )
         prepared = store[material.split.test[0]]
         with peak("prediction of one volume"):
-            restore(built.predict(built.training.network, np.asarray(prepared.image)), prepared.geometry)
+            slices = built.predict(built.training.network, np.asarray(prepared.image))
+            decide(on_grid(slices, prepared.geometry), prepared.geometry)
 
 
 if __name__ == "__main__":

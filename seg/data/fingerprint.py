@@ -23,7 +23,7 @@ from seg.errors import DataError, few, together
 from seg.files import atomic_write, digest, seal, sha256, unseal
 
 log = logging.getLogger(__name__)
-FORMAT = 4  # raised when CasePrint or the checks change, so that every case is read anew
+FORMAT = 5  # raised when CasePrint or the checks change, so that every case is read anew
 QUANTILES = 100
 LISTED = 50  # oddities of headers that the log has in full
 MAX_VOXELS = 200_000  # of the foreground of one case; more do not move a quantile
@@ -40,6 +40,7 @@ class Intensity:
     mean: float
     std: float
     quantiles: tuple[float, ...]
+    image: tuple[float, float] | None = None  # mean and standard deviation of the non-zero voxels of the whole image
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class CasePrint:
     image_sha256: str
     foreground_voxels: dict[int, int]
     intensity: tuple[Intensity, ...]
+    oriented: bool = True  # whether its image says how its axes lie
 
     @property
     def foreground_mm3(self) -> float:
@@ -196,7 +198,10 @@ def _file_key(case: Case) -> list[list[object]] | None:
 def _case_print(content: dict[str, Any]) -> CasePrint:
     values = content | {key: tuple(content[key]) for key in ("shape", "spacing_mm")}
     values["foreground_voxels"] = {int(index): n for index, n in content["foreground_voxels"].items()}
-    values["intensity"] = tuple(Intensity(i["mean"], i["std"], tuple(i["quantiles"])) for i in content["intensity"])
+    values["intensity"] = tuple(
+        Intensity(i["mean"], i["std"], tuple(i["quantiles"]), tuple(image) if (image := i.get("image")) else None)
+        for i in content["intensity"]
+    )
     return CasePrint(**values)
 
 
@@ -231,14 +236,14 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[tuple
     if faults or label is None:
         return None, [], faults
     said = notes(headers) + [(str(path), note) for path, note in repeated(case.images, images)]
-    return _describe(case, images, headers[case.images[0]].affine, label, caseset), said, []
+    return _describe(case, images, headers[case.images[0]], label, caseset), said, []
 
 
 def _describe(
-    case: Case, images: Sequence[np.ndarray], affine: np.ndarray, label: np.ndarray, caseset: CaseSet
+    case: Case, images: Sequence[np.ndarray], header: grids.Header, label: np.ndarray, caseset: CaseSet
 ) -> CasePrint:
     """Facts of a sound case; images (C, X, Y, Z), one per file, and label (X, Y, Z) in the files' own orientation."""
-    turned, affine = nifti.to_ras(label, affine)
+    turned, affine = nifti.to_ras(label, header.affine)
     x, y, z = map(rounded, grids.spacing_mm(affine))
     per_class = {index: int(np.count_nonzero(label == value)) for index, value in enumerate(caseset.values) if value}
     inside = (label != 0) if caseset.ignore is None else (label != 0) & (label != caseset.ignore)
@@ -253,7 +258,8 @@ def _describe(
         sha256=hashlib.sha256((image_sha256 + label_sha256).encode()).hexdigest(),
         image_sha256=image_sha256,
         foreground_voxels=per_class,
-        intensity=tuple(intensity(channel[inside]) for channel in channels),
+        intensity=tuple(intensity(channel[inside], of_image(channel)) for channel in channels),
+        oriented=header.oriented,
     )
 
 
@@ -262,9 +268,16 @@ def rounded(mm: float) -> float:
     return float(f"{mm:.7g}")
 
 
-def intensity(values: np.ndarray) -> Intensity:
+def intensity(values: np.ndarray, image: tuple[float, float] | None = None) -> Intensity:
     """Describes the values of one channel inside a structure, one at least; of many an even sample."""
     values = values[:: max(1, values.size // MAX_VOXELS)].astype(np.float64)
     quantiles = np.quantile(values, (np.arange(QUANTILES) + 0.5) / QUANTILES)
     short = tuple(float(f"{value:.6g}") for value in quantiles)
-    return Intensity(float(values.mean()), float(values.std()), short)
+    return Intensity(float(values.mean()), float(values.std()), short, image)
+
+
+def of_image(channel: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the non-zero voxels; of all where the non-zero ones have but one value."""
+    nonzero = channel[channel != 0]
+    inside = nonzero if nonzero.size and np.ptp(nonzero) > 0 else channel
+    return float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))

@@ -11,6 +11,7 @@ import numpy as np
 
 from seg.errors import DataError, times
 
+NO_ORIENTATION = "no orientation is stored"  # how the note begins on a file that does not say how its axes lie
 RIGHT_ANGLE = 0.005  # cosine between two axes; beyond it (0.3 degrees) they are sheared
 
 
@@ -25,6 +26,11 @@ class Header:
     affine: np.ndarray
     dtype: np.dtype[np.generic]
     notes: tuple[str, ...] = ()
+
+    @property
+    def oriented(self) -> bool:
+        """Whether the file says how its axes lie; otherwise ``affine`` is a guess."""
+        return not any(note.startswith(NO_ORIENTATION) for note in self.notes)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

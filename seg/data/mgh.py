@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 
-from seg.data.grids import Header, checked, reading, unpacked
+from seg.data.grids import NO_ORIENTATION, Header, checked, reading, unpacked
 from seg.errors import DataError
 
 BEGIN = 284  # of the voxels
@@ -46,7 +46,7 @@ def _load(path: Path, size: int = -1) -> tuple[Header, bytes]:
             raise DataError("not a readable MGH file (its first bytes are no header). Copy or convert it again.")
         header: Any = MGHHeader(raw[:BEGIN], check=False)
         placed = raw[PLACE.start : PLACE.start + 2] != b"\0\0"
-        notes = () if placed else ("no orientation is stored (goodRASFlag 0): the axes were taken as FreeSurfer does",)
+        notes = () if placed else (f"{NO_ORIENTATION} (goodRASFlag 0): the axes were taken as FreeSurfer does",)
         shape = tuple(map(int, header.get_data_shape()))
         with np.errstate(all="ignore"):  # of numbers that are none
             return checked(Header(shape, np.asarray(header.get_affine(), float), header.get_data_dtype(), notes)), raw

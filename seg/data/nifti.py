@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
-from seg.data.grids import Header, checked, grid, reading, same_grid, unpacked
+from seg.data.grids import NO_ORIENTATION, Header, checked, grid, reading, same_grid, unpacked
 from seg.errors import DataError, times
 
 RAS = [[axis, 1] for axis in range(3)]  # as nibabel writes an orientation
@@ -154,7 +154,7 @@ def _place(header: Any, shape: tuple[int, ...], to_mm: np.ndarray) -> tuple[np.n
             raise DataError(f"{name} is {header[name]}; the standard knows 0 to 5. Set it anew.")
     if not forms:
         forms["pixdim"] = to_mm @ header.get_base_affine()
-        notes.append("no orientation is stored (sform and qform code 0): pixdim was taken, with the axes in LAS order")
+        notes.append(f"{NO_ORIENTATION} (sform and qform code 0): pixdim was taken, with the axes in LAS order")
     taken, *others = forms.values()
     headers = [Header(shape, affine, header.get_data_dtype()) for affine in forms.values()]
     if others and not same_grid(*headers):

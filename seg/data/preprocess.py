@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from seg.data.cases import IGNORE, Case, CaseSet, class_indices
-from seg.data.fingerprint import Fingerprint
+from seg.data.fingerprint import Fingerprint, of_image
 from seg.data.grids import spacing_mm
 from seg.data.nifti import to_ras
 from seg.data.plan import ChannelNorm, Plan, tuples
-from seg.data.volumes import read_image, read_label
+from seg.data.volumes import read_header, read_image, read_label
 from seg.errors import DataError, few
 from seg.files import atomic_folder, digest, seal, sha256, unseal
 
@@ -66,6 +66,7 @@ class Scan:
     image: np.ndarray  # float32 (C, X, Y, Z)
     spacing_mm: tuple[float, ...]
     original_affine: np.ndarray  # (4, 4), of the file
+    oriented: bool  # whether the file says how its axes lie
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def read_scan(files: Sequence[Path], channels: int) -> Scan:
     if not np.isfinite(image).all():
         raise DataError(f"{few(map(str, files))}: voxels are NaN or infinite. Replace them, for instance by 0.")
     image, affine = to_ras(image, original_affine)
-    return Scan(image, spacing_mm(affine), original_affine)
+    return Scan(image, spacing_mm(affine), original_affine, read_header(files[0]).oriented)
 
 
 def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:
@@ -200,9 +201,7 @@ def _normalise(channel: np.ndarray, norm: ChannelNorm) -> np.ndarray:
     if norm.kind == "ct":
         channel, mean, std = np.clip(channel, norm.low, norm.high), norm.mean, norm.std
     else:
-        nonzero = channel[channel != 0]
-        inside = nonzero if nonzero.size and np.ptp(nonzero) > 0 else channel
-        mean, std = float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
+        mean, std = of_image(channel)
     return (channel - np.float32(mean)) / np.float32(max(std, 1e-8))
 
 

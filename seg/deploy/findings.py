@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,11 @@ _NEAR = 1.25  # a spacing or a size within this factor of what the training had 
 _FAR = 2.0  # a volume beyond this factor of all that the training had is most likely an error
 _WHOLE = 0.9  # share of a structure that its largest piece should hold
 _COVERAGE = 0.9  # of the interval of the expected Dice
+_ENOUGH = 19  # scored cases below which none is known to be the lowest of many
+_ROOM = 0.5  # of the training's range of an intensity, allowed on either side of it …
+_LEAST_ROOM = 0.25  # … and at least so many standard deviations
+_QUARTILES = ("the lower quartile", "the median", "the upper quartile")
+_MOST_CHANNELS = 5  # whose orders are all tried
 
 
 @dataclass(frozen=True)
@@ -41,16 +47,37 @@ class Expected:
     cases: int
 
 
-def findings(package: Package, shape: Sequence[int], spacing_mm: Sequence[float], mask: np.ndarray) -> list[Finding]:
-    """Everything unusual, the most worrying first.
+@dataclass(frozen=True)
+class Observed:
+    """A scan and its mask in numbers; axes in RAS order."""
 
-    Args:
-        package: of the network, with what is known of its training cases.
-        shape: of the scan in voxels, axes in RAS order.
-        spacing_mm: the same.
-        mask: values as in label files, axes in any order.
-    """
-    found = [*_of_the_grid(package, shape, spacing_mm), *_of_the_mask(package, spacing_mm, mask)]
+    shape: tuple[int, ...]  # voxels
+    spacing_mm: tuple[float, ...]
+    oriented: bool  # whether the file says how its axes lie
+    volumes_ml: Mapping[str, float]  # of each class but the background
+    pieces: Mapping[str, tuple[int, float]]  # of each class found: in how many pieces, and the share of the largest
+    confidence: Mapping[str, float]  # of each class found: the mean of its probability within its own voxels
+    intensity: Sequence[Sequence[float]]  # per channel: percentiles 1, 25, 50, 75, 99 of the file's values in the mask
+    normalised: Sequence[Sequence[float]]  # the same as the network sees them
+
+
+def pieces(indices: np.ndarray, classes: int) -> dict[int, tuple[int, float]]:
+    """Of each class in ``indices`` (X, Y, Z): in how many pieces it is, and the share of the largest."""
+    found = {}
+    for k, box in enumerate(ndimage.find_objects(indices, classes - 1), 1):
+        if box is None:
+            continue
+        labelled, count = ndimage.label(indices[box] == k)
+        parts = np.array_split(labelled.ravel(), max(1, labelled.size // 2**22))  # bincount takes eight bytes a voxel
+        sizes = np.sum([np.bincount(part, minlength=count + 1) for part in parts], axis=0)[1:]
+        found[k] = (count, float(sizes.max() / sizes.sum()))
+    return found
+
+
+def findings(package: Package, observed: Observed) -> list[Finding]:
+    """Everything unusual beside what ``package`` knows of its training and scored cases, the most worrying first."""
+    ways = (_of_the_grid, _of_the_intensity, _of_the_volumes, _of_the_pieces, _of_the_confidence)
+    found = [finding for way in ways for finding in way(package, observed)]
     return sorted(found, key=lambda finding: -RISKS.index(finding.risk))
 
 
@@ -71,39 +98,84 @@ def _expected(values: np.ndarray) -> Expected:
     return Expected(float(values.mean()), low, high, count)
 
 
-def _of_the_grid(package: Package, shape: Sequence[int], spacing_mm: Sequence[float]) -> Iterator[Finding]:
+def _of_the_grid(package: Package, observed: Observed) -> Iterator[Finding]:
     seen = np.array([case["spacing_mm"] for case in package.training])
     sizes = np.array([case["shape"] for case in package.training]) * seen
     compared: list[tuple[str, np.ndarray, np.ndarray, Risk]] = [
-        ("voxels", np.array(spacing_mm), seen, "medium"),
-        ("a field of view", np.multiply(shape, spacing_mm), sizes, "low"),
+        ("voxels", np.array(observed.spacing_mm), seen, "medium"),
+        ("a field of view", np.multiply(observed.shape, observed.spacing_mm), sizes, "low"),
     ]
     for what, own, those, risk in compared:
         low, high = those.min(0), those.max(0)
         if (own < low / _NEAR).any() or (own > high * _NEAR).any():
             yield Finding(f"{what} of {times(own)} mm; the training had {times(low)} to {times(high)} mm", risk)
+    oriented = np.mean([case.get("oriented", True) for case in package.training])
+    if not observed.oriented and oriented > 0.5:
+        yield Finding(
+            f"the file does not say how its axes lie; {oriented:.0%} of the training did, so it may be flipped",
+            "medium",
+        )
 
 
-def _of_the_mask(package: Package, spacing_mm: Sequence[float], mask: np.ndarray) -> Iterator[Finding]:
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
-    for name, value in [*package.classes.items()][1:]:
+def _of_the_intensity(package: Package, observed: Observed) -> Iterator[Finding]:
+    """Quartiles within the structures, normalised: the file's own values mean nothing in MRI."""
+    known = [case["normalised"] for case in package.training if case.get("normalised")]
+    if not known or not observed.normalised:
+        return
+    seen, own = np.array(known)[:, :, 1:4], np.array(observed.normalised)[:, 1:4]  # (cases, channels, quartiles)
+    low, high = seen.min(0), seen.max(0)
+    room = np.maximum(_ROOM * (high - low), _LEAST_ROOM)
+
+    def excess(order: Sequence[int]) -> np.ndarray:
+        """How far each channel is outside, in rooms; up to 1 is usual."""
+        mine = own[[*order]]
+        return np.asarray((np.maximum(low - mine, mine - high) / room).max(1))
+
+    usual = tuple(range(len(own)))
+    if (excess(usual) <= 1).all():
+        return
+    if len(own) <= _MOST_CHANNELS:
+        best = min(permutations(usual), key=lambda order: float(excess(order).max()))
+        if (excess(best) <= 1).all():
+            names = ", ".join(package.channels[best.index(place)] for place in usual)
+            yield Finding(f"the channels look like {names} in this order: are its files swapped?", "high")
+            return
+    for channel in np.flatnonzero(excess(usual) > 1):
+        quartile = int(np.argmax(np.maximum(low - own, own - high)[channel]))
+        value, least, most = (numbers[channel, quartile] for numbers in (own, low, high))
+        of = f"{package.channels[channel]}: " if len(own) > 1 else ""
+        what = f"{of}{_QUARTILES[quartile]} of the normalised intensities within the structures is {value:.2f}"
+        yield Finding(f"{what}; the training had {least:.2f} to {most:.2f}", "medium")
+
+
+def _of_the_volumes(package: Package, observed: Observed) -> Iterator[Finding]:
+    for name, volume in observed.volumes_ml.items():
         seen = [case["volumes_ml"].get(name, 0.0) for case in package.training]
-        structure = mask == value
-        volume = float(structure.sum()) * voxel_ml
         known = [one for one in seen if one > 0]
         if not volume:
             if len(known) == len(seen):
                 yield Finding(f"no {name} was found, and every training case has one", "high")
-            continue
-        if not known:
+        elif not known:
             yield Finding(f"{name} was found, and no training case has any", "high")
-            continue
-        low, high = min(known), max(known)
-        if not low <= volume <= high:
+        elif not min(known) <= volume <= max(known):
+            low, high = min(known), max(known)
             far = not low / _FAR <= volume <= high * _FAR
             text = f"{name} of {volume:.3g} ml; the training had {low:.3g} to {high:.3g} ml"
             yield Finding(text, "high" if far else "medium")
-        labelled, pieces = ndimage.label(structure)
-        share = float(np.bincount(labelled.ravel())[1:].max()) / float(structure.sum())
+
+
+def _of_the_pieces(_: Package, observed: Observed) -> Iterator[Finding]:
+    for name, (count, share) in observed.pieces.items():
         if share < _WHOLE:
-            yield Finding(f"{name} is in {pieces} pieces, the largest with {share:.0%} of it", "medium")
+            yield Finding(f"{name} is in {count} pieces, the largest with {share:.0%} of it", "medium")
+
+
+def _of_the_confidence(package: Package, observed: Observed) -> Iterator[Finding]:
+    """Below all cases that were scored: of n + 1 alike, the new one is the lowest in one of n + 1."""
+    for name, value in observed.confidence.items():
+        seen = package.confidence.get(name, [])
+        if len(seen) >= _ENOUGH and value < min(seen):
+            far = value < 2 * min(seen) - float(np.median(seen))
+            lowest = f"the lowest of {len(seen)} scored cases had {min(seen):.0%}"
+            text = f"the mean probability of {name} is {value:.0%}; {lowest}"
+            yield Finding(text, "high" if far else "medium")

@@ -9,8 +9,8 @@ import hashlib
 import json
 import logging
 import zipfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Package:
     weights: dict[str, Tensor]
     example: dict[str, Tensor]  # mask and some logits of ``made_up``; empty where the network was never asked
     answered_by: str = ""  # the machine that did, and how it computed
+    confidence: dict[str, list[float]] = field(default_factory=dict)  # of the scored cases, by class, lowest first
     id: str = ""  # hash of all that; "" while it is not stored
 
     @classmethod
@@ -85,10 +86,11 @@ class Package:
             plan,
             folder.read(folder.computing, stored),
             origin | {key: tags[key] for key in _TAGS if key in tags},
-            tuple(_described(case, prints) for case in seen.cases),
+            tuple(_described(case, prints, plan) for case in seen.cases),
             _scores(folder),
             checkpoint.weights(folder.chosen(str(cfg["inference"]["checkpoint"]))),
             {},
+            confidence=_confidence(folder),
         )
 
     def store(self, place: Path) -> "Package":
@@ -106,6 +108,7 @@ class Package:
         about |= {key: getattr(self, key) for key in ("settings", "classes", "channels", "computing", "origin")}
         about |= {"answered_by": self.answered_by}
         about |= {"plan": asdict(self.plan), "training": self.training, "scores": self.scores}
+        about |= {"confidence": self.confidence}
         files[MODEL] = json.dumps(about, indent=1).encode()
         if place.suffix == ".zip":
             with atomic(place) as draft, zipfile.ZipFile(draft, "w") as archive:
@@ -150,6 +153,7 @@ def read(place: Path) -> Package:
             load(files[WEIGHTS]),
             load(files[EXAMPLE]),
             about["answered_by"],
+            about.get("confidence", {}),
             _hash(model),
         )
     except DataError:
@@ -176,6 +180,16 @@ def levels(channel: Intensity) -> list[float]:
     return [*map(float, np.percentile(channel.quantiles, _LEVELS))]
 
 
+def normalised(channels: Sequence[Intensity], plan: Plan) -> list[list[float]]:
+    """The same of each channel, as the network sees them: normalised as ``plan`` says."""
+    found = []
+    for channel, norm in zip(channels, plan.normalization, strict=False):
+        mean, std = (norm.mean, norm.std) if norm.kind == "ct" else channel.image or (0.0, 1.0)
+        values = np.clip(levels(channel), norm.low, norm.high) if norm.kind == "ct" else np.array(levels(channel))
+        found.append([*map(float, (values - mean) / max(std, 1e-8))])
+    return found
+
+
 def _reader(place: Path) -> Callable[[str], bytes]:
     if place.suffix != ".zip":
         return lambda name: (place / name).read_bytes()
@@ -193,14 +207,16 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _described(case: CasePrint, prints: Fingerprint) -> Json:
+def _described(case: CasePrint, prints: Fingerprint, plan: Plan) -> Json:
     """What may be known of a case outside its hospital: no id, no hash."""
     names, millilitres = [*prints.classes], float(np.prod(case.spacing_mm)) / 1000
     return {
         "shape": case.shape,
         "spacing_mm": case.spacing_mm,
         "volumes_ml": {names[index]: count * millilitres for index, count in case.foreground_voxels.items()},
+        "oriented": case.oriented,
         "intensity": [*map(levels, case.intensity)],
+        "normalised": normalised(case.intensity, plan) if all(one.image for one in case.intensity) else [],
     }
 
 
@@ -210,3 +226,12 @@ def _scores(folder: RunFolder) -> dict[str, list[float]]:
         return {}
     table = read_scores(folder.cases).dropna(subset=["dice"])
     return {str(name): sorted(map(float, part["dice"])) for name, part in table.groupby("class", sort=False)}
+
+
+def _confidence(folder: RunFolder) -> dict[str, list[float]]:
+    """The same of the mean probability within each class's mask."""
+    if not folder.confidence.exists():
+        return {}
+    by_case: dict[str, dict[str, float]] = folder.read(folder.confidence, json.loads)
+    names = {name: None for case in by_case.values() for name in case}
+    return {name: sorted(case[name] for case in by_case.values() if name in case) for name in names}

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from seg.config.build import allowing
 from seg.data.checks import TILTED
-from seg.data.fingerprint import intensity
+from seg.data.fingerprint import Intensity, intensity, of_image
 from seg.data.grids import sheared
 from seg.data.nifti import from_ras
 from seg.data.preprocess import Geometry, Scan, prepare_scan, read_scan
 from seg.data.volumes import ALONE, ending, write_label
-from seg.deploy.findings import Expected, Finding, Risk, expected_dice, findings, risk_of
-from seg.deploy.package import Package, is_package, levels, made_up, read
+from seg.deploy.findings import Expected, Finding, Observed, Risk, expected_dice, findings, pieces, risk_of
+from seg.deploy.package import Package, is_package, levels, made_up, normalised, read
 from seg.engine.build import build_network
 from seg.engine.computing import as_before, laid_out
 from seg.engine.device import Precision, choose_device, choose_precision, machine
-from seg.engine.inference import Predict, decide, longest, mean_probability, on_grid
+from seg.engine.inference import Decided, Predict, decide, longest, mean_probability, on_grid
 from seg.engine.predictors import case_predictor
 from seg.errors import ConfigError, DataError
 from seg.models import Network
@@ -37,13 +37,14 @@ class Prediction:
     mask: np.ndarray  # (X, Y, Z), values as in the label files of the training's data set
     classes: Mapping[str, int]  # name → value, background first
     like: Path  # the image
-    shape: tuple[int, ...]  # of the image in voxels, axes in RAS order
-    spacing_mm: tuple[float, ...]  # of the same axes
-    volumes_ml: Mapping[str, float]  # of each class but the background
-    confidence: Mapping[str, float]  # of each class found: the mean of its probability within its own voxels
-    intensity: Sequence[Sequence[float]]  # per channel: percentiles 1, 25, 50, 75, 99 of the file's values in the mask
+    observed: Observed
     findings: tuple[Finding, ...] = ()  # what is unusual, the most worrying first
     expected_dice: Mapping[str, Expected] = field(default_factory=dict)  # by class; none where the scan is unusual
+
+    @property
+    def volumes_ml(self) -> Mapping[str, float]:
+        """Volume of each class but the background, in millilitres."""
+        return self.observed.volumes_ml
 
     @property
     def risk(self) -> Risk:
@@ -205,22 +206,28 @@ def compute(members: Sequence[Predictor], ready: Ready) -> Prediction:
         for member, (image, geometry) in zip(members, ready.inputs, strict=True)
     ]
     decided = decide(found[0] if len(found) == 1 else mean_probability(found), ready.inputs[0][1])
-    package, shape, spacing_mm = members[0].package, scan.image.shape[1:], scan.spacing_mm
-    names, values = [*package.classes], _smallest([*package.classes.values()])
-    mask = values[decided.indices]
-    unusual = tuple(findings(package, shape, spacing_mm, mask))
-    inside = decided.indices > 0
-    return Prediction(
-        from_ras(mask, scan.original_affine),
-        package.classes,
-        ready.files[0],
-        shape,
-        spacing_mm,
-        {name: float(decided.voxels[k] * np.prod(spacing_mm)) / 1000 for k, name in enumerate(names) if k},
-        {name: float(decided.confidence[k]) for k, name in enumerate(names) if k and decided.voxels[k]},
-        [levels(intensity(channel[inside])) for channel in scan.image] if inside.any() else [],
-        unusual,
-        expected_dice(package.scores) if risk_of(unusual) == "low" and len(members) == 1 else {},
+    package = members[0].package
+    observed = _observed(package, scan, decided)
+    unusual = tuple(findings(package, observed))
+    mask = from_ras(_smallest([*package.classes.values()])[decided.indices], scan.original_affine)
+    expected = expected_dice(package.scores) if risk_of(unusual) == "low" and len(members) == 1 else {}
+    return Prediction(mask, package.classes, ready.files[0], observed, unusual, expected)
+
+
+def _observed(package: Package, scan: Scan, decided: Decided) -> Observed:
+    names, voxel_ml = [*package.classes], float(np.prod(scan.spacing_mm)) / 1000
+    inside, channels = decided.indices > 0, list[Intensity]()
+    if inside.any():
+        channels = [intensity(channel[inside], of_image(channel)) for channel in scan.image]
+    return Observed(
+        scan.image.shape[1:],
+        scan.spacing_mm,
+        scan.oriented,
+        {name: float(decided.voxels[k]) * voxel_ml for k, name in enumerate(names) if k},
+        {names[k]: found for k, found in pieces(decided.indices, len(names)).items()},
+        decided.by_class(names),
+        [*map(levels, channels)],
+        normalised(channels, package.plan),
     )
 
 

@@ -42,10 +42,11 @@ def unfinished(case: str, by: str) -> Row:
 
 def described(found: Prediction) -> Row:
     """What a row says of a prediction."""
+    seen = found.observed
     return {
-        "scan": {"shape": [*found.shape], "spacing_mm": [*found.spacing_mm], "intensity": [*found.intensity]},
+        "scan": {"shape": [*seen.shape], "spacing_mm": [*seen.spacing_mm], "intensity": [*seen.intensity]},
         "volumes_ml": dict(found.volumes_ml),
-        "confidence": dict(found.confidence),
+        "confidence": dict(seen.confidence),
         "risk": found.risk,
         "findings": [finding.text for finding in found.findings],
         "expected_dice": {name: [one.dice, one.low, one.high] for name, one in found.expected_dice.items()},

@@ -15,7 +15,6 @@ from monai.data.utils import compute_importance_map
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
-from seg.data.nifti import from_ras
 from seg.data.preprocess import Geometry
 
 ON_DEVICE_BYTES = 2**32  # of logits that are put together on a GPU; more are put together in main memory
@@ -230,11 +229,6 @@ def longest(image: np.ndarray) -> int:
     return int(np.argmax(image.shape[1:]))
 
 
-def restore(slices: Slices, geometry: Geometry) -> np.ndarray:
-    """Class indices (uint8) on the file's own grid, of logits on the prepared one; background outside the crop."""
-    return from_ras(decide(on_grid(slices, geometry), geometry).indices, np.array(geometry.original_affine))
-
-
 def mean_probability(members: Sequence[Slices]) -> Slices:
     """Class probabilities, averaged over several networks' logits of the same slices."""
 
@@ -252,6 +246,10 @@ class Decided:
     indices: np.ndarray  # uint8, of the file's whole grid, axes in RAS order
     voxels: np.ndarray  # float64 (256,): how many each class has, background left out
     confidence: np.ndarray  # float64 (256,): mean probability of a class within its own voxels; NaN where it has none
+
+    def by_class(self, names: Sequence[str]) -> dict[str, float]:
+        """The confidence of each class found, ``names`` being those of all, background first."""
+        return {name: float(self.confidence[k]) for k, name in enumerate(names) if self.voxels[k]}
 
 
 def decide(slices: Slices, geometry: Geometry) -> Decided:

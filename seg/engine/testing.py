@@ -1,5 +1,6 @@
 """How well a network does: quick numbers on the validation part, full scores and pictures on the test part."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,14 @@ from torch import nn
 
 from seg.data.cases import IGNORE, class_indices
 from seg.data.grids import spacing_mm
-from seg.data.nifti import to_ras
+from seg.data.nifti import from_ras, to_ras
 from seg.data.preprocess import Prepared
 from seg.data.volumes import read_image, read_label, write_label
 from seg.engine.cases import Material
 from seg.engine.distributed import World, gathered
-from seg.engine.inference import Predict, restore
+from seg.engine.inference import Predict, decide, on_grid
 from seg.engine.rows import Row, case_rows
+from seg.files import atomic_write
 from seg.metrics import dice
 from seg.pages.panels import case_panels
 from seg.records.folder import RunFolder
@@ -82,16 +84,21 @@ def test(
     Masks and pictures, ``<case>.nii.gz`` and ``<case>_Slice_<nnn>.png``, go to the run's predictions.
 
     Returns:
-        One row per case and class, as in ``cases.csv``, and the pictures.
+        One row per case and class, as in ``cases.csv``, and the pictures. ``confidence.json`` gets the mean probability
+        of each class found.
     """
     cases, wanted = material.cases, cfg.predictions
     by_id = {case.id: case for case in cases.cases}
     rows: list[Row] = []
     pictures: list[Path] = []
+    confidence: dict[str, dict[str, float]] = {}
     for case in (by_id[name] for name in ids):
         assert case.label is not None
         prepared = store[case.id]
-        pred = restore(predict(network, np.asarray(prepared.image)), prepared.geometry)
+        geometry = prepared.geometry
+        decided = decide(on_grid(predict(network, np.asarray(prepared.image)), geometry), geometry)
+        pred = from_ras(decided.indices, np.array(geometry.original_affine))
+        confidence[case.id] = decided.by_class(cases.names)
         write_label(run.predictions / f"{case.id}.nii.gz", np.asarray(cases.values)[pred], like=case.images[0])
         image, affine = read_image(case.images)
         label = class_indices(read_label(case.label), cases.values, cases.ignore)
@@ -113,4 +120,5 @@ def test(
             window=material.plan.normalization[0].window,
             dpi=wanted.dpi,
         )
+    atomic_write(run.confidence, json.dumps(confidence))
     return rows, pictures

@@ -52,6 +52,7 @@ class RunFolder:
     fingerprint = _File("data", "fingerprint.json")  # of the data: classes, channels, and the hash of each case
     plan = _File("data", "plan.json")  # what every ``auto`` of the data became
     cases = _File("data", "cases.csv")  # scores, a row per case and class
+    confidence = _File("data", "confidence.json")  # of the scored cases, by class: mean probability within its mask
     history = _File("history.csv")  # numbers, a row an epoch
     summary = _File("summary.json")  # last numbers, once the run has finished or was pruned
     log = _File("log.txt")  # its log lines, with times

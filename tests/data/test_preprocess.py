@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from seg.data import preprocess
 from seg.data.cases import IGNORE, Case, CaseSet
 from seg.data.fingerprint import fingerprint
-from seg.data.nifti import write_volume
+from seg.data.nifti import from_ras, write_volume
 from seg.data.plan import ChannelNorm, Plan
 from seg.data.preprocess import VOXELS_PER_CLASS, Store, prepare, prepare_case
-from seg.engine.inference import Slices, restore
+from seg.engine.inference import Slices, decide, on_grid
 
 ZSCORE = ChannelNorm("zscore")
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product([1, -1], repeat=3)))
@@ -57,7 +57,8 @@ def prepared(cases, tmp_path, spacing=(1, 1, 1), workers=2):
 
 def restored_of(classes, geometry, axis=0):
     logits = F.one_hot(torch.from_numpy(classes).long(), int(classes.max()) + 1).movedim(-1, 0).float()
-    return restore(Slices(axis, iter(logits.unbind(axis + 1))), geometry)
+    slices = on_grid(Slices(axis, iter(logits.unbind(axis + 1))), geometry)
+    return from_ras(decide(slices, geometry).indices, np.array(geometry.original_affine))
 
 
 def affine_of(axes, signs, spacing, tilt=0.0):

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from monai.inferers import sliding_window_inference
 from torch import nn
 
+from seg.data.nifti import from_ras
 from seg.data.preprocess import Geometry
 from seg.engine import inference
-from seg.engine.inference import Slices, Windows, over_shifts, predict_slices, restore
+from seg.engine.inference import Slices, Windows, decide, on_grid, over_shifts, predict_slices
 
 
 class Pointwise(nn.Module):
@@ -214,6 +215,7 @@ def test_logits_are_resampled_to_the_files_grid_then_compared(spacing, planned, 
         whole = whole.index_select(coarse + 1, torch.from_numpy(nearest))
     expected = np.zeros(ras, np.uint8)
     expected[tuple(slice(*side) for side in crop)] = whole.argmax(0)
-    found = restore(Slices(axis, iter(logits.unbind(axis + 1))), geometry)
+    slices = on_grid(Slices(axis, iter(logits.unbind(axis + 1))), geometry)
+    found = from_ras(decide(slices, geometry).indices, np.array(geometry.original_affine))
     assert (found != expected).mean() < 1e-4  # a tie may be rounded otherwise
     assert found.dtype == np.uint8
