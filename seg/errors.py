@@ -2,6 +2,7 @@
 
 SegError                exit code 1: the run could not continue
 ├── InterruptedRunError   the user or the cluster stopped the run
+├── DriftError          exit code 3: what comes in is not what was learnt
 └── InputError          exit code 2: what the user gave is wrong
     ├── ConfigError     a key, a value, or a combination of values
     └── DataError       a file, a folder, or what is in them
@@ -21,6 +22,12 @@ class SegError(Exception):
 
 class InterruptedRunError(SegError):
     """The user or the scheduler of a cluster asked the run to stop; it saved and can be resumed."""
+
+
+class DriftError(SegError):
+    """Scans that come in differ from those that were learnt, or that came in earlier, beyond the limit."""
+
+    exit_code = 3
 
 
 class InputError(SegError):
