@@ -1,4 +1,4 @@
-"""``python -m seg.drift package=… since=2026-10-01``: whether the scans that come in are such as were learnt."""
+"""``python -m seg.drift model=… since=2026-10-01``: whether the scans that come in are such as were learnt."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +24,6 @@ def main(cfg: DictConfig) -> None:
         DataError: there is no report about the network, or one is damaged.
         DriftError: a property is beyond its limit, once everything is recorded.
     """
-    if not (cfg.run or cfg.package):
-        raise ConfigError("Give the network that predicted the scans: package=hippocampus.zip, or run=a1b2c3d4.")
-
     from seg.deploy.arrivals import Period, arrivals, learnt, reported
     from seg.deploy.choice import networks
     from seg.deploy.drift import Limits, drift
