@@ -43,8 +43,11 @@ def patients_of(ids: Sequence[str], root: Path, patient: str | None) -> dict[str
     return found
 
 
-def _warn(ids: Sequence[str]) -> None:
-    """Says so where ids look as if one patient had several: such patients may be in two parts."""
+def related(ids: Sequence[str]) -> tuple[list[str], str] | None:
+    """Cases of which one patient may have several, by their ids: the first such cases, and the pattern of the patient.
+
+    None where ids do not look like it.
+    """
     for pattern in RELATED:
         groups: dict[str, list[str]] = defaultdict(list)
         for case_id in ids:
@@ -53,13 +56,19 @@ def _warn(ids: Sequence[str]) -> None:
         shared = [cases for cases in groups.values() if len(cases) > 1]
         plain = pattern in RELATED[:3]  # otherwise what all share is the name of the data set
         if shared and (plain or len(groups) > 1):
-            log.warning(
-                "cases may be of one patient: %s. Each is taken for a patient of its own, so they may be in two parts. "
-                "If they are one: data.patient='%s'; if not: data.patient='^(.*)$'.",
-                few(shared[0]),
-                pattern,
-            )
-            return
+            return shared[0], pattern
+    return None
+
+
+def _warn(ids: Sequence[str]) -> None:
+    """Says so where ids look as if one patient had several: such patients may be in two parts."""
+    if found := related(ids):
+        log.warning(
+            "cases may be of one patient: %s. Each is taken for a patient of its own, so they may be in two parts. "
+            "If they are one: data.patient='%s'; if not: data.patient='^(.*)$'.",
+            few(found[0]),
+            found[1],
+        )
 
 
 def _matches(ids: Sequence[str], pattern: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from seg.config.build import build
 from seg.config.content import plain
 from seg.data.cases import CaseSet
 from seg.data.fingerprint import Fingerprint, fingerprint
+from seg.data.leaks import Leak, leaks
 from seg.data.plan import Plan, make_plan
 from seg.data.processors import processors
 from seg.data.splits import Split, load_split, make_split
@@ -61,6 +62,11 @@ def prepare_cases(cfg: DictConfig, material: Material) -> "Store":
     from seg.data.preprocess import prepare
 
     return prepare(material.cases, material.fingerprint, material.plan, Path(cfg.paths.cache), workers=processes())
+
+
+def find_leaks(cfg: DictConfig, material: Material) -> list[Leak]:
+    """Cases that count as two patients and look like one."""
+    return leaks(material.cases, material.fingerprint, Path(cfg.paths.cache), workers=processes())
 
 
 def processes() -> int:

@@ -71,7 +71,9 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
     scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
     rule: Incomplete = "refuse" if whole else "common"
-    analysis = _analysis(asked, scores, rule, part=_part(table), notice=notice, remarks=_remarks(table))
+    analysis = _analysis(
+        asked, scores, rule, part=_part(table), notice=notice, remarks=(*_remarks(table), *asked.leaks)
+    )
     cost, effects = costs(table), factor_effects(asked, scores, rule)
     more = [effects_table(effects, asked.primary)] if effects is not None else []
     scores.to_csv(folder / "scores.csv", index=False)

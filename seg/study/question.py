@@ -26,6 +26,7 @@ class Asked:
     primary: str = "dice"  # metric that it is judged by
     secondary: tuple[str, ...] = ("nsd", "hd95_mm")
     classes: tuple[str, ...] | None = None  # that it is judged by; None: all
+    leaks: tuple[str, ...] = ()  # that were found and allowed, and what may be one, in sentences
 
     def write(self, folder: Path) -> None:
         """Keeps it in ``folder``."""

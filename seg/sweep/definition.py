@@ -73,6 +73,7 @@ class Sweep:
     n_jobs: int  # trials at a time
     max_failures: int  # that end it
     storage: str | None  # shared with other processes
+    leaks: tuple[str, ...] = ()  # of a study: those that were allowed, and what may be one, in sentences
 
     @property
     def total(self) -> int:

@@ -60,6 +60,7 @@ class Study:
     secondary: tuple[str, ...]  # metrics beside it
     classes: tuple[str, ...] | None  # that it is judged by; None: all
     margin: float  # of the primary metric, in its unit: a smaller difference does not matter
+    allow_leaks: tuple[str, ...]  # by name
 
     @property
     def redraws(self) -> bool:
@@ -154,6 +155,7 @@ def read_study(name: str, section: Section) -> Study:
         None if folds is None else tuple(folds),
         count,
         *_judged_by(section),
+        tuple(section["allow_leaks"]),
     )
     together(ConfigError, [*name_faults([arm.name for arm in study.arms], section["design"]), *study.faults()])
     return study
@@ -171,6 +173,7 @@ def identity(section: Section) -> dict[str, object]:
     """The section as its sweep is known by: the same whether a default is left out or written down."""
     usual = {"allow": [], "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]}, "classes": "all"}
     known = {key: value for key, value in section.items() if key not in usual or value not in (usual[key], None)}
+    known.pop("allow_leaks", None)  # it changes no run
     known["margin"] = _judged_by(section)[-1]
     for key in ("arms", "factors"):
         if isinstance(known[key], Mapping):

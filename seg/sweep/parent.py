@@ -155,6 +155,7 @@ def _keep_question(sweep: Sweep) -> None:
         classes=study.classes,
         margin=study.margin,
         runs=sweep.total,
+        leaks=sweep.leaks,
     ).write(sweep.folder)
 
 

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from hydra.types import HydraContext, TaskFunction
@@ -26,6 +26,7 @@ from seg.records.state import Process
 from seg.sweep.definition import Settings, Sweep, read_sweep
 from seg.sweep.goal import check
 from seg.sweep.launch import OWNER, Workers, make_workers
+from seg.sweep.leaks import allowed_leaks
 from seg.sweep.live import LiveTable
 from seg.sweep.parent import Parent, open_parent, unfinished
 from seg.sweep.search import Search, Trial
@@ -56,6 +57,8 @@ def sweep(
     check(asked.goal, asked.space)
     material = read_material(asked.cfg)  # its faults come before the first trial
     _check_classes(asked, material)
+    if asked.study:
+        asked = replace(asked, leaks=allowed_leaks(asked, material))
     if asked.cfg.check:
         build_each(asked)
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))

@@ -27,6 +27,7 @@ SECTION: dict[str, Any] = {
     "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]},
     "classes": "all",
     "margin": None,
+    "allow_leaks": [],
 }
 
 
@@ -236,12 +237,13 @@ def test_an_arm_is_compared_with_its_neighbour_where_that_means_something(design
 
 def test_a_sweep_is_known_again_after_a_default_was_written_down() -> None:
     assert identity(SECTION | {"compare": None}) == {
-        **{key: value for key, value in SECTION.items() if key not in ("allow", "metrics", "classes")},
+        **{key: value for key, value in SECTION.items() if key not in ("allow", "metrics", "classes", "allow_leaks")},
         "compare": ["baseline", "previous"],
         "margin": 0.005,
     }
     assert json.dumps(identity(SECTION | {"arms": {1: {}, "a": {}}}), sort_keys=True)
     assert identity(SECTION | {"allow": "data"})["allow"] == "data"
+    assert identity(SECTION | {"allow_leaks": ["a=b"]}) == identity(SECTION)
 
 
 def test_arms_that_are_the_same_are_refused() -> None:
@@ -268,6 +270,7 @@ def test_arms_that_are_the_same_are_refused() -> None:
         ({"seeds": [1, 1]}, "each once"),
         ({"folds": 1}, "folds"),
         ({"margin": 0}, "margin"),
+        ({"allow_leaks": "a=b"}, r"allow_leaks is 'a=b'; it must be a list of leaks by their names"),
         (
             {"metrics": {"primary": "dise", "secondary": []}},
             r"metrics is .*Metrics with a better direction are dice, iou",
