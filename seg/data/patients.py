@@ -22,8 +22,9 @@ RELATED = (  # what scans of one patient are often called, the plainest first; t
     r"^(.+)[_-][^_-]+$",
     r"^([^_-]+)[_-]",
     r"^(.+)[.+\s(][^.+\s(]+$",
-    r"^(.*\d)[A-Za-z]+\d*$",
+    r"^(.*?\d)(?:[A-Za-z]+\d*)?$",
 )
+PLAIN = RELATED[:3]
 
 
 def patients_of(ids: Sequence[str], root: Path, patient: str | None) -> dict[str, str]:
@@ -53,10 +54,11 @@ def related(ids: Sequence[str]) -> tuple[list[str], str] | None:
         for case_id in ids:
             if match := re.search(pattern, case_id):
                 groups[match[1]].append(case_id)
-        shared = [cases for cases in groups.values() if len(cases) > 1]
-        plain = pattern in RELATED[:3]  # otherwise what all share is the name of the data set
-        if shared and (plain or len(groups) > 1):
-            return shared[0], pattern
+        most = max(map(len, groups.values()), default=0)
+        patients = len(groups) + len(ids) - sum(map(len, groups.values()))
+        # What more cases share than there would be patients is the name of a data set or of a hospital.
+        if most > 1 and (pattern in PLAIN or most <= patients):
+            return next(cases for cases in groups.values() if len(cases) > 1), pattern
     return None
 
 

@@ -144,6 +144,9 @@ def test_rows_that_name_one_patient_give_one_patient_or_are_refused(tmp_path, na
         (["p1L", "p1R", "p2L"], 2),
         (["P01t1", "P01t2", "P02t1"], 2),
         (["p1pre", "p1post", "p2pre"], 2),
+        (["case_01a", "case_01b", "case_02", "case_03"], 3),
+        (["case_01", "case_01b", "case_02", "case_03"], 3),
+        (["pat12_t0", "pat12_t1", "pat13_t0"], 2),
     ],
 )
 def test_cases_that_look_like_one_patients_are_a_warning_with_the_pattern_to_set(caplog, ids, patients):
@@ -156,8 +159,17 @@ def test_cases_that_look_like_one_patients_are_a_warning_with_the_pattern_to_set
     assert not caplog.text
 
 
-@pytest.mark.parametrize("ids", [["amos_0001", "amos_0002"], ["a", "b"], ["case01", "case02", "case03"]])
-def test_ids_that_share_the_data_sets_name_alone_are_no_warning(caplog, ids):
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["amos_0001", "amos_0002"],
+        ["a", "b"],
+        ["case01", "case02", "case03"],
+        ["hippocampus_001", "hippocampus_003", "hippocampus_004", "copy"],
+        [f"{hospital}_{n:03}" for hospital in ("siteA", "siteB") for n in range(5)],
+    ],
+)
+def test_ids_that_share_the_name_of_a_data_set_or_a_hospital_alone_are_no_warning(caplog, ids):
     with caplog.at_level(logging.WARNING):
         patients_of(ids, None, None)
     assert not caplog.text
