@@ -88,8 +88,7 @@ def train(
         SegError: of the kinds in seg.errors.
     """
     with imports():
-        from seg.data.leaks import FIX
-        from seg.engine.cases import describe, find_leaks, prepare_cases, read_material
+        from seg.engine.cases import describe, end_check, prepare_cases, read_material
         from seg.engine.console import log_to
         from seg.engine.device import choose_device, choose_precision
         from seg.engine.distributed import connect, disconnect, in_turn, join
@@ -119,9 +118,7 @@ def train(
         seed_everything(cfg.seed, cfg.trainer.deterministic)
         built = build_run(cfg, material, world, precision)
         if cfg.check:
-            if found := find_leaks(cfg, material):
-                log.warning("scores would be too good:\n%s\n%s", "\n".join(f"  {leak}." for leak in found), FIX)
-            log.info("check: no fault found, in the configuration and in %d cases.", len(material.cases.cases))
+            end_check(cfg, material)
             return None
         with in_turn(world):  # what cannot be built is known before the first volume is prepared
             store = prepare_cases(cfg, material)

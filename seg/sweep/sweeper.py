@@ -57,8 +57,7 @@ def sweep(
     check(asked.goal, asked.space)
     material = read_material(asked.cfg)  # its faults come before the first trial
     _check_classes(asked, material)
-    if asked.study:
-        asked = replace(asked, leaks=allowed_leaks(asked, material))
+    asked = replace(asked, leaks=allowed_leaks(asked, material))
     if asked.cfg.check:
         build_each(asked)
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))

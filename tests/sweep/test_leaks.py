@@ -60,3 +60,13 @@ def test_a_fold_that_chooses_is_not_reported_unasked(sweeps: Sweeps, choice: str
     run(sweeps, pattern, file=file + "allow_leaks: [validation]\n")
     assert len(sweeps.acts) == 4
     assert len(Asked.read(sweeps.folder).leaks) == 1
+
+
+def test_a_single_run_is_warned_by_its_check(sweeps: Sweeps, caplog: pytest.LogCaptureFixture) -> None:
+    from composing import composed
+
+    from seg.train import train
+
+    assert train(composed(*sweeps.common, "check=true"), "x") is None
+    assert "phantom_004a=phantom_004b: the same image, mirrored, twice" in caplog.text
+    assert "no fault found" in caplog.text
