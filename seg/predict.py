@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def main(cfg: DictConfig) -> None:
-    """Writes ``<output>/<case>.nii.gz`` for each scan, and ``report.json`` and ``report.csv`` about all.
+    """Writes a mask into ``output`` for each scan, and ``report.json`` and ``report.csv`` about all.
 
     A scan that cannot be predicted does not stop the others. What an earlier command finished is left as it is, unless
     the scan or the network has changed.
@@ -37,7 +37,10 @@ def main(cfg: DictConfig) -> None:
     log_to()
     members = networks(cfg)
     found = scans(Path(cfg.input).expanduser(), len(members[0].package.channels))
-    failed = predict_all(members, found, Path(cfg.output).expanduser(), overwrite=cfg.overwrite)
+    if cfg.disagreement and len(members) == 1:
+        raise ConfigError("disagreement=true needs several networks, such as run=[a1b2,c3d4]; here is one.")
+    maps = [name for name in ("probabilities", "disagreement") if cfg[name]]
+    failed = predict_all(members, found, Path(cfg.output).expanduser(), overwrite=cfg.overwrite, maps=maps)
     log.info("%d of %d scans are predicted: %s", len(found) - len(failed), len(found), cfg.output)
     if failed:
         raise SegError(f"{len(failed)} of {len(found)} scans failed: {', '.join(failed)}. report.csv says why.")

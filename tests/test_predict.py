@@ -3,6 +3,10 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +19,9 @@ import pytest
 from seg.config.command import read
 from seg.config.options import CONF
 from seg.deploy import Predictor, predict_together
+from seg.deploy.maps import Maps
 from seg.errors import ConfigError, SegError
+from seg.files import sha256
 from seg.predict import main
 
 
@@ -177,6 +183,59 @@ def test_several_networks_predict_by_their_mean_probability(
     assert (other(image).mask == 0).all()
 
 
+def oblique(scan: Path, place: Path) -> None:
+    """The scan with its axes in another order and direction, and a border of zeros, which is cropped away."""
+    image = nib.load(scan)
+    padded = np.pad(np.asarray(image.dataobj), [(0, 0), (3, 2), (0, 4)])
+    turned = nib.Nifti1Image(padded, image.affine).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+    nib.save(turned, place)
+
+
+def test_probabilities_are_on_the_grid_of_the_scan(predict: Callable[..., Path], scans: Path, tmp_path: Path) -> None:
+    scan = tmp_path / "turned.nii.gz"
+    oblique(min(scans.iterdir()), scan)
+    masks = predict(f"input={scan}", "probabilities=true")
+    mask, image = nib.load(masks / scan.name), nib.load(masks / "probabilities" / scan.name)
+    np.testing.assert_allclose(image.affine, nib.load(scan).affine, atol=1e-5)
+    assert image.shape == (*mask.shape, 3)
+    probabilities, classes = image.get_fdata(), np.asarray(mask.dataobj)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=0.01)
+    strongest = probabilities.argmax(-1)
+    clear = np.diff(np.sort(probabilities, -1))[..., -1] > 0.01  # no tie by rounding
+    np.testing.assert_array_equal(strongest[clear], classes[clear])
+    (row,) = rows(masks).values()
+    for k, name in enumerate(("lobe", "tail"), 1):
+        assert probabilities[classes == k, k].mean() == pytest.approx(row["confidence"][name], abs=0.01)
+    before = (masks / scan.name).read_bytes()
+    (masks / "probabilities" / scan.name).unlink()
+    predict(f"input={scan}", "probabilities=true")  # made again, since it is missing
+    assert (masks / "probabilities" / scan.name).exists()
+    assert (masks / scan.name).read_bytes() == before
+    predict(f"input={scan}", "overwrite=true")
+    assert (masks / scan.name).read_bytes() == before  # the same mask, whether its probabilities are written or not
+
+
+def test_networks_that_say_the_same_do_not_disagree(
+    whole: tuple[Path, Any], predict: Callable[..., Path], scans: Path, tmp_path: Path
+) -> None:
+    outputs, result = whole
+    scan = min(scans.iterdir())
+    both = f"run=[{result.run_id},{result.run_id}]"
+    masks = predict(f"input={scan}", both, "disagreement=true")
+    assert np.abs(nib.load(masks / "disagreement" / scan.name).get_fdata()).max() < 1e-5
+    with pytest.raises(ConfigError, match="needs several networks"):
+        predict(f"input={scan}", "disagreement=true")
+    one, other = (Predictor.load(outputs / "runs" / result.predictions.name) for _ in range(2))
+    for parameter in other.network.parameters():
+        parameter.requires_grad_(False).zero_()  # every class equally likely
+    maps = Maps(tmp_path / "mean.nii.gz", tmp_path / "disagreement.nii.gz")
+    predict_together([one, other], scan, maps=maps)
+    first = 2 * nib.load(maps.wanted[0]).get_fdata() - 1 / 3  # the mean of it and one third
+    mean = (first.clip(1e-9) + 1 / 3) / 2
+    expected = -(mean * np.log(mean)).sum(-1) + (first * np.log(first.clip(1e-9))).sum(-1) / 2 - np.log(3) / 2
+    np.testing.assert_allclose(nib.load(maps.wanted[1]).get_fdata(), expected.clip(0), atol=0.02)
+
+
 def test_a_package_does_as_well(
     predict: Callable[..., Path], scans: Path, whole: tuple[Path, Any], tmp_path: Path
 ) -> None:
@@ -185,3 +244,35 @@ def test_a_package_does_as_well(
     image = min(scans.iterdir())
     masks = predict(f"package={tmp_path / 'model.zip'}", f"input={image}")
     assert (masks / image.name).read_bytes() == (whole[1].predictions / image.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_whole_masks_and_a_true_report(whole: tuple[Path, Any], scans: Path, tmp_path: Path) -> None:
+    outputs, result = whole
+    originals = sorted(scans.iterdir())
+    for number in range(60):
+        shutil.copy(originals[number % len(originals)], scans / f"more_{number:02}.nii.gz")
+    given = [f"paths.outputs={outputs}", f"run={result.run_id}", f"input={scans}", f"output={tmp_path / 'masks'}"]
+    command = [sys.executable, "-m", "seg.predict", *given]
+    masks = tmp_path / "masks"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (masks / "report.json").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "stopped" in said
+    assert "Traceback" not in said
+    written = rows(masks)
+    assert 0 < len(written) < len([*scans.iterdir()])
+    assert {path.name for path in masks.iterdir()} == {row["mask"] for row in written.values()} | {
+        "report.json",
+        "report.csv",
+    }
+    for row in written.values():
+        assert sha256(masks / row["mask"]) == row["mask_sha256"]
+    before = {row["mask"]: (masks / row["mask"]).stat().st_mtime_ns for row in written.values()}
+    subprocess.run(command, check=True, capture_output=True)
+    assert {row["status"] for row in rows(masks).values()} == {"finished"}
+    assert len(rows(masks)) == len([*scans.iterdir()])
+    assert {name: (masks / name).stat().st_mtime_ns for name in before} == before

@@ -1,8 +1,12 @@
 """Reads and writes NIfTI files, and turns axes to RAS+ and back: the only module that imports nibabel."""
 
 import gzip
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import nibabel as nib
@@ -11,6 +15,7 @@ from nibabel.arrayproxy import ArrayProxy
 
 from seg.data.grids import NO_ORIENTATION, Header, checked, grid, reading, same_grid, unpacked
 from seg.errors import DataError, times
+from seg.files import atomic
 
 RAS = [[axis, 1] for axis in range(3)]  # as nibabel writes an orientation
 IMAGES: dict[int, Any] = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # by the bytes of their headers
@@ -43,6 +48,12 @@ def to_ras(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def from_ras(array: np.ndarray, like_affine: np.ndarray) -> np.ndarray:
     """Turns an RAS+ ``array`` (…, X, Y, Z) back to the axes of a file with the affine ``like_affine``."""
     return _turned(array, nib.orientations.ornt_transform(RAS, nib.orientations.io_orientation(like_affine)))
+
+
+def ras_axis(affine: np.ndarray, axis: int) -> tuple[int, int]:
+    """The RAS axis along which ``axis`` of a file lies, and its direction, 1 or -1."""
+    along, direction = nib.orientations.io_orientation(affine)[axis]
+    return int(along), int(direction)
 
 
 def _turned(array: np.ndarray, orientation: np.ndarray) -> np.ndarray:
@@ -86,6 +97,45 @@ def packed(array: np.ndarray, affine: np.ndarray, end: str, like: Path | None) -
 def write_volume(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     """Writes a new volume (X, Y, Z), of a type that NIfTI supports, into a folder that nothing reads yet."""
     path.write_bytes(_bytes_of(nib.Nifti1Image(array, affine), path.name))
+
+
+@contextmanager
+def by_slices(
+    path: Path, shape: Sequence[int], affine: np.ndarray, dtype: np.dtype[np.generic], slope: float = 1.0
+) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """A new .nii.gz of which no more than a slice is in memory; it appears whole or not at all.
+
+    Args:
+        path: of the file; beside it the voxels are kept unpacked meanwhile.
+        shape: (X, Y, Z, channels).
+        affine: (4, 4) from voxel to mm.
+        dtype: as stored.
+        slope: what a stored number is multiplied by to give the value.
+
+    Yields:
+        A function of z and the slice (channels, X, Y), of numbers as stored. A slice that is never written is 0.
+    """
+    x, y, z, channels = shape
+    image = nib.Nifti1Image(np.broadcast_to(np.zeros(1, dtype), shape if channels > 1 else shape[:3]), affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    image.header.set_xyzt_units("mm")
+    image.header.set_slope_inter(slope, 0)
+    image.header["vox_offset"] = image.header.single_vox_offset
+    size = x * y * np.dtype(dtype).itemsize
+    with atomic(path) as draft, TemporaryFile(dir=path.parent) as voxels:
+        voxels.truncate(size * z * channels)
+
+        def write(number: int, planes: np.ndarray) -> None:
+            for channel, plane in enumerate(planes.astype(dtype)):
+                voxels.seek(size * (channel * z + number))
+                voxels.write(plane.tobytes("F"))
+
+        yield write
+        voxels.seek(0)
+        with draft.open("wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as packed_file:
+            packed_file.write(image.header.binaryblock + bytes(4))
+            shutil.copyfileobj(voxels, packed_file, 2**22)
 
 
 def _bytes_of(image: Any, end: str) -> bytes:

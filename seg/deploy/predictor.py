@@ -1,6 +1,7 @@
 """A trained network with its pre- and postprocessing, from a package or a run, without Hydra or MLflow."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,16 +18,18 @@ from seg.data.nifti import from_ras
 from seg.data.preprocess import Geometry, Scan, prepare_scan, read_scan
 from seg.data.volumes import ALONE, ending, write_label
 from seg.deploy.findings import Expected, Finding, Observed, Risk, expected_dice, findings, pieces, risk_of
+from seg.deploy.maps import Maps, disagreement, file_axis, probabilities
 from seg.deploy.package import Package, is_package, levels, made_up, normalised, read
 from seg.engine.build import build_network
 from seg.engine.computing import as_before, laid_out
 from seg.engine.device import Precision, choose_device, choose_precision, machine
-from seg.engine.inference import Decided, Predict, decide, longest, mean_probability, on_grid
+from seg.engine.inference import Decided, Predict, Slices, decide, longest, mean_probability, on_grid
 from seg.engine.predictors import case_predictor
 from seg.errors import ConfigError, DataError
 from seg.models import Network
 from seg.records.folder import RunFolder
 
+NO_MAPS = Maps()
 _ROUNDING, _HALF_ROUNDING = 1e-3, 0.1  # of logits on another machine, as a share of their norm
 
 
@@ -159,19 +162,20 @@ class Predictor:
         return f"the logits of its example differ by {share:.2%}, and at most {allowed:.1%} can be rounding"
 
 
-def predict_together(members: Sequence[Predictor], *images: str | Path) -> Prediction:
+def predict_together(members: Sequence[Predictor], *images: str | Path, maps: Maps = NO_MAPS) -> Prediction:
     """The mask of one image by one network, or by the mean of the class probabilities of several.
 
     Args:
         members: of the same classes and channels.
         images: as of ``Predictor``.
+        maps: to be written, too.
 
     Raises:
         DataError: as ``Predictor``.
     """
     if not (members and images):
         raise DataError("A prediction takes one network or more, and one image file or more.")
-    return compute(members, read_for(members, tuple(map(Path, images))))
+    return compute(members, read_for(members, tuple(map(Path, images))), maps)
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,9 @@ def read_for(members: Sequence[Predictor], files: Sequence[Path]) -> Ready:
         DataError: a file cannot be read, or a network could make anything of it.
     """
     scan, names = read_scan(files, len(members[0].package.channels)), ", ".join(map(str, files))
-    inputs = tuple(prepare_scan(scan, member.package.plan) for member in members)
+    plans = {(plan.spacing_mm, plan.normalization): plan for plan in (member.package.plan for member in members)}
+    prepared = {key: prepare_scan(scan, plan) for key, plan in plans.items()}  # once for networks that see it alike
+    inputs = tuple(prepared[plan.spacing_mm, plan.normalization] for plan in (m.package.plan for m in members))
     if any(channel.min() == channel.max() for channel in inputs[0][0]):
         raise DataError(f"{names}: every voxel of a channel has the same value, so there is nothing to see.")
     if sheared(scan.original_affine) and not all(member.package.settings["data"]["allow_shear"] for member in members):
@@ -198,20 +204,31 @@ def read_for(members: Sequence[Predictor], files: Sequence[Path]) -> Ready:
     return Ready(tuple(files), scan, inputs)
 
 
-def compute(members: Sequence[Predictor], ready: Ready) -> Prediction:
+def compute(members: Sequence[Predictor], ready: Ready, maps: Maps = NO_MAPS) -> Prediction:
     """The mask of a scan, and what is to be known of both."""
-    scan, axis = ready.scan, longest(ready.inputs[0][0])
+    scan, package = ready.scan, members[0].package
+    axis = file_axis(scan.original_affine) if maps.wanted else longest(ready.inputs[0][0])
     found = [
         on_grid(member.predict(member.network, image, axis=axis), geometry)
         for member, (image, geometry) in zip(members, ready.inputs, strict=True)
     ]
-    decided = decide(found[0] if len(found) == 1 else mean_probability(found), ready.inputs[0][1])
-    package = members[0].package
+    decided = _decided(found, ready.inputs[0][1], maps, len(package.classes))
+    if len(members) > 1:  # whose scores and probabilities together are those of no scored case
+        package = replace(package, scores={}, confidence={})
     observed = _observed(package, scan, decided)
     unusual = tuple(findings(package, observed))
     mask = from_ras(_smallest([*package.classes.values()])[decided.indices], scan.original_affine)
-    expected = expected_dice(package.scores) if risk_of(unusual) == "low" and len(members) == 1 else {}
+    expected = expected_dice(package.scores) if risk_of(unusual) == "low" else {}
     return Prediction(mask, package.classes, ready.files[0], observed, unusual, expected)
+
+
+def _decided(found: Sequence[Slices], geometry: Geometry, maps: Maps, classes: int) -> Decided:
+    with ExitStack() as files:
+        disagree = files.enter_context(disagreement(maps.disagreement, geometry)) if maps.disagreement else None
+        slices = found[0] if len(found) == 1 else mean_probability(found, disagree)
+        if maps.probabilities:
+            slices = files.enter_context(probabilities(maps.probabilities, slices, geometry, classes))
+        return decide(slices, geometry)
 
 
 def _observed(package: Package, scan: Scan, decided: Decided) -> Observed:

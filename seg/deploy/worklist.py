@@ -5,14 +5,15 @@ While one scan is computed, the next is read and the mask of the last is written
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from seg.data.cases import Case
 from seg.data.volumes import files_of, mask_ending
-from seg.deploy.predictor import Prediction, Predictor, Ready, compute, read_for
+from seg.deploy.maps import Maps
+from seg.deploy.predictor import NO_MAPS, Prediction, Predictor, Ready, compute, read_for
 from seg.deploy.report import Row, described, now, read_report, unfinished, write_report
 from seg.engine.console import clock
 from seg.engine.device import peak_mib
@@ -25,7 +26,12 @@ _REPORT_EVERY = 1.0  # seconds, at least; and writing the report takes a twentie
 
 
 def predict_all(
-    members: Sequence[Predictor], scans: Sequence[Case], output: Path, *, overwrite: bool = False
+    members: Sequence[Predictor],
+    scans: Sequence[Case],
+    output: Path,
+    *,
+    overwrite: bool = False,
+    maps: Collection[str] = (),
 ) -> list[str]:
     """Writes a mask and a row of the report for each scan, and gives the names of those that failed.
 
@@ -37,6 +43,7 @@ def predict_all(
         scans: to be predicted.
         output: folder; made where it is missing.
         overwrite: whether to predict again what is finished.
+        maps: those to be written besides, ``probabilities`` or ``disagreement``, each into a folder of its name.
 
     Raises:
         ConfigError: ``output`` is no folder; or it is where the scans are, and they have the masks' names.
@@ -48,7 +55,10 @@ def predict_all(
     private_folder(output)
     report = _Report(output, read_report(output))
     by, begin, computed, failed = "+".join(map(identity, members)), time.monotonic(), 0, list[str]()
-    jobs = [_Job(scan, _mask(scan, output), members, by) for scan in scans]
+    for name in maps:
+        private_folder(output / name)
+    wanted = [Maps(**{name: output / name / f"{scan.id}.nii.gz" for name in maps}) for scan in scans]
+    jobs = [_Job(scan, _mask(scan, output), members, by, of) for scan, of in zip(scans, wanted, strict=True)]
 
     def read(job: _Job) -> None:
         job.read(None if overwrite else report.rows.get(job.scan.id))
@@ -119,8 +129,8 @@ class _Report:
 class _Job:
     """One scan on its way. What goes wrong in a stage becomes its error, and the later stages have nothing to do."""
 
-    def __init__(self, scan: Case, mask: Path, members: Sequence[Predictor], by: str) -> None:
-        self.scan, self.mask, self.members, self.by = scan, mask, members, by
+    def __init__(self, scan: Case, mask: Path, members: Sequence[Predictor], by: str, maps: Maps = NO_MAPS) -> None:
+        self.scan, self.mask, self.members, self.by, self.maps = scan, mask, members, by, maps
         self.row = unfinished(scan.id, by)
         self.finished_before = False
         self.ready: Ready | None = None
@@ -142,7 +152,7 @@ class _Job:
         with self._stage("computing"):
             ready, self.ready = self.ready, None
             if ready is not None:
-                self.found = compute(self.members, ready)
+                self.found = compute(self.members, ready, self.maps)
 
     def write(self) -> Row:
         """Writes the mask; the row of the report."""
@@ -172,7 +182,7 @@ class _Job:
         if (row["status"], row["package"], row["inputs_sha256"]) != ("finished", self.by, self.row["inputs_sha256"]):
             return False
         try:
-            return bool(sha256(self.mask) == row["mask_sha256"])
+            return sha256(self.mask) == row["mask_sha256"] and all(path.exists() for path in self.maps.wanted)
         except OSError:
             return False
 
