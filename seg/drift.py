@@ -24,6 +24,11 @@ def main(cfg: DictConfig) -> None:
         DataError: there is no report about the network, or one is damaged.
         DriftError: a property is beyond its limit, once everything is recorded.
     """
+    if sum(map(bool, (cfg.run, cfg.package, cfg.model))) != 1:
+        raise ConfigError(
+            "Give the network that predicted the scans: model=hippocampus@champion, package=model.zip or run=a1b2c3d4."
+        )
+
     from seg.deploy.arrivals import Period, arrivals, learnt, reported
     from seg.deploy.choice import networks
     from seg.deploy.drift import Limits, drift

@@ -35,6 +35,8 @@ def main(cfg: DictConfig) -> None:
     """
     wrong = [f"{key} is {cfg[key]}; it must be above 0." for key in _LIMITS if cfg[key] <= 0]
     wrong += [f"port is {cfg.port}; it must be a whole number up to 65535."] * (cfg.port not in range(65536))
+    if not (cfg.run or cfg.package or cfg.model or cfg.study):
+        wrong.append("Give a network: model=hippocampus@champion, package=model.zip, run=a1b2c3d4, or study=… arm=….")
     together(ConfigError, wrong)
 
     from seg.deploy.choice import networks

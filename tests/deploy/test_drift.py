@@ -153,9 +153,10 @@ def test_headers_that_were_rounded_are_no_drift() -> None:
         (["since=2026-13-01"], "give days, such as 2026-10-01"),
         (["since=2026-10-01", "until=2026-09-01"], "is not after"),
         (["against=2026-07-01"], "give two days"),
+        (["run=a1b2c3d4"], "Give the network that predicted the scans"),
     ],
 )
-def test_days_must_be_clear(
+def test_days_and_network_must_be_clear(
     watched: Callable[..., tuple[pd.DataFrame, Path]], served: Path, given: list[str], words: str
 ) -> None:
     write(served / "a", report(12, np.random.default_rng(2)))
