@@ -25,7 +25,8 @@ from seg.errors import ConfigError, nearest
 MANY = {"-m", "--multirun"}
 _FOLDER = ("-cd", "--config-dir")
 _SHOW = ("--resolve", "-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion")
-_SHOW_WHAT = ("-c", "--cfg", "-p", "--package", "-i", "--info")
+WHY = "--why"
+_SHOW_WHAT = ("-c", "--cfg", "-p", "--package", "-i", "--info", WHY)
 _FLAGS = (*MANY, "-r", "--run", *_FOLDER, *_SHOW, *_SHOW_WHAT)
 _SHOWN = ("job", "hydra", "all")
 _OPEN = (  # below these any key may be given, or Hydra says which
@@ -96,6 +97,24 @@ def explained(error: Exception, arguments: Sequence[str]) -> list[str]:
         faults.append("A file names itself among its defaults, directly or through others. Leave that line out.")
     ours = not isinstance(error, HydraException | OmegaConfBaseException | YAMLError)
     return faults or ([] if ours else [_sentence(error)])
+
+
+def asked(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The key that ``--why`` names, and the other arguments; None where it is not there.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    words = []
+    for argument in arguments:
+        words += argument.split("=", 1) if argument.startswith(f"{WHY}=") else [argument]
+    if WHY not in words:
+        return None, words
+    at = words.index(WHY)
+    key = "".join(words[at + 1 : at + 2])
+    if not key or key.startswith("-") or "=" in key:
+        raise ConfigError(f"{WHY} names no key. Write {WHY} optimizer.lr")
+    return key, words[:at] + words[at + 2 :]
 
 
 def divided(arguments: Sequence[str]) -> tuple[set[str], list[str]]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from seg.config.arguments import MANY, addable, divided, explained, quoted, shows, wrong_flags
+from seg.config.arguments import MANY, addable, asked, divided, explained, quoted, shows, wrong_flags
 from seg.config.build import allowing
 from seg.config.command import exits, of_the_disk
 from seg.config.options import CONF
@@ -30,11 +30,16 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
 
     def run() -> None:
         typed = sys.argv[1:]
-        arguments = [quoted(argument, many=bool(MANY & {*typed})) for argument in typed]
         gc.freeze()  # what imports made stays, and need not be searched for garbage
         with exits("the same command continues"), _explained(typed):
             together(ConfigError, wrong_flags(typed))
-            if shows(typed):
+            key, rest = asked(typed)
+            arguments = [quoted(argument, many=bool(MANY & {*typed})) for argument in rest]
+            if key is not None:
+                from seg.config.why import why
+
+                print(why(root, key, [*map(addable, divided(arguments)[1])]))
+            elif shows(typed):
                 # Hydra would print only part of an error and exit with 1; with this it hands the exception on.
                 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
                 sys.argv[1:] = arguments

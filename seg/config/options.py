@@ -35,16 +35,16 @@ def known_keys(
     folders = [
         Path(at.path) if at.schema == "file" else files(at.path) for at in places if at.schema in ("file", "pkg")
     ]
-    known = _keys_of(root, folders)
+    known = keys_of_file(root, folders)
     for group, options in choices.items():
         if options and not group.startswith("hydra/") and group not in ("experiments", "local"):
             folder, _, place = group.partition("@")
             for option in [options] if isinstance(options, str) else options:
-                known |= _keys_of(f"{folder}/{option}", folders, place)
+                known |= keys_of_file(f"{folder}/{option}", folders, place)
     return known
 
 
-def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict[str, object]:
+def keys_of_file(path: str, folders: Sequence[Traversable], place: str = "") -> dict[str, object]:
     """The keys that a file gives, those of the files that it builds on included.
 
     Args:
@@ -65,6 +65,8 @@ def _keys_of(path: str, folders: Sequence[Traversable], place: str = "") -> dict
     for base in bases if isinstance(bases, list) else []:
         if isinstance(base, str) and base != "_self_":  # any other is a choice of its own
             file_name, _, at = base.partition("@")
-            known |= _keys_of(posixpath.join("/", folder, file_name)[1:], folders, f"{package}.{at}" if at else place)
+            known |= keys_of_file(
+                posixpath.join("/", folder, file_name)[1:], folders, f"{package}.{at}" if at else place
+            )
     content.pop("hydra", None)
     return known | flat(content, f"{package}." if package else "")
