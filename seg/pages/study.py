@@ -95,7 +95,9 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
 def _analysis(asked: Asked, scores: "pd.DataFrame", rule: "Incomplete", **told: Any) -> "Analysis":
     """The analysis that was asked for, with what is told of its runs."""
     from seg.study.analysis import analyse
+    from seg.study.subsets import patient_groups
 
+    whose = scores[["case", "patient"]].drop_duplicates().itertuples(index=False, name=None)
     found = analyse(
         scores,
         baseline=asked.arms[0],
@@ -104,6 +106,7 @@ def _analysis(asked: Asked, scores: "pd.DataFrame", rule: "Incomplete", **told: 
         metrics=asked.secondary,
         primary=asked.primary,
         classes=asked.classes,
+        groups=patient_groups(asked.groups, whose) if asked.groups else None,
         margin=asked.margin,
         incomplete=rule,
     )

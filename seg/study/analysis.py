@@ -26,6 +26,7 @@ from seg.metrics import METRICS
 from seg.study.contrasts import Spread, contrast_table, interval, resample, spread
 from seg.study.options import AGAINST, check_options, compared_pairs, margins_of, metrics_of
 from seg.study.scores import Incomplete, Numbers, Values, patient_values
+from seg.study.subsets import subset_tables
 
 BY_CLASS = (
     *("class", "metric", "primary", "arm", "against", "kind", "patients"),
@@ -54,6 +55,7 @@ class Meta:
     unscored: int  # cases without any structure, in the reference and in every prediction
     study: str = ""  # its name
     part: str = ""  # which cases were scored, in words: "of the test part"
+    grouped: bool = False  # whether there are groups of patients
     fixed: bool = False  # whether the arms are finished tools, and nothing is said of other trainings of them
     notice: str = ""  # shown above everything else: the study is incomplete
     remarks: tuple[str, ...] = ()  # sentences about its runs
@@ -84,6 +86,8 @@ class Analysis:
     ranks: pd.DataFrame  # one row per metric and arm: probability of each rank
     classes: pd.DataFrame  # one row per class and arm: means of the metrics, and in how many cases it is present
     class_comparisons: pd.DataFrame  # one row per class, metric, arm and the other: difference and interval, no verdict
+    subsets: pd.DataFrame  # by the primary metric, one row per subset (worst tenth, groups) and arm: its mean there
+    subset_comparisons: pd.DataFrame  # the same of every comparison: differences
     patients: pd.DataFrame  # metric, arm, patient, value: averaged over seeds, classes and cases
     meta: Meta
 
@@ -109,6 +113,7 @@ def analyse(
     metrics: Sequence[str] | None = None,
     primary: str = "dice",
     classes: Sequence[str] | None = None,
+    groups: Mapping[str, str] | None = None,
     draws: int = 10_000,
     seed: int = 0,
     alpha: float = 0.05,
@@ -129,6 +134,7 @@ def analyse(
             those that summaries show (Dice, NSD, HD95), as far as ``scores`` has them.
         primary: the metric that the study is judged by, chosen beforehand.
         classes: the classes that the study is judged by, chosen beforehand: by the mean over them. None: all.
+        groups: the group of each patient, such as its site, for means by group (seg.study.subsets).
         draws: of the bootstrap.
         seed: of the bootstrap.
         alpha: two-sided level of tests; intervals cover 1 - alpha.
@@ -150,7 +156,8 @@ def analyse(
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
     judged = {"metrics": metrics, "primary": primary, "family": len(asked), "margins": margins, "fixed": fixed}
-    return _analysis(values, asked, _meta(values, draws=draws, seed=seed, alpha=alpha, **judged))
+    judged |= {"grouped": bool(groups)}
+    return _analysis(values, asked, groups, _meta(values, draws=draws, seed=seed, alpha=alpha, **judged))
 
 
 def _meta(values: Values, **stated: Any) -> Meta:
@@ -168,7 +175,9 @@ def _meta(values: Values, **stated: Any) -> Meta:
     )
 
 
-def _analysis(values: Values, asked: Mapping[tuple[str, str], str], meta: Meta) -> Analysis:
+def _analysis(
+    values: Values, asked: Mapping[tuple[str, str], str], groups: Mapping[str, str] | None, meta: Meta
+) -> Analysis:
     places = {arm: place for place, arm in enumerate(values.arms)}
     pairs = {(places[a], places[b]): kind for (a, b), kind in asked.items() if a in places and b in places}
     parts = {metric: spread(arrays) for metric, arrays in values.by_metric.items()}
@@ -183,6 +192,7 @@ def _analysis(values: Values, asked: Mapping[tuple[str, str], str], meta: Meta) 
         ranks=pd.concat(ranked, ignore_index=True),
         classes=values.classes,
         class_comparisons=_by_class(values, pairs, meta),
+        **_subsets(values, parts[meta.primary], pairs, groups, meta),
         patients=_long(values, parts),
         meta=meta,
     )
@@ -222,13 +232,47 @@ def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.Dat
 def _compared(
     metric: str, parts: Spread, drawn: Numbers, pairs: Mapping[tuple[int, int], str], meta: Meta
 ) -> pd.DataFrame:
-    unit = np.eye(len(meta.arms))
-    weights = np.array([unit[a] - unit[b] for a, b in pairs]).reshape(-1, len(unit))
+    weights = _weights(pairs, meta)
     rules = {"margin": meta.margins.get(metric, nan), "alpha": meta.alpha}
     table = contrast_table(parts, drawn, weights, METRICS[metric], **rules, family=meta.family, fixed=meta.fixed)
-    names = [(metric, metric == meta.primary, meta.arms[a], meta.arms[b], kind) for (a, b), kind in pairs.items()]
-    heads = pd.DataFrame(names, columns=["metric", "primary", "arm", "against", "kind"]).astype({"primary": bool})
+    heads = _names(pairs, meta)
+    heads.insert(0, "metric", metric)
+    heads.insert(1, "primary", metric == meta.primary)
     return pd.concat([heads, table], axis=1)
+
+
+def _weights(pairs: Mapping[tuple[int, int], str], meta: Meta) -> Numbers:
+    """(comparisons, arms): 1 for an arm, -1 for the one that it is compared with."""
+    unit = np.eye(len(meta.arms))
+    return np.array([unit[a] - unit[b] for a, b in pairs]).reshape(-1, len(unit))
+
+
+def _names(pairs: Mapping[tuple[int, int], str], meta: Meta) -> pd.DataFrame:
+    names = [(meta.arms[a], meta.arms[b], kind) for (a, b), kind in pairs.items()]
+    return pd.DataFrame(names, columns=["arm", "against", "kind"])
+
+
+def _subsets(
+    values: Values,
+    parts: Spread,
+    pairs: Mapping[tuple[int, int], str],
+    groups: Mapping[str, str] | None,
+    meta: Meta,
+) -> dict[str, pd.DataFrame]:
+    """By the primary metric: means in the worst tenth of the patients and in the groups, and the differences there."""
+    rules = {"draws": meta.draws, "seed": meta.seed, "alpha": meta.alpha}
+    better = METRICS[meta.primary].better
+    arms, compared = subset_tables(parts, _weights(pairs, meta), better, values.patients, groups, **rules)
+    own = pd.DataFrame({"arm": meta.arms})
+    for table, (least, most) in (
+        (arms, METRICS[meta.primary].limits),
+        (compared, (-METRICS[meta.primary].reach, METRICS[meta.primary].reach)),
+    ):
+        table["ci_low"], table["ci_high"] = table["ci_low"].clip(lower=least), table["ci_high"].clip(upper=most)
+    return {
+        "subsets": arms.join(own, on="line").drop(columns="line"),
+        "subset_comparisons": compared.join(_names(pairs, meta), on="line").drop(columns="line"),
+    }
 
 
 def _by_class(values: Values, pairs: Mapping[tuple[int, int], str], meta: Meta) -> pd.DataFrame:

@@ -27,6 +27,7 @@ class Asked:
     secondary: tuple[str, ...] = ("nsd", "hd95_mm")
     classes: tuple[str, ...] | None = None  # that it is judged by; None: all
     leaks: tuple[str, ...] = ()  # that were found and allowed, and what may be one, in sentences
+    groups: dict[str, dict[str, str]] | None = None  # of the patients, or of the cases
 
     def write(self, folder: Path) -> None:
         """Keeps it in ``folder``."""

@@ -10,6 +10,7 @@ from seg.errors import counted, few
 from seg.metrics import METRICS
 from seg.study.power import POWER, takes
 from seg.study.scores import Row
+from seg.study.subsets import WORST
 
 if TYPE_CHECKING:
     from seg.study.analysis import Analysis, Meta
@@ -38,6 +39,11 @@ def percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %")
 
 
+def at_least(share: float) -> str:
+    """``6 % or more``; ``0.1 % or more`` of what is very small."""
+    return f"{max(share, 0.001):.{0 if share >= 0.01 else 1}%} or more".replace("%", " %")
+
+
 def spelled_p(p: float) -> str:
     """A p-value: three decimals, or "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -60,6 +66,7 @@ def sentences(analysis: "Analysis") -> list[str]:
             + ("" if {line["arm"], line["against"]} & abnormal else _in_classes(analysis, line))
             for _, line in primary.iterrows()
         ),
+        *_subsets(analysis, abnormal),
         *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
         *_first(analysis),
     ]
@@ -158,7 +165,10 @@ def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
         return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
     small = line["p_tost_holm"] <= meta.alpha
     note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}')}." if small else ""
-    return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}"
+    doubt = (
+        f" Such a claim is false in {at_least(line['false_claim'])} of cases, if every second comparison is of equals."
+    )
+    return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}{doubt}"
 
 
 def _in_classes(analysis: "Analysis", line: Row) -> str:
@@ -211,6 +221,37 @@ def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     return f"{start}To find {scale.with_unit(size(target, meta.primary))} takes " + (
         f"{takes(line, target, meta.patients, seeds, meta.alpha / meta.family)}."
     )
+
+
+def _subsets(analysis: "Analysis", abnormal: set[str]) -> list[str]:
+    """What the worst tenth of the patients and the groups gain or lose; for each arm the group that gains least."""
+    meta, found = analysis.meta, []
+    table = analysis.subset_comparisons
+    calm = table[table["ci_low"].notna() & ~table["arm"].isin(abnormal) & ~table["against"].isin(abnormal)]
+    tenth = calm[calm["subset"] == WORST]
+    scale = METRICS[meta.primary]
+    if len(tenth):
+        told = "; ".join(f"{_who(line)} {_gain(line, meta.primary)}" for _, line in tenth.iterrows())
+        found.append(
+            f"In the worst tenth of the patients, each arm's own ({tenth['patients'].iloc[0]}), {scale.label}: {told}."
+        )
+    groups = calm[calm["subset"] != WORST].assign(gain=lambda lines: lines["value"] * scale.better)
+    least = groups.loc[groups.groupby(["arm", "against"], sort=False)["gain"].idxmin()] if len(groups) else groups
+    if len(least):
+        told = "; ".join(
+            f"{_who(line)} {_gain(line, meta.primary)} in {line['subset']}" for _, line in least.iterrows()
+        )
+        level = percent(1 - meta.alpha)
+        found.append(f"The group that gains least (intervals of all groups hold at once, at {level}): {told}.")
+    return found
+
+
+def _who(line: Row) -> str:
+    return f"{line['arm']} against {line['against']}"
+
+
+def _gain(line: Row, metric: str) -> str:
+    return f"{signed(line['value'], metric)} ({signed(line['ci_low'], metric)} to {signed(line['ci_high'], metric)})"
 
 
 def _secondary(metric: str, part: pd.DataFrame) -> str:

@@ -11,8 +11,9 @@ from seg.files import atomic_write
 from seg.metrics import METRICS
 from seg.study import typeset
 from seg.study.analysis import Analysis
+from seg.study.breakdown import classes_table, failures, subsets_table, title
 from seg.study.scores import Row
-from seg.study.sentences import percent, signed, size, spelled, spelled_p
+from seg.study.sentences import at_least, percent, signed, size, spelled, spelled_p
 from seg.study.typeset import Cell, Table
 
 COST = {
@@ -95,7 +96,9 @@ def tables(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[
     """
     found = [_results(analysis, cost), _spreads(analysis)]
     if analysis.classes["class"].nunique() > 1:
-        found.insert(1, _classes(analysis))
+        found.insert(1, classes_table(analysis))
+    if len(analysis.subsets):
+        found.append(subsets_table(analysis))
     if len(analysis.comparisons):
         found += [_comparisons(analysis), _ranks(analysis)]
     return [replace(one, note=f"{analysis.meta.notice} {one.note}".lstrip()) for one in [*found, *more]]
@@ -109,17 +112,12 @@ def _cost(analysis: Analysis, cost: pd.DataFrame | None) -> pd.DataFrame:
     return known[[column for column in COST if column in known]].apply(pd.to_numeric).dropna(axis=1, how="all")
 
 
-def _title(metric: str) -> str:
-    arrow = {1: " ↑", -1: " ↓", 0: ""}[METRICS[metric].better]
-    return f"{METRICS[metric].title}{arrow}"
-
-
 def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
     """One row per arm: means with intervals, best in bold, verdict against the baseline marked; failures; cost."""
     meta = analysis.meta
-    columns = {_title(metric): _means(analysis, metric) for metric in meta.metrics}
+    columns = {title(metric): _means(analysis, metric) for metric in meta.metrics}
     first = analysis.arms.drop_duplicates("arm").set_index("arm")
-    columns |= {count.capitalize(): _failures(first, count) for count in ("missed", "false") if count in first}
+    columns |= {count.capitalize(): failures(first, count) for count in ("missed", "false") if count in first}
     for name, values in _cost(analysis, cost).items():
         head, factor = COST[str(name)]
         columns[head] = [Cell(three_digits(float(value) * factor)) for value in values]
@@ -137,14 +135,6 @@ def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
     return Table("Results", ["Arm", *columns], {"": rows}, note)
 
 
-def _failures(lines: pd.DataFrame, count: str) -> list[Cell]:
-    """Missed structures of all there are in the reference; false ones."""
-    return [
-        Cell(f"{line[count]:.0f}" + (f" of {line['structures']:.0f}" if count == "missed" else ""))
-        for _, line in lines.iterrows()
-    ]
-
-
 def _means(analysis: Analysis, metric: str) -> list[Cell]:
     lines, table, ranks = analysis.arms, analysis.comparisons, analysis.ranks
     chosen = table[(table["metric"] == metric) & table["kind"].str.contains("baseline")]
@@ -160,59 +150,9 @@ def _means(analysis: Analysis, metric: str) -> list[Cell]:
     ]
 
 
-def _classes(analysis: Analysis) -> Table:
-    """The arms by class, their differences there, and in how many cases the class is present, missed or false."""
-    meta, blocks = analysis.meta, {}
-    counts = [count for count in ("missed", "false") if count in analysis.classes]
-    compared = [metric for metric in meta.metrics if METRICS[metric].better and len(analysis.comparisons)]
-    for name, part in analysis.classes.groupby("class", sort=False):
-        first = part.iloc[0]
-        own = analysis.class_comparisons[analysis.class_comparisons["class"] == name]
-        columns = [[*map(Cell, part["arm"])]]
-        for metric in meta.metrics:
-            columns.append([Cell(spelled(value, metric)) for value in part[metric]])
-            if metric in compared:
-                columns.append(_gains(own[own["metric"] == metric], metric, list(part["arm"])))
-        columns += [_failures(part, one) for one in counts]
-        judged = (
-            "" if len(meta.classes) == analysis.classes["class"].nunique() or name not in meta.classes else ", judged"
-        )
-        title = f"{name}{judged}: present in {first['present']} of {meta.every} cases, scored in {first['cases']}"
-        blocks[title] = [list(row) for row in zip(*columns, strict=True)]
-    heads = ["Arm"]
-    for metric in meta.metrics:
-        heads += [_title(metric), *[f"Δ {METRICS[metric].title} [{percent(1 - meta.alpha)}]"] * (metric in compared)]
-    note = (
-        "Means over the cases in which a class is scored: those that have it in the reference or in the prediction of "
-        "any arm. An arm that rightly left it empty gets the best value. Missed and false: over all seeds."
-    )
-    if compared:
-        note += (
-            f" Δ: the difference to {_against(analysis)} in this class, over patients, with its interval by itself; "
-            "exploratory, without a verdict: of many classes some leave 0 out by chance."
-        )
-    return Table("Classes", [*heads, *(count.capitalize() for count in counts)], blocks, note)
-
-
-def _against(analysis: Analysis) -> str:
-    """What the differences by class are to: the baseline, or the arm before where that is all that was asked."""
-    return analysis.baseline if analysis.comparisons["kind"].str.contains("baseline").any() else "the arm before"
-
-
-def _gains(lines: pd.DataFrame, metric: str, arms: Sequence[str]) -> list[Cell]:
-    """The difference of each arm with its interval; a dash where there is none."""
-    kind = "baseline" if lines["kind"].str.contains("baseline").any() else "previous"
-    texts = {
-        line["arm"]: f"{signed(line['difference'], metric)} "
-        f"[{signed(line['ci_low'], metric)}, {signed(line['ci_high'], metric)}]"
-        for _, line in lines[lines["kind"].str.contains(kind)].iterrows()
-    }
-    return [Cell(texts.get(arm, "–")) for arm in arms]
-
-
 def _spreads(analysis: Analysis) -> Table:
     blocks = {
-        _title(str(metric)): [
+        title(str(metric)): [
             [
                 Cell(line["arm"]),
                 *(Cell(spelled(line[name], str(metric))) for name in ("mean", "median", "sd")),
@@ -230,7 +170,7 @@ def _spreads(analysis: Analysis) -> Table:
 def _comparisons(analysis: Analysis) -> Table:
     meta = analysis.meta
     blocks = {
-        f"{_title(str(metric))}{'' if metric == meta.primary else ', secondary'}": [
+        f"{title(str(metric))}{'' if metric == meta.primary else ', secondary'}": [
             _compared(line, str(metric)) for _, line in part.iterrows()
         ]
         for metric, part in analysis.comparisons.groupby("metric", sort=False)
@@ -245,7 +185,8 @@ def _comparisons(analysis: Analysis) -> Table:
         f"family of {meta.family}. Effect: matched-pairs rank-biserial correlation, above 0: the arm is better. W/T/L: "
         "patients better, equal, worse. Visible: the smallest true difference found with 80 % power; –: none would be. "
         "An interval is of one comparison alone: it may leave 0 out where the verdict, which asks for both tests in "
-        "the family and for seeds, is inconclusive. Margin of equivalence: "
+        "the family and for seeds, is inconclusive. False claim: how probable it is that a claim with such p-values is "
+        "false, if every second comparison is of equals (Sellke, Bayarri and Berger 2001). Margin of equivalence: "
         f"{margins or 'none stated'}."
     )
     return Table("Comparisons", heads, blocks, note)
@@ -273,7 +214,17 @@ def effects_table(effects: pd.DataFrame, metric: str = "dice") -> Table:
 
 
 def _heads(first: str, level: str) -> list[str]:
-    shown = ("Difference", f"{level} interval", "p mean", "p ranks", "Effect", "W/T/L", "Visible", "Verdict")
+    shown = (
+        "Difference",
+        f"{level} interval",
+        "p mean",
+        "p ranks",
+        "Effect",
+        "W/T/L",
+        "Visible",
+        "Verdict",
+        "False claim",
+    )
     return [first, *shown]
 
 
@@ -294,6 +245,7 @@ def _contrast(line: Row, metric: str) -> list[Cell]:
         Cell(f"{line['wins']}/{line['ties']}/{line['losses']}"),
         Cell(visible),
         Cell(line["verdict"], bold=line["verdict"] in ("better", "worse")),
+        Cell(at_least(line["false_claim"]) if isfinite(line["false_claim"]) else "–"),
     ]
 
 

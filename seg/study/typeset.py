@@ -7,8 +7,9 @@ from dataclasses import dataclass
 TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "{''}", "[": "{[}", "−": "$-$", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
-    "▲": r"$^{+}$", "▼": r"$^{-}$", "≈": r"$^{\approx}$", "–": "--", "\n": " ",
+    "|": r"\textbar{}", '"': "{''}", "[": "{[}", "−": "$-$", "±": r"$\pm$", "Δ": r"$\Delta$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "▲": r"$^{+}$", "▼": r"$^{-}$",
+    "≈": r"$^{\approx}$", "–": "--", "\n": " ",
 }  # fmt: skip
 
 

@@ -15,11 +15,13 @@ A study is a file of ``experiments/`` with the package ``hydra.sweeper.study``::
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from seg.config.content import flat, plain
 from seg.errors import ConfigError, together
+from seg.study.subsets import read_groups
 from seg.sweep.jobs import Space, Value, choice, lines_of
 from seg.sweep.rules import AGAINST, MARGIN, WHERE, Section, arm_faults, listed, name_faults, section_faults, shared
 
@@ -59,6 +61,7 @@ class Study:
     primary: str  # metric that it is judged by
     secondary: tuple[str, ...]  # metrics beside it
     classes: tuple[str, ...] | None  # that it is judged by; None: all
+    groups: dict[str, dict[str, str]] | None  # of the patients or the cases, as read from its file
     margin: float  # of the primary metric, in its unit: a smaller difference does not matter
     allow_leaks: tuple[str, ...]  # by name
 
@@ -161,20 +164,24 @@ def read_study(name: str, section: Section) -> Study:
     return study
 
 
-def _judged_by(section: Section) -> tuple[str, tuple[str, ...], tuple[str, ...] | None, float]:
-    """The primary metric, the secondary ones, the classes, the margin."""
+def _judged_by(
+    section: Section,
+) -> tuple[str, tuple[str, ...], tuple[str, ...] | None, dict[str, dict[str, str]] | None, float]:
+    """The primary metric, the secondary ones, the classes, the groups, the margin."""
     primary, classes = section["metrics"]["primary"], section["classes"]
     secondary = tuple(name for name in section["metrics"]["secondary"] if name != primary)
     margin = MARGIN if section["margin"] is None else section["margin"]
-    return primary, secondary, None if classes == "all" else tuple(map(str, classes)), float(margin)
+    groups = None if section["groups"] is None else read_groups(Path(section["groups"]))
+    return primary, secondary, None if classes == "all" else tuple(map(str, classes)), groups, float(margin)
 
 
 def identity(section: Section) -> dict[str, object]:
     """The section as its sweep is known by: the same whether a default is left out or written down."""
-    usual = {"allow": [], "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]}, "classes": "all"}
+    usual: dict[str, object] = {"allow": [], "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]}}
+    usual |= {"classes": "all", "groups": None}
     known = {key: value for key, value in section.items() if key not in usual or value not in (usual[key], None)}
     known.pop("allow_leaks", None)  # it changes no run
-    known["margin"] = _judged_by(section)[-1]
+    known["margin"] = float(MARGIN if section["margin"] is None else section["margin"])
     for key in ("arms", "factors"):
         if isinstance(known[key], Mapping):
             known[key] = {str(name): values for name, values in known[key].items()}

@@ -153,6 +153,7 @@ def _keep_question(sweep: Sweep) -> None:
         primary=study.primary,
         secondary=study.secondary,
         classes=study.classes,
+        groups=study.groups,
         margin=study.margin,
         runs=sweep.total,
         leaks=sweep.leaks,

@@ -69,6 +69,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"better direction are {', '.join(name for name, metric in METRICS.items() if metric.better)}",
     ),
     "classes": (lambda value: value == "all" or _once(value, bool), "all, or a list of classes, each once: [tumour]"),
+    "groups": (lambda value: value is None or isinstance(value, str), "the path of a CSV, such as sites.csv, or null"),
     "margin": (
         lambda value: value is None or (isinstance(value, int | float) and value > 0),
         "a difference above 0 in the unit of the primary metric, such as 0.005 of Dice, or null",

@@ -23,6 +23,7 @@ from seg.files import atomic_write
 from seg.records.address import experiment_name
 from seg.records.folder import one_at_a_time
 from seg.records.state import Process
+from seg.study.subsets import patient_groups
 from seg.sweep.definition import Settings, Sweep, read_sweep
 from seg.sweep.goal import check
 from seg.sweep.launch import OWNER, Workers, make_workers
@@ -175,6 +176,8 @@ def _check_classes(asked: Sweep, material: Material) -> None:
             f"hydra.sweeper.study.classes names {', '.join(unknown)}; the classes of {material.cases.name} are "
             f"{', '.join(names)}."
         )
+    if asked.study and asked.study.groups:
+        patient_groups(asked.study.groups, ((case.id, case.patient) for case in material.cases.cases))
 
 
 def _worker(owner: Path) -> Process | None:

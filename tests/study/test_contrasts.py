@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from seg.metrics import METRICS
-from seg.study.contrasts import Spread, contrast_table, holm, interval, resample, signed_rank, spread
+from seg.study.contrasts import Spread, contrast_table, false_claim, holm, interval, resample, signed_rank, spread
 
 # Darwin's maize, as in scipy's documentation of wilcoxon: crossed minus self-fertilised, in eighths of an inch.
 DARWIN = np.array([6, 8, 14, 16, 23, 24, 28, 29, 41, -48, 49, 56, 60, -67, 75], float)
@@ -221,3 +221,11 @@ def test_arms_that_are_the_same_are_equivalent_and_never_crash() -> None:
     same = spread([np.full((2, 10), 0.8), np.full((2, 10), 0.8)])
     found = compared(same, margin=0.01)
     assert (found["p_mean"], found["p_wilcoxon"], found["verdict"], found["ties"]) == (1, 1, "equivalent", 10)
+
+
+def test_how_probable_a_false_claim_is_at_least_is_as_published() -> None:
+    p = np.array([0.1, 0.05, 0.01, 0.005, 0.001])
+    assert false_claim(p) == pytest.approx([0.385, 0.289, 0.111, 0.067, 0.0184], abs=0.0006)  # their table 1
+    assert false_claim(np.array([0.0, 0.9])).tolist() == [0.0, 0.5]
+    claimed = compared(one_seed(np.linspace(0.9, 1.1, 30)))
+    assert np.isnan(claimed["false_claim"]), "nothing is claimed of one seed"

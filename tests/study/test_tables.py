@@ -117,6 +117,7 @@ def test_comparisons_show_the_numbers_of_the_analysis(analysis: Analysis) -> Non
     assert found[6] == f"{line['wins']}/{line['ties']}/{line['losses']}"
     assert found[7] == f"{line['smallest']:.4f}"
     assert found[8] == "**better**"
+    assert found[9].endswith(" % or more")
 
 
 def test_csv_gives_back_every_number(analysis: Analysis, tmp_path: Path) -> None:
@@ -138,8 +139,8 @@ def test_csv_gives_back_every_number(analysis: Analysis, tmp_path: Path) -> None
 def test_latex_is_whole_and_escaped(analysis: Analysis) -> None:
     text = latex(analysis, COST)
     for name in ("table", "tabular"):
-        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 4
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 4
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 5
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 5
     assert re.sub(r"\\[{}]", "", text).count("{") == re.sub(r"\\[{}]", "", text).count("}")
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0]
     assert all(len(re.findall(r"(?<!\\)&", line)) == 6 for line in body.strip().splitlines())
@@ -168,10 +169,10 @@ def test_of_a_study_that_is_half_done_everything_says_so(analysis: Analysis, tmp
     half = replace(analysis, meta=replace(analysis.meta, notice=notice, study="my_study"))
     text = markdown(half, COST, [effects_table(EFFECTS)])
     assert text.startswith(f"**{notice}**")
-    assert text.count(notice) == 6
+    assert text.count(notice) == 7
     printed = latex(half, COST, [effects_table(EFFECTS)])
-    assert printed.count(notice) == 5
-    assert printed.count(r"\label{tab:my-study-") == 5
+    assert printed.count(notice) == 6
+    assert printed.count(r"\label{tab:my-study-") == 6
 
 
 def test_an_arm_alone_has_tables_too() -> None:

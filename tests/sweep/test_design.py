@@ -26,6 +26,7 @@ SECTION: dict[str, Any] = {
     "folds": None,
     "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]},
     "classes": "all",
+    "groups": None,
     "margin": None,
     "allow_leaks": [],
 }
@@ -237,7 +238,11 @@ def test_an_arm_is_compared_with_its_neighbour_where_that_means_something(design
 
 def test_a_sweep_is_known_again_after_a_default_was_written_down() -> None:
     assert identity(SECTION | {"compare": None}) == {
-        **{key: value for key, value in SECTION.items() if key not in ("allow", "metrics", "classes", "allow_leaks")},
+        **{
+            key: value
+            for key, value in SECTION.items()
+            if key not in ("allow", "metrics", "classes", "groups", "allow_leaks")
+        },
         "compare": ["baseline", "previous"],
         "margin": 0.005,
     }
@@ -279,6 +284,8 @@ def test_arms_that_are_the_same_are_refused() -> None:
         ({"metrics": "nsd"}, "metrics is 'nsd'"),
         ({"metrics": {"primary": "hd95_mm", "secondary": ["dice"]}}, "which difference does not matter.*margin, in mm"),
         ({"classes": "tumour"}, r"classes is 'tumour'; it must be all, or a list of classes, each once: \[tumour\]"),
+        ({"groups": 3}, "groups is 3; it must be the path of a CSV"),
+        ({"groups": "nowhere.csv"}, "nowhere.csv is not a readable CSV"),
         ({"classes": []}, r"classes is \[\]"),
         ({"design": "factorial"}, "factors"),
         ({"factors": {"attention": ["none", "se"]}}, "Leave one of the two out"),
