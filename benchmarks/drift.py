@@ -12,7 +12,7 @@ import pandas as pd
 from seg.deploy.arrivals import Period, properties
 from seg.deploy.drift import Drift, Limits, drift
 
-TRAINING, LOGS, LOGS_ALIKE = 200, 200, 1000  # logs of each kind; of those where nothing changed
+TRAINING, LOGS, LOGS_ALIKE = 200, 50, 300  # logs of each kind; of those where nothing changed
 SIZES = (20, 50, 200)  # scans of a log
 LIMITS = Limits(effect=0.33, share=0.1, alpha=0.01)  # as conf/drift.yaml has them
 CHANNELS = ("MRI",)
