@@ -35,7 +35,7 @@ def main() -> None:
         subprocess.run(command, check=True, capture_output=True)
         (run,) = claimed(outputs)
         begin = time.perf_counter()
-        model = log_model(run)
+        model = log_model(run).model_uri
         print(f"looking up a model that is logged: {time.perf_counter() - begin:.2f} s")
         scans = {f"{side}³": volume(Path(place) / "scans" / f"{side}.nii.gz", side) for side in (40, 128)}
         predictor = Predictor.load(run.run, device="cpu")

@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
         if run.model_pending.exists():
             from seg.deploy.logged import log_model
 
-            print(f"run {run.short} ({state.name}): its network is {log_model(run, cfg.tracking.uri)}")
+            print(f"run {run.short} ({state.name}): its network is {log_model(run, cfg.tracking.uri).model_uri}")
     if not waiting:
         print(f"Nothing is waiting to be sent under {outputs / 'runs'}.")
 

@@ -23,7 +23,7 @@ from seg.config.options import CONF
 from seg.config.trust import local_settings
 from seg.errors import ConfigError, DataError, SegError, nearest, together, without_passwords
 
-_LOCAL = ("paths.", "tracking.uri", "allow_targets")  # what local/default.yaml sets for every command
+_LOCAL = ("paths.", "tracking.uri", "allow_targets", "card.")  # what local/default.yaml sets for every command
 _USERS_DISK = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE),
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),

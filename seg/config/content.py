@@ -17,6 +17,7 @@ _WITHOUT_EFFECT = (
     "tracking.",
     "check",
     "allow_targets",
+    "card.",
     "resume",
     "data.root",
     "trainer.workers",

@@ -179,6 +179,8 @@ def _unknown(
         if key in right:
             if section in _BUILT and key not in KEYS and not _alike(value, known[key]):
                 yield f"{key} is {value!r}; it takes a {_kind(known[key]).__name__}, such as {known[key]!r}."
+        elif section == "card" and key not in typed:
+            continue  # of local/default.yaml, for seg.register
         elif not (key in branches or value == {} or section == "experiments" or parent in open_ended):
             source = "the command line" if key in typed else where
             yield f"{source} sets '{key}', which does not exist.{nearest(key, [*known, *KEYS])}"

@@ -54,13 +54,13 @@ def log_after_training(run: RunFolder) -> None:
         return  # MLflow is away, and it was said
     log.info("  its network goes to MLflow as a model …")
     try:
-        log.info("  model %s", log_model(run))
+        log.info("  model %s", log_model(run).model_uri)
     except Exception as error:  # whatever it is, of MLflow, of torch, of the disk
         warn_of_rest(run, f"The network was not logged as a model: {str(error).rstrip('.')}.")
 
 
-def log_model(run: RunFolder, uri: str | None = None) -> str:
-    """The address ``models:/…`` of the run's model in its MLflow, where it is made if there is none yet.
+def log_model(run: RunFolder, uri: str | None = None) -> "LoggedModel":
+    """The run's model in its MLflow, where it is made if there is none yet.
 
     Args:
         run: a finished run.
@@ -84,7 +84,7 @@ def log_model(run: RunFolder, uri: str | None = None) -> str:
             with store.explained():
                 model = _made(store, recorded, Path(place), package, trusted)
     run.model_pending.unlink(missing_ok=True)
-    return str(model.model_uri)
+    return model
 
 
 def logged(store: Mlflow, run: "Run") -> "LoggedModel | None":
@@ -106,7 +106,7 @@ def _made(store: Mlflow, run: "Run", place: Path, package: Package, trusted: lis
         run.info.experiment_id,
         NAME,
         run_id,
-        tags=package.origin,
+        tags=package.origin | {"package": package.id},
         params={key: options[key] for key in (*OPTIONS, "seed", "data.fold") if key in options},
         model_type="segmentation",
     )

@@ -1,4 +1,4 @@
-"""MLflow's registry of models: what ``hippocampus@champion`` and ``hippocampus/3`` mean."""
+"""MLflow's registry of models: what ``hippocampus@champion`` and ``hippocampus/3`` mean, and where they are read."""
 
 import re
 import shutil
@@ -88,6 +88,15 @@ def registered(store: Mlflow, name: str) -> "RegisteredModel":
     Raises:
         ConfigError: there is none; it names those that there are.
     """
+    if model := sought(store, name):
+        return model
+    names = [model.name for model in store.client.search_registered_models(max_results=1000)]
+    known = nearest(name, names) or f" There are {few(names) or 'none yet'}."
+    raise ConfigError(f"{store.name} has no registered model {name}.{known}")
+
+
+def sought(store: Mlflow, name: str) -> "RegisteredModel | None":
+    """The registered model of that name; None where there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -95,9 +104,7 @@ def registered(store: Mlflow, name: str) -> "RegisteredModel":
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-    names = [model.name for model in store.client.search_registered_models(max_results=1000)]
-    known = nearest(name, names) or f" There are {few(names) or 'none yet'}."
-    raise ConfigError(f"{store.name} has no registered model {name}.{known}")
+    return None
 
 
 def _downloaded(store: Mlflow, reference: str, source: str, place: Path) -> Path:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 NOTE = "mlflow.note.content"
 """A tag of MLflow's own: the description."""
+HISTORY_OF = "seg.history_of"
+"""A tag of a run that is no training: it keeps the history of the registered model that the tag names."""
 
 _SETTINGS = {  # an address that does not answer is given up in seconds, not in MLflow's ten minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -159,9 +161,9 @@ class Mlflow(Sink):
             "mlflow.source.type": "LOCAL",
             _PROCESS: json.dumps(asdict(state.process)),
         }
-        return self.client.create_run(self._experiment(state.experiment), tags=tags, run_name=state.name)
+        return self.client.create_run(self.experiment(state.experiment), tags=tags, run_name=state.name)
 
-    def _experiment(self, name: str) -> str:
+    def experiment(self, name: str) -> str:
         """The id of the experiment ``name``, made if missing; a server decides itself where to store artifacts."""
         from mlflow.exceptions import MlflowException
 
@@ -194,7 +196,8 @@ class Mlflow(Sink):
         where = " and ".join(f"{what} '{value}'" for what, value in conditions.items() if "'" not in value)
         with self.explained():
             experiments = {found.experiment_id: found.name for found in _pages(self.client.search_experiments)}
-            return [_recorded(run, experiments[run.info.experiment_id]) for run in self._runs(where)]
+            found = [run for run in self._runs(where) if HISTORY_OF not in run.data.tags]
+            return [_recorded(run, experiments[run.info.experiment_id]) for run in found]
 
     def read_artifact(self, run_id: str, path: str) -> str | None:
         """The text of a run's artifact; None where it has none of that name."""

@@ -56,7 +56,7 @@ def test_a_training_logs_its_network_once(run: RunFolder) -> None:
     assert [output.model_id for output in recorded.outputs.model_outputs] == [model.model_id]
     assert len(client.get_metric_history(run.run_id, "test_dice")) == 1, "the run does not get its numbers twice"
     assert model.tags["dataset_version"] == recorded.data.tags["dataset_version"]
-    assert log_model(run) == f"models:/{model.model_id}"
+    assert log_model(run).model_id == model.model_id
     assert len(models(run)) == 1
     assert not run.is_pending
 
