@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from seg.errors import ConfigError, DataError, few
-from seg.metrics import read_scores
+from seg.metrics import METRICS, read_scores
 from seg.records.mlflow import Mlflow
 from seg.study import typeset
 from seg.study.analysis import Analysis, analyse
@@ -66,10 +66,11 @@ def in_words(found: Analysis) -> str:
 
 
 def verdict(found: Analysis) -> str:
-    """That of the last version against the first: better, worse, equivalent or inconclusive, and by how much."""
+    """That on the last version against the first: better, worse, equivalent or inconclusive, and by how much."""
     line, metric = _primary(found), found.meta.primary
     difference, low, high = (signed(line[key], metric) for key in ("difference", "ci_low", "ci_high"))
-    return f"{line['verdict']} ({line['against']}): {metric} {difference} ({low} to {high}), {found.meta.cases} cases"
+    score = f"{METRICS[metric].label} {difference} ({low} to {high})"
+    return f"against {line['against']}: {line['verdict']}, {score}, {found.meta.cases} cases"
 
 
 def holds(found: Analysis, require: str) -> bool:

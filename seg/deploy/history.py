@@ -62,7 +62,7 @@ class History:
 
     name: str
     run_id: str
-    written: int  # entries, those included that cannot be read
+    last: int  # number of the last entry, even if it cannot be read or was removed
     entries: tuple[Entry, ...]
     faults: tuple[str, ...] = ()
 
@@ -124,7 +124,8 @@ def history(store: Mlflow, model: "RegisteredModel") -> History:
         previous = entry.hash
     if end and end not in {f"{entry.number:04} {entry.hash}" for entry in entries}:
         faults.append(f"entry {end.split()[0]}, the last that was noted, was changed or removed")
-    return History(model.name, run_id, len(kept), tuple(entries), tuple(faults))
+    numbers = [int(key) for key in (*kept, (end or "0").split()[0]) if key.isdecimal()]
+    return History(model.name, run_id, max(numbers), tuple(entries), tuple(faults))
 
 
 def appended(store: Mlflow, known: History, entry: Entry) -> History:
@@ -138,7 +139,7 @@ def appended(store: Mlflow, known: History, entry: Entry) -> History:
     last = known.entries[-1] if known.entries else None
     whole = replace(
         entry,
-        number=known.written + 1,
+        number=known.last + 1,
         time=datetime.now(UTC).isoformat(),
         why=" ".join(entry.why.split())[:_LONGEST],
         previous=last.hash if last else "",
@@ -154,7 +155,7 @@ def appended(store: Mlflow, known: History, entry: Entry) -> History:
             "it, and if you still want your change, give the command again."
         ) from None
     store.client.set_registered_model_tag(known.name, _END, f"{key} {whole.hash}")
-    return replace(known, written=whole.number, entries=(*known.entries, whole))
+    return replace(known, last=whole.number, entries=(*known.entries, whole))
 
 
 def _read(text: str) -> Entry | None:

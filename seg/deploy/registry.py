@@ -109,16 +109,18 @@ def sought(store: Mlflow, name: str) -> "RegisteredModel | None":
 
 def _downloaded(store: Mlflow, reference: str, source: str, place: Path) -> Path:
     """The package in ``place``, whole: it has hashes of its own."""
-    from mlflow.artifacts import download_artifacts
+    from mlflow.artifacts import download_artifacts, list_artifacts
 
     try:
         read(place)
     except DataError:
         shutil.rmtree(place, ignore_errors=True)
         with store.explained(), atomic_folder(place) as draft:
-            got = Path(download_artifacts(f"{source}/{PACKAGE}", dst_path=str(draft), tracking_uri=store.uri))
-            if not is_package(got):
+            if not list_artifacts(f"{source}/{PACKAGE}", tracking_uri=store.uri):
                 raise DataError(f"{reference} has no package: it was not made by seg.") from None
+            got = Path(download_artifacts(f"{source}/{PACKAGE}", dst_path=str(draft), tracking_uri=store.uri))
             for file in got.iterdir():
                 file.replace(draft / file.name)
+            if got != draft:
+                shutil.rmtree(draft / got.relative_to(draft).parts[0])
     return place

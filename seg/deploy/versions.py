@@ -4,6 +4,7 @@ The history is the truth: where an alias was set in MLflow directly, or a change
 it right and says so there.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class State:
@@ -40,11 +43,14 @@ class State:
         held = {alias: [one for one in ones if one in self.versions] for alias, ones in self.history.holders.items()}
         return {alias: ones for alias, ones in held.items() if ones}
 
+    def holder(self, alias: str) -> str:
+        """The version that has ``alias``: by the history, or by MLflow where that was altered; "" for none."""
+        return self.aliases.get(alias, "") if self.history.faults else self.held.get(alias, [""])[-1]
+
     @property
     def off(self) -> dict[str, tuple[str, str]]:
         """The aliases that are not on the version that the history says: the one they are on, and that one."""
-        true = {alias: ones[-1] for alias, ones in self.held.items()}
-        both = {alias: (self.aliases.get(alias, ""), true.get(alias, "")) for alias in {*true, *self.aliases}}
+        both = {alias: (self.aliases.get(alias, ""), self.holder(alias)) for alias in {*self.held, *self.aliases}}
         return {alias: pair for alias, pair in sorted(both.items()) if pair[0] != pair[1]}
 
 
@@ -153,7 +159,7 @@ def promote(
     with store.explained():
         name, number = version_of(store, reference)
     known = _put_right(store, state(store, name), who)
-    before = known.held.get(alias, [""])[-1]
+    before = known.holder(alias)
     if before == number:
         raise ConfigError(f"{name}/{number} is {alias} already.")
     words = ""
@@ -161,8 +167,8 @@ def promote(
         found = comparison.compared(store, [known.versions[before], known.versions[number]], margin)
         words, said = comparison.in_words(found), comparison.verdict(found)
         if not comparison.holds(found, require):
-            raise ConfigError(f"{name}/{number} is not promoted: require={require}, and it is {said}.\n\n{words}")
-        why = f"{why} [{require}: {said}]".lstrip()
+            raise ConfigError(f"{name}/{number} is not promoted, for require={require}; {said}.\n\n{words}")
+        why = f"{why} [{require}; {said}]".lstrip()
     _moved(store, known, Entry(0, "", who, "promoted", number, alias, before, why))
     return f"{name}/{number} is {alias}" + (f" in place of {name}/{before}" if before else ""), words
 
@@ -200,7 +206,13 @@ def review(store: Mlflow, reference: str, facts: Facts, why: str) -> str:
 
 
 def _put_right(store: Mlflow, known: State, who: str) -> State:
-    """Brings MLflow's aliases to what the history says, and the history to the versions that there are."""
+    """Brings MLflow's aliases to what the history says, and the history to the versions that there are.
+
+    Not where the history was altered: nothing moves by what is no longer known.
+    """
+    if known.history.faults:
+        log.warning("The history of %s was altered: history=%s says where.", known.name, known.name)
+        return known
     with store.explained():
         chain = known.history
         for number in known.versions.keys() - chain.known:
@@ -237,7 +249,7 @@ def listed(store: Mlflow, name: str) -> Iterator[str]:
     """A line for each version, and for all that is not as the history says."""
     known = state(store, name)
     for number, version in known.versions.items():
-        aliases = ", ".join(sorted(alias for alias, held in known.held.items() if held[-1] == number))
+        aliases = ", ".join(alias for alias in sorted({*known.held, *known.aliases}) if known.holder(alias) == number)
         run_id, tags = str(version.run_id), dict(version.tags)
         with store.explained():
             dice = store.client.get_run(run_id).data.metrics.get("test_dice")

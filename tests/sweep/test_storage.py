@@ -1,10 +1,6 @@
 """Where a sweep is kept: what cannot be reached is said without a password; PostgreSQL is a real server here."""
 
 import logging
-import os
-import pwd
-import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +12,7 @@ from typing import Any
 
 import pytest
 from optuna.exceptions import StorageInternalError
+from postgres import SECRET, WRITTEN, Server, serving
 from sqlalchemy.exc import OperationalError
 
 from seg.errors import ConfigError, SegError
@@ -25,8 +22,6 @@ from seg.sweep.goal import Goal, Judge
 from seg.sweep.jobs import Space, choice, read_space
 from seg.sweep.search import Search
 
-SECRET = "s3cr:t/@{x}"
-WRITTEN = "s3cr%3At%2F%40{x}"  # as it stands in an address
 OPENED: list[Search] = []
 
 
@@ -162,63 +157,10 @@ def test_a_storage_that_stays_away_ends_the_sweep_without_showing_the_password(
 # ---- PostgreSQL
 
 
-class Server:
-    """A PostgreSQL server in a folder of its own."""
-
-    def __init__(self, programs: Path, folder: Path) -> None:
-        self.programs, self.folder = programs, folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"postgresql://seg:{WRITTEN}@127.0.0.1:{self.port}/postgres"
-        (folder / "password").write_text(SECRET)
-        self.as_user = []
-        if os.getuid() == 0:  # PostgreSQL refuses to be root's
-            user = pwd.getpwnam("postgres")
-            for path in (folder, folder / "password"):
-                os.chown(path, user.pw_uid, user.pw_gid)
-            self.as_user = ["runuser", "-u", "postgres", "--"]
-        password = ("-A", "scram-sha-256", "-U", "seg", f"--pwfile={folder / 'password'}")
-        self.run("initdb", "-D", str(folder / "data"), *password, "--no-sync")
-        self.start()
-
-    def run(self, program: str, *arguments: str) -> None:
-        command = [*self.as_user, str(self.programs / program), *arguments]
-        with (self.folder / "log").open("a") as log:  # not a pipe: the server keeps it open
-            done = subprocess.run(command, stdout=log, stderr=log, cwd=self.folder, timeout=300, check=False)
-        assert done.returncode == 0, (self.folder / "log").read_text()
-
-    def start(self) -> None:
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "120", "-o", options, "start")
-
-    def stop(self) -> None:
-        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "fast", "stop")
-
-    def database(self, name: str) -> str:
-        """The address of a new, empty database."""
-        import psycopg
-
-        with psycopg.connect(self.address, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self.address.rsplit("/", 1)[0] + f"/{name}"
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [
-        Path(path) for path in [shutil.which("initdb")] if path
-    ]
-    if not found:
-        pytest.skip("no PostgreSQL here: install Debian's package `postgresql` to run this test")
-    folder = Path("/tmp") / f"seg_postgres_{os.getpid()}"  # pytest's own folders are closed to other users
-    folder.mkdir()
-    try:
-        running = Server(found[-1].parent, folder)
+    with serving() as running:
         yield running
-        running.stop()
-    finally:
-        shutil.rmtree(folder)
 
 
 HAND = """
