@@ -86,7 +86,8 @@ def _faults(cfg: DictConfig, action: str) -> Iterator[str]:
 
 
 def _missing(card: DictConfig, action: str) -> Iterator[str]:
-    needed = {*card.required} if action == "run" else set[str]()
+    required = [card.required] if isinstance(card.required, str) else card.required or []
+    needed = {*required} if action == "run" else set[str]()
     needed |= {"reviewer"} if card.approval != "pending" else set()
     if unknown := needed - {"who", "use", "limits", "phi", "reviewer"}:
         yield f"card.required names {', '.join(sorted(unknown))}; it may name who, use, limits, phi and reviewer."
