@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +33,10 @@ class ChannelNorm:
     high: float = 0.0
     mean: float = 0.0
     std: float = 1.0
+
+    def of(self, mean: float, std: float) -> "ChannelNorm":
+        """The same for an image with these numbers."""
+        return self if self.kind == "ct" else replace(self, mean=mean, std=std)
 
     @property
     def window(self) -> tuple[float, float] | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,11 @@ class Scan:
     spacing_mm: tuple[float, ...]
     original_affine: np.ndarray  # (4, 4), of the file
     oriented: bool  # whether the file says how its axes lie
+
+    @cached_property
+    def of_image(self) -> list[tuple[float, float]]:
+        """Mean and standard deviation of each channel's non-zero voxels."""
+        return [*map(of_image, self.image)]
 
 
 @dataclass(frozen=True)
@@ -182,8 +187,15 @@ def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:
         spacing_mm=tuple(plan.spacing_mm),
     )
     shape, coarse = geometry.shape, geometry.coarse_axis
-    normalised = (_normalise(channel[box], norm) for channel, norm in zip(image, plan.normalization, strict=True))
+    normalised = (_normalise(channel[box], norm) for channel, norm in zip(image, norms_of(scan, plan), strict=True))
     return np.stack([_resample(channel, shape, coarse, order=3) for channel in normalised]), geometry
+
+
+def norms_of(scan: Scan, plan: Plan) -> list[ChannelNorm]:
+    """How each channel of the scan is normalised: a z-score by its own mean and deviation."""
+    if all(norm.kind == "ct" for norm in plan.normalization):
+        return [*plan.normalization]  # and nobody needs its numbers
+    return [norm.of(*numbers) for norm, numbers in zip(plan.normalization, scan.of_image, strict=True)]
 
 
 def _nonzero_box(image: np.ndarray) -> tuple[slice, ...]:
@@ -199,10 +211,8 @@ def _normalise(channel: np.ndarray, norm: ChannelNorm) -> np.ndarray:
     (taken along where the rest has but one value).
     """
     if norm.kind == "ct":
-        channel, mean, std = np.clip(channel, norm.low, norm.high), norm.mean, norm.std
-    else:
-        mean, std = of_image(channel)
-    return (channel - np.float32(mean)) / np.float32(max(std, 1e-8))
+        channel = np.clip(channel, norm.low, norm.high)
+    return (channel - np.float32(norm.mean)) / np.float32(max(norm.std, 1e-8))
 
 
 def _resample(volume: np.ndarray, shape: Shape, coarse: int | None, order: int) -> np.ndarray:

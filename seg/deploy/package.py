@@ -21,7 +21,7 @@ from torch import Tensor
 
 from seg.config.content import plain
 from seg.data.fingerprint import CasePrint, Fingerprint, Intensity
-from seg.data.plan import Plan
+from seg.data.plan import ChannelNorm, Plan
 from seg.data.splits import Split
 from seg.engine import checkpoint
 from seg.engine.computing import stored
@@ -180,13 +180,13 @@ def levels(channel: Intensity) -> list[float]:
     return [*map(float, np.percentile(channel.quantiles, _LEVELS))]
 
 
-def normalised(channels: Sequence[Intensity], plan: Plan) -> list[list[float]]:
-    """The same of each channel, as the network sees them: normalised as ``plan`` says."""
+def normalised(channels: Sequence[Intensity], norms: Sequence[ChannelNorm]) -> list[list[float]]:
+    """The same of each channel, as the network sees them."""
     found = []
-    for channel, norm in zip(channels, plan.normalization, strict=False):
-        mean, std = (norm.mean, norm.std) if norm.kind == "ct" else channel.image or (0.0, 1.0)
-        values = np.clip(levels(channel), norm.low, norm.high) if norm.kind == "ct" else np.array(levels(channel))
-        found.append([*map(float, (values - mean) / max(std, 1e-8))])
+    for channel, norm in zip(channels, norms, strict=False):
+        values = np.array(levels(channel))
+        values = np.clip(values, norm.low, norm.high) if norm.kind == "ct" else values
+        found.append([*map(float, (values - norm.mean) / max(norm.std, 1e-8))])
     return found
 
 
@@ -216,8 +216,15 @@ def _described(case: CasePrint, prints: Fingerprint, plan: Plan) -> Json:
         "volumes_ml": {names[index]: count * millilitres for index, count in case.foreground_voxels.items()},
         "oriented": case.oriented,
         "intensity": [*map(levels, case.intensity)],
-        "normalised": normalised(case.intensity, plan) if all(one.image for one in case.intensity) else [],
+        "normalised": _normalised(case, plan),
     }
+
+
+def _normalised(case: CasePrint, plan: Plan) -> list[list[float]]:
+    """None of a fingerprint that an earlier version made."""
+    numbers = [channel.image for channel in case.intensity if channel.image]
+    norms = [norm.of(*own) for norm, own in zip(plan.normalization, numbers, strict=False)]
+    return normalised(case.intensity, norms)
 
 
 def _scores(folder: RunFolder) -> dict[str, list[float]]:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from seg.config.build import allowing
 from seg.data.checks import TILTED
-from seg.data.fingerprint import Intensity, intensity, of_image
+from seg.data.fingerprint import Intensity, intensity
 from seg.data.grids import sheared
 from seg.data.nifti import from_ras
-from seg.data.preprocess import Geometry, Scan, prepare_scan, read_scan
+from seg.data.preprocess import Geometry, Scan, norms_of, prepare_scan, read_scan
 from seg.data.volumes import ALONE, ending, write_label
 from seg.deploy.findings import Expected, Finding, Observed, Risk, expected_dice, findings, pieces, risk_of
 from seg.deploy.maps import Maps, disagreement, file_axis, probabilities
@@ -235,7 +235,7 @@ def _observed(package: Package, scan: Scan, decided: Decided) -> Observed:
     names, voxel_ml = [*package.classes], float(np.prod(scan.spacing_mm)) / 1000
     inside, channels = decided.indices > 0, list[Intensity]()
     if inside.any():
-        channels = [intensity(channel[inside], of_image(channel)) for channel in scan.image]
+        channels = [intensity(channel[inside]) for channel in scan.image]
     return Observed(
         scan.image.shape[1:],
         scan.spacing_mm,
@@ -244,7 +244,7 @@ def _observed(package: Package, scan: Scan, decided: Decided) -> Observed:
         {names[k]: found for k, found in pieces(decided.indices, len(names)).items()},
         decided.by_class(names),
         [*map(levels, channels)],
-        normalised(channels, package.plan),
+        normalised(channels, norms_of(scan, package.plan)),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import combinations, islice, product
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from seg.data.preprocess import Geometry
 
 ON_DEVICE_BYTES = 2**32  # of logits that are put together on a GPU; more are put together in main memory
 HALF_BYTES = 2**30  # of logits in float32 above which those of overlapping windows are added up in float16
+AT_ONCE = 2**20  # logits that are worked on together
 _LEAST_WEIGHT = 1e-3  # of a window's corners, where a Gaussian is next to nothing
 
 
@@ -112,7 +113,7 @@ def _slices(network: nn.Module, image: Tensor, windows: Windows, axis: int) -> I
     inside = [slice(low, low + size) for low, size in zip(before, image.shape[1:], strict=True)]
     wanted, plane = inside.pop(axis), tuple(inside)
     sums = _Sums(windows, sizes, axis)
-    with eval_mode(network):
+    with eval_mode(network) if network.training else nullcontext():  # which takes milliseconds
         for batch, until in _batches(sizes, windows, axis):
             cut = [tuple(slice(a, a + n) for a, n in zip(start, windows.shape, strict=True)) for start in batch]
             sums.add(batch, windows.forward(network, torch.stack([padded[:, x, y, z] for x, y, z in cut])))
@@ -176,8 +177,11 @@ class _Sums:
         done = end - self.first
         if not done:
             return
-        for place in range(done):
-            yield self.first + place, (self.total[place].float() / self.count[place]).cpu()
+        at_once = max(1, AT_ONCE // self.total[0].numel())
+        for place in range(0, done, at_once):
+            part = slice(place, min(place + at_once, done))
+            means = (self.total[part].float() / self.count[part, None]).cpu()
+            yield from zip(range(self.first + place, self.first + done), means, strict=False)
         for place in range(self.depth):
             if place + done < self.depth:
                 self.total[place], self.count[place] = self.total[place + done], self.count[place + done]
@@ -276,11 +280,13 @@ class Decided:
 def decide(slices: Slices, geometry: Geometry) -> Decided:
     """The class with the largest logit or probability, of the slices that ``on_grid`` gives; background elsewhere."""
     whole = np.zeros(geometry.ras_shape, np.uint8)
-    inside = whole[tuple(slice(low, high) for low, high in geometry.crop)]
+    inside = np.moveaxis(whole[tuple(slice(low, high) for low, high in geometry.crop)], slices.axis, 0)
     voxels, certain = np.zeros((2, 256))
-    for place, scores in zip(np.moveaxis(inside, slices.axis, 0), slices.logits, strict=True):
+    first = 0
+    for scores in _stacked(slices.logits):
         highest, best = scores.max(0)  # argmax alone takes several times as long
-        place[:] = best.numpy()
+        inside[first : first + len(best)] = best.numpy()
+        first += len(best)
         found = best > 0
         sure, classes = highest[found], best[found].numpy()
         if not slices.probabilities:
@@ -289,6 +295,13 @@ def decide(slices: Slices, geometry: Geometry) -> Decided:
         certain += np.bincount(classes, sure.numpy(), minlength=256)
     with np.errstate(invalid="ignore"):
         return Decided(whole, voxels, certain / voxels)
+
+
+def _stacked(slices: Iterator[Tensor]) -> Iterator[Tensor]:
+    """As many slices together (K, slices, A, B) as AT_ONCE allows: each call of PyTorch costs microseconds."""
+    for one in slices:
+        others = islice(slices, max(0, AT_ONCE // one.numel() - 1))
+        yield torch.stack([one, *others], 1)
 
 
 def on_grid(slices: Slices, geometry: Geometry) -> Slices:
