@@ -1,8 +1,8 @@
 """``python -m benchmarks``: every measurement, one after the other; or those named.
 
 ``drift`` (thousands of simulated logs), ``quality`` (trains for 10 and for 25 minutes), ``models`` (half an hour),
-``predict`` (large scans), ``conformal`` (trains for 5 minutes) and ``compare`` (needs Chromium) run only by name. ``--avx2`` lets a processor with AVX-512 compute as one without it.
-RESULTS.md keeps what was printed, and where.
+``predict`` (large scans), ``conformal`` (trains for 5 minutes) and ``compare`` (needs Chromium) run only by name.
+``--avx2`` lets a processor with AVX-512 compute as one without it. RESULTS.md keeps what was printed, and where.
 """
 
 import os
