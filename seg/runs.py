@@ -3,15 +3,17 @@
 From Python, ``seg.records.table.runs(Path("outputs"), study="attention")`` gives the same as a pandas DataFrame.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from seg.config.command import verb
 from seg.config.content import number
-from seg.errors import ConfigError, nearest
+from seg.errors import ConfigError, nearest, together
 from seg.files import atomic_write
 from seg.records.table import arranged, check_columns, runs, sources
 
@@ -24,12 +26,15 @@ _OF_A_CASE = ("name", "arm", "trial", "seed", "fold", "case_dice", "case_hd95_mm
 
 
 def main(cfg: DictConfig) -> None:
-    """Prints the table, and writes it where ``csv`` says.
+    """Prints the table, and writes it where ``csv`` says; or what differs between two runs.
 
     Raises:
         ConfigError: no run is meant, an unknown column or case, or MLflow does not answer.
     """
     outputs, uri = Path(cfg.paths.outputs), cfg.tracking.uri
+    if cfg.diff is not None:
+        print(differing(cfg, outputs, uri))
+        return
     wanted = {key: str(cfg[key]) for key in (*_FILTERS, "case") if cfg[key] is not None}
     table = runs(outputs, uri, **wanted)
     if table.empty:
@@ -53,6 +58,41 @@ def main(cfg: DictConfig) -> None:
         kept = top[given] if given else top
         atomic_write(Path(cfg.csv), kept.to_csv(index=False))
         print(f"Wrote {len(kept)} runs with {kept.shape[1]} columns to {cfg.csv}.")
+
+
+def differing(cfg: DictConfig, outputs: Path, uri: str | None) -> str:
+    """What differs between the two runs of ``diff``, in lines for the terminal.
+
+    Raises:
+        ConfigError: there are not two, or another key is set, too.
+    """
+    from seg.config.compose import defaults_of
+    from seg.records.difference import described, difference, effective
+    from seg.sweep.jobs import lines_of
+
+    named = list(cfg.diff) if OmegaConf.is_list(cfg.diff) else [cfg.diff]
+    idle = [key for key in (*_FILTERS, "case", "sort", "top", "columns", "csv") if cfg[key] is not None]
+    faults = [f"diff names {len(named)}; it compares two runs: diff=[a1b2,c3d4]."] if len(named) != 2 else []
+    faults += [f"{key} would be ignored beside diff. Leave it out." for key in idle]
+    together(ConfigError, faults)
+    one, other = (described(outputs, uri, str(run)) for run in named)
+    found = difference(one, other, partial(defaults_of, "train"))
+
+    def overrides(keys: Sequence[str]) -> str:
+        return shlex.join(lines_of({key: [found.values[key]] for key in keys}))
+
+    effect = effective(found.values)
+    chosen = shlex.join(f"{group}={option}" for group, option in found.options.items())
+    lines = {
+        "overrides": " ".join(filter(None, [chosen, overrides(effect)])) or "none: what may change a score is the same",
+        "leave out": shlex.join(lines_of({key: [value] for key, value in found.leave_out.items()})),
+        "without effect": overrides([key for key in found.values if key not in effect]),
+        **found.other,
+        "the same": ", ".join(found.same),
+    }
+    heads = [f"{run.record.run_id[:8]} ({run.record.name})" for run in (one, other)]
+    room = max(map(len, lines))
+    return "\n".join([" → ".join(heads), *(f"  {what:<{room}}  {text}" for what, text in lines.items() if text)])
 
 
 def show(table: "pd.DataFrame", columns: Sequence[str]) -> None:
@@ -108,7 +148,7 @@ def _none_found(outputs: Path, uri: str | None, wanted: Mapping[str, str]) -> st
     return f"None of {len(known)} runs in {places} has {asked}.{hints}"
 
 
-run = verb("runs", main, lists=("columns",))
+run = verb("runs", main, lists=("columns", "diff"))
 
 if __name__ == "__main__":
     run()

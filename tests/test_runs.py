@@ -93,7 +93,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> P
 
 
 def config(outputs: Path, **given: Any) -> DictConfig:
-    keys = ("run", "study", "sweep", "arm", "status", "dataset", "case", "sort", "top", "columns", "csv")
+    keys = ("run", "study", "sweep", "arm", "status", "dataset", "case", "sort", "top", "columns", "csv", "diff")
     values = dict.fromkeys(keys) | {"reverse": False, "tracking": {"uri": None}} | given
     return OmegaConf.create(values | {"paths": {"outputs": str(outputs)}})
 

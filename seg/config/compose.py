@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from yaml import YAMLError
 from seg.config.arguments import MANY, addable, asked, divided, explained, quoted, shows, wrong_flags
 from seg.config.build import allowing
 from seg.config.command import exits, of_the_disk
+from seg.config.content import flat, keyed
 from seg.config.options import CONF
 from seg.config.trust import checked, refuse_foreign
 from seg.errors import ConfigError, together
@@ -90,6 +91,17 @@ def _started(
                 with open_dict(cfg):
                     del cfg["hydra"]
                 task(cfg)
+
+
+def defaults_of(root: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """What a choice of options composes to, flat and resolved; what must be given is ``???``.
+
+    Raises:
+        HydraException: they do not compose.
+    """
+    with hydra.initialize_config_dir(str(CONF), job_name=root, version_base="1.3"):
+        cfg = hydra.compose(root, [f"{group}={option}" for group, option in options.items()])
+    return flat(keyed(OmegaConf.to_container(cfg, resolve=True)))
 
 
 def _refuse_list(study: object) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from seg.errors import without_passwords
 
 PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things are, not what they are
-_WITHOUT_EFFECT = (
+WITHOUT_EFFECT = (
     "paths.",
     "tracking.",
     "check",
@@ -46,7 +46,7 @@ def plain_value(value: object) -> object:
 
 def config_hash(cfg: DictConfig) -> str:
     """Sha256 of what can change a score: everything but where files are and how the run is recorded and drawn."""
-    content = {key: value for key, value in flat(plain(cfg)).items() if not key.startswith(_WITHOUT_EFFECT)}
+    content = {key: value for key, value in flat(plain(cfg)).items() if not key.startswith(WITHOUT_EFFECT)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

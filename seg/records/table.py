@@ -71,7 +71,7 @@ def runs(
     tags = {key: value for key, value in (("study", study), ("sweep", sweep), ("arm", arm)) if value is not None}
     here, stores = sources(outputs, uri)
     folders = {folders.run_id: folders for folders in here}
-    records = [_local(folder, state) for folder, state in here.items() if state and state.kind != "mlflow"]
+    records = [local(folder, state) for folder, state in here.items() if state and state.kind != "mlflow"]
     homes: dict[str, Mlflow] = {}
     ended = {folder.run_id: state.status for folder, state in here.items() if state and state.status != "RUNNING"}
     for store in stores:
@@ -159,8 +159,8 @@ def sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolder, State | Non
     return here, stores
 
 
-def _local(folder: RunFolder, state: State) -> Recorded:
-    """A run without MLflow, from its own folder."""
+def local(folder: RunFolder, state: State) -> Recorded:
+    """A run as its own folder has it."""
     tags: dict[str, str] = {}
     metrics: dict[str, float] = {}
     params: dict[str, str] = {}
