@@ -165,7 +165,7 @@ def server() -> Iterator[Server]:
 
 HAND = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_storage import *
 
 hand = search({address!r}, **{settings!r})
@@ -186,7 +186,7 @@ hand.close()
 
 def side_by_side(address: str, count: int, **settings: Any) -> list[str]:
     """What each of several processes said that worked off one sweep together, begun at the same moment."""
-    script = HAND.format(tests=str(Path(__file__).parent), address=address, settings=settings)
+    script = HAND.format(tests=[*map(str, Path(__file__).parents[:2])], address=address, settings=settings)
     processes = [
         subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(count)
