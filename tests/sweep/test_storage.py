@@ -164,6 +164,7 @@ def server() -> Iterator[Server]:
 
 
 HAND = """
+import os
 import sys
 sys.path[:0] = {tests!r}
 from test_storage import *
