@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,21 @@ def test_several_networks_predict_by_their_mean_probability(
         parameter.requires_grad_(False).zero_()  # every class equally likely: the other one decides
     np.testing.assert_array_equal(predict_together([other, one], image).mask, alone.mask)
     assert (other(image).mask == 0).all()
+
+
+def test_networks_of_other_spacings_predict_together(whole: tuple[Path, Any], scans: Path, tmp_path: Path) -> None:
+    outputs, result = whole
+    one, image = Predictor.load(outputs / "runs" / result.predictions.name), min(scans.iterdir())
+    plan = one.package.plan
+    coarser = replace(plan, spacing_mm=tuple(1.5 * mm for mm in plan.spacing_mm))
+    replace(one.package, plan=coarser).store(tmp_path / "coarser.zip")
+    other = Predictor.load(tmp_path / "coarser.zip")
+    together = predict_together([one, other], image)
+    assert together.mask.shape == nib.load(image).shape
+    assert not together.expected_dice  # nothing is known of the two together
+    for parameter in other.network.parameters():
+        parameter.requires_grad_(False).zero_()  # every class equally likely: the first one decides
+    np.testing.assert_array_equal(predict_together([one, other], image).mask, one(image).mask)
 
 
 def oblique(scan: Path, place: Path) -> None:
