@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def unfinished(case: str, by: str) -> Row:
-    """The row of a scan that is not predicted; docs/use.md says what is in a row.
+    """The row of a scan that is not predicted; docs/predict.md says what is in a row.
 
     Args:
         case: its name.
