@@ -60,6 +60,16 @@ def list_html(sentences: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escaped(sentence)}</li>' for sentence in sentences)}</ul>"
 
 
+def fold(title: str, body: str) -> str:
+    """A part of the page that is unfolded by a click or by keyboard; on paper it is there.
+
+    Args:
+        title: any text.
+        body: HTML in which every name from outside was escaped.
+    """
+    return f"<details><summary>{escaped(title)}</summary>\n{body}\n</details>"
+
+
 def table_html(table: Table, anchors: Sequence[str] = (), *, heading: bool = True, long: bool = False) -> str:
     """A heading, the table, which can be scrolled by keyboard, and its note.
 
@@ -80,12 +90,12 @@ def table_html(table: Table, anchors: Sequence[str] = (), *, heading: bool = Tru
             body.append(
                 f"{row}<th scope=row>{_cell(first)}</th>{''.join(f'<td>{_cell(one)}</td>' for one in rest)}</tr>"
             )
-    name = escaped(table.name)
+    name, note = escaped(table.name), f"<p class=note>{escaped(table.note)}</p>" if table.note else ""
     return (
         f"{f'<h2>{name}</h2>' if heading else ''}"
         f"<div class='wide{' long' if long else ''}' tabindex=0 role=group aria-label='Table: {name}'>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-        f"<p class=note>{escaped(table.note)}</p>"
+        f"{note}"
     )
 
 

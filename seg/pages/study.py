@@ -1,22 +1,20 @@
 """What a study found: its tables, its figures and its page."""
 
-import html
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from seg.errors import DataError, SegError, counted, few, together
 from seg.files import atomic_write
-from seg.study.question import FILE, Asked, changes
+from seg.study.question import FILE, Asked
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from seg.study.analysis import Analysis
     from seg.study.scores import Incomplete
-    from seg.study.typeset import Table
 
 
 log = logging.getLogger(__name__)
@@ -29,12 +27,6 @@ _COSTS = {  # in a run's record → in the table
     "peak_memory_mib": "memory_mib",
     "inference_seconds_a_case": "inference_seconds_a_case",
     "energy_kwh": "energy_kwh",
-}
-
-
-_FIGURES = {
-    "forest": "Mean paired differences with their intervals; the numbers are in the table of comparisons.",
-    "differences": "Paired differences of every patient, as boxes and points.",
 }
 
 
@@ -52,12 +44,15 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     Raises:
         DataError: runs that saw different data or splits; scores that do not fit together.
     """
+    from seg.pages.findings import findings_page
+    from seg.pages.identity import facts
     from seg.records.table import runs, scores_of
     from seg.study.figures import write_figures
     from seg.study.tables import effects_table, markdown, tables, write_tables
 
     asked = Asked.read(folder)
-    table = runs(outputs, uri, sweep=asked.sweep, status="finished")
+    every = runs(outputs, uri, sweep=asked.sweep)
+    table = every[every["status"] == "FINISHED"]
     table = table[table["arm"].isin(asked.arms)] if "arm" in table else table
     head = f"# {asked.name}\n\n{asked.question}\n"
     whole = len(table) >= asked.runs
@@ -87,7 +82,9 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
         atomic_write(folder / "effects.csv", effects.to_csv(index=False))
         written.append(folder / "effects.csv")
     compared = side_by_side(asked, table, folder, outputs)
-    atomic_write(folder / "report.html", _page(asked, analysis, tables(analysis, cost, more), compared, folder))
+    known = facts(asked, table, every.drop(table.index), outputs)
+    page = findings_page(asked, analysis, tables(analysis, cost, more), known, compared, folder)
+    atomic_write(folder / "report.html", page)
     written += [folder / name for name in ("compare.html", "report.html") if compared or name == "report.html"]
     return f"{head}\n{markdown(analysis, cost, more)}", written
 
@@ -110,7 +107,9 @@ def _analysis(asked: Asked, scores: "pd.DataFrame", rule: "Incomplete", **told: 
         margin=asked.margin,
         incomplete=rule,
     )
-    return replace(found, meta=replace(found.meta, study=asked.name, **told))
+    costs_of_jitter = [asked.jitter[name] for name in found.meta.classes if name in asked.jitter]
+    jitter = fmean(costs_of_jitter) if costs_of_jitter else None
+    return replace(found, meta=replace(found.meta, study=asked.name, jitter=jitter, **told))
 
 
 def _check_alike(table: "pd.DataFrame") -> None:
@@ -215,25 +214,3 @@ def factor_effects(asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete
         margin=asked.margin,
         incomplete=incomplete,
     )
-
-
-def _page(asked: Asked, analysis: "Analysis", shown: "Sequence[Table]", compared: str, folder: Path) -> str:
-    """One file that needs no network: question, findings, figures, tables, what the arms are."""
-    from seg.pages.html import list_html, page, svg, table_html
-    from seg.study.typeset import Cell, Table
-
-    notice = analysis.meta.notice
-    parts = [f"<p class=notice role=status>{html.escape(notice)}</p>"] if notice else []
-    parts.append(list_html(analysis.sentences()))
-    if compared:
-        link = "<a href=compare.html>The same slices from every arm, side by side</a>"
-        parts.append(f"<p>{link} ({html.escape(compared)}).</p>")
-    parts += [
-        f"<figure role=img aria-label='{alt}'>{svg(folder / f'{name}.svg')}<figcaption>{alt}</figcaption></figure>"
-        for name, alt in _FIGURES.items()
-        if (folder / f"{name}.svg").exists()
-    ]
-    parts += map(table_html, shown)
-    arms = [[Cell(arm), Cell("\n".join(changes(asked.different.get(arm, {}))))] for arm in asked.arms]
-    parts.append(table_html(Table("What each arm changes", ["Arm", "Changes"], {"": arms}, ""), long=True))
-    return page(asked.name, asked.question, "\n".join(parts))

@@ -53,6 +53,8 @@ class Meta:
     alpha: float
     left_out: tuple[str, ...]  # what an unfinished study lacks, in words
     unscored: int  # cases without any structure, in the reference and in every prediction
+    nsd_tolerance_mm: float | None = None  # of the surface dice; None: not known, or not the same in all rows
+    jitter: float | None = None  # Dice that half a voxel of doubt about the labels' surface costs
     study: str = ""  # its name
     part: str = ""  # which cases were scored, in words: "of the test part"
     grouped: bool = False  # whether there are groups of patients
@@ -156,8 +158,13 @@ def analyse(
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
     judged = {"metrics": metrics, "primary": primary, "family": len(asked), "margins": margins, "fixed": fixed}
-    judged |= {"grouped": bool(groups)}
+    judged |= {"grouped": bool(groups), "nsd_tolerance_mm": _tolerance_mm(scores)}
     return _analysis(values, asked, groups, _meta(values, draws=draws, seed=seed, alpha=alpha, **judged))
+
+
+def _tolerance_mm(scores: pd.DataFrame) -> float | None:
+    known = pd.to_numeric(scores.get("nsd_tolerance_mm", pd.Series(dtype=float)), errors="coerce").unique()
+    return float(known[0]) if len(known) == 1 and np.isfinite(known[0]) else None
 
 
 def _meta(values: Values, **stated: Any) -> Meta:

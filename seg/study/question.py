@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from seg.files import atomic_write
@@ -27,6 +27,8 @@ class Asked:
     secondary: tuple[str, ...] = ("nsd", "hd95_mm")
     classes: tuple[str, ...] | None = None  # that it is judged by; None: all
     leaks: tuple[str, ...] = ()  # that were found and allowed, and what may be one, in sentences
+    base: dict[str, object] = field(default_factory=dict)  # what its file sets for all arms
+    jitter: dict[str, float] = field(default_factory=dict)  # by class: Dice that half a voxel of doubt costs
     groups: dict[str, dict[str, str]] | None = None  # of the patients, or of the cases
 
     def write(self, folder: Path) -> None:

@@ -68,6 +68,7 @@ def sentences(analysis: "Analysis") -> list[str]:
         ),
         *_subsets(analysis, abnormal),
         *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
+        *_ceiling(meta),
         *_first(analysis),
     ]
 
@@ -164,11 +165,30 @@ def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
         inside = f"p {spelled_p(line['p_tost_holm'])} for a difference beyond it, after Holm"
         return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
     small = line["p_tost_holm"] <= meta.alpha
+    meaning = f" Not meaningful: {_cost_of_jitter(meta)}." if meaningless(line, meta) else ""
     note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}')}." if small else ""
     doubt = (
         f" Such a claim is false in {at_least(line['false_claim'])} of cases, if every second comparison is of equals."
     )
-    return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}{doubt}"
+    return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}{meaning}{doubt}"
+
+
+def meaningless(line: Row, meta: "Meta") -> bool:
+    """Whether a difference of Dice is smaller than what half a voxel of doubt about the labels' surface costs."""
+    return meta.jitter is not None and meta.primary == "dice" and abs(line["difference"]) < meta.jitter
+
+
+def _cost_of_jitter(meta: "Meta") -> str:
+    return f"half a voxel of doubt about the surface of these labels costs {spelled(meta.jitter or 0, 'dice')} of Dice"
+
+
+def _ceiling(meta: "Meta") -> list[str]:
+    if meta.jitter is None or meta.primary != "dice":
+        return []
+    return [
+        f"Ceiling: {_cost_of_jitter(meta)}. Above {spelled(1 - meta.jitter, 'dice')} a network follows the labels more "
+        "closely than they can be drawn, and a smaller difference is not meaningful, even if it is real on average."
+    ]
 
 
 def _in_classes(analysis: "Analysis", line: Row) -> str:

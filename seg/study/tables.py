@@ -11,6 +11,7 @@ from seg.files import atomic_write
 from seg.metrics import METRICS
 from seg.study import typeset
 from seg.study.analysis import Analysis
+from seg.study.answer import answer
 from seg.study.breakdown import classes_table, failures, subsets_table, title
 from seg.study.scores import Row
 from seg.study.sentences import at_least, percent, signed, size, spelled, spelled_p
@@ -56,7 +57,17 @@ def markdown(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequenc
     """The findings in words, then every table, in GitHub's Markdown."""
     words = "\n".join(f"- {typeset.markdown_text(sentence)}" for sentence in analysis.sentences())
     notice = [f"**{typeset.markdown_text(analysis.meta.notice)}**"] if analysis.meta.notice else []
-    return "\n\n".join([*notice, words, *map(typeset.markdown, tables(analysis, cost, more))]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                *notice,
+                typeset.markdown_text(" ".join(answer(analysis))),
+                words,
+                *map(typeset.markdown, tables(analysis, cost, more)),
+            ]
+        )
+        + "\n"
+    )
 
 
 def latex(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ class Sweep:
     n_jobs: int  # trials at a time
     max_failures: int  # that end it
     storage: str | None  # shared with other processes
+    jitter: dict[str, float] = field(default_factory=dict)  # of a study, by class: seg.data.jitter
     leaks: tuple[str, ...] = ()  # of a study: those that were allowed, and what may be one, in sentences
 
     @property

@@ -154,6 +154,8 @@ def _keep_question(sweep: Sweep) -> None:
         secondary=study.secondary,
         classes=study.classes,
         groups=study.groups,
+        base=study.base,
+        jitter=sweep.jitter,
         margin=study.margin,
         runs=sweep.total,
         leaks=sweep.leaks,

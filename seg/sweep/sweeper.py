@@ -14,6 +14,7 @@ from pathlib import Path
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from seg.data.jitter import jitter_costs
 from seg.engine.cases import Material, read_material
 from seg.engine.console import log_to
 from seg.engine.device import choose_device, choose_precision
@@ -63,6 +64,8 @@ def sweep(
         build_each(asked)
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))
         return
+    if asked.study:
+        asked = replace(asked, jitter=jitter_costs(material.cases))
     with one_at_a_time(Path(asked.cfg.paths.outputs)):
         owns = _claim(asked)
     log_to(asked.folder / "log.txt")

@@ -1,0 +1,71 @@
+"""The answer to a study's question in a sentence for each arm, without a p-value."""
+
+from math import ceil
+
+from seg.metrics import METRICS
+from seg.study.analysis import Analysis
+from seg.study.scores import Row
+from seg.study.sentences import meaningless
+
+
+def answer(analysis: Analysis) -> list[str]:
+    """What is known of each arm by the primary metric, a sentence each: an answer, or what is excluded so far.
+
+    Arms of which the same must be said share a sentence.
+    """
+    table = analysis.comparisons[analysis.comparisons["primary"]]
+    if table.empty:
+        return ["There is nothing to compare yet."]
+    first = table["kind"].str.contains("baseline")
+    told: dict[str, list[str]] = {}
+    for _, line in (table[first] if first.any() else table).iterrows():
+        name = str(line["arm"]) if first.any() else f"{line['arm']} against {line['against']}"
+        told.setdefault(_finding(analysis, line), []).append(name)
+    return [f"{', '.join(names)}: {finding}." for finding, names in told.items()]
+
+
+def amount(value: float, metric: str) -> str:
+    """A size of the primary metric as people say it: ``1.3 points`` for a share, else with its unit; rounded up."""
+    if METRICS[metric].unit:
+        return METRICS[metric].with_unit(f"{ceil(value * 100 - 1e-6) / 100:g}")
+    points = ceil(value * 1000 - 1e-6) / 10
+    return f"{points:g} point{'' if points == 1 else 's'}"
+
+
+def _finding(analysis: Analysis, line: Row) -> str:
+    meta, metric = analysis.meta, METRICS[analysis.meta.primary]
+    if line["verdict"] == "equivalent":
+        margin = amount(meta.margins[metric.name], metric.name)
+        return f"no difference that matters; surely less than {margin} of {metric.label} either way"
+    low, high = sorted(end * metric.better for end in (line["ci_low"], line["ci_high"]))
+    if line["verdict"] != "inconclusive":
+        least, most = sorted(map(abs, (low, high)))
+        size = amount(abs(line["difference"]), metric.name)
+        note = ", which is not meaningful on these labels" if meaningless(line, meta) else ""
+        return (
+            f"{line['verdict']} by {size} of {metric.label} (between {amount(least, metric.name)} and "
+            f"{amount(most, metric.name)}){note}"
+        )
+    return _why_none(analysis, line) or _excluded(low, high, metric.name)
+
+
+def _why_none(analysis: Analysis, line: Row) -> str:
+    """What stands in the way of any answer."""
+    pair = {line["arm"], line["against"]}
+    lines = analysis.arms[analysis.arms["metric"] == analysis.meta.primary]
+    if pair & set(analysis.meta.one_seed):
+        return "no answer; one training of an arm cannot tell it from luck"
+    if pair & set(lines.loc[lines["abnormal"], "arm"]):
+        return "no answer; some trainings ended far from the others: inspect them first"
+    return ""
+
+
+def _excluded(low: float, high: float, metric: str) -> str:
+    """``low`` and ``high``: ends of the interval of the gain."""
+    gain, loss = (amount(max(end, 0.0), metric) for end in (high, -low))
+    label = METRICS[metric].label
+    if low > 0:
+        return f"no answer yet; a loss in {label} is excluded, and a gain above {gain}, but a gain is not proven"
+    if high < 0:
+        return f"no answer yet; a gain in {label} is excluded, and a loss above {loss}, but a loss is not proven"
+    return f"no answer yet; a gain in {label} above {gain} is excluded, a loss above {loss}, too"

@@ -1,0 +1,108 @@
+"""The answer comes first, in words, and says what is excluded; methods and checklist tell what the record holds."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.statistics import study
+from seg.study.analysis import Analysis, analyse
+from seg.study.answer import amount, answer
+from seg.study.methods import SOURCES, Facts, checklist, glossary, methods
+from seg.study.tables import markdown
+
+CALM = {"patients": 60, "spread": 0.004, "rest": 0.004, "seed_spread": 0.0005}
+SCORES = study({"base": 0.0, "se": 0.03, "copy": 0.0, "less": -0.03}, **CALM)
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyse(SCORES, baseline="base", against=["baseline"], margin=0.005, draws=2000)
+
+
+def test_each_arm_gets_a_sentence_with_its_size_in_points(analysis: Analysis) -> None:
+    better, same, worse = answer(analysis)
+    lines = analysis.comparisons[analysis.comparisons["primary"]].set_index("arm")
+    assert better.startswith("se: better by ")
+    points, least, most = map(float, re.findall(r"([0-9.]+) points", better))
+    assert least <= points <= most
+    assert points == pytest.approx(100 * lines.loc["se", "difference"], abs=0.1)
+    assert same == "copy: no difference that matters; surely less than 0.5 points of Dice either way."
+    assert worse.startswith("less: worse by ")
+    assert markdown(analysis).startswith(better)
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("dice", 1), ("hd95_mm", -1)])
+def test_without_an_answer_it_says_what_is_excluded(metric: str, sign: int) -> None:
+    found = analyse(study({"base": 0.0, "se": 0.0}, patients=30), baseline="base", primary=metric, draws=2000)
+    (told,) = answer(found)
+    (line,) = found.comparisons[found.comparisons["primary"]].to_dict("records")
+    low, high = sorted((line["ci_low"] * sign, line["ci_high"] * sign))
+    name = "Dice" if metric == "dice" else "HD95"
+    expected = f"a gain in {name} above {amount(high, metric)} is excluded, a loss above {amount(-low, metric)}, too."
+    assert told == f"se: no answer yet; {expected}"
+
+
+def test_arms_of_which_the_same_must_be_said_share_a_sentence() -> None:
+    one = SCORES[SCORES["seed"] == 0]
+    assert answer(analyse(one, baseline="base", draws=400)) == [
+        "se, copy, less: no answer; one training of an arm cannot tell it from luck."
+    ]
+    failed = SCORES["arm"].isin(["se", "less"]) & (SCORES["seed"] == 1)
+    found = analyse(SCORES.assign(dice=SCORES["dice"].where(~failed, 0.0)), baseline="base", draws=2000)
+    assert "se, less: no answer; some trainings ended far from the others: inspect them first." in answer(found)
+    assert answer(analyse(SCORES[SCORES["arm"] == "se"], baseline="se", draws=400)) == [
+        "There is nothing to compare yet."
+    ]
+
+
+def test_sizes_are_rounded_up_so_that_what_is_excluded_is() -> None:
+    assert amount(0.0159, "dice") == "1.6 points"
+    assert amount(0.01, "nsd") == "1 point"
+    assert amount(0.0101, "dice") == "1.1 points"
+    assert amount(0.301, "hd95_mm") == "0.31 mm"
+
+
+def test_a_difference_below_what_half_a_voxel_costs_is_not_meaningful(analysis: Analysis) -> None:
+    strict = replace(analysis, meta=replace(analysis.meta, jitter=0.08))
+    assert answer(strict)[0].endswith("which is not meaningful on these labels.")
+    words = " ".join(strict.sentences())
+    assert words.count("Not meaningful: half a voxel of doubt about the surface of these labels costs 0.080") == 2
+    assert "Ceiling: " in words
+    assert "Above 0.920 a network" in words
+    lenient = replace(analysis, meta=replace(analysis.meta, jitter=0.001))
+    assert "ot meaningful: " not in " ".join(lenient.sentences())
+    assert "meaningful" not in " ".join([*answer(analysis), *analysis.sentences()])
+
+
+def test_methods_cite_what_they_use_in_order(analysis: Analysis) -> None:
+    text, references = methods(analysis, Facts(dataset="hippocampus", budget="120 steps", code="commit ab12"))
+    assert [int(n) for n in re.findall(r"\[(\d+)\]", text)] == list(range(1, len(references) + 1))
+    for words in ("4 configurations on hippocampus", "3 seeds in 5 folds for 120 steps", "60 cases of 60 patients"):
+        assert words in text
+    assert "±0.005" in text
+    assert any(SOURCES["tost"] in one for one in references)
+    unknown, fewer = methods(replace(analysis, meta=replace(analysis.meta, margins={})), Facts())
+    assert len(fewer) == len(references) - 1
+    assert "  " not in unknown
+    assert "equivalent" not in unknown
+
+
+def test_the_checklist_says_what_the_record_does_not_tell(analysis: Analysis) -> None:
+    def told(facts: Facts) -> dict[str, str]:
+        return {row[0].text: row[1].text for rows in checklist(analysis, facts).blocks.values() for row in rows}
+
+    assert told(Facts())["7 Data sources"] == "the record does not tell"
+    known = told(Facts(dataset="hippocampus", version="abcd", split="100 training, 60 test cases; ef01"))
+    assert known["7 Data sources"] == "hippocampus version abcd"
+    assert known["20 Disjoint at which level"] == "patients"
+    assert known["28 Performance metrics"] == "Dice, HD95"
+
+
+def test_every_column_of_the_tables_has_a_sentence(analysis: Analysis) -> None:
+    words = " ".join(row[0].text for row in glossary(analysis).blocks[""])
+    heads = re.search(r"### Comparisons\n\n(.*)\n", markdown(analysis))
+    assert heads
+    for head in ("Difference", "p mean", "p ranks", "Effect", "W/T/L", "Visible", "Verdict", "False claim"):
+        assert head in heads[1]
+        assert head in words
