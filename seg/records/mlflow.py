@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from seg.errors import ConfigError, SegError, without_passwords
 from seg.files import PRIVATE, atomic
@@ -48,6 +49,7 @@ _SETTINGS = {  # an address that does not answer is given up in seconds, not in 
 }
 _AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # somebody waits
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not take however often it is sent
+_UNKNOWN_USER, _FORBIDDEN = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"), "PERMISSION_DENIED"
 _DAMAGED = ("file is not a database", "database disk image is malformed")  # sqlite's words
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
 _BATCH = 500  # reports sent at once
@@ -113,7 +115,18 @@ class Mlflow(Sink):
         except SegError:
             raise
         except Exception as error:  # of MLflow, SQLAlchemy, requests, and of whichever driver the address names
-            reason = self.reason(error)
+            reason, code = self.reason(error), getattr(error, "error_code", "")
+            if code in _UNKNOWN_USER:
+                raise ConfigError(
+                    f"{self._set_by}: {self.name} does not accept this user and password. Set MLFLOW_TRACKING_USERNAME "
+                    "and MLFLOW_TRACKING_PASSWORD, or write both into the address, before the host."
+                ) from None
+            if code == _FORBIDDEN:
+                user = os.environ.get("MLFLOW_TRACKING_USERNAME") or urlsplit(self.uri).username or "that you are"
+                raise ConfigError(
+                    f"{self._set_by}: {self.name} does not allow this to the user {user}. Ask whoever runs it for the "
+                    "permission EDIT, or set tracking.experiment to an experiment of your own."
+                ) from None
             if self._file and (found := next((words for words in _DAMAGED if words in reason), "")):
                 raise ConfigError(
                     f"{self._file} is damaged: {found}. Restore it from a copy, or move it away: the next run makes a "
@@ -180,8 +193,14 @@ class Mlflow(Sink):
 
     def _mark_dead_runs(self) -> None:
         """Marks as KILLED the runs of this machine that say RUNNING although their process no longer exists."""
+        from mlflow.exceptions import MlflowException
+
         for run in filter(_dead, list(self._runs("attributes.status = 'RUNNING'"))):
-            self._set_status(run.info.run_id, status_report("KILLED", GONE))
+            try:
+                self._set_status(run.info.run_id, status_report("KILLED", GONE))
+            except MlflowException as error:  # a colleague's, which this user may only read
+                if error.error_code != _FORBIDDEN:
+                    raise
 
     def stage(self, run_id: str) -> str:
         """``active``, ``deleted``, or ``unknown`` where MLflow never had the run or has no trace of it any more."""

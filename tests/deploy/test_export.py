@@ -83,7 +83,7 @@ def test_onnx_and_its_contract_are_enough_to_predict_as_the_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "dims", "block"), [*MIXED, *(("unet", 3, block) for block in BLOCKS)])
+@pytest.mark.parametrize(("model", "dims", "block"), sorted({*MIXED, *(("unet", 3, block) for block in BLOCKS)}))
 def test_every_network_can_be_exported(predictor: Predictor, tmp_path: Path, model: str, dims: int, block: str) -> None:
     """In 3-D those that know deep supervision are trained with it, in 2-D without."""
     supervision = {"deep_supervision": dims == 3} if "deep_supervision" in load("model", model) else {}
