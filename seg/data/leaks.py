@@ -79,7 +79,7 @@ def _find(cases: Sequence[Case], prints: Fingerprint, workers: int) -> list[Leak
     voxel_mm = float(np.median(sides)) / SIDE
     with ThreadPoolExecutor(workers) as pool:
         looks = list(pool.map(lambda case: _look(case, voxel_mm), cases))
-        pairs = list(_neighbours(looks, np.array([case.patient for case in cases])))
+        pairs = list(neighbours([look.small for look in looks], [case.patient for case in cases]))
         alike = list(pool.map(lambda pair: likeness(looks[pair[0]].small[FLIPS[pair[2]]], looks[pair[1]].small), pairs))
     found: dict[str, Leak] = {}
     for (n, m, flip), correlation in zip(pairs, alike, strict=True):
@@ -99,17 +99,21 @@ def _find(cases: Sequence[Case], prints: Fingerprint, workers: int) -> list[Leak
 
 
 def _look(case: Case, voxel_mm: float) -> _Look:
-    """A case, read, with voxels of about ``voxel_mm`` along each axis."""
     image, affine = read_image(case.images)
     volume, turned = to_ras(image[0], affine)
+    small = shrunk(volume, spacing_mm(turned), voxel_mm)
+    label = to_ras(read_label(case.label), affine)[0].astype(np.int32) if case.label else np.zeros(1)
+    return _Look(small, sha256(str(label.shape).encode() + label.tobytes()).hexdigest() if label.any() else "")
+
+
+def shrunk(volume: np.ndarray, spacing_mm: Sequence[float], voxel_mm: float) -> np.ndarray:
+    """What is not zero of ``volume`` (X, Y, Z), with voxels of about ``voxel_mm`` along each axis; float32."""
     box = ndimage.find_objects((volume != 0).astype(np.uint8))
     volume = volume[box[0]] if box else volume
     most = 3 * SIDE  # a volume so long has another field of view, or its header is wrong
-    shape = [int(n) for n in np.clip(np.rint(np.multiply(volume.shape, spacing_mm(turned)) / voxel_mm), 1, most)]
+    shape = [int(n) for n in np.clip(np.rint(np.multiply(volume.shape, spacing_mm) / voxel_mm), 1, most)]
     small = resized(volume, shape)
-    small = np.clip(small, *np.percentile(small, [1, 99]))
-    label = to_ras(read_label(case.label), affine)[0].astype(np.int32) if case.label else np.zeros(1)
-    return _Look(small, sha256(str(label.shape).encode() + label.tobytes()).hexdigest() if label.any() else "")
+    return np.asarray(np.clip(small, *np.percentile(small, [1, 99])))
 
 
 def resized(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -124,15 +128,16 @@ def resized(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return np.asarray(ndimage.zoom(smooth, 1 / coarser, order=1, mode="nearest", grid_mode=True))
 
 
-def _neighbours(looks: Sequence[_Look], patients: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Pairs of cases whose thumbnails are alike, and the flip of FLIPS that brings the first onto the second."""
-    thumbs = np.stack([_thumbnail(look.small) for look in looks])
+def neighbours(volumes: Sequence[np.ndarray], patients: Sequence[str]) -> Iterator[tuple[int, int, int]]:
+    """Pairs of volumes whose thumbnails are alike, and the flip of FLIPS that brings the first onto the second."""
+    who = np.array(patients)
+    thumbs = np.stack([*map(_thumbnail, volumes)])
     flipped = np.stack([thumbs[(slice(None), *flip)].reshape(len(thumbs), -1) for flip in FLIPS])
     thumbs = thumbs.reshape(len(thumbs), -1)
     seen = set[frozenset[int]]()
     for one, patient in enumerate(patients):
         alike = flipped[:, one] @ thumbs.T  # (8, cases)
-        alike[:, patients == patient] = -np.inf
+        alike[:, who == patient] = -np.inf
         for other in np.argsort(-alike.max(axis=0))[:NEIGHBOURS].tolist():
             if patients[other] != patient and frozenset((one, other)) not in seen:
                 seen.add(frozenset((one, other)))

@@ -1,7 +1,6 @@
 """Copies planted among different patients are found whatever was done to them, and nothing else is."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -9,33 +8,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from benchmarks.leaks import COPIES, Change
 from seg.data.cases import folder
 from seg.data.fingerprint import fingerprint
 from seg.data.leaks import ALIKE, SIDE, leaks, likeness, resized
 
-Change = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]  # voxels and affine of a copy
 NOISE = np.random.default_rng(0)
-
-
-def resampled(*zoom: float) -> Change:
-    return lambda image, affine: (ndimage.zoom(image, zoom, order=1), affine @ np.diag([*np.divide(1, zoom), 1]))
-
-
-COPIES: dict[str, Change] = {
-    "exact": lambda image, affine: (image, affine),
-    "brighter": lambda image, affine: (3.7 * image + 20, affine),
-    "gamma": lambda image, affine: ((image - image.min()) ** 0.7, affine),
-    "mirrored": lambda image, affine: (image[::-1], affine),
-    "turned_over": lambda image, affine: (image[::-1, ::-1, ::-1], affine),
-    "cropped": lambda image, affine: (image[2:-2, 2:-2, 2:-2], affine),
-    "cropped_aside": lambda image, affine: (image[2:, 2:, 2:], affine),
-    "padded": lambda image, affine: (np.pad(image, 20), affine),
-    "coarser": resampled(0.75, 0.75, 0.75),
-    "uneven": resampled(0.7, 1.4, 1.0),
-    "without_its_spacing": lambda image, affine: (resampled(0.5, 0.5, 0.5)(image, affine)[0], affine),
-    "noisy": lambda image, affine: (image + NOISE.normal(0, 0.3 * image.std(), image.shape), affine),
-    "all_of_it": lambda image, affine: resampled(0.8, 1.0, 1.2)(2.0 * image[2:, ::-1, :-2] + 5, affine),
-}
 
 
 def planted(root: Path, phantom_root: Path, change: Change, original: int = 4) -> Path:
