@@ -35,8 +35,8 @@ def predict_all(
 ) -> list[str]:
     """Writes a mask and a row of the report for each scan, and gives the names of those that failed.
 
-    ``report.json`` is ``{"format": 2, "scans": [row, …]}``, and ``report.csv`` the same as a table; docs/predict.md says
-    what a row has. Both are written anew about every second, and at the end, however that comes.
+    ``report.json`` is ``{"format": 2, "scans": [row, …]}``, and ``report.csv`` the same as a table; docs/predict.md
+    says what a row has. Both are written anew about every second, and at the end, however that comes.
 
     Args:
         members: networks of the same classes and channels.
