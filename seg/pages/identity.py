@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg.data.splits import Split
-from seg.errors import DataError, counted, few
+from seg.errors import DataError, few
 from seg.records.folder import RunFolder, claimed
 from seg.records.scored import ScoredRun
 from seg.study.methods import Facts
@@ -87,11 +87,10 @@ def _settings(table: "pd.DataFrame", keys: Mapping[str, str]) -> Iterator[str]:
 
 
 def _budget(table: "pd.DataFrame") -> str:
-    for key, unit in _BUDGET.items():
-        values = _values(table, f"params.{key}")
-        if len(values) == 1:
-            return counted(int(float(values[0])), unit)
-    return ""
+    """What ends a run, whichever comes first; nothing where that is ``auto`` or differs."""
+    limits = ((_values(table, f"params.{key}"), unit) for key, unit in _BUDGET.items())
+    told = [(values[0].removesuffix(".0"), unit) for values, unit in limits if len(values) == 1 and values[0] != "auto"]
+    return " or ".join(f"{number} {unit}{'' if number == '1' else 's'}" for number, unit in told)
 
 
 def _dates(table: "pd.DataFrame") -> str:
