@@ -193,7 +193,8 @@ def test_networks_of_other_spacings_predict_together(whole: tuple[Path, Any], sc
     other = Predictor.load(tmp_path / "coarser.zip")
     together = predict_together([one, other], image)
     assert together.mask.shape == nib.load(image).shape
-    assert not together.expected_dice  # nothing is known of the two together
+    assert not together.expected_dice
+    assert together.no_promise.endswith("never scored together")
     for parameter in other.network.parameters():
         parameter.requires_grad_(False).zero_()  # every class equally likely: the first one decides
     np.testing.assert_array_equal(predict_together([one, other], image).mask, one(image).mask)

@@ -91,6 +91,17 @@ def expected_dice(scores: Mapping[str, Sequence[float]]) -> dict[str, Expected]:
     return {name: _expected(np.sort(np.asarray(values, float))) for name, values in scores.items() if len(values)}
 
 
+def no_promise(scores: Mapping[str, Sequence[float]], found: Sequence[Finding]) -> str:
+    """Why no Dice can be promised, or no interval of it, in words; nothing where both can."""
+    if risk_of(found) != "low":
+        return "the Dice cannot be promised: nothing like this scan was scored"
+    if not any(scores.values()):
+        return "the Dice cannot be promised: the run scored no case"
+    if any(len(values) < _ENOUGH for values in scores.values()):
+        return f"no interval of the Dice can be promised: fewer than {_ENOUGH} cases were scored"
+    return ""
+
+
 def _expected(values: np.ndarray) -> Expected:
     count = len(values)
     rank = int((count + 1) * (1 - _COVERAGE) / 2 + 1e-9)  # of n + 1 exchangeable scores, the new one's included

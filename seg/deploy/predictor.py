@@ -17,7 +17,7 @@ from seg.data.grids import sheared
 from seg.data.nifti import from_ras
 from seg.data.preprocess import Geometry, Scan, norms_of, prepare_scan, read_scan
 from seg.data.volumes import ALONE, ending, write_label
-from seg.deploy.findings import Expected, Finding, Observed, Risk, expected_dice, findings, pieces, risk_of
+from seg.deploy.findings import Expected, Finding, Observed, Risk, expected_dice, findings, no_promise, pieces, risk_of
 from seg.deploy.maps import Maps, disagreement, file_axis, probabilities
 from seg.deploy.package import Package, is_package, levels, made_up, normalised, read
 from seg.engine.build import build_network
@@ -43,6 +43,7 @@ class Prediction:
     observed: Observed
     findings: tuple[Finding, ...] = ()  # what is unusual, the most worrying first
     expected_dice: Mapping[str, Expected] = field(default_factory=dict)  # by class; none where the scan is unusual
+    no_promise: str = ""  # why no Dice, or no interval of it, can be promised; nothing where it can
 
     @property
     def volumes_ml(self) -> Mapping[str, float]:
@@ -219,7 +220,12 @@ def compute(members: Sequence[Predictor], ready: Ready, maps: Maps = NO_MAPS) ->
     unusual = tuple(findings(package, observed))
     mask = from_ras(_smallest([*package.classes.values()])[decided.indices], scan.original_affine)
     expected = expected_dice(package.scores) if risk_of(unusual) == "low" else {}
-    return Prediction(mask, package.classes, ready.files[0], observed, unusual, expected)
+    why = (
+        "the Dice cannot be promised: these networks were never scored together"
+        if len(members) > 1
+        else no_promise(package.scores, unusual)
+    )
+    return Prediction(mask, package.classes, ready.files[0], observed, unusual, expected, why)
 
 
 def _decided(found: Sequence[Slices], geometry: Geometry, maps: Maps, classes: int) -> Decided:

@@ -37,7 +37,7 @@ def unfinished(case: str, by: str) -> Row:
         "mask_sha256": "",
     }
     row |= {"scan": {"shape": [], "spacing_mm": [], "intensity": []}, "volumes_ml": {}, "confidence": {}}
-    return row | {"risk": "", "findings": [], "expected_dice": {}}
+    return row | {"risk": "", "findings": [], "expected_dice": {}, "no_promise": ""}
 
 
 def described(found: Prediction) -> Row:
@@ -49,6 +49,7 @@ def described(found: Prediction) -> Row:
         "confidence": dict(seen.confidence),
         "risk": found.risk,
         "findings": [finding.text for finding in found.findings],
+        "no_promise": found.no_promise,
         "expected_dice": {name: [one.dice, one.low, one.high] for name, one in found.expected_dice.items()},
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seg.deploy.findings import Observed, expected_dice, findings, pieces, risk_of
+from seg.deploy.findings import Finding, Observed, expected_dice, findings, no_promise, pieces, risk_of
 
 LOBE, TAIL = [-2.0, -1.0, -0.6, -0.2, 1.0], [0.0, 0.5, 1.0, 1.5, 2.0]  # normalised, in two channels
 
@@ -132,6 +132,19 @@ def test_the_interval_covers_new_scans_as_promised(count: int) -> None:
         assert expected.high is not None
         inside.append(expected.low <= scores[0] <= expected.high)
     assert np.mean(inside) == pytest.approx(0.9, abs=0.025)
+
+
+@pytest.mark.parametrize(
+    ("cases", "found", "expected"),
+    [
+        (19, [Finding("", "low")], ""),
+        (19, [Finding("", "medium")], "the Dice cannot be promised: nothing like this scan was scored"),
+        (18, [], "no interval of the Dice can be promised: fewer than 19 cases were scored"),
+        (0, [], "the Dice cannot be promised: the run scored no case"),
+    ],
+)
+def test_what_cannot_be_promised_is_said_in_words(cases: int, found: list[Finding], expected: str) -> None:
+    assert no_promise({"lobe": [0.8] * cases}, found) == expected
 
 
 def test_few_cases_promise_nothing() -> None:
