@@ -81,7 +81,7 @@ def _settings(table: "pd.DataFrame", keys: Mapping[str, str]) -> Iterator[str]:
     """Each setting that all runs share, in a few words; of those that differ between arms nothing."""
     for key, name in keys.items():
         values = _values(table, f"params.{key}")
-        if len(values) == 1:
+        if len(values) == 1 and table[f"params.{key}"].notna().all():
             text = values[0].rpartition(".")[2] if key.endswith("_target_") else values[0].removesuffix(".0")
             yield f"{name} {text}".strip()
 

@@ -65,7 +65,7 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
         f"{counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''} of {counted(meta.patients, 'patient')}.",
         f"Scores were {metrics}, by case and class{ref('metrics')}; a structure that was missed or made up got the "
         "worst value, and none was dropped. Classes were averaged within a case, cases within a patient, then seeds.",
-        f"The primary metric was {judged} ({classes}). The {counted(meta.family, 'comparison')} by it were one family"
+        f"The primary metric was {judged} ({classes}). The comparisons by it ({meta.family}) were one family"
         f"{ref('holm')} at a level of {percent(meta.alpha)}; other metrics were secondary, single classes exploratory.",
         f"Differences are paired by patient; their {level} intervals come from {meta.draws:,} bootstrap draws over "
         f"patients, with the variance over seeds added{ref('variance')}. A difference was claimed where Student's test "
@@ -119,7 +119,7 @@ def checklist(analysis: Analysis, facts: Facts) -> Table:
         "25 Training": "; ".join(filter(None, [facts.settings.get("Training", ""), facts.budget])),
         "28 Performance metrics": ", ".join(_name(metric, meta.nsd_tolerance_mm) for metric in meta.metrics),
         "29 Uncertainty and significance": tests,
-        "30 Robustness": f"{seeds} an arm; the worst tenth of the patients" + ("; groups" if meta.grouped else ""),
+        "30 Robustness": "; ".join([f"{seeds} an arm", *analysis.subsets["subset"].unique()]),
         "32 Internal testing": f"{counted(meta.cases, 'case')} {meta.part or 'scored'}",
         "33 External testing": "none: cases of the same data set",
         "37 Performance in subgroups": "by class" + (" and by group" if meta.grouped else "; no groups were given"),

@@ -68,14 +68,17 @@ def test_facts_are_what_all_runs_share(tmp_path: Path) -> None:
         {
             "run_id": ["a" * 8, "b" * 8], "run_id_short": ["aaaa", "bbbb"], "name": ["x", "y"], "started": started,
             "dataset": "liver", "dataset_version": "0123456789", "split_hash": ["s1", "s2"], "git_commit": "c0ffee",
-            "git_dirty": ["false", "true"], "environment": "box", "params.trainer.max_steps": [120.0, 120.0], "params.trainer.max_epochs": "auto", "params.trainer.max_minutes": [0.5, 0.5],
+            "git_dirty": ["false", "true"], "environment": "box", "params.trainer.max_steps": [120.0, 120.0],
+            "params.trainer.max_epochs": "auto", "params.trainer.max_minutes": [0.5, 0.5],
             "params.optimizer.lr": [0.1, 0.2], "params.loss._target_": "seg.losses.dice_ce",
+            "params.attention._target_": [None, "SE"],
             "params.resolved.batch_size": [4.0, 4.0],
         }
     )  # fmt: skip
     parents = pd.DataFrame({"params.command": ["python -m seg.train -m experiments=tiny"]})
     (tmp_path / "runs").mkdir()
     known = facts(question(), table, parents, tmp_path)
+    assert "SE" not in known.settings["Network"], "only one arm has it"
     assert known.settings["Training"] == "loss dice_ce; batch 4", "not the rate, which the arms differ in"
     assert (known.budget, known.version, known.split) == ("120 steps or 0.5 minutes", "01234567", "s1, s2")
     assert known.dates == "1 November 2026 to 3 November 2026"
