@@ -58,11 +58,20 @@ def _question(package: Package) -> str:
     names = [*package.classes][1:]
     shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     channels, model = ", ".join(package.channels), str(package.settings["model"]["_target_"]).rpartition(".")[2]
-    weights = sum(value.numel() for value in package.weights.values()) / 1e6
     return (
         f"Which voxels of a {package.settings['dims']}-D image ({markdown_text(channels)}) are "
-        f"{markdown_text(shown)}? Answered by a {model} of {weights:.2g} M weights."
+        f"{markdown_text(shown)}? Answered by a {model}{_cost(package)}."
     )
+
+
+def _cost(package: Package) -> str:
+    ways = {
+        "params": (1e-6, "M weights"),
+        "gflops_a_patch": (1, "GFLOPs a patch"),
+        "inference_seconds_a_case": (1, "s a scan when it was tested"),
+    }
+    known = [f"{package.cost[name] * by:.2g} {unit}" for name, (by, unit) in ways.items() if name in package.cost]
+    return f" ({', '.join(known)})" if known else ""
 
 
 def _data(package: Package) -> str:

@@ -38,6 +38,8 @@ FORMAT = 1
 MODEL, WEIGHTS, EXAMPLE = "model.json", "weights.safetensors", "example.safetensors"
 _LARGEST = 2**34  # bytes of a file within a zip
 _TAGS = ("dataset_version", "split_hash", "config_hash", "git_commit", "git_dirty", "seed", "fold")
+_PLAIN = ("settings", "classes", "channels", "computing", "origin", "training", "scores", "confidence", "cost")
+_COST = ("params", "gflops_a_patch", "inference_seconds_a_case")
 _LEVELS = (1, 25, 50, 75, 99)  # percentiles of the foreground's intensities that a package keeps per case
 Json = dict[str, Any]
 
@@ -58,6 +60,7 @@ class Package:
     example: dict[str, Tensor]  # mask and some logits of ``made_up``; empty where the network was never asked
     answered_by: str = ""  # the machine that did, and how it computed
     confidence: dict[str, list[float]] = field(default_factory=dict)  # of the scored cases, by class, lowest first
+    cost: dict[str, float] = field(default_factory=dict)  # number of weights, GFLOPs a patch, seconds a scan
     id: str = ""  # hash of all that; "" while it is not stored
 
     @classmethod
@@ -91,6 +94,7 @@ class Package:
             checkpoint.weights(folder.chosen(str(cfg["inference"]["checkpoint"]))),
             {},
             confidence=_confidence(folder),
+            cost=_cost(folder),
         )
 
     def store(self, place: Path) -> "Package":
@@ -105,10 +109,7 @@ class Package:
         plain = {name: value.contiguous() for name, value in self.weights.items()}  # of a network in channels-last
         files = {WEIGHTS: save(plain), EXAMPLE: save(self.example)}
         about = {"format": FORMAT, "sha256": {name: _hash(content) for name, content in files.items()}}
-        about |= {key: getattr(self, key) for key in ("settings", "classes", "channels", "computing", "origin")}
-        about |= {"answered_by": self.answered_by}
-        about |= {"plan": asdict(self.plan), "training": self.training, "scores": self.scores}
-        about |= {"confidence": self.confidence}
+        about |= {key: getattr(self, key) for key in (*_PLAIN, "answered_by")} | {"plan": asdict(self.plan)}
         files[MODEL] = json.dumps(about, indent=1).encode()
         if place.suffix == ".zip":
             with atomic(place) as draft, zipfile.ZipFile(draft, "w") as archive:
@@ -141,20 +142,15 @@ def read(place: Path) -> Package:
         files = {name: content(name) for name in (WEIGHTS, EXAMPLE)}
         if damaged := [name for name, found in files.items() if _hash(found) != about["sha256"][name]]:
             raise DataError(f"{place} is damaged: {', '.join(damaged)} is not as it was written. Take another copy.")
+        described = {key: about[key] for key in _PLAIN if key in about}
+        described |= {key: tuple(about[key]) for key in ("channels", "training")}
         return Package(
-            about["settings"],
-            about["classes"],
-            tuple(about["channels"]),
-            Plan.from_json(json.dumps(about["plan"])),
-            about["computing"],
-            about["origin"],
-            tuple(about["training"]),
-            about["scores"],
-            load(files[WEIGHTS]),
-            load(files[EXAMPLE]),
-            about["answered_by"],
-            about.get("confidence", {}),
-            _hash(model),
+            **described,
+            plan=Plan.from_json(json.dumps(about["plan"])),
+            weights=load(files[WEIGHTS]),
+            example=load(files[EXAMPLE]),
+            answered_by=about["answered_by"],
+            id=_hash(model),
         )
     except DataError:
         raise
@@ -242,3 +238,11 @@ def _confidence(folder: RunFolder) -> dict[str, list[float]]:
     by_case: dict[str, dict[str, float]] = folder.read(folder.confidence, json.loads)
     names = {name: None for case in by_case.values() for name in case}
     return {name: sorted(case[name] for case in by_case.values() if name in case) for name in names}
+
+
+def _cost(folder: RunFolder) -> dict[str, float]:
+    """What the network costs, by the names of the run's own numbers; empty while the run has not come to its end."""
+    if not folder.summary.exists():
+        return {}
+    numbers: dict[str, float] = folder.read(folder.summary, json.loads)["metrics"]
+    return {name: numbers[name] for name in _COST if name in numbers}

@@ -40,10 +40,10 @@ def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict
 
 
 def clocked(items: Iterator[Tensor], seconds: list[float]) -> Iterator[Tensor]:
-    """The items; and how long their making took, added to ``seconds`` once they are all made."""
-    spent, begin = 0.0, time.perf_counter()
+    """The items; and how long the making of those taken took, as one more of ``seconds``."""
+    place, begin = len(seconds), time.perf_counter()
+    seconds.append(0.0)
     for item in items:
-        spent += time.perf_counter() - begin
+        seconds[place] += time.perf_counter() - begin
         yield item
         begin = time.perf_counter()
-    seconds.append(spent + time.perf_counter() - begin)

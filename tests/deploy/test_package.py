@@ -62,6 +62,8 @@ def test_a_package_is_smaller_than_a_checkpoint_and_names_no_case(packed: Path, 
     assert about["origin"]["run_id"] == result.run_id
     assert set(about["scores"]) == {"lobe", "tail"}
     assert about["training"][0]["volumes_ml"]["lobe"] > 0
+    assert about["cost"]["inference_seconds_a_case"] > 0
+    assert about["cost"]["params"] == sum(value.numel() for value in read(packed).weights.values())
 
 
 def test_weights_in_another_memory_layout_are_packed_alike(packed: Path, tmp_path: Path) -> None:
