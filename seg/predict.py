@@ -22,8 +22,7 @@ def main(cfg: DictConfig) -> None:
         DataError: there is no scan, or a network cannot be used.
         SegError: some scans failed, with their names.
     """
-    networks_given = [cfg.run, cfg.package, cfg.model, cfg.study]
-    if not cfg.input or not cfg.output or sum(map(bool, networks_given)) != 1:
+    if not (cfg.input and cfg.output and (cfg.run or cfg.package or cfg.model or cfg.study)):
         raise ConfigError(
             "Give a network, scans and a folder for the masks: run=a1b2c3d4 (or package=model.zip, or "
             "model=hippocampus@champion, or study=… arm=…) input=scans/ output=masks/."

@@ -160,13 +160,18 @@ def test_masks_never_take_the_place_of_scans(predict: Callable[..., Path], scans
     assert {path: path.read_bytes() for path in scans.iterdir()} == before
 
 
-@pytest.mark.parametrize("missing", ["input=null", "output=null", "run=null", "package=x.zip"])
+@pytest.mark.parametrize("missing", ["input=null", "output=null", "run=null"])
 def test_a_command_that_is_not_whole_says_what_it_needs(
     predict: Callable[..., Path], missing: str, scans: Path
 ) -> None:
     given = [f"input={scans}", "run=abc", missing]
     with pytest.raises(ConfigError, match="Give a network, scans and a folder"):
         predict(*given)
+
+
+def test_of_two_kinds_of_network_one_is_left_out(predict: Callable[..., Path], scans: Path) -> None:
+    with pytest.raises(ConfigError, match="run and package are both given"):
+        predict(f"input={scans}", "run=abc", "package=x.zip")
 
 
 def test_several_networks_predict_by_their_mean_probability(

@@ -24,7 +24,7 @@ def scans(where: Path, channels: int) -> list[Case]:
         DataError: there is nothing of that name, or no image in it, or a name twice.
     """
     if not where.exists():
-        raise DataError(f"There is no {where}. Set input to a file, a folder or a table of scans.")
+        raise DataError(f"There is no {where}. Give a file, a folder or a table of scans.")
     if where.suffix.lower() == ".csv":
         found = _tabled(where, channels)
     elif where.name == "dataset.json":

@@ -95,6 +95,11 @@ def dropped(store: Mlflow, tags: Mapping[str, str]) -> None:
     store.client.delete_run(tags[_RUN])
 
 
+def has_history(model: "RegisteredModel") -> bool:
+    """Whether the model was registered by seg."""
+    return _RUN in model.tags
+
+
 def history(store: Mlflow, model: "RegisteredModel") -> History:
     """The history of a registered model, with what is wrong with it.
 

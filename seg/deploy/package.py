@@ -26,7 +26,7 @@ from seg.data.splits import Split
 from seg.engine import checkpoint
 from seg.engine.computing import stored
 from seg.errors import DataError
-from seg.files import atomic, atomic_folder
+from seg.files import atomic, atomic_folder, digest
 from seg.metrics import read_scores
 from seg.records.folder import RunFolder
 from seg.records.journal import Journal
@@ -36,7 +36,7 @@ from seg.records.state import read_state
 log = logging.getLogger(__name__)
 FORMAT = 1
 MODEL, WEIGHTS, EXAMPLE = "model.json", "weights.safetensors", "example.safetensors"
-_LARGEST = 2**34  # bytes of a file within a zip
+_MOST_PACKED = 20  # times the size of a zip that a file in it may have: weights hardly shrink
 _TAGS = ("dataset_version", "split_hash", "config_hash", "git_commit", "git_dirty", "seed", "fold")
 _PLAIN = ("settings", "classes", "channels", "computing", "origin", "training", "scores", "confidence", "cost")
 _COST = ("params", "gflops_a_patch", "inference_seconds_a_case")
@@ -108,8 +108,10 @@ class Package:
         place.parent.mkdir(parents=True, exist_ok=True)
         plain = {name: value.contiguous() for name, value in self.weights.items()}  # of a network in channels-last
         files = {WEIGHTS: save(plain), EXAMPLE: save(self.example)}
-        about = {"format": FORMAT, "sha256": {name: _hash(content) for name, content in files.items()}}
+        hashes = {name: _hash(content) for name, content in files.items()}
+        about = {"format": FORMAT, "sha256": hashes}
         about |= {key: getattr(self, key) for key in (*_PLAIN, "answered_by")} | {"plan": asdict(self.plan)}
+        hashes[MODEL] = digest(about)  # of all else in it
         files[MODEL] = json.dumps(about, indent=1).encode()
         if place.suffix == ".zip":
             with atomic(place) as draft, zipfile.ZipFile(draft, "w") as archive:
@@ -140,7 +142,10 @@ def read(place: Path) -> Package:
         if about["format"] != FORMAT:
             raise DataError(f"{place} is a package of format {about['format']}; this version reads {FORMAT}.")
         files = {name: content(name) for name in (WEIGHTS, EXAMPLE)}
-        if damaged := [name for name, found in files.items() if _hash(found) != about["sha256"][name]]:
+        written = about["sha256"].pop(MODEL, None)  # none in packages of earlier versions
+        damaged = [name for name, found in files.items() if _hash(found) != about["sha256"][name]]
+        damaged += [MODEL] * (written not in (None, digest(about)))
+        if damaged:
             raise DataError(f"{place} is damaged: {', '.join(damaged)} is not as it was written. Take another copy.")
         described = {key: about[key] for key in _PLAIN if key in about}
         described |= {key: tuple(about[key]) for key in ("channels", "training")}
@@ -192,8 +197,9 @@ def _reader(place: Path) -> Callable[[str], bytes]:
 
     def content(name: str) -> bytes:
         with zipfile.ZipFile(place) as archive:
-            if archive.getinfo(name).file_size > _LARGEST:
-                raise DataError(f"{name} in {place} is larger than {_LARGEST} bytes.")
+            size, whole = archive.getinfo(name).file_size, place.stat().st_size
+            if size > _MOST_PACKED * whole:
+                raise DataError(f"{place} has {whole} bytes and {name} in it {size}: no package. Take another copy.")
             return archive.read(name)
 
     return content

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from seg.config.build import allowing
+from seg.config.content import first_line
 from seg.data.checks import TILTED
 from seg.data.fingerprint import Intensity, intensity
 from seg.data.grids import sheared
@@ -25,7 +26,7 @@ from seg.engine.computing import as_before, laid_out
 from seg.engine.device import Precision, choose_device, choose_precision, machine
 from seg.engine.inference import Decided, Predict, Slices, decide, longest, mean_probability, on_grid
 from seg.engine.predictors import case_predictor
-from seg.errors import ConfigError, DataError
+from seg.errors import ConfigError, DataError, SegError
 from seg.models import Network
 from seg.records.folder import RunFolder
 
@@ -90,7 +91,8 @@ class Predictor:
             trusted: packages of your own that may build the network, besides what a file of ``conf/`` names.
 
         Raises:
-            DataError: a file is missing or damaged, or the network answers otherwise than when it was packed.
+            DataError: a file is missing or damaged, the network cannot be built as it says, or answers otherwise than
+                when it was packed.
             ConfigError: its network is from a package that is not trusted, or the registry does not have it.
         """
         from seg.deploy.registry import fetched, is_reference  # which reads packages, too
@@ -103,11 +105,17 @@ class Predictor:
         package = read(path) if is_package(path) else Package.of_run(RunFolder.at(path))
         cfg = OmegaConf.create(package.settings)
         precision = as_before(package.computing, choose_precision("auto", choose_device(device, 0)))
-        with allowing(trusted):
-            network = build_network(cfg, package.plan, len(package.channels), len(package.classes))
-        network.load_state_dict(package.weights)
-        laid_out(network, precision)
-        predictor = cls(package, network.eval(), precision, case_predictor(cfg, package.plan, precision))
+        try:
+            with allowing(trusted):
+                network = build_network(cfg, package.plan, len(package.channels), len(package.classes))
+            network.load_state_dict(package.weights)
+            laid_out(network, precision)
+            predictor = cls(package, network.eval(), precision, case_predictor(cfg, package.plan, precision))
+        except SegError:
+            raise
+        except Exception as error:  # of PyTorch, MONAI and OmegaConf, by what was altered since
+            said = f"{type(error).__name__}: {first_line(error)}"
+            raise DataError(f"{place}: its network cannot be built ({said}). Take another copy.") from error
         if fault := predictor._fault():
             raise DataError(f"{place} does not answer as it did when it was packed: {fault}. Take another copy.")
         return predictor

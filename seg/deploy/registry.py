@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from seg.deploy.logged import PACKAGE
-from seg.deploy.package import is_package, read
+from seg.deploy.package import MODEL, is_package, read
 from seg.errors import ConfigError, DataError, few, nearest
-from seg.files import atomic_folder, digest
+from seg.files import atomic_folder, digest, sha256
 from seg.records.address import address_given
 from seg.records.mlflow import Mlflow
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 _REFERENCE = re.compile(r"(?P<name>[^/:@]+)(@(?P<alias>[\w-]+)|/(?P<number>[1-9]\d*))")
 
@@ -25,13 +25,13 @@ def is_reference(place: str) -> bool:
     return bool(_REFERENCE.fullmatch(place))
 
 
-def opened(outputs: Path, uri: str | None = None, *, create: bool = False) -> Mlflow:
+def opened(outputs: Path, uri: str | None = None) -> Mlflow:
     """The MLflow that has the registry: at ``uri``, at MLflow's own variable, or the database under ``outputs``.
 
     Raises:
         ConfigError: it is not there, or does not answer.
     """
-    return Mlflow(uri or address_given(), outputs, create=create)
+    return Mlflow(uri or address_given(), outputs)
 
 
 def fetched(
@@ -47,19 +47,26 @@ def fetched(
 
     Raises:
         ConfigError: there is no such model, version or alias, or MLflow does not answer.
-        DataError: the version has no package.
+        DataError: the version has no package, or another than the one that was registered.
     """
     store = opened(outputs, uri)
     with store.explained():
         name, number = version_of(store, reference)
         source = store.client.get_model_version_download_uri(name, number)
+        package = versions(store, name)[number].tags.get("package")
     parts = urlsplit(source)
     if parts.scheme in ("", "file"):
         place = Path(url2pathname(parts.path)) / PACKAGE
         if not is_package(place):
             raise DataError(f"{reference} has no package at {place}: it is on another machine, or was not made by seg.")
-        return place
-    return _downloaded(store, reference, source, (cache or outputs / "cache") / "models" / digest(source)[:32])
+    else:
+        place = _downloaded(store, reference, source, (cache or outputs / "cache") / "models" / digest(source)[:32])
+    if package and sha256(place / MODEL) != package:
+        raise DataError(
+            f"{reference} is not as it was registered: {place / MODEL} was changed. Restore it from a backup, or "
+            "register the run again."
+        )
+    return place
 
 
 def version_of(store: Mlflow, reference: str) -> tuple[str, str]:
@@ -72,7 +79,7 @@ def version_of(store: Mlflow, reference: str) -> tuple[str, str]:
     if not found:
         raise ConfigError(f"{reference} must be of the form hippocampus@champion or hippocampus/3.")
     name, model = found["name"], registered(store, found["name"])
-    numbers = {str(version.version) for version in store.client.search_model_versions(f"name = '{name}'")}
+    numbers = {*versions(store, name)}
     aliases = {alias: str(number) for alias, number in model.aliases.items()}
     number = aliases.get(found["alias"]) if found["alias"] else found["number"]
     if number not in numbers:
@@ -80,6 +87,13 @@ def version_of(store: Mlflow, reference: str) -> tuple[str, str]:
         known += [f"{name}@{alias} ({number})" for alias, number in sorted(aliases.items())]
         raise ConfigError(f"{store.name} has no {reference}. There are {', '.join(known) or 'no versions at all'}.")
     return name, str(number)
+
+
+def versions(store: Mlflow, name: str) -> "dict[str, ModelVersion]":
+    """All versions of a registered model by their numbers, the oldest first."""
+    quote = '"' if "'" in name else "'"
+    found = {str(one.version): one for one in store.client.search_model_versions(f"name = {quote}{name}{quote}")}
+    return {number: found[number] for number in sorted(found, key=int)}
 
 
 def registered(store: Mlflow, name: str) -> "RegisteredModel":

@@ -8,6 +8,7 @@ import binascii
 import logging
 import os
 import threading
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array, Map
 
+from seg.data.volumes import files_of
 from seg.deploy.predictor import Predictor
 from seg.errors import DataError, SegError
 
@@ -129,12 +131,15 @@ def _allowed(name: str) -> Path:
     folder = _folder()
     if folder is None:
         raise DataError(f"this server takes no paths: {FOLDER} was not set where it was started.")
-    file = (folder / name).resolve()
-    if not file.is_relative_to(folder):
-        raise DataError("the path leads out of the server's folder.")
-    if not file.is_file():
-        raise DataError("there is no such file in the server's folder.")
-    return file
+    with suppress(OSError, ValueError):  # of names that no file can have
+        file = (folder / name).resolve()
+        if not file.is_relative_to(folder):
+            raise DataError("the path leads out of the server's folder.")
+        if file.is_file():
+            if all(part.resolve().is_relative_to(folder) for part in files_of([file])):
+                return file
+            raise DataError("its header names a file out of the server's folder.")
+    raise DataError("there is no such file in the server's folder.")
 
 
 set_model(Served())

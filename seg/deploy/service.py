@@ -175,8 +175,8 @@ def _expected(request: Request, sizes: str, channels: int, limit: int) -> list[i
     if sizes and (min(listed) < 1 or len(listed) not in (1, channels) or (length and sum(listed) != length)):
         raise HTTPException(
             400,
-            f"sizes does not fit a body of {length or 'unknown'} bytes. It lists the bytes of each file in the body: "
-            f"1 file, or {channels}, one for each channel, as sizes=1000,1200. Leave it out for one file.",
+            f"sizes does not fit a body of {length or 'unknown'} bytes. It lists the bytes of each file in the body, "
+            f"as sizes=1000,1200: of one file, or of as many as there are channels ({channels}). Leave it out for one.",
         )
     if sum(listed) > limit:
         raise _too_large(limit)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from seg.deploy import comparison
 from seg.deploy.card import Facts, model_card
-from seg.deploy.history import ConflictError, Entry, History, appended, begun, dropped, history
+from seg.deploy.history import ConflictError, Entry, History, appended, begun, dropped, has_history, history
 from seg.deploy.logged import log_model
 from seg.deploy.package import Package
-from seg.deploy.registry import registered, sought, version_of
+from seg.deploy.registry import registered, sought, version_of, versions
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder
 from seg.records.mlflow import Mlflow
@@ -62,10 +62,8 @@ def state(store: Mlflow, name: str) -> State:
     """
     with store.explained():
         model = registered(store, name)
-        found = {str(one.version): one for one in store.client.search_model_versions(f"name = '{name}'")}
-        ordered = {number: found[number] for number in sorted(found, key=int)}
         aliases = {alias: str(number) for alias, number in model.aliases.items()}
-        return State(name, ordered, history(store, model), aliases)
+        return State(name, versions(store, name), history(store, model), aliases)
 
 
 def register(store: Mlflow, run: RunFolder, name: str, facts: Facts, why: str = "") -> str:
@@ -97,7 +95,7 @@ def _created(store: Mlflow, name: str, model: "LoggedModel", facts: Facts, card:
     new = _begun(store, name)
     client = store.client
     try:
-        for other in client.search_model_versions(f"name = '{name}'"):
+        for other in versions(store, name).values():
             if other.source == model.artifact_location:
                 raise ConfigError(f"Run {model.source_run_id} is {name}/{other.version} already.")
         version = client.create_model_version(
@@ -109,7 +107,7 @@ def _created(store: Mlflow, name: str, model: "LoggedModel", facts: Facts, card:
             model_id=model.model_id,
         )
     except BaseException:
-        if new and not client.search_model_versions(f"name = '{name}'"):
+        if new and not versions(store, name):
             client.delete_registered_model(name)
             dropped(store, new)
         raise
@@ -240,9 +238,9 @@ def _set(store: Mlflow, name: str, alias: str, number: str) -> None:
 
 
 def names(store: Mlflow) -> list[str]:
-    """Of all registered models."""
+    """Of all registered models that seg.register made."""
     with store.explained():
-        return sorted(model.name for model in store.client.search_registered_models(max_results=1000))
+        return sorted(one.name for one in store.client.search_registered_models(max_results=1000) if has_history(one))
 
 
 def listed(store: Mlflow, name: str) -> Iterator[str]:

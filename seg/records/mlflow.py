@@ -69,6 +69,7 @@ class Mlflow(Sink):
         if given and uri == without_passwords(given):
             uri = given
         self.uri = uri or default_uri(outputs)
+        self._begins = create
         self._set_by = ADDRESS if self.uri == given else "tracking.uri"
         self.name = f"MLflow at {without_passwords(self.uri, self.uri)}"
         self._artifacts = (outputs / "mlartifacts").resolve()
@@ -132,8 +133,8 @@ class Mlflow(Sink):
                     f"{self._file} is damaged: {found}. Restore it from a copy, or move it away: the next run makes a "
                     "new one, and each run's own folder has its record, too."
                 ) from None
-            said = f"{self._set_by}: {self.name} does not answer: {reason}"
-            raise ConfigError(f"{said}. Start it, fix the address, or choose tracking=none.") from None
+            said = f"{self._set_by}: {self.name} does not answer: {reason}. Start it, or fix the address"
+            raise ConfigError(f"{said}{', or choose tracking=none' if self._begins else ''}.") from None
 
     def open_run(self, state: State, run_id: str | None) -> tuple[str, dict[str, str]]:
         """Creates a run, or continues ``run_id`` in a new process; first marks those whose process died.

@@ -16,6 +16,7 @@ import torch
 from seg.deploy import Predictor
 from seg.deploy.package import EXAMPLE, MODEL, WEIGHTS, read
 from seg.errors import DataError
+from seg.files import digest
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def copied(packed: Path, place: Path, changed: dict[str, bytes]) -> Path:
     files = {name: (packed / name).read_bytes() for name in (MODEL, WEIGHTS, EXAMPLE)} | changed
     about = json.loads(files[MODEL])
     about["sha256"] = {name: hashlib.sha256(files[name]).hexdigest() for name in (WEIGHTS, EXAMPLE)}
+    about["sha256"][MODEL] = digest(about)
     files[MODEL] = json.dumps(about).encode()
     place.mkdir()
     for name, content in files.items():
@@ -102,6 +104,48 @@ def test_damage_is_refused(packed: Path, tmp_path: Path, name: str, harm: str) -
         Predictor.load(place)
 
 
+def changed(packed: Path, keys: list[str], value: object) -> bytes:
+    """``model.json`` with another value at one place."""
+    about = json.loads((packed / MODEL).read_text())
+    place = about
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    return json.dumps(about, indent=1).encode()
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["classes", "lobe"], 7),
+        (["plan", "spacing_mm"], [1.0, 1.0, 9.0]),
+        (["settings", "inference", "overlap"], -1),
+        (["scores"], {}),
+        (["origin", "run_id"], "another"),
+    ],
+)
+def test_a_change_of_one_value_is_noticed(packed: Path, tmp_path: Path, keys: list[str], value: object) -> None:
+    place = copied(packed, tmp_path / "copy", {})
+    (place / MODEL).write_bytes(changed(packed, keys, value))
+    with pytest.raises(DataError, match=r"model\.json is not as it was written"):
+        Predictor.load(place)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["settings"], {}),
+        (["settings", "model"], None),
+        (["settings", "inference"], None),
+        (["classes"], {"background": 0}),
+    ],
+)
+def test_what_cannot_be_built_is_said_in_words(packed: Path, tmp_path: Path, keys: list[str], value: object) -> None:
+    place = copied(packed, tmp_path / "copy", {MODEL: changed(packed, keys, value)})
+    with pytest.raises(DataError, match="its network cannot be built"):
+        Predictor.load(place)
+
+
 def test_other_weights_are_noticed_by_their_answer(packed: Path, tmp_path: Path) -> None:
     from safetensors.torch import save
 
@@ -147,6 +191,14 @@ def test_an_archive_cannot_write_outside(packed: Path, tmp_path: Path) -> None:
     Predictor.load(place)
     assert [*tmp_path.iterdir()] == [place.parent]
     assert [*place.parent.iterdir()] == [place]
+
+
+def test_an_archive_that_unpacks_without_end_is_refused(packed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MODEL, b" " * 10**7)
+    with pytest.raises(DataError, match="in it 10000000: no package"):
+        Predictor.load(place)
 
 
 def test_a_later_format_says_so(packed: Path, tmp_path: Path) -> None:

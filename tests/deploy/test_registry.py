@@ -237,6 +237,32 @@ def test_a_failure_leaves_no_empty_model_behind(
     assert [model.name for model in store.client.search_registered_models()] == ["organs", "theirs"]
 
 
+def test_models_of_others_are_left_alone(
+    store: Mlflow, dice: np.ndarray, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("O'Brien's", "theirs"):
+        store.client.create_registered_model(name)
+        store.client.create_model_version(name, "file:///nowhere")
+    a_version(store, "organs", dice)
+    command("list=all")
+    assert capsys.readouterr().out.startswith("organs/1")
+    with pytest.raises(ConfigError, match="was not registered by seg"):
+        command("list=O'Brien's")
+    with pytest.raises(DataError, match="O'Brien's/1 has no package"):
+        fetched("O'Brien's/1", outputs=Path(store.uri.removeprefix("sqlite:///")).parent)
+
+
+def test_another_package_than_the_registered_one_is_refused(
+    trained: Any, store: Mlflow, command: Callable[..., None], tmp_path: Path
+) -> None:
+    command(f"run={trained.short}", "name=organs")
+    place = fetched("organs/1", outputs=tmp_path)
+    Predictor.load(place)
+    (place / "model.json").write_text((place / "model.json").read_text() + " ")
+    with pytest.raises(DataError, match="organs/1 is not as it was registered"):
+        fetched("organs/1", outputs=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

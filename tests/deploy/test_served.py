@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -117,6 +118,8 @@ def test_masks_are_those_of_the_predictor_whether_sent_or_named(
         rows("../labelsTr/phantom_000.nii.gz"),
         rows("/etc/passwd"),
         rows("gone.nii.gz"),
+        rows("no\x00name.nii.gz"),
+        rows(f"{'long' * 2000}.nii.gz"),
     ],
 )
 def test_nonsense_is_refused_in_words(address: str, content: bytes, phantom_root: Path) -> None:
@@ -125,3 +128,25 @@ def test_nonsense_is_refused_in_words(address: str, content: bytes, phantom_root
     assert "Traceback" not in text
     assert str(phantom_root) not in text
     assert str(Path(__file__).parents[2]) not in text
+
+
+def test_a_header_cannot_lead_to_a_file_elsewhere(
+    whole: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from pandas import DataFrame
+
+    from seg.deploy.served import Served
+
+    outputs, result = whole
+    Predictor.load(find(outputs, result.run_id).run).store(tmp_path / "package")
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    (folder / "scan.nhdr").write_text("NRRD0004\ntype: uchar\ndimension: 3\nsizes: 9 9 9\ndata file: voxels.raw\n\n")
+    (tmp_path / "secret").write_bytes(bytes(range(256)) * 3)
+    (folder / "voxels.raw").symlink_to(tmp_path / "secret")
+    monkeypatch.setenv("SEG_SERVE_FOLDER", str(folder))
+    served = Served()
+    served.load_context(SimpleNamespace(artifacts={"package": str(tmp_path / "package")}, model_config=None))
+    with pytest.raises(MlflowException, match="names a file out of the server's folder"):
+        served.predict(None, DataFrame({"image": ["scan.nhdr"]}))
