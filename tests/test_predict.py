@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +278,9 @@ def test_ctrl_c_leaves_whole_masks_and_a_true_report(whole: tuple[Path, Any], sc
     given = [f"paths.outputs={outputs}", f"run={result.run_id}", f"input={scans}", f"output={tmp_path / 'masks'}"]
     command = [sys.executable, "-m", "seg.predict", *given]
     masks = tmp_path / "masks"
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # Where the tests run in the background Ctrl-C is ignored, and a child would inherit that.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         while process.poll() is None and not (masks / "report.json").exists():
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
