@@ -39,7 +39,8 @@ runs/run/environment/packages.txt 1 | runs/run/environment/git.diff 1
 runs/run/checkpoints/best.pt 1 | runs/run/checkpoints/last.pt 1
 runs/run/checkpoints/best.pt 2 | runs/run/checkpoints/last.pt 2
 predictions/run/.nii.gz 1 | predictions/run/.png 1 | predictions/run/.nii.gz 2 | predictions/run/.png 2
-runs/run/data/confidence.json 1 | runs/run/data/cases.csv 1 | runs/run/history.csv 1 | runs/run/plots/loss_dice.png 1 | runs/run/plots/learning_rate.png 1
+runs/run/data/confidence.json 1 | runs/run/data/cases.csv 1
+runs/run/history.csv 1 | runs/run/plots/loss_dice.png 1 | runs/run/plots/learning_rate.png 1
 predictions/run/contact_sheet.png 1 | predictions/run/manifest.json 1 | runs/run/summary.json 1 | runs/run/state.json 2
 """
 APPEAR = [f"os.rename {name.strip()}" for line in WRITES.strip().splitlines() for name in line.split("|")]
