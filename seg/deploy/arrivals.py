@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from seg.deploy.package import Json, Package
+from seg.deploy.package import LEVELS, Json, Package
 from seg.deploy.report import NAME, Row, read_report
 from seg.errors import ConfigError, DataError, few, together
 
 log = logging.getLogger(__name__)
-LEVELS = (1, 25, 50, 75, 99)  # percentiles of intensities in packages and reports
 SHARES = ("unusual", "failed")  # of scans; all other properties are numbers of one scan
 TIME = "time"
 

@@ -40,7 +40,7 @@ _MOST_PACKED = 20  # times the size of a zip that a file in it may have: weights
 _TAGS = ("dataset_version", "split_hash", "config_hash", "git_commit", "git_dirty", "seed", "fold")
 _PLAIN = ("settings", "classes", "channels", "computing", "origin", "training", "scores", "confidence", "cost")
 _COST = ("params", "gflops_a_patch", "inference_seconds_a_case")
-_LEVELS = (1, 25, 50, 75, 99)  # percentiles of the foreground's intensities that a package keeps per case
+LEVELS = (1, 25, 50, 75, 99)  # percentiles of the foreground's intensities that a package keeps per case
 Json = dict[str, Any]
 
 
@@ -178,7 +178,7 @@ def made_up(channels: int, shape: tuple[int, ...]) -> Tensor:
 
 def levels(channel: Intensity) -> list[float]:
     """The percentiles 1, 25, 50, 75 and 99 of a channel's values inside the structures."""
-    return [*map(float, np.percentile(channel.quantiles, _LEVELS))]
+    return [*map(float, np.percentile(channel.quantiles, LEVELS))]
 
 
 def normalised(channels: Sequence[Intensity], norms: Sequence[ChannelNorm]) -> list[list[float]]:

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,13 +12,12 @@ from seg.data.fingerprint import Fingerprint
 from seg.data.splits import Split
 from seg.data.volumes import read_header, read_label
 from seg.deploy.predictor import Predictor
-from seg.engine.rows import case_rows
+from seg.engine.rows import Row, case_rows
 from seg.errors import ConfigError, DataError, few
 from seg.metrics import read_scores
 from seg.records.folder import RunFolder, place_given
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
 
 
 def own_test(run: RunFolder) -> CaseSet:
@@ -29,7 +27,6 @@ def own_test(run: RunFolder) -> CaseSet:
         ConfigError: it has none, or the run was tested on it, or has not come to its end.
         DataError: its folder is damaged, or a case is not there any more.
     """
-
     data, ids = run.read_config().data, set(run.read(run.split, Split.from_json).test)
     scored = set(read_scores(run.cases)["case"]) if run.cases.exists() else set()
     if not ids:
@@ -49,7 +46,6 @@ def unchanged(run: RunFolder, prints: Fingerprint) -> None:
     Raises:
         DataError: with the cases that are missing or changed.
     """
-
     began = run.read(run.fingerprint, Fingerprint.from_json)
     ids = run.read(run.split, Split.from_json).test
     if other := [name for name in ids if began.by_id[name].sha256 != getattr(prints.by_id.get(name), "sha256", None)]:
@@ -77,7 +73,6 @@ def suits(cases: CaseSet, predictor: Predictor) -> None:
 
 def scored(case: Case, cases: CaseSet, predictor: Predictor, run: RunFolder, masks: Path | None) -> list[Row]:
     """Predicts a case and gives its row for each class of the network; keeps the mask in the folder ``masks``."""
-
     assert case.label is not None
     log.info("%s", case.id)
     found = predictor(*case.images)

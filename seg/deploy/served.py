@@ -60,7 +60,7 @@ class Served(PythonModel):
     """Predicts one scan at a time, however many ask: memory stays that of one."""
 
     def load_context(self, context: Any) -> None:
-        """Loads the package that lies in the model's folder, and checks its answer."""
+        """Loads the package in the model's folder, and checks its answer."""
         trusted = (context.model_config or {}).get("trusted", ())
         self._predictor = Predictor.load(context.artifacts["package"], trusted=trusted)
         self._turn = threading.Lock()

@@ -15,7 +15,7 @@ from seg.data.grids import Header
 from seg.data.patients import patients_of
 from seg.data.volumes import READ, read_header, read_label, stem
 from seg.engine.rows import Row, case_rows
-from seg.errors import DataError, few, together
+from seg.errors import DataError, counted, few, together
 
 log = logging.getLogger(__name__)
 FILE = "dataset.json"
@@ -56,9 +56,11 @@ def matched(
     together(DataError, faults)
     for place, made in zip(masks.values(), found, strict=True):
         if lacking := reference.keys() - made.keys():
-            faults.append(f"{place}: no mask of {_counted(lacking)} in {labels}: {few(lacking)}. Add it.")
+            faults.append(f"{place}: no mask of {counted(len(lacking), 'case')} in {labels}: {few(lacking)}. Add it.")
         if alone := made.keys() - reference.keys():
-            faults.append(f"{place}: masks of {_counted(alone)} without a label in {labels}: {few(alone)}. Move them.")
+            faults.append(
+                f"{place}: masks of {counted(len(alone), 'case')} without a label in {labels}: {few(alone)}. Move them."
+            )
     together(DataError, faults)
     patients = patients_of([*reference], labels, patient)
     cases = [
@@ -89,10 +91,6 @@ def score_masks(cases: CaseSet, tolerance_mm: float) -> pd.DataFrame:
     table.insert(1, "seed", 0)
     table.insert(2, "fold", 0)
     return table
-
-
-def _counted(cases: set[str]) -> str:
-    return f"{len(cases)} case{'s' if len(cases) > 1 else ''}"
 
 
 def _by_name(place: Path, faults: list[str]) -> dict[str, Path]:

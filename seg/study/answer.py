@@ -50,7 +50,7 @@ def _finding(analysis: Analysis, line: Row) -> str:
 
 
 def _why_none(analysis: Analysis, line: Row) -> str:
-    """What stands in the way of any answer."""
+    """Why there is no answer; nothing where there is one."""
     pair = {line["arm"], line["against"]}
     lines = analysis.arms[analysis.arms["metric"] == analysis.meta.primary]
     if pair & set(analysis.meta.one_seed):
