@@ -180,7 +180,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def trained(folder: Path, chosen: list[str]) -> tuple[Any, list[Any], Path]:
-    """A network after a few steps, SCANS scans, and a folder for their masks."""
+    """A network after a short training, so that its masks are whole, SCANS scans, and a folder for their masks."""
     from hydra import compose, initialize_config_dir
 
     from benchmarks.data import options
@@ -189,7 +189,7 @@ def trained(folder: Path, chosen: list[str]) -> tuple[Any, list[Any], Path]:
     from seg.deploy import Predictor
     from seg.train import train
 
-    few = [*chosen, "trainer.max_minutes=null", "trainer.max_steps=2", "inference.part=none"]
+    few = [*chosen, "trainer.max_minutes=null", "trainer.max_steps=100", "inference.part=none"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=[*options(folder), *few])
     result = train(cfg, "predict")

@@ -160,6 +160,20 @@ def test_missing_or_empty_root(tmp_path):
         hippocampus(tmp_path / "nowhere")
 
 
+def test_both_sides_of_a_subject_of_hippocampus_are_one_patient(tmp_path):
+    def patients(*more, **options):
+        names = [f"hippocampus_{number:03d}" for number in (1, 3, 4, 105, 106, 107)] + list(more)
+        pairs = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
+        make(tmp_path, DECATHLON | {"training": pairs}, *(f"imagesTr/{name}.nii.gz" for name in names))
+        return {case.id.removeprefix("hippocampus_"): case.patient for case in hippocampus(tmp_path, **options).cases}
+
+    found = patients()
+    assert found["003"] == found["004"] and found["105"] == found["106"]
+    assert len({*found.values()}) == 4
+    assert len({*patients(patient="(.*)").values()}) == 6
+    assert len({*patients("other").values()}) == 7, "where other cases are among them, nothing is known"
+
+
 @pytest.mark.parametrize("value", [2, 255, -1])
 def test_a_label_ignore_is_no_class(tmp_path, value):
     labels = {"background": 0, "liver": 1, "ignore": value}
