@@ -10,7 +10,7 @@ from seg.errors import ConfigError
 from seg.pages.study import report
 from seg.records.state import read_state
 from seg.records.table import runs
-from seg.study.question import FILE, Asked
+from seg.study.question import Asked, find_sweep
 
 
 def main(cfg: DictConfig) -> None:
@@ -37,23 +37,6 @@ def main(cfg: DictConfig) -> None:
     found, files = report(folder, outputs, cfg.tracking.uri)
     print(f"{found}\n{folder / 'report.html' if files else folder}")
     _record(folder, files, outputs, cfg.tracking.uri)
-
-
-def find_sweep(outputs: Path, study: str) -> Path:
-    """The folder of the latest sweep of a study, which may be named by the sweep too.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    found = sorted((outputs / "sweeps").glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
-    names = {path.parent: Asked.read(path.parent).name for path in found}
-    if mine := [folder for folder, name in names.items() if study in (name, folder.name)]:
-        return mine[-1]
-    there = ", ".join(sorted(set(names.values()))) or "none"
-    raise ConfigError(
-        f"No sweep of the study {study} is in {outputs / 'sweeps'}; the studies there: {there}. "
-        f"Run it: python -m seg.train -m experiments={study}"
-    )
 
 
 def _record(folder: Path, files: Sequence[Path], outputs: Path, uri: str | None) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -72,25 +74,52 @@ def _started(
     """Runs a single job or a sweep, once its configuration is found to run nothing that the user did not name."""
     many = bool(MANY & {*flags}) or "hydra.mode=MULTIRUN" in settings
     overrides = [*map(addable, settings)]
+    with _composed(root, overrides, many=many) as (session, cfg, allowed):
+        own, task = cfg.hydra, _task(main, allowed)
+        if many:
+            session.multirun(root, task, [*overrides, "hydra.mode=MULTIRUN"])
+        elif own.verbose or own.callbacks or own.job.env_set:
+            session.run(root, task, overrides)
+        else:  # composed once, where Hydra would compose again
+            own.mode = RunMode.RUN
+            HydraConfig.instance().set_config(cfg)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            task(cfg)
+
+
+@contextmanager
+def _composed(root: str, overrides: list[str], *, many: bool) -> Iterator[tuple[Any, DictConfig, set[str]]]:
+    """Hydra, what it composed, and what may be built within, once it is found to run nothing the user did not name."""
     with hydra.initialize_config_dir(str(CONF), job_name=root, version_base="1.3"):
         session = GlobalHydra.instance().hydra
         assert session is not None
         cfg = session.compose_config(root, overrides, RunMode.MULTIRUN if many else RunMode.RUN)
-        typed, own = [*keys_of(cfg.hydra.overrides.task), *keys_of(cfg.hydra.overrides.hydra)], cfg.hydra
+        typed = [*keys_of(cfg.hydra.overrides.task), *keys_of(cfg.hydra.overrides.hydra)]
         _refuse_list(cfg.hydra.runtime.choices.get("experiments"))
         allowed = checked(cfg, typed)
-        task = _task(main, allowed)
         with allowing(allowed):
-            if many:
-                session.multirun(root, task, [*overrides, "hydra.mode=MULTIRUN"])
-            elif own.verbose or own.callbacks or own.job.env_set:
-                session.run(root, task, overrides)
-            else:  # composed once, where Hydra would compose again
-                own.mode = RunMode.RUN
-                HydraConfig.instance().set_config(cfg)
-                with open_dict(cfg):
-                    del cfg["hydra"]
-                task(cfg)
+            yield session, cfg, allowed
+
+
+@contextmanager
+def sweeping(root: str, arguments: Sequence[str]) -> Iterator[tuple[list[str], Any, HydraContext, DictConfig]]:
+    """What a sweep is read from (``seg.sweep.definition.read_sweep``), as ``-m`` composes it; nothing is run.
+
+    Raises:
+        ConfigError: with every fault of the ``arguments``, as typed.
+    """
+    typed = ["-m", *arguments]
+    with _explained(typed):
+        together(ConfigError, wrong_flags(typed))
+        overrides = [*map(addable, divided([quoted(argument, many=True) for argument in arguments])[1])]
+        with _composed(root, overrides, many=True) as (session, cfg, _):
+            context = HydraContext(session.config_loader, Callbacks())
+            sweeper: Any = Plugins.instance().instantiate_sweeper(
+                hydra_context=context, task_function=lambda _: None, config=cfg
+            )
+            given: Any = OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False)
+            yield list(map(str, given)), sweeper.settings, context, cfg
 
 
 def defaults_of(root: str, options: Mapping[str, str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from seg.data.fingerprint import Fingerprint, fingerprint
 from seg.data.leaks import FIX, Leak, leaks
 from seg.data.plan import Plan, make_plan
 from seg.data.processors import processors
-from seg.data.splits import Split, load_split, make_split
+from seg.data.splits import Fold, Split, load_split, make_split
 from seg.files import private_folder
 
 if TYPE_CHECKING:
@@ -46,15 +46,20 @@ def read_material(cfg: DictConfig) -> Material:
         private_folder(folder)
     cases: CaseSet = build(d.cases, root=d.root, name=d.name, patient=d.patient)
     prints = fingerprint(cases, cache, workers=processes(), allow_shear=d.get("allow_shear", False))
-    if d.split_file:
-        split = load_split(Path(d.split_file).expanduser(), prints, fold=d.fold)
-    else:
-        split = make_split(prints, fold=d.fold, folds=d.folds, test_fraction=d.test_fraction, seed=d.split_seed)
+    split = split_of(cfg, prints, d.fold)
     # The plan is made without the test part: nothing about it may reach the training.
     tested = set(split.test)
     seen = prints.of([case.id for case in cases.cases if case.id not in tested])
     options = {key: plain(d)[key] for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")}
     return Material(cases, prints, split, make_plan(seen, cases.channels, dims=cfg.dims, **options))
+
+
+def split_of(cfg: DictConfig, prints: Fingerprint, fold: Fold) -> Split:
+    """The parts of the cases in ``fold``; raises as ``read_material``."""
+    d = cfg.data
+    if d.split_file:
+        return load_split(Path(d.split_file).expanduser(), prints, fold=fold)
+    return make_split(prints, fold=fold, folds=d.folds, test_fraction=d.test_fraction, seed=d.split_seed)
 
 
 def prepare_cases(cfg: DictConfig, material: Material) -> "Store":

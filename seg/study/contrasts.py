@@ -63,7 +63,7 @@ def spread(values: Sequence[Numbers]) -> Spread:
     """
     seeds = np.array([len(arm) for arm in values])
     own = np.array([arm.mean(1).var(ddof=1) if len(arm) > 1 else np.nan for arm in values])
-    rest = np.array([_rest(arm) / arm.shape[1] if len(arm) > 1 else np.nan for arm in values])
+    rest = np.array([residual(arm) / arm.shape[1] if len(arm) > 1 else np.nan for arm in values])
     own[own <= (1e-9 * max(np.abs(arm).max() for arm in values)) ** 2] = 0  # rounding of means is no spread
     abnormal = _abnormal(values)
     still = (own == 0) & (np.nanmax(own, initial=0) > 0)  # failed alike in every seed: no word on how seeds spread
@@ -114,7 +114,7 @@ def _outlying(by_seed: Sequence[Numbers]) -> npt.NDArray[np.bool_]:
     return outlying
 
 
-def _rest(arm: Numbers) -> float:
+def residual(arm: Numbers) -> float:
     """Mean square of what neither seed nor patient explains."""
     left = arm - arm.mean(0) - arm.mean(1, keepdims=True) + arm.mean()
     return float((left**2).sum() / ((len(left) - 1) * (len(left[0]) - 1)))

@@ -16,9 +16,9 @@ FEW = 20  # patients up to which the rank test needs a clearly larger difference
 def smallest(table: pd.DataFrame, count: int, level: float) -> Numbers:
     """The true difference that a study like this one would find in 80 of 100 repetitions.
 
-    What must be exceeded to be found, plus (t of the power) × standard error. To be exceeded are (t of the level) ×
-    standard error, and half the interval; of few patients more, by ``rank_price``. Infinite where the patients are too
-    few for Wilcoxon's test ever to reach the level, which is 2 ^ (1 - patients) at best.
+    What must be exceeded to be found, plus (t of the power) × standard error; of few patients more, by ``rank_price``.
+    Infinite where the patients are too few for Wilcoxon's test ever to reach the level, which is 2 ^ (1 - patients) at
+    best.
 
     Args:
         table: of contrasts: ``standard_error``, ``freedom``, ``seed_share``, ``ci_low`` and ``ci_high``.
@@ -27,14 +27,37 @@ def smallest(table: pd.DataFrame, count: int, level: float) -> Numbers:
 
     Source: minimum detectable effect, Bloom 1995, doi:10.1177/0193841X9501900504.
     """
-    if 2.0 ** (1 - count) > level:
-        return np.full(len(table), np.inf)
     error, freedom = table["standard_error"].to_numpy(), table["freedom"].to_numpy()
-    needed = np.maximum(stats.t.isf(level / 2, freedom) * error, (table["ci_high"] - table["ci_low"]) / 2)
-    share = table["seed_share"].to_numpy()  # seeds move all patients together, which ranks see as soon as means do
-    found: Numbers = needed + stats.t.ppf(POWER, freedom) * error
-    found *= np.sqrt(share + (1 - share) * rank_price(count, level) ** 2)
+    found: Numbers = (exceeded(table, level) + stats.t.ppf(POWER, freedom) * error) * price(table, count, level)
     return found
+
+
+def exceeded(table: pd.DataFrame, level: float) -> Numbers:
+    """What the mean difference must exceed to be found: (t of the level) × standard error, and half the interval.
+
+    Args:
+        table: as in ``smallest``.
+        level: as there.
+    """
+    error, freedom = table["standard_error"].to_numpy(), table["freedom"].to_numpy()
+    half: Numbers = (table["ci_high"] - table["ci_low"]).to_numpy() / 2
+    needed: Numbers = np.maximum(stats.t.isf(level / 2, freedom) * error, half)
+    return needed
+
+
+def price(table: pd.DataFrame, count: int, level: float) -> Numbers:
+    """How many times larger a difference must be for both tests; seeds move all patients, which ranks see like means.
+
+    Args:
+        table: as in ``smallest``.
+        count: as there.
+        level: as there.
+    """
+    share = table["seed_share"].to_numpy()
+    if 2.0 ** (1 - count) > level:
+        return np.full(len(share), np.inf)
+    factor: Numbers = np.sqrt(share + (1 - share) * rank_price(count, level) ** 2)
+    return factor
 
 
 @lru_cache

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from seg.errors import ConfigError
 from seg.files import atomic_write
 
 FILE = "study.json"
@@ -30,6 +31,7 @@ class Asked:
     base: dict[str, object] = field(default_factory=dict)  # what its file sets for all arms
     jitter: dict[str, float] = field(default_factory=dict)  # by class: Dice that half a voxel of doubt costs
     groups: dict[str, dict[str, str]] | None = None  # of the patients, or of the cases
+    planned: float | None = None  # smallest difference that it would find, by its plan; None: not known, or none
 
     def write(self, folder: Path) -> None:
         """Keeps it in ``folder``."""
@@ -41,6 +43,23 @@ class Asked:
         content = json.loads((folder / FILE).read_text("utf-8"))
         lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
         return cls(**content | lists)
+
+
+def find_sweep(outputs: Path, study: str) -> Path:
+    """The folder of the latest sweep of a study, which may be named by the sweep too.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = sorted((outputs / "sweeps").glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
+    names = {path.parent: Asked.read(path.parent).name for path in found}
+    if mine := [folder for folder, name in names.items() if study in (name, folder.name)]:
+        return mine[-1]
+    there = ", ".join(sorted(set(names.values()))) or "none"
+    raise ConfigError(
+        f"No sweep of the study {study} is in {outputs / 'sweeps'}; the studies there: {there}. "
+        f"Run it: python -m seg.train -m experiments={study}"
+    )
 
 
 def changes(different: Mapping[str, Sequence[object]]) -> list[str]:

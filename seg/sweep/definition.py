@@ -74,6 +74,7 @@ class Sweep:
     max_failures: int  # that end it
     storage: str | None  # shared with other processes
     jitter: dict[str, float] = field(default_factory=dict)  # of a study, by class: seg.data.jitter
+    planned: float | None = None  # smallest difference that a study will find, as far as it is known
     leaks: tuple[str, ...] = ()  # of a study: those that were allowed, and what may be one, in sentences
 
     @property

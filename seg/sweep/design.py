@@ -64,6 +64,7 @@ class Study:
     groups: dict[str, dict[str, str]] | None  # of the patients or the cases, as read from its file
     margin: float  # of the primary metric, in its unit: a smaller difference does not matter
     allow_leaks: tuple[str, ...]  # by name
+    pilot: str | list[str] | None  # what the variances of its plan are from: seg.sweep.forecast
 
     @property
     def redraws(self) -> bool:
@@ -159,6 +160,7 @@ def read_study(name: str, section: Section) -> Study:
         count,
         *_judged_by(section),
         tuple(section["allow_leaks"]),
+        section["pilot"],
     )
     together(ConfigError, [*name_faults([arm.name for arm in study.arms], section["design"]), *study.faults()])
     return study
@@ -180,7 +182,8 @@ def identity(section: Section) -> dict[str, object]:
     usual: dict[str, object] = {"allow": [], "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]}}
     usual |= {"classes": "all", "groups": None}
     known = {key: value for key, value in section.items() if key not in usual or value not in (usual[key], None)}
-    known.pop("allow_leaks", None)  # it changes no run
+    for key in ("allow_leaks", "pilot"):  # they change no run
+        known.pop(key, None)
     known["margin"] = float(MARGIN if section["margin"] is None else section["margin"])
     for key in ("arms", "factors"):
         if isinstance(known[key], Mapping):

@@ -156,6 +156,7 @@ def _keep_question(sweep: Sweep) -> None:
         groups=study.groups,
         base=study.base,
         jitter=sweep.jitter,
+        planned=sweep.planned,
         margin=study.margin,
         runs=sweep.total,
         leaks=sweep.leaks,

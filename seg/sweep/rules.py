@@ -74,6 +74,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or (isinstance(value, int | float) and value > 0),
         "a difference above 0 in the unit of the primary metric, such as 0.005 of Dice, or null",
     ),
+    "pilot": (
+        lambda value: value is None or isinstance(value, str) or _once(value, lambda run: isinstance(run, str)),
+        "a study that was run before, by its name or folder, a list of runs such as [a1b2, c3d4], or null",
+    ),
     "allow_leaks": (
         lambda value: value == [] or _once(value, lambda name: isinstance(name, str)),
         "a list of leaks by their names, such as [case_a=case_b]",

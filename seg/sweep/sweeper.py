@@ -26,6 +26,7 @@ from seg.records.folder import one_at_a_time
 from seg.records.state import Process
 from seg.study.subsets import patient_groups
 from seg.sweep.definition import Settings, Sweep, read_sweep
+from seg.sweep.forecast import announce
 from seg.sweep.goal import check
 from seg.sweep.launch import OWNER, Workers, make_workers
 from seg.sweep.leaks import allowed_leaks
@@ -60,6 +61,8 @@ def sweep(
     material = read_material(asked.cfg)  # its faults come before the first trial
     _check_classes(asked, material)
     asked = replace(asked, leaks=allowed_leaks(asked, material))
+    if asked.study:
+        asked = replace(asked, planned=announce(asked, asked.study, material))
     if asked.cfg.check:
         build_each(asked)
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))

@@ -28,6 +28,7 @@ SECTION: dict[str, Any] = {
     "classes": "all",
     "groups": None,
     "margin": None,
+    "pilot": None,
     "allow_leaks": [],
 }
 
