@@ -1,10 +1,11 @@
-"""What power a planned study really has: at the smallest difference that ``seg.plan`` gives, 80 % are to be found.
+"""What power a planned study really has, where 80 % are meant: of known variances, and of those of a small pilot.
 
 ``python -m benchmarks.planning`` prints the tables of docs/statistics.md (half an hour on one core);
 ``python -m benchmarks.planning 100`` does so with 100 studies each.
 """
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -12,32 +13,43 @@ import numpy as np
 
 from seg.metrics import METRICS
 from seg.study.contrasts import contrast_table, resample, spread
-from seg.study.planning import Design, Variances
+from seg.study.planning import Design, Variances, of_pilot
 from seg.study.scores import Numbers
 
-CALM, WILD = Variances(1e-5, 1e-4, 1e-6), Variances(1e-5, 1e-4, 9e-6)  # of Dice: SDs 0.003, 0.01; seeds 0.001, 0.003
+# Of Dice: SD of a patient in an arm 0.003, in a training 0.01; of seeds 0.001, or 0.003.
+CALM, APART = Variances(1e-5, 1e-4, 1e-6), Variances(1e-5, 1e-4, 9e-6)
+DESIGNS = [
+    *((2, seeds, patients, 1) for patients in (12, 60, 260) for seeds in (2, 3, 5, 10)),
+    *((4, seeds, patients, 5) for patients in (12, 60, 260) for seeds in (2, 3, 5, 10)),
+    (12, 3, 60, 21),
+]
+
+
+def planned(arms: int, seeds: int, patients: int, family: int) -> Design:
+    return Design(arms, seeds, patients, family, min(family, arms - 1), "dice", 0.005)
 
 
 def values(rng: np.random.Generator, true: Variances, arms: int, seeds: int, patients: int) -> list[Numbers]:
     """Of each arm (seeds, patients), all arms alike on average."""
     hard = rng.normal(0.85, 0.04, patients)
     patient, rest, seed = np.sqrt([true.patient, true.rest, true.seed])
-    return [
-        hard + rng.normal(0, patient, patients)
-        + rng.normal(0, rest, (seeds, patients)) + rng.normal(0, seed, (seeds, 1))
-        for _ in range(arms)
-    ]  # fmt: skip
+    made = []
+    for _ in range(arms):
+        typical = hard + rng.normal(0, patient, patients) + rng.normal(0, seed, (seeds, 1))
+        made.append(typical + rng.normal(0, rest, (seeds, patients)))
+    return made
 
 
 def better(rng: np.random.Generator, true: Variances, design: Design, gain: float, draws: int = 1000) -> bool:
-    """Whether a study finds that its first arm is better than the baseline; the other comparisons are of equals."""
+    """Whether a study says that its second arm is better than the first; all its other comparisons are of equals."""
     arms = values(rng, true, design.arms, design.seeds, design.patients)
     arms[1] = arms[1] + gain
-    weights = np.hstack([-np.ones((design.arms - 1, 1)), np.eye(design.arms - 1)])
+    unit = np.eye(design.arms)
     parts = spread(arms)
     (drawn,) = resample([parts], draws, int(rng.integers(1 << 31)))
     rules = {"margin": np.nan, "alpha": 0.05, "family": design.family}
-    return bool(contrast_table(parts, drawn, weights, METRICS["dice"], **rules)["verdict"][0] == "better")
+    table = contrast_table(parts, drawn, unit[1:] - unit[0], METRICS["dice"], **rules)
+    return bool(table["verdict"][0] == "better")
 
 
 def power(true: Variances, design: Design, gain: float, studies: int) -> float:
@@ -46,5 +58,45 @@ def power(true: Variances, design: Design, gain: float, studies: int) -> float:
     return float(np.mean([better(rng, true, design, gain) for _ in range(studies)]))
 
 
-def planned(arms: int, seeds: int, patients: int, family: int) -> Design:
-    return Design(arms, seeds, patients, family, min(family, arms - 1), "dice", 0.005)
+def of_pilots(
+    true: Variances, pilot: tuple[int, int, int], design: Design, pilots: int, steps: int = 12, studies: int = 200
+) -> list[tuple[float, float]]:
+    """Powers that studies get which find what their pilot promised, as expected and to be safe.
+
+    For each: the mean over pilots, and the share of pilots whose study has a power of 75 % or more.
+
+    Args:
+        true: the variances.
+        pilot: its arms, seeds and patients.
+        design: of the study.
+        pilots: how many are made up.
+        steps: sizes of difference at which the power is simulated; between them it is interpolated.
+        studies: simulated at each.
+    """
+    rng, right = np.random.default_rng(6), design.finds(true)
+    sizes = np.linspace(0.2, 2.4, steps) * right
+    known = [power(true, design, size, studies) for size in sizes]
+    bases = [of_pilot(values(rng, true, *pilot), "dice", "pilot") for _ in range(pilots)]
+    found = []
+    for kind in ("expected", "cautious"):
+        promised = [design.finds(getattr(one, kind)) for one in bases]
+        reached = np.interp(promised, sizes, known)
+        found.append((float(reached.mean()), float((reached >= 0.75).mean())))
+    return found
+
+
+def main(studies: int = 600) -> None:
+    print(f"Power at the planned smallest difference, {studies} studies each: calm seeds; seeds apart")
+    for design in (planned(*numbers) for numbers in DESIGNS):
+        found = "; ".join(f"{power(true, design, design.finds(true), studies):.0%}" for true in (CALM, APART))
+        who = f"{design.arms} arms × {design.seeds} seeds × {design.patients} patients, {design.family} comparisons"
+        print(f"  {who}: {found}", flush=True)
+    print(f"Power where a pilot promises 80 % (4 arms × 5 seeds × 60), {studies} pilots: mean, share at 75 % or more")
+    for pilot in ((2, 2, 20), (2, 3, 20), (2, 3, 60), (4, 3, 60), (4, 5, 60)):
+        for name, true in (("calm", CALM), ("apart", APART)):
+            (mean, share), (safe, most) = of_pilots(true, pilot, planned(4, 5, 60, 5), studies)
+            print(f"  {pilot}, {name}: {mean:.0%}, {share:.0%}; to be safe {safe:.0%}, {most:.0%}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2]))

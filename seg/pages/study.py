@@ -66,9 +66,8 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
     scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
     rule: Incomplete = "refuse" if whole else "common"
-    analysis = _analysis(
-        asked, scores, rule, part=_part(table), notice=notice, remarks=(*_remarks(table), *asked.leaks)
-    )
+    remarks = (*_remarks(table), *_planned(asked), *asked.leaks)
+    analysis = _analysis(asked, scores, rule, part=_part(table), notice=notice, remarks=remarks)
     cost, effects = costs(table), factor_effects(asked, scores, rule)
     more = [effects_table(effects, asked.primary)] if effects is not None else []
     scores.to_csv(folder / "scores.csv", index=False)
@@ -142,6 +141,17 @@ def _part(table: "pd.DataFrame") -> str:
     """Which cases were scored."""
     known = {"oof_dice": "out of fold", "test_dice": "of the test part"}
     return next((words for name, words in known.items() if name in table and table[name].notna().all()), "")
+
+
+def _planned(asked: Asked) -> tuple[str, ...]:
+    """What the study was to find, beside what its comparisons say that they would have found."""
+    from seg.metrics import METRICS
+    from seg.study.sentences import size
+
+    if asked.planned is None:
+        return ()
+    found = METRICS[asked.primary].with_unit(size(asked.planned, asked.primary))
+    return (f"Planned before its first run to find a true difference of {found} in 80 % of such studies.",)
 
 
 def _remarks(table: "pd.DataFrame") -> tuple[str, ...]:

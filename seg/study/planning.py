@@ -129,7 +129,7 @@ def _half(share: Numbers, patients: int, seeds: int) -> Numbers:
 # Patient, rest, seed in experiments/results: of both studies together, and of the one whose seeds are less calm.
 _HIPPOCAMPUS = {
     "dice": ((0.0, 8.53e-5, 2.59e-6), (0.0, 1.28e-4, 7.24e-6)),
-    "nsd": ((0.0, 2.70e-4, 0.0), (0.0, 4.01e-4, 2.49e-6)),
+    "nsd": ((0.0, 2.70e-4, 8.32e-7), (0.0, 4.01e-4, 2.49e-6)),
     "hd95_mm": ((0.0, 0.230, 0.0), (0.0, 0.524, 0.0)),
 }
 
@@ -198,16 +198,17 @@ def verdict(design: Design, basis: Basis) -> str:
     if not isfinite(design.finds(basis.expected)):
         few = f"{counted(design.patients, 'patient')} are too few for {counted(design.family, 'comparison')}"
         return f"It can find no difference, however large: {few}. It would take {ways(design, basis.expected)}."
+    usual, safe = design.spelled(basis.expected), design.spelled(basis.cautious)
     found = (
-        f"With {counted(design.seeds, 'seed')} an arm it finds a true difference of {design.spelled(basis.expected)} in "
-        f"{percent(POWER)} of such studies (to be safe, count on {design.spelled(basis.cautious)})"
+        f"With {design.seeds} seeds an arm it finds a true difference of {usual} in {percent(POWER)} of such studies "
+        f"(to be safe, count on {safe})"
     )
     if not design.holds(basis.expected):
         return (
             f"{found}, and may miss one as small as {margin}. To find that would take {ways(design, basis.expected)}."
         )
-    safe = "" if design.holds(basis.cautious) else f" To be safe, take {ways(design, basis.cautious)}."
-    return f"{found}, and so finds {margin}.{safe}"
+    more = "" if design.holds(basis.cautious) else f" To be safe, take {ways(design, basis.cautious)}."
+    return f"{found}, and so finds {margin}.{more}"
 
 
 def ways(design: Design, variances: Variances) -> str:

@@ -74,7 +74,11 @@ def forecast(asked: Sweep, study: Study, material: Material | None, patients: in
         DataError: its scores do not fit together.
     """
     outputs, uri = Path(asked.cfg.paths.outputs), asked.cfg.tracking.uri
-    pilot = None if study.pilot is None else read_pilot(study.pilot, outputs, uri)
+    try:
+        pilot = None if study.pilot is None else read_pilot(study.pilot, outputs, uri)
+        basis = _basis(pilot, study.primary, study.classes) if pilot else typical(study.primary)
+    except InputError as error:
+        raise type(error)(f"pilot: {error}") from error
     arms = [arm.name for arm in study.arms]
     design = Design(
         arms=len(arms),
@@ -86,7 +90,6 @@ def forecast(asked: Sweep, study: Study, material: Material | None, patients: in
         margin=study.margin,
     )
     seconds, clock = _seconds(asked.cfg, material, pilot)
-    basis = _basis(pilot, study) if pilot else typical(study.primary)
     return Forecast(study, design, basis, seconds, clock, len(study.folds or (0,)), asked.n_jobs)
 
 
@@ -142,13 +145,9 @@ def _kept(folder: Path) -> Pilot:
     return Pilot(read_scores(folder / "scores.csv"), seconds, known, f"pilot {folder.name}")
 
 
-def _basis(pilot: Pilot, study: Study) -> Basis:
-    metric = study.primary
-    try:
-        values = patient_values(pilot.scores, arms=None, metrics=[metric], classes=study.classes, incomplete="common")
-        return of_pilot(values.by_metric[metric], metric, pilot.name)
-    except InputError as error:
-        raise type(error)(f"{pilot.name}: {error}") from error
+def _basis(pilot: Pilot, metric: str, classes: Sequence[str] | None) -> Basis:
+    values = patient_values(pilot.scores, arms=None, metrics=[metric], classes=classes, incomplete="common")
+    return of_pilot(values.by_metric[metric], metric, pilot.name)
 
 
 def _seconds(cfg: DictConfig, material: Material | None, pilot: Pilot | None) -> tuple[float | None, str]:
@@ -185,8 +184,7 @@ def announce(asked: Sweep, study: Study, material: Material) -> float | None:
     enough = found.basis is not None and found.design.holds(found.basis.expected)
     first, *rest = findings(found)
     log.log(logging.INFO if enough else logging.WARNING, "  %s%s", "" if enough else "warning: ", first)
-    for line in rest:
-        log.info("  %s (python -m seg.plan experiments=%s shows more)", line, study.name)
+    log.info("  %s", " ".join([*rest, f"More: python -m seg.plan experiments={study.name}"]))
     planned = found.design.finds(found.basis.expected) if found.basis else inf
     return planned if isfinite(planned) else None
 

@@ -288,6 +288,7 @@ def test_arms_that_are_the_same_are_refused() -> None:
         ({"groups": 3}, "groups is 3; it must be the path of a CSV"),
         ({"groups": "nowhere.csv"}, "nowhere.csv is not a readable CSV"),
         ({"classes": []}, r"classes is \[\]"),
+        ({"pilot": 3}, "pilot is 3; it must be a study that was run before"),
         ({"design": "factorial"}, "factors"),
         ({"factors": {"attention": ["none", "se"]}}, "Leave one of the two out"),
     ],
@@ -330,6 +331,19 @@ def test_a_study_says_first_what_each_arm_changes(sweeps: Sweeps) -> None:
     assert "scheduler._target_: seg.schedulers.warmup_cosine → " in said
     assert "; " in said.partition("(ü): ")[2].splitlines()[0]
     assert not (sweeps.outputs / "sweeps").exists()
+
+
+def test_a_study_says_before_its_first_run_what_it_can_find(sweeps: Sweeps) -> None:
+    said = run(sweeps, "check=true")
+    assert "study two: 2 trainings (2 arms × 1 seed)" in said
+    assert "warning: One seed an arm can conclude nothing" in said
+    assert "More: python -m seg.plan experiments=two" in said
+    file = f"{FILE}base: {{data.test_fraction: 0.5}}\nseeds: [0, 1, 2]\n"
+    assert "warning: With 3 seeds an arm it finds a true difference of" in run(sweeps, file=file), "and is not refused"
+    assert len(sweeps.acts) == 6
+    planned = json.loads((sweeps.folder / "study.json").read_text())["planned"]
+    assert 0.005 < planned < 0.2
+    assert "warning" not in run(sweeps, "check=true", file=f"{file}margin: 0.2\n")
 
 
 def test_a_study_has_no_winner(sweeps: Sweeps) -> None:
