@@ -173,12 +173,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-def announce(asked: Sweep, study: Study, material: Material) -> float | None:
+def announce(asked: Sweep, material: Material) -> float | None:
     """Logs what a study will be able to find, with a warning where that is not its own margin; never refuses.
 
     Returns:
-        The smallest difference that it finds; None where it is not known or infinite.
+        The smallest difference that it finds; None where it is not known or infinite, and for another sweep.
     """
+    if (study := asked.study) is None:
+        return None
     found = forecast(asked, study, material, scored_patients(asked.cfg, study, material))
     log.info("%s", headline(found))
     enough = found.basis is not None and found.design.holds(found.basis.expected)

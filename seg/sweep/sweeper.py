@@ -60,9 +60,7 @@ def sweep(
     check(asked.goal, asked.space)
     material = read_material(asked.cfg)  # its faults come before the first trial
     _check_classes(asked, material)
-    asked = replace(asked, leaks=allowed_leaks(asked, material))
-    if asked.study:
-        asked = replace(asked, planned=announce(asked, asked.study, material))
+    asked = replace(asked, leaks=allowed_leaks(asked, material), planned=announce(asked, material))
     if asked.cfg.check:
         build_each(asked)
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))

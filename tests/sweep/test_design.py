@@ -242,14 +242,14 @@ def test_a_sweep_is_known_again_after_a_default_was_written_down() -> None:
         **{
             key: value
             for key, value in SECTION.items()
-            if key not in ("allow", "metrics", "classes", "groups", "allow_leaks")
+            if key not in ("allow", "metrics", "classes", "groups", "allow_leaks", "pilot")
         },
         "compare": ["baseline", "previous"],
         "margin": 0.005,
     }
     assert json.dumps(identity(SECTION | {"arms": {1: {}, "a": {}}}), sort_keys=True)
     assert identity(SECTION | {"allow": "data"})["allow"] == "data"
-    assert identity(SECTION | {"allow_leaks": ["a=b"]}) == identity(SECTION)
+    assert identity(SECTION | {"allow_leaks": ["a=b"], "pilot": "before"}) == identity(SECTION)
 
 
 def test_arms_that_are_the_same_are_refused() -> None:
