@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -113,10 +113,8 @@ def read_pilot(named: str | Sequence[str], outputs: Path, uri: str | None) -> Pi
     if isinstance(named, str) and (Path(named) / "scores.csv").is_file():
         return _kept(Path(named))
     if isinstance(named, str):
-        table, name = (
-            runs(outputs, uri, sweep=Asked.read(find_sweep(outputs, Path(named).name)).sweep),
-            f"pilot {named}",
-        )
+        sweep = Asked.read(find_sweep(outputs, Path(named).name)).sweep
+        table, name = runs(outputs, uri, sweep=sweep), f"pilot {named}"
     else:
         table, name = runs(outputs, uri), f"pilot of {counted(len(named), 'run')}"
         if unknown := [run for run in named if not table["run_id"].str.startswith(str(run)).any()]:
@@ -128,21 +126,26 @@ def read_pilot(named: str | Sequence[str], outputs: Path, uri: str | None) -> Pi
     table = table[table["run_id"].isin(scores["run_id"])]
     arms = table["arm"].fillna(table["name"].map(choices)) if "arm" in table else table["name"].map(choices)
     whose = table[["run_id", "seed", "fold"]].assign(arm=arms).convert_dtypes()
-    steps = table["params.trainer.max_steps"].mean() if "params.trainer.max_steps" in table else None
-    return Pilot(scores.merge(whose, on="run_id"), float(table["seconds"].mean()), steps, name)
+    steps = table.get("params.trainer.max_steps")
+    return Pilot(scores.merge(whose, on="run_id"), _known(table["seconds"]), _known(steps), name)
 
 
 def _kept(folder: Path) -> Pilot:
     """A study whose report is in ``folder``."""
     import pandas as pd
 
-    seconds = steps = None
-    if (folder / "table.csv").is_file() and "training_seconds" in (table := pd.read_csv(folder / "table.csv")):
-        seconds = float(table["training_seconds"].mean())
-    if (folder / FILE).is_file():
-        steps = Asked.read(folder).base.get("trainer.max_steps")
-    known = float(steps) if isinstance(steps, int | float) else None
-    return Pilot(read_scores(folder / "scores.csv"), seconds, known, f"pilot {folder.name}")
+    table = pd.read_csv(folder / "table.csv") if (folder / "table.csv").is_file() else {}
+    steps = Asked.read(folder).base.get("trainer.max_steps") if (folder / FILE).is_file() else None
+    seconds = _known(table.get("training_seconds"))
+    return Pilot(read_scores(folder / "scores.csv"), seconds, _known([steps]), f"pilot {folder.name}")
+
+
+def _known(numbers: Any) -> float | None:
+    """The mean of those that are numbers; None where none is."""
+    import pandas as pd
+
+    mean = pd.to_numeric(pd.Series(numbers, dtype=object), errors="coerce").mean()
+    return None if pd.isna(mean) else float(mean)
 
 
 def _basis(pilot: Pilot, metric: str, classes: Sequence[str] | None) -> Basis:
@@ -196,14 +199,11 @@ def headline(found: Forecast) -> str:
     design, study = found.design, found.study
     parts = [counted(design.arms, "arm"), counted(design.seeds, "seed")]
     parts += [counted(found.folds, "fold")] if study.folds else []
+    at_once = f", {found.n_jobs} at a time" if found.n_jobs > 1 else ""
     time = found.time(design.seeds)
-    time = (
-        f"about {time} ({found.clock}{f', {found.n_jobs} at a time' if found.n_jobs > 1 else ''})"
-        if time
-        else found.clock
-    )
+    known = f"about {time} ({found.clock}{at_once})" if time else found.clock
     return (
-        f"study {study.name}: {counted(found.trainings(design.seeds), 'training')} ({' × '.join(parts)}), {time}; "
+        f"study {study.name}: {counted(found.trainings(design.seeds), 'training')} ({' × '.join(parts)}), {known}; "
         f"scored on {counted(design.patients, 'patient')}, {counted(design.family, 'comparison')}"
     )
 
