@@ -200,8 +200,8 @@ def verdict(design: Design, basis: Basis) -> str:
         return f"It can find no difference, however large: {few}. It would take {ways(design, basis.expected)}."
     usual, safe = design.spelled(basis.expected), design.spelled(basis.cautious)
     found = (
-        f"With {design.seeds} seeds an arm it finds a true difference of {usual} in {percent(POWER)} of such studies "
-        f"(to be safe, count on {safe})"
+        f"With {design.seeds} seeds an arm it finds a true difference in {METRICS[design.metric].label} of {usual} in "
+        f"{percent(POWER)} of such studies (to be safe, count on {safe})"
     )
     if not design.holds(basis.expected):
         return (
