@@ -1,6 +1,7 @@
 """What a study found: its tables, its figures and its page."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -8,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from seg.errors import DataError, SegError, counted, few, together
 from seg.files import atomic_write
-from seg.study.question import FILE, Asked
+from seg.study.question import FILE, Asked, Seeds
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from seg.study.analysis import Analysis
     from seg.study.scores import Incomplete
+    from seg.study.sequential import Look
 
 
 log = logging.getLogger(__name__)
@@ -46,30 +48,30 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     """
     from seg.pages.findings import findings_page
     from seg.pages.identity import facts
-    from seg.records.table import runs, scores_of
+    from seg.records.table import runs
     from seg.study.figures import write_figures
+    from seg.study.looks import looks_table
+    from seg.study.options import compared_pairs
     from seg.study.tables import effects_table, markdown, tables, write_tables
 
     asked = Asked.read(folder)
     every = runs(outputs, uri, sweep=asked.sweep)
-    table = every[every["status"] == "FINISHED"]
-    table = table[table["arm"].isin(asked.arms)] if "arm" in table else table
+    table = _finished(asked, every)
     head = f"# {asked.name}\n\n{asked.question}\n"
-    whole = len(table) >= asked.runs
-    notice = "" if whole else f"Preliminary: {len(table)} of {asked.runs} runs are finished."
     there = set(table["arm"]) if len(table) else set()
     if len(there) < 2 or asked.arms[0] not in there:
         nothing = "There is nothing to compare so far: the baseline and another arm must have finished."
-        return f"{head}\n**{notice}** {nothing}\n", []
+        return f"{head}\n**{_notice(asked, table)}** {nothing}\n", []
     if not any(key.startswith("data.") for changed in asked.different.values() for key in changed):  # by `allow`
         _check_alike(table)
-    whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
-    scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
-    rule: Incomplete = "refuse" if whole else "common"
-    remarks = (*_remarks(table), *_planned(asked), *asked.leaks)
-    analysis = _analysis(asked, scores, rule, part=_part(table), notice=notice, remarks=remarks)
-    cost, effects = costs(table), factor_effects(asked, scores, rule)
+    scores = _scores(table, outputs, uri)
+    rule: Incomplete = "common" if _notice(asked, table) else "refuse"
+    looks = looks_so_far(asked, table, scores)
+    analysis = _analysis(asked, table, scores, rule, looks)
+    cost = costs(table)
+    effects = factor_effects(asked, scores, "common" if looks else rule, analysis.meta.nominal)
     more = [effects_table(effects, asked.primary)] if effects is not None else []
+    more += [looks_table(looks, compared_pairs(asked.arms, asked.against))] if looks else []
     scores.to_csv(folder / "scores.csv", index=False)
     written = [
         folder / FILE,
@@ -88,27 +90,109 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     return f"{head}\n{markdown(analysis, cost, more)}", written
 
 
-def _analysis(asked: Asked, scores: "pd.DataFrame", rule: "Incomplete", **told: Any) -> "Analysis":
+def _notice(asked: Asked, table: "pd.DataFrame") -> str:
+    """What a reader must know of a study whose runs are not all finished; "" of one that is complete."""
+    return "" if len(table) >= asked.runs else f"Preliminary: {len(table)} of {asked.runs} runs are finished."
+
+
+def _analysis(
+    asked: Asked, table: "pd.DataFrame", scores: "pd.DataFrame", rule: "Incomplete", looks: "Sequence[Look]"
+) -> "Analysis":
     """The analysis that was asked for, with what is told of its runs."""
     from seg.study.analysis import analyse
+    from seg.study.looks import analysis_at, words
     from seg.study.subsets import patient_groups
 
     whose = scores[["case", "patient"]].drop_duplicates().itertuples(index=False, name=None)
-    found = analyse(
-        scores,
-        baseline=asked.arms[0],
-        arms=asked.arms,
-        against=asked.against,
-        metrics=asked.secondary,
-        primary=asked.primary,
-        classes=asked.classes,
-        groups=patient_groups(asked.groups, whose) if asked.groups else None,
-        margin=asked.margin,
-        incomplete=rule,
-    )
+    options: dict[str, Any] = {
+        "baseline": asked.arms[0],
+        "arms": asked.arms,
+        "against": asked.against,
+        "metrics": asked.secondary,
+        "primary": asked.primary,
+        "classes": asked.classes,
+        "groups": patient_groups(asked.groups, whose) if asked.groups else None,
+        "margin": asked.margin,
+    }
+    notice, remarks = _notice(asked, table), (*_remarks(table), *_planned(asked), *asked.leaks)
+    if looks and asked.until:
+        found = analysis_at(looks, scores, **options)
+        told = words(looks, Seeds(*asked.until))
+        notice, remarks = "" if looks[-1].why else f"Preliminary: {told}", (told, *remarks)
+    else:
+        found = analyse(scores, incomplete=rule, level=_first_level(asked), **options)
     costs_of_jitter = [asked.jitter[name] for name in found.meta.classes if name in asked.jitter]
     jitter = fmean(costs_of_jitter) if costs_of_jitter else None
-    return replace(found, meta=replace(found.meta, study=asked.name, jitter=jitter, **told))
+    part = _part(table)
+    meta = replace(found.meta, study=asked.name, jitter=jitter, part=part, notice=notice, remarks=remarks)
+    return replace(found, meta=meta)
+
+
+def _first_level(asked: Asked) -> float | None:
+    """Of a study whose seeds are added until it is decided, and that has not come to its first look: the least."""
+    from seg.study.sequential import levels
+
+    if asked.until is None:
+        return None
+    start, most = asked.until
+    return levels([start / most], 0.05)[0]
+
+
+def look_at(asked: Asked, outputs: Path, uri: str | None) -> "list[Look]":
+    """The looks at a study whose seeds are added until it is decided, as far as its runs are finished and found.
+
+    Args:
+        asked: the study's question.
+        outputs: holds the runs.
+        uri: of MLflow; None: as the runs were recorded.
+    """
+    from seg.records.table import runs
+
+    table = _finished(asked, runs(outputs, uri, sweep=asked.sweep))
+    if table.empty:
+        return []
+    return looks_so_far(asked, table, _scores(table, outputs, uri))
+
+
+def _finished(asked: Asked, every: "pd.DataFrame") -> "pd.DataFrame":
+    """The finished runs of the study's arms."""
+    table = every[every["status"] == "FINISHED"]
+    return table[table["arm"].isin(asked.arms)] if "arm" in table else table
+
+
+def _scores(table: "pd.DataFrame", outputs: Path, uri: str | None) -> "pd.DataFrame":
+    """Of all cases of these runs, with each run's arm, seed and fold."""
+    from seg.records.table import scores_of
+
+    whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
+    return scores_of(table, outputs, uri).merge(whose, on="run_id")
+
+
+def looks_so_far(asked: Asked, table: "pd.DataFrame", scores: "pd.DataFrame") -> "list[Look]":
+    """The looks at a study whose seeds are added until it is decided; none of any other.
+
+    Args:
+        asked: the study's question.
+        table: its finished runs.
+        scores: theirs.
+    """
+    if asked.until is None:
+        return []
+    from seg.study.looks import looks_of
+
+    seeds = Seeds(*asked.until)
+    folds = asked.runs // (len(asked.arms) * seeds.most)
+    done = table.groupby(["arm", "seed"])["run_id"].transform("count") >= folds
+    complete = scores[scores["run_id"].isin(table.loc[done, "run_id"])]
+    return looks_of(
+        complete,
+        seeds,
+        arms=asked.arms,
+        against=asked.against,
+        primary=asked.primary,
+        classes=asked.classes,
+        margin=asked.margin,
+    )
 
 
 def _check_alike(table: "pd.DataFrame") -> None:
@@ -203,14 +287,17 @@ def costs(table: "pd.DataFrame") -> "pd.DataFrame":
     return table.groupby("arm").agg(ways).rename(columns=known)
 
 
-def factor_effects(asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete") -> "pd.DataFrame | None":
+def factor_effects(
+    asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete", alpha: float = 0.05
+) -> "pd.DataFrame | None":
     """Main effects and interactions of a factorial design; None for another one, or while an arm is missing.
 
-    What is done about missing runs, ``incomplete``, is as in the study's other tables.
+    What is done about missing runs, ``incomplete``, and the level ``alpha`` are as in the study's other tables.
     """
     from seg.study.factorial import effects
+    from seg.study.sequential import enough
 
-    if not asked.factors or set(scores["arm"]) != set(asked.arms):
+    if not (asked.factors and alpha) or set(scores["arm"]) != set(asked.arms):
         return None
     level_of = {factor: scores["arm"].map(by_arm) for factor, by_arm in asked.factors.items()}
     levels = {
@@ -222,5 +309,7 @@ def factor_effects(asked: Asked, scores: "pd.DataFrame", incomplete: "Incomplete
         metric=asked.primary,
         classes=asked.classes,
         margin=asked.margin,
+        draws=enough(alpha, 10_000),
+        alpha=alpha,
         incomplete=incomplete,
     )

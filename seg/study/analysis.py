@@ -61,6 +61,12 @@ class Meta:
     fixed: bool = False  # whether the arms are finished tools, and nothing is said of other trainings of them
     notice: str = ""  # shown above everything else: the study is incomplete
     remarks: tuple[str, ...] = ()  # sentences about its runs
+    level: float | None = None  # of this look, where seeds are added until the study is decided
+
+    @property
+    def nominal(self) -> float:
+        """Two-sided level that p-values and intervals are held to: of several looks, alpha is that of all together."""
+        return self.alpha if self.level is None else self.level
 
     @property
     def every(self) -> int:
@@ -119,6 +125,7 @@ def analyse(
     draws: int = 10_000,
     seed: int = 0,
     alpha: float = 0.05,
+    level: float | None = None,
     incomplete: Incomplete = "refuse",
     fixed: bool = False,
 ) -> Analysis:
@@ -140,6 +147,7 @@ def analyse(
         draws: of the bootstrap.
         seed: of the bootstrap.
         alpha: two-sided level of tests; intervals cover 1 - alpha.
+        level: that of this look alone, where ``alpha`` is that of several together (seg.study.sequential).
         incomplete: as in seg.study.scores.patient_values.
         fixed: the arms are finished tools, scored by this version: one seed is enough, and no other training is meant.
 
@@ -158,7 +166,7 @@ def analyse(
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
     judged = {"metrics": metrics, "primary": primary, "family": len(asked), "margins": margins, "fixed": fixed}
-    judged |= {"grouped": bool(groups), "nsd_tolerance_mm": _tolerance_mm(scores)}
+    judged |= {"level": level, "grouped": bool(groups), "nsd_tolerance_mm": _tolerance_mm(scores)}
     return _analysis(values, asked, groups, _meta(values, draws=draws, seed=seed, alpha=alpha, **judged))
 
 
@@ -217,7 +225,7 @@ def _order(scores: pd.DataFrame, arms: Sequence[str] | None, baseline: str) -> l
 
 def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.DataFrame:
     mean = parts.means.mean(1)
-    low, high = interval(drawn, 1 - meta.alpha)
+    low, high = interval(drawn, 1 - meta.nominal)
     least, most = METRICS[metric].limits
     return pd.DataFrame(
         {
@@ -240,7 +248,7 @@ def _compared(
     metric: str, parts: Spread, drawn: Numbers, pairs: Mapping[tuple[int, int], str], meta: Meta
 ) -> pd.DataFrame:
     weights = _weights(pairs, meta)
-    rules = {"margin": meta.margins.get(metric, nan), "alpha": meta.alpha}
+    rules = {"margin": meta.margins.get(metric, nan), "alpha": meta.nominal}
     table = contrast_table(parts, drawn, weights, METRICS[metric], **rules, family=meta.family, fixed=meta.fixed)
     heads = _names(pairs, meta)
     heads.insert(0, "metric", metric)
@@ -267,7 +275,7 @@ def _subsets(
     meta: Meta,
 ) -> dict[str, pd.DataFrame]:
     """By the primary metric: means in the worst tenth of the patients and in the groups, and the differences there."""
-    rules = {"draws": meta.draws, "seed": meta.seed, "alpha": meta.alpha}
+    rules = {"draws": meta.draws, "seed": meta.seed, "alpha": meta.nominal}
     better = METRICS[meta.primary].better
     arms, compared = subset_tables(parts, _weights(pairs, meta), better, values.patients, groups, **rules)
     own = pd.DataFrame({"arm": meta.arms})

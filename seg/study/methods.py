@@ -23,6 +23,8 @@ SOURCES = {
     "tost": "Schuirmann 1987, J Pharmacokinet Biopharm 15:657, doi:10.1007/BF01068419",
     "tail": "Rockafellar and Uryasev 2000, J Risk 2:21, doi:10.21314/JOR.2000.038",
     "groups": "Romano and Wolf 2005, J Am Stat Assoc 100:94, doi:10.1198/016214504000000539",
+    "spending": "Lan and DeMets 1983, Biometrika 70:659, doi:10.1093/biomet/70.3.659",
+    "repeated": "Jennison and Turnbull 1989, J R Stat Soc B 51:305",
     "claim": "Tejani et al. 2024, CLAIM: 2024 update, Radiol Artif Intell 6:e240300, doi:10.1148/ryai.240300",
 }
 
@@ -53,7 +55,7 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
 
     arms, judged = len(meta.arms), METRICS[meta.primary].label
     data = f" on {facts.dataset}{f' (version {facts.version})' if facts.version else ''}" if facts.dataset else ""
-    seeds = counted(max(meta.seeds.values()), "seed")
+    seeds = _seeds(analysis)
     budget = f" for {facts.budget}" if facts.budget else ""
     folds = f" in {meta.folds} folds" if meta.folds > 1 else ""
     metrics = ", ".join(f"{_name(metric, meta.nsd_tolerance_mm)}{ref(metric)}" for metric in meta.metrics)
@@ -75,6 +77,12 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
     if meta.primary in meta.margins:
         margin = METRICS[meta.primary].with_unit(f"{meta.margins[meta.primary]:g}")
         text.append(f"Arms were called equivalent within the stated ±{margin} by two one-sided tests{ref('tost')}.")
+    if meta.level is not None:
+        text.append(
+            "Seeds were added to the arms of undecided comparisons. Each look had its own level, by a spending "
+            f"function αt³ of the information t{ref('spending')}, so that all keep {percent(meta.alpha)}; intervals "
+            f"are repeated confidence intervals{ref('repeated')}."
+        )
     if len(analysis.subsets):
         text.append(f"The worst tenth is the mean over the tenth of the patients each arm does worst on{ref('tail')}.")
     if meta.grouped:
@@ -86,12 +94,19 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
     return " ".join(text), [f"{place}. {SOURCES[name]}" for place, name in enumerate(cited, 1)]
 
 
+def _seeds(analysis: Analysis) -> str:
+    """How many an arm has."""
+    least, most = min(analysis.meta.seeds.values()), max(analysis.meta.seeds.values())
+    return ("" if least == most or analysis.meta.level is None else f"{least} to ") + counted(most, "seed")
+
+
 def _cited(analysis: Analysis) -> Iterator[str]:
     """Names in SOURCES, in the order in which the paragraph cites them."""
     meta = analysis.meta
     yield from (metric for metric in meta.metrics if metric in SOURCES)
     yield from ("metrics", "holm", "variance", "wilcoxon")
     yield from ["tost"] * (meta.primary in meta.margins)
+    yield from ("spending", "repeated") if meta.level is not None else ()
     yield from ["tail"] * bool(len(analysis.subsets))
     yield from ["groups"] * meta.grouped
 
@@ -106,7 +121,7 @@ def checklist(analysis: Analysis, facts: Facts) -> Table:
     """The items of CLAIM (2024) and of Metrics Reloaded that the record can answer, in our words."""
     meta = analysis.meta
     surface = [METRICS[name].label for name in meta.metrics if name in ("nsd", "hd95_mm", "assd_mm")]
-    seeds = counted(max(meta.seeds.values()), "seed")
+    seeds = _seeds(analysis)
     tests = f"{percent(1 - meta.alpha)} intervals over {meta.drawn}; two tests after Holm over {meta.family}"
     claim = {
         "4 Objectives": f"the question above; margin {_margins(analysis) or 'none'}",

@@ -4,11 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from seg.errors import ConfigError
 from seg.files import atomic_write
 
 FILE = "study.json"
+
+
+class Seeds(NamedTuple):
+    """Seeds until decided: how many an arm is trained with."""
+
+    start: int  # before the first look
+    most: int  # at the last
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Asked:
     jitter: dict[str, float] = field(default_factory=dict)  # by class: Dice that half a voxel of doubt costs
     groups: dict[str, dict[str, str]] | None = None  # of the patients, or of the cases
     planned: float | None = None  # smallest difference that it would find, by its plan; None: not known, or none
+    until: tuple[int, int] | None = None  # Seeds, where seeds are added until it is decided; None: all are trained
 
     def write(self, folder: Path) -> None:
         """Keeps it in ``folder``."""

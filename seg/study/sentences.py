@@ -164,7 +164,7 @@ def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
         margin = scale.with_unit(f"{meta.margins[metric]:g}")
         inside = f"p {spelled_p(line['p_tost_holm'])} for a difference beyond it, after Holm"
         return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
-    small = line["p_tost_holm"] <= meta.alpha
+    small = line["p_tost_holm"] <= meta.nominal
     meaning = f" Not meaningful: {_cost_of_jitter(meta)}." if meaningless(line, meta) else ""
     note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}')}." if small else ""
     doubt = (
@@ -221,7 +221,7 @@ def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
         return f"One seed of {' and of '.join(single)}." if len(meta.one_seed) < len(meta.arms) else "One seed an arm."
     if wild := [arm for arm in (line["arm"], line["against"]) if arm in abnormal]:
         return f"The seed spread of {' and of '.join(wild)} is abnormal: inspect the runs first."
-    mean, ranks = (line[name] <= meta.alpha for name in ("p_mean_holm", "p_wilcoxon_holm"))
+    mean, ranks = (line[name] <= meta.nominal for name in ("p_mean_holm", "p_wilcoxon_holm"))
     if mean and not ranks:
         return "The mean differs but the typical patient does not: a few patients account for it; inspect them."
     if mean and ranks:
@@ -234,6 +234,8 @@ def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     target = meta.margins.get(meta.primary, abs(line["difference"]))
     seeds = min(meta.seeds[line["arm"]], meta.seeds[line["against"]])
     smallest = line["smallest"]
+    if meta.level is not None:  # at this look's own level; what more seeds would bring decides on them
+        return start.rstrip()
     seen = f"A true difference of {scale.with_unit(size(smallest, meta.primary))} would have been found in "
     start += f"{seen}{percent(POWER)} of such studies. " if isfinite(smallest) else ""
     if target <= 0 or smallest <= target:

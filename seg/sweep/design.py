@@ -21,9 +21,21 @@ from omegaconf import DictConfig
 
 from seg.config.content import flat, plain
 from seg.errors import ConfigError, together
+from seg.study.question import Seeds
 from seg.study.subsets import read_groups
 from seg.sweep.jobs import Space, Value, choice, lines_of
-from seg.sweep.rules import AGAINST, MARGIN, WHERE, Section, arm_faults, listed, name_faults, section_faults, shared
+from seg.sweep.rules import (
+    AGAINST,
+    MARGIN,
+    SEEDS,
+    WHERE,
+    Section,
+    arm_faults,
+    listed,
+    name_faults,
+    section_faults,
+    shared,
+)
 
 Overrides = dict[str, object]
 Differences = dict[str, dict[str, list[object]]]  # by arm: what it changes, [the baseline's value, the arm's]
@@ -56,6 +68,7 @@ class Study:
     factors: tuple[str, ...]  # of a factorial design
     against: tuple[str, ...]
     seeds: tuple[int, ...]
+    until: Seeds | None  # some of the seeds come only where they are needed to decide it; None: all are trained
     folds: tuple[int, ...] | None  # None: as data.fold says
     count: int | None  # folds of the split
     primary: str  # metric that it is judged by
@@ -88,6 +101,11 @@ class Study:
         together(ConfigError, faults)
         values = {"seed": self.seeds, "data.fold": self.folds or (), "arm": tuple(arm.name for arm in self.arms)}
         return Space(tuple(choice(key, map(str, own)) for key, own in values.items() if own), given.fixed)
+
+    def first(self, runs: Sequence[Mapping[str, Value]]) -> list[Mapping[str, Value]]:
+        """Those of ``runs`` that are trained in any case."""
+        known = {str(seed) for seed in (self.seeds[: self.until.start] if self.until else self.seeds)}
+        return [run for run in runs if run["seed"] in known]
 
     def overrides(self, run: Mapping[str, Value], space: Space) -> tuple[str, ...]:
         """The overrides of a run of ``space``."""
@@ -146,6 +164,7 @@ def read_study(name: str, section: Section) -> Study:
     """
     together(ConfigError, [*section_faults(section), *arm_faults(section)])
     folds, count = section["folds"], None
+    until = Seeds(**section["seeds"]) if isinstance(section["seeds"], Mapping) else None
     if isinstance(folds, int):
         count, folds = folds, list(range(folds))
     study = Study(
@@ -155,7 +174,8 @@ def read_study(name: str, section: Section) -> Study:
         tuple(_arms(section)),
         tuple(map(str, section["factors"])),
         tuple(_against(section)),
-        tuple(section["seeds"]),
+        tuple(range(until.most) if until else section["seeds"] or SEEDS),
+        until,
         None if folds is None else tuple(folds),
         count,
         *_judged_by(section),
@@ -184,6 +204,7 @@ def identity(section: Section) -> dict[str, object]:
     known = {key: value for key, value in section.items() if key not in usual or value not in (usual[key], None)}
     for key in ("allow_leaks", "pilot"):  # they change no run
         known.pop(key, None)
+    known["seeds"] = section["seeds"] or [*SEEDS]
     known["margin"] = float(MARGIN if section["margin"] is None else section["margin"])
     for key in ("arms", "factors"):
         if isinstance(known[key], Mapping):

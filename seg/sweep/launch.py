@@ -29,6 +29,7 @@ from seg.records.folder import RunFolder
 from seg.records.pending import add_to_record
 from seg.signals import heard
 from seg.sweep.definition import Sweep
+from seg.sweep.looks import NextSeed
 from seg.sweep.parent import open_own
 from seg.sweep.search import Search, Trial
 from seg.sweep.trial import STORAGE, TOKEN, Assignment, Outcome, TrialFolder, trial_tags
@@ -80,6 +81,7 @@ class Workers:
         self.in_process = isinstance(workers[0].launcher, BasicLauncher)
         self._on_cluster = type(workers[0].launcher).__name__ == "SlurmLauncher"  # without its import
         self._workers, self._ended = workers, ended
+        self._next_seed = NextSeed(sweep, search)
         self._failed_before = {number for number, _ in search.failures()}
         self._over = threading.Event()
         self._crash: BaseException | None = None
@@ -139,7 +141,7 @@ class Workers:
         while not (self._ending or len(self.failures()) >= self.sweep.max_failures):
             if trial := self.search.take():
                 return trial
-            if self.search.over():
+            if self.search.over() and not self._next_seed.more():
                 return None
             time.sleep(_IDLE)
         return None

@@ -64,7 +64,8 @@ class LiveTable:
         others = "".join(f", {counts[state]} {state}" for state in _ENDS[1:] if counts[state])
         found = self.search.best() if self.sweep.ranked else frame[:0]
         best = f", best {found.iloc[0][self.sweep.goal.objectives[0]]:.4g}" if len(found) else ""
-        return f"{counts['finished']} of {self.sweep.total} finished{others}{best}"
+        most = "at most " if self.sweep.study and self.sweep.study.until else ""
+        return f"{counts['finished']} of {most}{self.sweep.total} finished{others}{best}"
 
 
 def settings_of(trial: Trial) -> str:

@@ -22,8 +22,8 @@ from seg.records.opening import open_record
 from seg.records.provenance import common_tags
 from seg.records.record import Record
 from seg.records.state import read_state
-from seg.study.question import Asked
 from seg.sweep.definition import Sweep
+from seg.sweep.looks import asked_by, ended_by
 from seg.sweep.search import Search
 from seg.sweep.summary import best_recipe, draw, study_summary, summary
 
@@ -62,7 +62,7 @@ class Parent:
         message, written = self._study(frame) if self.sweep.study else self._search(search, frame)
         for path in [folder / "trials.csv", folder / "summary.md", *written]:
             self.tracker.log_artifact(path, "")
-        self.tracker.set_tags({NOTE: message})
+        self.tracker.set_tags({NOTE: message} | ended_by(self.sweep, search))
         with printing():
             print(f"\n{message}")
             print_lines(self.tracker.look)
@@ -93,7 +93,7 @@ def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequen
     """Opens the sweep's run, the same one whenever it continues; None where another machine keeps it."""
     cfg = sweep.cfg
     if sweep.study:
-        _keep_question(sweep)
+        asked_by(sweep).write(sweep.folder)  # where its report will be made
     known = search.parent
     if known and _found(Path(cfg.paths.outputs), known) is None:
         return None
@@ -136,31 +136,6 @@ def unfinished(sweep: Sweep, search: Search) -> bool:
     folders = _found(Path(sweep.cfg.paths.outputs), known) if known else None
     state = read_state(folders.run) if folders else None
     return state is not None and state.status != "FINISHED"
-
-
-def _keep_question(sweep: Sweep) -> None:
-    """Keeps what a study asks where its report will be made."""
-    assert sweep.study is not None
-    study = sweep.study
-    Asked(
-        name=study.name,
-        sweep=sweep.name,
-        question=study.question,
-        arms=tuple(arm.name for arm in study.arms),
-        different=sweep.different,
-        factors={factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)},
-        against=study.against,
-        primary=study.primary,
-        secondary=study.secondary,
-        classes=study.classes,
-        groups=study.groups,
-        base=study.base,
-        jitter=sweep.jitter,
-        planned=sweep.planned,
-        margin=study.margin,
-        runs=sweep.total,
-        leaks=sweep.leaks,
-    ).write(sweep.folder)
 
 
 def _found(outputs: Path, run_id: str) -> RunFolder | None:

@@ -9,6 +9,7 @@ from seg.metrics import METRICS
 Section = Mapping[str, Any]  # ``hydra.sweeper.study``, in plain containers
 WHERE = "hydra.sweeper.study"
 MARGIN = 0.005  # of Dice
+SEEDS = (0,)
 DESIGNS = ("arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial")
 # What must be the same for all arms; otherwise a difference has a second cause.
 SHARED = ("data", "trainer", "augmentation", "seed", "dims", "inference")
@@ -50,6 +51,13 @@ def _number(value: object, low: float = 0) -> bool:
     return isinstance(value, int) and value >= low
 
 
+def _are_seeds(value: object) -> bool:
+    """Whether these are how many seeds an arm has at first, two or more, and at most."""
+    if not isinstance(value, Mapping) or {*value} != {"start", "most"}:
+        return False
+    return _number(value["start"], 2) and _number(value["most"], value["start"] + 1)
+
+
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "question": (bool, "a sentence that says what the study asks; it heads the table"),
     "design": (lambda value: value in DESIGNS, f"one of {', '.join(DESIGNS)}"),
@@ -58,7 +66,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or value in AGAINST or _once(value, AGAINST.__contains__),
         "[baseline, previous], one of the two, or null for what suits the design",
     ),
-    "seeds": (lambda value: _once(value, _number), "a list of whole numbers, each once"),
+    "seeds": (
+        lambda value: value is None or _are_seeds(value) or _once(value, _number),
+        "a list of whole numbers, each once; or, to add seeds until it is decided, {start: 3, most: 10}, from 2 on",
+    ),
     "folds": (
         lambda value: value is None or _number(value, 2) or _once(value, _number),
         "a list of whole numbers, each once, or their count",

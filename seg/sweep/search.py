@@ -59,7 +59,7 @@ class Search:
         goal: what is searched for.
         process: this one.
         space: what varies.
-        starts: all trials of a grid, or those that a search begins with.
+        starts: all trials of a grid but those that ``add`` adds, or those that a search begins with.
         overrides: of the trial that has these values; None: as the space says.
         definition: plain data that may not change once the sweep has begun.
         shared: whether other processes work at the sweep at the same time.
@@ -96,7 +96,8 @@ class Search:
         With ``again`` a grid's trial that failed for good is entered once more, unless other processes are at work.
         """
         with self._alone():
-            for params in self._starts:
+            later = [params for batch in self._batches() for params in batch["trials"]]
+            for params in [*self._starts, *later]:
                 self._study.enqueue_trial(dict(params), skip_if_exists=True)
             trials = self._trials()
             at_work = any(trial.state == TrialState.RUNNING and not self._abandoned(trial) for trial in trials)
@@ -206,6 +207,28 @@ class Search:
             if (known := self._study.user_attrs.get("parent")) is None:
                 self._study.set_user_attr("parent", run_id)
             return known or run_id
+
+    @property
+    @patient
+    def batches(self) -> list[dict[str, Any]]:
+        """What ``add`` added to a grid, the first batch first."""
+        return self._batches()
+
+    @patient
+    def add(self, place: int, trials: Sequence[Mapping[str, Value]], why: str = "") -> None:
+        """Adds trials to a grid as its batch ``place``, counted from 0; of several processes the first one wins.
+
+        An empty batch is the last one, and ``why`` says why.
+        """
+        with self._alone():
+            known = self._batches()
+            if len(known) == place:
+                batch = {"trials": [dict(params) for params in trials], "why": why}
+                self._study.set_user_attr("batches", [*known, batch])
+        self.enter(again=False)
+
+    def _batches(self) -> list[dict[str, Any]]:
+        return list(self._study.user_attrs.get("batches", []))
 
     def close(self) -> None:
         """Lets go of the storage."""

@@ -127,7 +127,7 @@ def _opened(asked: Sweep, definition: dict[str, object]) -> Search:
         asked.goal,
         Process.this(),
         asked.space,
-        asked.starts,
+        asked.study.first(asked.starts) if asked.study else asked.starts,
         overrides=asked.overrides,
         definition=definition,
         shared=asked.storage is not None,

@@ -168,7 +168,8 @@ def test_both_sides_of_a_subject_of_hippocampus_are_one_patient(tmp_path):
         return {case.id.removeprefix("hippocampus_"): case.patient for case in hippocampus(tmp_path, **options).cases}
 
     found = patients()
-    assert found["003"] == found["004"] and found["105"] == found["106"]
+    assert found["003"] == found["004"]
+    assert found["105"] == found["106"]
     assert len({*found.values()}) == 4
     assert len({*patients(patient="(.*)").values()}) == 6
     assert len({*patients("other").values()}) == 7, "where other cases are among them, nothing is known"

@@ -5,6 +5,7 @@
 
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -17,12 +18,28 @@ from omegaconf import DictConfig, OmegaConf
 from seg.config.compose import entry
 from seg.errors import ConfigError, InterruptedRunError, SegError
 from seg.files import atomic_write
-from seg.records.folder import claim
+from seg.records.folder import RunFolder, claim
+from seg.records.journal import Journal
+from seg.records.state import Process, State, write_state
 from seg.sweep.trial import current_trial
 
 
 def stop(*_: object) -> None:
     raise InterruptedRunError("stopped, as a training that hears the signal")
+
+
+def tested(folders: RunFolder, cfg: DictConfig, sweep: str, dice: float) -> None:
+    """Leaves what a training leaves that was scored on 20 patients, all of them about ``dice``, whatever its seed."""
+    state = State("none", None, "folder/x", f"s{cfg.seed}", "FINISHED", Process.this())
+    tags = {"study": cfg.study, "sweep": sweep, "arm": cfg.arm, "seed": str(cfg.seed), "fold": str(cfg.data.fold)}
+    Journal(folders.run).append({"tags": tags})
+    luck = random.Random(f"{cfg.arm} {cfg.seed} {cfg.data.fold}")
+    known = [random.Random(f"{cfg.arm} {patient}").gauss(dice, 0.004) for patient in range(20)]
+    shift = luck.gauss(0, 0.003)
+    rows = [f"p{n},p{n},liver,{own + shift + luck.gauss(0, 0.003)},0.9,1.0,0,0" for n, own in enumerate(known)]
+    head = "case,patient,class,dice,nsd,hd95_mm,missed,false"
+    atomic_write(folders.run / "data/cases.csv", "\n".join([head, *rows, ""]))
+    write_state(folders.run, state)
 
 
 def main(cfg: DictConfig) -> float:
@@ -74,6 +91,8 @@ def main(cfg: DictConfig) -> float:
                 signal.signal(signal.SIGTERM, stop)
             (outputs / "saved").touch()
             time.sleep(600)
+        if act == "score":
+            tested(folders, cfg, trial.assignment.sweep, float(number))
         if act == "nan":
             value = float("nan")
         for epoch in range(1, 11):

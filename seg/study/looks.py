@@ -1,0 +1,117 @@
+"""A study whose seeds are added until it is decided: its looks, from its table of scores, and what to tell of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from seg.errors import counted
+from seg.metrics import METRICS
+from seg.study.analysis import Analysis, analyse
+from seg.study.options import compared_pairs
+from seg.study.question import Seeds
+from seg.study.scores import patient_values
+from seg.study.sentences import percent
+from seg.study.sequential import CHANCE, LEAST, Look, Looking, enough
+from seg.study.typeset import Cell, Table
+
+_WHY = {
+    "decided": "every comparison is decided",
+    "futile": f"what is undecided would stay so with {{most}} seeds, in all likelihood (over {1 - CHANCE:.0%})",
+    "most": "{most} seeds are the most",
+}
+
+
+def looks_of(
+    scores: pd.DataFrame,
+    seeds: Seeds,
+    *,
+    arms: Sequence[str],
+    against: Sequence[str],
+    primary: str,
+    classes: Sequence[str] | None,
+    margin: float,
+    alpha: float = 0.05,
+) -> list[Look]:
+    """Every look that the scores allow; none before all arms have their first seeds.
+
+    Args:
+        scores: as in ``analyse``, of seeds that are complete.
+        seeds: the rule.
+        arms: the baseline first.
+        against: as in ``analyse``, and so are the others.
+        primary: metric that decides.
+        classes: judged by the mean over these.
+        margin: of the primary metric.
+        alpha: of all looks together.
+    """
+    if scores.empty or set(arms) - set(scores["arm"]):
+        return []
+    values = patient_values(scores, arms=arms, metrics=[primary], classes=classes)
+    places = {arm: place for place, arm in enumerate(arms)}
+    unit = np.eye(len(arms))
+    weights = np.array([unit[places[one]] - unit[places[other]] for one, other in compared_pairs(arms, against)])
+    return Looking(weights, METRICS[primary], seeds, margin, alpha).looks(values.by_metric[primary])
+
+
+def analysis_at(looks: Sequence[Look], scores: pd.DataFrame, **asked: Any) -> Analysis:
+    """The analysis at the last look: verdicts stand once they are reached, all else is of the seeds so far.
+
+    Args:
+        looks: of ``looks_of``, one at least.
+        scores: that these came from.
+        asked: arguments of ``analyse``, ``arms`` in the order of the looks.
+    """
+    look, arms = looks[-1], list(asked["arms"])
+    place = pd.to_numeric(scores["seed"]).groupby(scores["arm"]).rank("dense")
+    taken = scores[place <= scores["arm"].map(dict(zip(arms, look.seeds, strict=True)))]
+    found = analyse(taken, level=look.level, draws=enough(look.level, 10_000), **asked)
+    own = found.comparisons.index[found.comparisons["primary"]]
+    for name in look.table:
+        found.comparisons.loc[own, name] = look.table[name].to_numpy()
+    return found
+
+
+def words(looks: Sequence[Look], seeds: Seeds, alpha: float = 0.05) -> str:
+    """How the study went, in a few sentences."""
+    look = looks[-1]
+    done = sum(map(bool, look.decided))
+    ends = f"It ended there: {_WHY[look.why].format(most=seeds.most)}." if look.why else "More seeds are to come."
+    saved = 1 - sum(look.seeds) / seeds.most / len(look.seeds)
+    return (
+        f"Seeds until decided: from {seeds.start} to {seeds.most} an arm, with a look after each. The last of "
+        f"{counted(len(looks), 'look')} was after {max(look.seeds)} seeds: {done} of "
+        f"{counted(len(look.decided), 'comparison')} {'is' if done == 1 else 'are'} decided. {ends}"
+        + (f" {percent(saved)} of the trainings were saved." if look.why and saved else "")
+        + f" Each look has a level of its own, so that all together keep {percent(alpha)}, and the intervals hold at "
+        "all looks at once."
+    )
+
+
+def looks_table(looks: Sequence[Look], pairs: Mapping[tuple[str, str], str], alpha: float = 0.05) -> Table:
+    """A row for each look: its level, and what was decided.
+
+    Args:
+        looks: of ``looks_of``.
+        pairs: of ``compared_pairs``, in the same order.
+        alpha: of all looks together.
+    """
+    names = [f"{one} – {other}" for one, other in pairs]
+    rows = []
+    for look in looks:
+        count = max(look.seeds)
+        ended = [
+            f"{name}: {verdict}"
+            for name, verdict, after in zip(names, look.table["verdict"], look.decided, strict=True)
+            if after == count
+        ]
+        ended += [f"{name}: no more seeds" for name, after in zip(names, look.given_up, strict=True) if after == count]
+        level = f"{look.level:.4f}" if look.level else "none"
+        rows.append([Cell(str(count)), Cell(percent(look.information)), Cell(level), Cell("; ".join(ended) or "–")])
+    note = (
+        "Information: what part there is of that of the most seeds, in the comparison that has least. Of the level "
+        f"{alpha:g}, its cube is spent; a look with under {LEAST:.0%} of the level decides nothing. No more seeds: a "
+        f"verdict would come with less than {CHANCE:.0%} probability."
+    )
+    return Table("Looks", ["Seeds", "Information", "Level", "Decided"], {"": rows}, note.replace("%", " %"))

@@ -1,0 +1,121 @@
+"""Looks at a study whose seeds are added until it is decided: whether it needs another one, and for which arms."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from seg.errors import DataError, counted
+from seg.pages.study import look_at
+from seg.study.question import Asked, Seeds
+from seg.sweep.definition import Sweep
+from seg.sweep.search import Search
+
+log = logging.getLogger(__name__)
+_PAUSE = 5.0  # seconds between two questions for scores
+_PATIENCE = 600.0  # seconds that the scores of another machine may be on their way
+_WHY = {
+    "decided": "every comparison is decided",
+    "futile": "what is undecided would most likely stay so",
+    "most": "there are no more",
+}
+
+
+class NextSeed:
+    """Adds the trials of one more seed once all trials so far have finished, where comparisons are still open.
+
+    What is added is decided by the scores alone, so every process decides the same; the first one's decision is kept in
+    the sweep's storage, and holds from then on.
+
+    Args:
+        sweep: any sweep; nothing is added to one that is no such study.
+        search: its trials.
+    """
+
+    def __init__(self, sweep: Sweep, search: Search) -> None:
+        self.sweep, self.search = sweep, search
+        self._lock = threading.Lock()
+        self._waiting_since: float | None = None
+
+    def more(self) -> bool:
+        """Whether there may be something to run again, now that nothing is left.
+
+        Raises:
+            DataError: the scores of a finished trial do not come.
+        """
+        if self.sweep.study is None or self.sweep.study.until is None:
+            return False
+        with self._lock:
+            batches = self.search.batches
+            if not self.search.over():  # another thread or process has added some
+                return True
+            frame = self.search.frame()
+            lacking = ~frame["retried"] & frame["state"].isin(["failed", "pruned"])
+            if lacking.any() or (batches and not batches[-1]["trials"]):
+                return False
+            return self._decide(len(batches), self.sweep.study.until)
+
+    def _decide(self, place: int, seeds: Seeds) -> bool:
+        cfg = self.sweep.cfg
+        looks = look_at(asked_by(self.sweep), Path(cfg.paths.outputs), cfg.tracking.uri)
+        if len(looks) <= place:
+            return self._wait(seeds.start + place)
+        self._waiting_since, look = None, looks[place]
+        assert self.sweep.study is not None
+        arms = [self.sweep.study.arms[arm].name for arm in look.wanted]
+        seed = str(seeds.start + place)
+        trials = [run for run in self.sweep.starts if run["seed"] == seed and run["arm"] in arms]
+        done = f"{sum(map(bool, look.decided))} of {counted(len(look.decided), 'comparison')} decided"
+        then = f"one more seed for {', '.join(arms)}" if arms else f"no more seeds, for {_WHY[look.why]}"
+        log.info("after %s seeds %s (level %.4f); %s", seed, done, look.level, then)
+        self.search.add(place, trials, look.why)
+        return True
+
+    def _wait(self, count: int) -> bool:
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        if now - self._waiting_since > _PATIENCE:
+            raise DataError(
+                f"All trials of {count} seeds are finished, but not all of their scores are here. Several machines "
+                "need a record that all of them read: tracking.uri, or one folder paths.outputs."
+            )
+        time.sleep(_PAUSE)
+        return True
+
+
+def asked_by(sweep: Sweep) -> Asked:
+    """What a study asks, as its report needs it."""
+    assert sweep.study is not None
+    study = sweep.study
+    return Asked(
+        name=study.name,
+        sweep=sweep.name,
+        question=study.question,
+        arms=tuple(arm.name for arm in study.arms),
+        different=sweep.different,
+        factors={factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)},
+        against=study.against,
+        primary=study.primary,
+        secondary=study.secondary,
+        classes=study.classes,
+        groups=study.groups,
+        base=study.base,
+        jitter=sweep.jitter,
+        planned=sweep.planned,
+        margin=study.margin,
+        runs=sweep.total,
+        leaks=sweep.leaks,
+        until=study.until,
+    )
+
+
+def ended_by(sweep: Sweep, search: Search) -> dict[str, object]:
+    """Tags of the sweep's own run: after how many seeds the study ended, why, and how many trainings that saved."""
+    if sweep.study is None or sweep.study.until is None or not (batches := search.batches):
+        return {}
+    entered = len(sweep.study.first(sweep.starts)) + sum(len(batch["trials"]) for batch in batches)
+    seeds = sweep.study.until.start + sum(bool(batch["trials"]) for batch in batches)
+    ended = not batches[-1]["trials"]
+    return {"seeds.trained": seeds} | (
+        {"seeds.ended": batches[-1]["why"], "seeds.trainings_saved": sweep.total - entered} if ended else {}
+    )
