@@ -54,12 +54,13 @@ def read_material(cfg: DictConfig) -> Material:
     return Material(cases, prints, split, make_plan(seen, cases.channels, dims=cfg.dims, **options))
 
 
-def split_of(cfg: DictConfig, prints: Fingerprint, fold: Fold) -> Split:
-    """The parts of the cases in ``fold``; raises as ``read_material``."""
+def split_of(cfg: DictConfig, prints: Fingerprint, fold: Fold, seed: int | None = None) -> Split:
+    """The parts of the cases in ``fold``, drawn by ``seed`` in place of the configured one; raises as ``read_material``."""
     d = cfg.data
     if d.split_file:
         return load_split(Path(d.split_file).expanduser(), prints, fold=fold)
-    return make_split(prints, fold=fold, folds=d.folds, test_fraction=d.test_fraction, seed=d.split_seed)
+    drawn = d.split_seed if seed is None else seed
+    return make_split(prints, fold=fold, folds=d.folds, test_fraction=d.test_fraction, seed=drawn)
 
 
 def prepare_cases(cfg: DictConfig, material: Material) -> "Store":

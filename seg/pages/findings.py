@@ -8,7 +8,7 @@ from seg.errors import counted
 from seg.pages.html import escaped, fold, list_html, page, svg, table_html
 from seg.pages.identity import identity_table
 from seg.study.analysis import Analysis
-from seg.study.answer import answer
+from seg.study.answer import answer, beside, remark
 from seg.study.methods import Facts, checklist, glossary, methods
 from seg.study.question import Asked
 from seg.study.typeset import Table
@@ -35,6 +35,7 @@ def findings_page(
     notice, where = analysis.meta.notice, known.dataset and f"{known.dataset}, {known.dates}".rstrip(", ")
     parts = [f"<p class=notice role=status>{escaped(notice)}</p>"] if notice else []
     parts += [f"<p class=answer>{escaped(sentence)}</p>" for sentence in answer(analysis)]
+    parts += [f"<p class=note>{escaped(sentence)}</p>" for sentence in beside(analysis) + remark(analysis)]
     parts += [f"<p class=note>{escaped(where)}; {escaped(_size(analysis))}.</p>" if where else ""]
     parts += [_figure(folder, "forest")]
     if compared:

@@ -8,6 +8,7 @@ from seg.data.splits import Split
 from seg.errors import DataError, few
 from seg.records.folder import RunFolder, claimed
 from seg.records.scored import ScoredRun
+from seg.study.anchors import provenance
 from seg.study.methods import Facts
 from seg.study.question import Asked, changes
 from seg.study.typeset import Cell, Table
@@ -27,6 +28,7 @@ _SETTINGS = {
         "resolved.precision": "precision",
     },
 }
+UNKNOWN = "its file does not say where it is from"
 _BUDGET = {"trainer.max_epochs": "epoch", "trainer.max_steps": "step", "trainer.max_minutes": "minute"}
 
 
@@ -70,6 +72,7 @@ def identity_table(asked: Asked, known: Facts) -> Table:
     names = "\n".join(f"{short}  {name}" for short, name, _ in known.runs)
     cells.append([Cell("Runs"), Cell(names, links=[address for *_, address in known.runs])])
     cells += [[Cell(f"Arm {arm}"), Cell("\n".join(changes(asked.different.get(arm, {}))))] for arm in asked.arms]
+    cells += [[Cell(f"Anchor {name}"), Cell(provenance(text) or UNKNOWN)] for name, text in asked.anchors.items()]
     return Table("This study", ["", ""], {"": cells}, "")
 
 

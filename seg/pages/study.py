@@ -100,7 +100,8 @@ def _analysis(
 ) -> "Analysis":
     """The analysis that was asked for, with what is told of its runs."""
     from seg.study.analysis import analyse
-    from seg.study.looks import analysis_at, words
+    from seg.study.anchors import with_anchors
+    from seg.study.looks import analysis_at, taken, words
     from seg.study.subsets import patient_groups
 
     whose = scores[["case", "patient"]].drop_duplicates().itertuples(index=False, name=None)
@@ -116,6 +117,7 @@ def _analysis(
     }
     notice, remarks = _notice(asked, table), (*_remarks(table), *_planned(asked), *asked.leaks)
     if looks and asked.until:
+        scores = taken(looks, scores, asked.arms)
         found = analysis_at(looks, scores, **options)
         told = words(looks, Seeds(*asked.until))
         notice, remarks = "" if looks[-1].why else f"Preliminary: {told}", (told, *remarks)
@@ -125,7 +127,7 @@ def _analysis(
     jitter = fmean(costs_of_jitter) if costs_of_jitter else None
     part = _part(table)
     meta = replace(found.meta, study=asked.name, jitter=jitter, part=part, notice=notice, remarks=remarks)
-    return replace(found, meta=meta)
+    return with_anchors(replace(found, meta=meta), scores, asked.anchors, arms=asked.arms, incomplete=rule)
 
 
 def _first_level(asked: Asked) -> float | None:

@@ -13,7 +13,7 @@ mathematics in seg.study.contrasts; designs of crossed factors in seg.study.fact
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from typing import Any
 
@@ -58,7 +58,7 @@ class Meta:
     study: str = ""  # its name
     part: str = ""  # which cases were scored, in words: "of the test part"
     grouped: bool = False  # whether there are groups of patients
-    fixed: bool = False  # whether the arms are finished tools, and nothing is said of other trainings of them
+    finished: tuple[str, ...] = ()  # arms that are finished tools: nothing is said of other trainings of them
     notice: str = ""  # shown above everything else: the study is incomplete
     remarks: tuple[str, ...] = ()  # sentences about its runs
     level: float | None = None  # of this look, where seeds are added until the study is decided
@@ -67,6 +67,11 @@ class Meta:
     def nominal(self) -> float:
         """Two-sided level that p-values and intervals are held to: of several looks, alpha is that of all together."""
         return self.alpha if self.level is None else self.level
+
+    @property
+    def fixed(self) -> bool:
+        """Whether all arms are finished tools."""
+        return {*self.arms} <= {*self.finished}
 
     @property
     def every(self) -> int:
@@ -82,7 +87,7 @@ class Meta:
     @property
     def one_seed(self) -> list[str]:
         """The arms of which nothing is claimed, for what another training would give is not known."""
-        return [arm for arm, count in self.seeds.items() if count == 1 and not self.fixed]
+        return [arm for arm, count in self.seeds.items() if count == 1 and arm not in self.finished]
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Analysis:
     subset_comparisons: pd.DataFrame  # the same of every comparison: differences
     patients: pd.DataFrame  # metric, arm, patient, value: averaged over seeds, classes and cases
     meta: Meta
+    anchors: Mapping[str, "Analysis"] = field(default_factory=dict)  # by name: the arms against a finished tool
 
     @property
     def baseline(self) -> str:
@@ -127,7 +133,7 @@ def analyse(
     alpha: float = 0.05,
     level: float | None = None,
     incomplete: Incomplete = "refuse",
-    fixed: bool = False,
+    fixed: bool | Sequence[str] = False,
 ) -> Analysis:
     """Compares the arms of a study.
 
@@ -149,7 +155,8 @@ def analyse(
         alpha: two-sided level of tests; intervals cover 1 - alpha.
         level: that of this look alone, where ``alpha`` is that of several together (seg.study.sequential).
         incomplete: as in seg.study.scores.patient_values.
-        fixed: the arms are finished tools, scored by this version: one seed is enough, and no other training is meant.
+        fixed: True: the arms are finished tools, scored by this version: one seed is enough, and no other training is
+            meant. Or the arms of which that is so.
 
     Raises:
         ConfigError: an option that does not exist or does not fit.
@@ -161,11 +168,12 @@ def analyse(
     order = _order(scores, arms, baseline)
     asked = compared_pairs(order, against)  # what was asked is the family, also while an arm is missing
     values = patient_values(
-        scores, arms=order, metrics=metrics, classes=classes, incomplete=incomplete, earlier=not fixed
+        scores, arms=order, metrics=metrics, classes=classes, incomplete=incomplete, earlier=fixed is not True
     )
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
-    judged = {"metrics": metrics, "primary": primary, "family": len(asked), "margins": margins, "fixed": fixed}
+    finished = (values.arms if fixed else ()) if isinstance(fixed, bool) else tuple(fixed)
+    judged = {"metrics": metrics, "primary": primary, "family": len(asked), "margins": margins, "finished": finished}
     judged |= {"level": level, "grouped": bool(groups), "nsd_tolerance_mm": _tolerance_mm(scores)}
     return _analysis(values, asked, groups, _meta(values, draws=draws, seed=seed, alpha=alpha, **judged))
 
@@ -195,7 +203,7 @@ def _analysis(
 ) -> Analysis:
     places = {arm: place for place, arm in enumerate(values.arms)}
     pairs = {(places[a], places[b]): kind for (a, b), kind in asked.items() if a in places and b in places}
-    parts = {metric: spread(arrays) for metric, arrays in values.by_metric.items()}
+    parts = {metric: _spread(arrays, meta) for metric, arrays in values.by_metric.items()}
     drawn = dict(zip(parts, resample(list(parts.values()), meta.draws, meta.seed), strict=True))
     judged = [metric for metric in meta.metrics if METRICS[metric].better]
     lines = [_arm_lines(metric, parts[metric], drawn[metric], meta) for metric in meta.metrics]
@@ -211,6 +219,10 @@ def _analysis(
         patients=_long(values, parts),
         meta=meta,
     )
+
+
+def _spread(arrays: Sequence[Numbers], meta: Meta) -> Spread:
+    return spread(arrays, [arm in meta.finished for arm in meta.arms])
 
 
 def _order(scores: pd.DataFrame, arms: Sequence[str] | None, baseline: str) -> list[str]:
@@ -249,7 +261,7 @@ def _compared(
 ) -> pd.DataFrame:
     weights = _weights(pairs, meta)
     rules = {"margin": meta.margins.get(metric, nan), "alpha": meta.nominal}
-    table = contrast_table(parts, drawn, weights, METRICS[metric], **rules, family=meta.family, fixed=meta.fixed)
+    table = contrast_table(parts, drawn, weights, METRICS[metric], **rules, family=meta.family)
     heads = _names(pairs, meta)
     heads.insert(0, "metric", metric)
     heads.insert(1, "primary", metric == meta.primary)
@@ -300,7 +312,7 @@ def _by_class(values: Values, pairs: Mapping[tuple[int, int], str], meta: Meta) 
         count = by_metric[meta.primary][0].shape[1]
         if count < 2 or len(values.by_class) < 2:
             continue
-        parts = {metric: spread(by_metric[metric]) for metric in meta.metrics if METRICS[metric].better}
+        parts = {metric: _spread(by_metric[metric], meta) for metric in meta.metrics if METRICS[metric].better}
         drawn = resample(list(parts.values()), meta.draws, meta.seed)
         for (metric, part), deviations in zip(parts.items(), drawn, strict=True):
             table = _compared(metric, part, deviations, pairs, meta)

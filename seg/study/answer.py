@@ -5,7 +5,7 @@ from math import ceil
 from seg.metrics import METRICS
 from seg.study.analysis import Analysis
 from seg.study.scores import Row
-from seg.study.sentences import meaningless
+from seg.study.sentences import MARK, below_ceiling, ceiling
 
 
 def answer(analysis: Analysis) -> list[str]:
@@ -22,6 +22,21 @@ def answer(analysis: Analysis) -> list[str]:
         name = str(line["arm"]) if first.any() else f"{line['arm']} against {line['against']}"
         told.setdefault(_finding(analysis, line), []).append(name)
     return [f"{', '.join(names)}: {finding}." for finding, names in told.items()]
+
+
+def beside(analysis: Analysis) -> list[str]:
+    """How the arms compare with each anchor, a finished tool: no part of the answer."""
+    return [
+        f"Beside {name}, a finished tool (exploratory; one training, whose own luck is not in the interval): "
+        f"{' '.join(answer(own))}"
+        for name, own in analysis.anchors.items()
+    ]
+
+
+def remark(analysis: Analysis) -> list[str]:
+    """What the mark of small differences means, where an answer has it."""
+    marked = any(f"; {MARK})" in sentence for sentence in answer(analysis) + beside(analysis))
+    return ceiling(analysis.meta) if marked else []
 
 
 def amount(value: float, metric: str) -> str:
@@ -41,10 +56,10 @@ def _finding(analysis: Analysis, line: Row) -> str:
     if line["verdict"] != "inconclusive":
         least, most = sorted(map(abs, (low, high)))
         size = amount(abs(line["difference"]), metric.name)
-        note = ", which is not meaningful on these labels" if meaningless(line, meta) else ""
+        note = f"; {MARK}" if below_ceiling(line, meta) else ""
         return (
             f"{line['verdict']} by {size} of {metric.label} (between {amount(least, metric.name)} and "
-            f"{amount(most, metric.name)}){note}"
+            f"{amount(most, metric.name)}{note})"
         )
     return _why_none(analysis, line) or _excluded(low, high, metric.name)
 

@@ -29,7 +29,7 @@ def failures(lines: pd.DataFrame, count: str) -> list[Cell]:
 
 def classes_table(analysis: Analysis) -> Table:
     """The arms by class, their differences there, and in how many cases the class is present, missed or false."""
-    meta, blocks = analysis.meta, {}
+    meta, blocks, anchors = analysis.meta, {}, analysis.anchors.items()
     counts = [count for count in ("missed", "false") if count in analysis.classes]
     compared = [metric for metric in meta.metrics if METRICS[metric].better and len(analysis.comparisons)]
     for name, part in analysis.classes.groupby("class", sort=False):
@@ -41,11 +41,13 @@ def classes_table(analysis: Analysis) -> Table:
             if metric in compared:
                 columns.append(_gains(own[own["metric"] == metric], metric, list(part["arm"])))
         columns += [failures(part, one) for one in counts]
+        rows = [list(row) for row in zip(*columns, strict=True)]
+        rows += [_anchor_row(anchor, one, str(name), meta.metrics, compared, len(columns)) for anchor, one in anchors]
         judged = (
             "" if len(meta.classes) == analysis.classes["class"].nunique() or name not in meta.classes else ", judged"
         )
         heading = f"{name}{judged}: present in {first['present']} of {meta.every} cases, scored in {first['cases']}"
-        blocks[heading] = [list(row) for row in zip(*columns, strict=True)]
+        blocks[heading] = rows
     heads = ["Arm"]
     for metric in meta.metrics:
         heads += [title(metric), *[f"Δ {METRICS[metric].title} [{percent(1 - meta.alpha)}]"] * (metric in compared)]
@@ -59,6 +61,18 @@ def classes_table(analysis: Analysis) -> Table:
             "exploratory, without a verdict: of many classes some leave 0 out by chance."
         )
     return Table("Classes", [*heads, *(count.capitalize() for count in counts)], blocks, note)
+
+
+def _anchor_row(
+    name: str, own: Analysis, structure: str, metrics: Sequence[str], compared: Sequence[str], columns: int
+) -> list[Cell]:
+    """The means of an anchor in one class; dashes for what it lacks, and for differences and counts."""
+    table = own.classes[(own.classes["class"] == structure) & (own.classes["arm"] == own.baseline)]
+    cells = [Cell(name, mark="†")]
+    for metric in metrics:
+        known = metric in own.meta.metrics and len(table)
+        cells += [Cell(spelled(table[metric].iloc[0], metric) if known else "–"), *[Cell("–")] * (metric in compared)]
+    return cells + [Cell("–")] * (columns - len(cells))
 
 
 def subsets_table(analysis: Analysis) -> Table:

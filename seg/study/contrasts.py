@@ -14,6 +14,7 @@ seeds s² of one arm is hardly known, so each arm gets the larger of its own and
 seed spread is abnormal, larger than chance allows in the typical patient, are left out of the pool, so that one failed
 training does not widen the intervals of all others; then every s² counts with its own few degrees of freedom, for the
 pool is no longer to be trusted. An arm of one seed borrows the s² of the others, and nothing is claimed of it.
+A finished tool of one seed is meant as it is: no seed of its own makes its differences uncertain.
 docs/statistics.md has the simulations behind each choice.
 """
 
@@ -46,18 +47,20 @@ class Spread:
     abnormal: npt.NDArray[np.bool_]  # (arms,) whether an arm's seed spread is abnormal, and it keeps its own s²
     by_seed: tuple[Numbers, ...]  # for each arm its mean in each seed
     own_df: Numbers  # (arms,) degrees of freedom of each s² by itself, for where some are abnormal
+    fixed: npt.NDArray[np.bool_]  # (arms,) whether an arm is a finished tool, and no other training of it is meant
 
     @property
     def one_seed(self) -> npt.NDArray[np.bool_]:
         """(arms,) whether nothing is known of another training of the arm."""
-        return np.array([len(means) == 1 for means in self.by_seed])
+        return np.array([len(means) == 1 for means in self.by_seed]) & ~self.fixed
 
 
-def spread(values: Sequence[Numbers]) -> Spread:
+def spread(values: Sequence[Numbers], fixed: bool | Sequence[bool] = False) -> Spread:
     """Splits the variance of each arm's mean over seeds into the seeds' own and the rest.
 
     Args:
         values: for each arm (seeds, patients); the number of seeds may differ.
+        fixed: which arms are finished tools. Of one seed such a tool is meant as it is, and seeds add nothing.
 
     Source: two-way analysis of variance, one value a cell; e² = mean square of the rest / patients, as in Hillis 2007.
     """
@@ -70,7 +73,8 @@ def spread(values: Sequence[Numbers]) -> Spread:
     freedom = np.where(abnormal | still, 0, seeds - 1)
     total = int(freedom.sum())
     pooled, pooled_rest = (float(np.nansum(part * freedom)) / max(total, 1) for part in (own, rest))
-    larger = np.fmax(own, pooled)
+    tools = np.broadcast_to(np.asarray(fixed, bool), len(values))
+    larger = np.where(tools & (seeds == 1), 0.0, np.fmax(own, pooled))
     return Spread(
         means=np.stack([arm.mean(0) for arm in values]),
         seed_sd=np.sqrt(own),
@@ -80,6 +84,7 @@ def spread(values: Sequence[Numbers]) -> Spread:
         abnormal=abnormal,
         by_seed=tuple(arm.mean(1) for arm in values),
         own_df=np.where((seeds > 1) & ~still, seeds - 1, max(total, 1)).astype(float),
+        fixed=tools,
     )
 
 
@@ -188,7 +193,6 @@ def contrast_table(
     margin: float,
     alpha: float,
     family: int | None = None,
-    fixed: bool = False,
 ) -> pd.DataFrame:
     """Everything said about differences of arms (or any contrast), one line each, as one family.
 
@@ -200,7 +204,6 @@ def contrast_table(
         margin: differences within ± margin count as none; NaN: no such margin was stated.
         alpha: two-sided level.
         family: as in ``holm``.
-        fixed: whether an arm of one seed is meant as it is, and no other training of it.
 
     Returns:
         The columns listed in docs/statistics.md, from ``difference`` to ``verdict``.
@@ -214,7 +217,7 @@ def contrast_table(
         table[f"{name}_low"], table[f"{name}_high"] = table["difference"] + low, table["difference"] + high
     table = table.assign(**_tests(paired, parts, weights, margin))
     family = family or len(table)
-    unknown = (weights != 0) @ (parts.one_seed & (not fixed))
+    unknown = (weights != 0) @ parts.one_seed
     limit = metric.reach * np.abs(weights).sum(1) / 2
     visible = smallest(table, paired.shape[1], alpha / max(family, 1))
     table["smallest"] = np.where(unknown | (visible > limit), np.inf, visible)

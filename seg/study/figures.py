@@ -47,30 +47,35 @@ def forest(analysis: Analysis) -> Figure:
     """Mean difference and interval of every comparison, one panel per metric, the primary one first.
 
     Comparisons with the baseline are above those with the previous arm; the second arm's previous is the baseline.
-    Below each comparison the same in every class by itself, smaller and without a verdict, where these are few.
+    Below each comparison the same in every class by itself, smaller and without a verdict, where these are few; below
+    all of them, the arms against the anchors.
     Where the seed spread of an arm is abnormal, the frame fits the others, and an arrow points to what is outside it.
     """
-    meta, table = analysis.meta, _ordered(analysis.comparisons)
-    table = _with_classes(table, analysis.class_comparisons)
+    meta, shown = analysis.meta, (analysis, *analysis.anchors.values())
+    table = pd.concat([_with_classes(_ordered(one.comparisons), one.class_comparisons) for one in shown])
     primary = table[table["primary"]]
     names = [
         _wrapped(line["class"]) or f"{_pair(line)}\n{_numbers(line, meta.primary)}" for _, line in primary.iterrows()
     ]
     figure, panels, places = _figure(names, panels=table["metric"].nunique())
+    place_of = dict(zip((_row(line) for _, line in primary.iterrows()), places, strict=True))
     for panel, (metric, lines) in zip(panels, table.groupby("metric", sort=False), strict=True):
         _frame(panel, str(metric), meta.margins.get(str(metric)))
         calm = _calm(analysis, lines)
         frame = _ends([], calm)
         if len(calm) < len(lines):
             panel.set_xlim(*sorted(frame, reverse=METRICS[str(metric)].better < 0))
-        for place, (_, line) in zip(places, lines.iterrows(), strict=True):
+        for _, line in lines.iterrows():  # fewer than places where an anchor lacks the metric
+            place = place_of[_row(line)]
             _interval(panel, place, line)
             if len(calm) < len(lines):
                 _beyond(panel, place, np.array([line["ci_low"], line["ci_high"]]), frame, COLORS[line["verdict"]])
         secondary = "" if metric == meta.primary else " (secondary)"
         panel.set_title(f"{METRICS[str(metric)].label}{secondary}", fontsize=10, fontweight="bold")
-    by_class = "; thin: each class by itself, without a verdict" if (table["class"] != "").any() else ""
-    _legend(figure, analysis, set(table["verdict"]), by_class)
+    note = "; thin: each class by itself, without a verdict" if (table["class"] != "").any() else ""
+    if analysis.anchors:
+        note += f"\nexploratory, of one training each: {', '.join(analysis.anchors)}"
+    _legend(figure, analysis, set(table["verdict"]), note)
     return figure
 
 
@@ -122,6 +127,11 @@ def _with_classes(table: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     below = classes.merge(order, on=keys).assign(verdict="")
     both = pd.concat([table.assign(place=order["place"]), below], ignore_index=True)
     return both.sort_values("place", kind="stable", ignore_index=True)
+
+
+def _row(line: Row) -> tuple[str, str, str]:
+    """What has a row of its own in each panel."""
+    return str(line["arm"]), str(line["against"]), str(line["class"])
 
 
 def _pair(line: Row) -> str:

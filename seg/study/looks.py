@@ -55,18 +55,23 @@ def looks_of(
     return Looking(weights, METRICS[primary], seeds, margin, alpha).looks(values.by_metric[primary])
 
 
+def taken(looks: Sequence[Look], scores: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """The rows of the seeds that the last look is at."""
+    place = pd.to_numeric(scores["seed"]).groupby(scores["arm"]).rank("dense")
+    return scores[place <= scores["arm"].map(dict(zip(arms, looks[-1].seeds, strict=True)))]
+
+
 def analysis_at(looks: Sequence[Look], scores: pd.DataFrame, **asked: Any) -> Analysis:
     """The analysis at the last look: verdicts stand once they are reached, all else is of the seeds so far.
 
     Args:
         looks: of ``looks_of``, one at least.
-        scores: that these came from.
+        scores: that these came from; what is of later seeds is left out.
         asked: arguments of ``analyse``, ``arms`` in the order of the looks.
     """
-    look, arms = looks[-1], list(asked["arms"])
-    place = pd.to_numeric(scores["seed"]).groupby(scores["arm"]).rank("dense")
-    taken = scores[place <= scores["arm"].map(dict(zip(arms, look.seeds, strict=True)))]
-    found = analyse(taken, level=look.level, draws=enough(look.level, 10_000), **asked)
+    look = looks[-1]
+    used = taken(looks, scores, list(asked["arms"]))
+    found = analyse(used, level=look.level, draws=enough(look.level, 10_000), **asked)
     own = found.comparisons.index[found.comparisons["primary"]]
     for name in look.table:
         found.comparisons.loc[own, name] = look.table[name].to_numpy()

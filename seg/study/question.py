@@ -41,6 +41,7 @@ class Asked:
     groups: dict[str, dict[str, str]] | None = None  # of the patients, or of the cases
     planned: float | None = None  # smallest difference that it would find, by its plan; None: not known, or none
     until: tuple[int, int] | None = None  # Seeds, where seeds are added until it is decided; None: all are trained
+    anchors: dict[str, str] = field(default_factory=dict)  # by name: the text of its file (seg.study.anchors)
 
     def write(self, folder: Path) -> None:
         """Keeps it in ``folder``."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seg.study.analysis import Analysis, Meta
 
 CLASSES_TOLD = 4  # of more classes a sentence names two only
+MARK = "within half a voxel"  # of a difference that is smaller than what half a voxel of doubt costs
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
@@ -68,7 +69,8 @@ def sentences(analysis: "Analysis") -> list[str]:
         ),
         *_subsets(analysis, abnormal),
         *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
-        *_ceiling(meta),
+        *ceiling(meta),
+        *_anchors(analysis, abnormal),
         *_first(analysis),
     ]
 
@@ -165,7 +167,7 @@ def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
         inside = f"p {spelled_p(line['p_tost_holm'])} for a difference beyond it, after Holm"
         return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
     small = line["p_tost_holm"] <= meta.nominal
-    meaning = f" Not meaningful: {_cost_of_jitter(meta)}." if meaningless(line, meta) else ""
+    meaning = f" {MARK.capitalize()}." if below_ceiling(line, meta) else ""
     note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}')}." if small else ""
     doubt = (
         f" Such a claim is false in {at_least(line['false_claim'])} of cases, if every second comparison is of equals."
@@ -173,22 +175,35 @@ def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     return f"{who}: {line['verdict']}. {difference}; {tests}; {counts}.{note}{meaning}{doubt}"
 
 
-def meaningless(line: Row, meta: "Meta") -> bool:
+def below_ceiling(line: Row, meta: "Meta") -> bool:
     """Whether a difference of Dice is smaller than what half a voxel of doubt about the labels' surface costs."""
     return meta.jitter is not None and meta.primary == "dice" and abs(line["difference"]) < meta.jitter
 
 
-def _cost_of_jitter(meta: "Meta") -> str:
-    return f"half a voxel of doubt about the surface of these labels costs {spelled(meta.jitter or 0, 'dice')} of Dice"
-
-
-def _ceiling(meta: "Meta") -> list[str]:
+def ceiling(meta: "Meta") -> list[str]:
+    """What half a voxel of doubt about the labels' surface costs, and what that means for smaller differences."""
     if meta.jitter is None or meta.primary != "dice":
         return []
     return [
-        f"Ceiling: {_cost_of_jitter(meta)}. Above {spelled(1 - meta.jitter, 'dice')} a network follows the labels more "
-        "closely than they can be drawn, and a smaller difference is not meaningful, even if it is real on average."
+        f"Ceiling: half a voxel of doubt about the surface of these labels costs {spelled(meta.jitter, 'dice')} of "
+        f"Dice; above {spelled(1 - meta.jitter, 'dice')} a network follows them more closely than they can be drawn. A "
+        f"smaller difference ({MARK}) is not meaningful in a single patient; where it is claimed, the means over "
+        "patients differ all the same."
     ]
+
+
+def _anchors(analysis: "Analysis", abnormal: set[str]) -> list[str]:
+    """What the anchors are, then each arm against each of them."""
+    told = []
+    for name, own in analysis.anchors.items():
+        table = own.comparisons[own.comparisons["primary"]]
+        told.append(
+            f"Anchor {name}: a finished tool, scored on the same cases, paired by patient. Its scores are of one "
+            "training, whose own luck is not in the intervals; another training of it might do better or worse. Its "
+            f"{counted(own.meta.family, 'comparison')}, one with each arm, are a family of their own and exploratory."
+        )
+        told += [_comparison(line, own.meta, abnormal) for _, line in table.iterrows()]
+    return told
 
 
 def _in_classes(analysis: "Analysis", line: Row) -> str:
@@ -232,7 +247,8 @@ def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     others = "a few others, far off," if meta.fixed else "other seeds"
     start = f"Most patients point one way, but {others} might reverse it. " if ranks else ""
     target = meta.margins.get(meta.primary, abs(line["difference"]))
-    seeds = min(meta.seeds[line["arm"]], meta.seeds[line["against"]])
+    pair = [arm for arm in (line["arm"], line["against"]) if arm not in meta.finished]
+    seeds = min((meta.seeds[arm] for arm in pair), default=1)
     smallest = line["smallest"]
     if meta.level is not None:  # at this look's own level; what more seeds would bring decides on them
         return start.rstrip()

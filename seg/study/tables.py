@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from seg.errors import few
 from seg.files import atomic_write
 from seg.metrics import METRICS
 from seg.study import typeset
 from seg.study.analysis import Analysis
-from seg.study.answer import answer
+from seg.study.answer import answer, beside, remark
 from seg.study.breakdown import classes_table, failures, subsets_table, title
 from seg.study.scores import Row
 from seg.study.sentences import at_least, percent, signed, size, spelled, spelled_p
@@ -26,6 +27,10 @@ COST = {
     "energy_kwh": ("Energy (kWh)", 1.0),
 }
 FIRST = 0.95  # of the resampled studies that an arm must come first in to stand out
+_ANCHOR = (
+    "an anchor (†), a finished tool on the same cases. One training; its own luck is not in the interval. It is in no "
+    "ranking and in no planned comparison."
+)
 MARKS = {"better": "▲", "worse": "▼", "equivalent": "≈"}
 
 
@@ -62,6 +67,7 @@ def markdown(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequenc
             [
                 *notice,
                 typeset.markdown_text(" ".join(answer(analysis))),
+                *map(typeset.markdown_text, beside(analysis) + remark(analysis)),
                 words,
                 *map(typeset.markdown, tables(analysis, cost, more)),
             ]
@@ -77,31 +83,41 @@ def latex(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[T
 
 
 def wide(analysis: Analysis, cost: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row per arm, in full precision, in SI or the metric's units.
+    """One row per arm, then per anchor, in full precision, in SI or the metric's units.
 
-    Columns: ``seeds``, ``<metric>_<statistic>``, counts, ``<metric>_<baseline or previous>_<statistic>``, cost.
+    Columns: ``seeds``, ``<metric>_<statistic>``, counts, ``<metric>_<baseline, previous or an anchor>_<statistic>``,
+    cost. Those of an anchor are its means alone.
     """
-    meta, table = analysis.meta, analysis.comparisons
-    counts = analysis.arms.drop_duplicates("arm").set_index("arm")
+    meta, counts = analysis.meta, analysis.arms.drop_duplicates("arm").set_index("arm")
+    rows = pd.concat([analysis.arms, *(_of_anchor(own) for own in analysis.anchors.values())])
+    table = analysis.comparisons
+    compared = {kind: table[table["kind"].str.contains(kind)] for kind in ("baseline", "previous")}
+    compared |= {name: own.comparisons for name, own in analysis.anchors.items()}
     parts = [
-        pd.Series(meta.seeds, name="seeds"),
+        pd.Series(meta.seeds | dict.fromkeys(analysis.anchors, 1), name="seeds"),
         *(
             part.set_index("arm").loc[:, "mean":"seed_sd"].add_prefix(f"{metric}_")
-            for metric, part in analysis.arms.groupby("metric", sort=False)
+            for metric, part in rows.groupby("metric", sort=False)
         ),
         counts[[name for name in ("missed", "false", "structures") if name in counts]],
         *(
-            part.set_index("arm").drop(columns=["metric", "primary", "kind"]).add_prefix(f"{metric}_{kind}_")
-            for kind in ("baseline", "previous")
-            for metric, part in table[table["kind"].str.contains(kind)].groupby("metric", sort=False)
+            part.set_index("arm").drop(columns=["metric", "primary", "kind"]).add_prefix(f"{metric}_{against}_")
+            for against, chosen in compared.items()
+            for metric, part in chosen.groupby("metric", sort=False)
         ),
         _cost(analysis, cost),
     ]
-    return pd.concat(parts, axis=1).reindex(meta.arms).rename_axis("arm").copy().reset_index().convert_dtypes()
+    every = [*meta.arms, *analysis.anchors]
+    return pd.concat(parts, axis=1).reindex(every).rename_axis("arm").copy().reset_index().convert_dtypes()
+
+
+def _of_anchor(own: Analysis) -> pd.DataFrame:
+    """The lines of an anchor alone."""
+    return own.arms[own.arms["arm"] == own.baseline]
 
 
 def tables(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> list[Table]:
-    """Result and cost of each arm; its spread; the comparisons, where there are any; the ranks; ``more`` behind them.
+    """Result and cost of each arm; its spread; the comparisons, where there are any; ranks; anchors; then ``more``.
 
     Of a study that is half done each of them says so.
     """
@@ -112,6 +128,8 @@ def tables(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[
         found.append(subsets_table(analysis))
     if len(analysis.comparisons):
         found += [_comparisons(analysis), _ranks(analysis)]
+    if analysis.anchors:
+        found.append(_anchors(analysis))
     return [replace(one, note=f"{analysis.meta.notice} {one.note}".lstrip()) for one in [*found, *more]]
 
 
@@ -133,6 +151,7 @@ def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
         head, factor = COST[str(name)]
         columns[head] = [Cell(three_digits(float(value) * factor)) for value in values]
     rows = [[Cell(arm), *(cells[place] for cells in columns.values())] for place, arm in enumerate(meta.arms)]
+    rows += [_anchor_row(name, own, meta.metrics, len(columns)) for name, own in analysis.anchors.items()]
     level = percent(1 - meta.alpha)
     note = (
         f"Mean [{level} interval] over {meta.patients} patients, seeds averaged; bold: the arm that comes first in "
@@ -143,7 +162,20 @@ def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
             f" Verdict against {analysis.baseline}, by both tests after Holm over {meta.family}: ▲ better, ▼ worse, "
             "≈ equivalent within the margin; no mark: inconclusive."
         )
+    if analysis.anchors:
+        note += f" {few(analysis.anchors)}: {_ANCHOR}"
     return Table("Results", ["Arm", *columns], {"": rows}, note)
+
+
+def _anchor_row(name: str, own: Analysis, metrics: Sequence[str], columns: int) -> list[Cell]:
+    """The means of an anchor; a dash for what it lacks."""
+    lines = _of_anchor(own).set_index("metric")
+    means = [_mean(lines.loc[metric], metric) if metric in lines.index else "–" for metric in metrics]
+    return [Cell(name, mark="†"), *map(Cell, means), *[Cell("–")] * (columns - len(means))]
+
+
+def _mean(line: Row, metric: str) -> str:
+    return f"{spelled(line['mean'], metric)} [{spelled(line['ci_low'], metric)}, {spelled(line['ci_high'], metric)}]"
 
 
 def _means(analysis: Analysis, metric: str) -> list[Cell]:
@@ -153,7 +185,7 @@ def _means(analysis: Analysis, metric: str) -> list[Cell]:
     best = set(ranks[(ranks["metric"] == metric) & (ranks["rank_1"] >= FIRST)]["arm"])
     return [
         Cell(
-            f"{spelled(line['mean'], metric)} [{spelled(line['ci_low'], metric)}, {spelled(line['ci_high'], metric)}]",
+            _mean(line, metric),
             bold=line["arm"] in best,
             mark=marks.get(line["arm"], ""),
         )
@@ -201,6 +233,23 @@ def _comparisons(analysis: Analysis) -> Table:
         f"{margins or 'none stated'}."
     )
     return Table("Comparisons", heads, blocks, note)
+
+
+def _anchors(analysis: Analysis) -> Table:
+    """Each arm against each anchor."""
+    meta = analysis.meta
+    blocks = {
+        f"{name}, {title(str(metric))}": [_compared(line, str(metric)) for _, line in part.iterrows()]
+        for name, own in analysis.anchors.items()
+        for metric, part in own.comparisons.groupby("metric", sort=False)
+    }
+    family = next(iter(analysis.anchors.values())).meta.family
+    note = (
+        f"Exploratory, beside the planned comparisons: each anchor and metric a family of its own of {family}. The "
+        f"columns are those of the comparisons. An anchor is one training; its own luck is not in the interval, which "
+        "is over patients and the seeds of the arm."
+    )
+    return Table("Anchors", _heads("Comparison", percent(1 - meta.alpha)), blocks, note)
 
 
 def effects_table(effects: pd.DataFrame, metric: str = "dice") -> Table:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from seg.config.content import flat, plain
 from seg.errors import ConfigError, together
+from seg.study.anchors import read_anchors
 from seg.study.question import Seeds
 from seg.study.subsets import read_groups
 from seg.sweep.jobs import Space, Value, choice, lines_of
@@ -75,6 +76,7 @@ class Study:
     secondary: tuple[str, ...]  # metrics beside it
     classes: tuple[str, ...] | None  # that it is judged by; None: all
     groups: dict[str, dict[str, str]] | None  # of the patients or the cases, as read from its file
+    anchors: dict[str, str]  # texts of their files by name
     margin: float  # of the primary metric, in its unit: a smaller difference does not matter
     allow_leaks: tuple[str, ...]  # by name
     pilot: str | list[str] | None  # what the variances of its plan are from: seg.sweep.forecast
@@ -182,19 +184,21 @@ def read_study(name: str, section: Section) -> Study:
         tuple(section["allow_leaks"]),
         section["pilot"],
     )
-    together(ConfigError, [*name_faults([arm.name for arm in study.arms], section["design"]), *study.faults()])
+    names = [arm.name for arm in study.arms]
+    together(ConfigError, [*name_faults(names, section["design"], [*study.anchors]), *study.faults()])
     return study
 
 
 def _judged_by(
     section: Section,
-) -> tuple[str, tuple[str, ...], tuple[str, ...] | None, dict[str, dict[str, str]] | None, float]:
-    """The primary metric, the secondary ones, the classes, the groups, the margin."""
+) -> tuple[str, tuple[str, ...], tuple[str, ...] | None, dict[str, dict[str, str]] | None, dict[str, str], float]:
+    """The primary metric, the secondary ones, the classes, the groups, the anchors, the margin."""
     primary, classes = section["metrics"]["primary"], section["classes"]
     secondary = tuple(name for name in section["metrics"]["secondary"] if name != primary)
     margin = MARGIN if section["margin"] is None else section["margin"]
     groups = None if section["groups"] is None else read_groups(Path(section["groups"]))
-    return primary, secondary, None if classes == "all" else tuple(map(str, classes)), groups, float(margin)
+    anchors = read_anchors({str(name): path for name, path in section["anchors"].items()}, primary)
+    return primary, secondary, None if classes == "all" else tuple(map(str, classes)), groups, anchors, float(margin)
 
 
 def identity(section: Section) -> dict[str, object]:
@@ -202,7 +206,7 @@ def identity(section: Section) -> dict[str, object]:
     usual: dict[str, object] = {"allow": [], "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]}}
     usual |= {"classes": "all", "groups": None}
     known = {key: value for key, value in section.items() if key not in usual or value not in (usual[key], None)}
-    for key in ("allow_leaks", "pilot"):  # they change no run
+    for key in ("allow_leaks", "anchors", "pilot"):  # they change no run
         known.pop(key, None)
     known["seeds"] = section["seeds"] or [*SEEDS]
     known["margin"] = float(MARGIN if section["margin"] is None else section["margin"])

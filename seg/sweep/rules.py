@@ -81,6 +81,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "classes": (lambda value: value == "all" or _once(value, bool), "all, or a list of classes, each once: [tumour]"),
     "groups": (lambda value: value is None or isinstance(value, str), "the path of a CSV, such as sites.csv, or null"),
+    "anchors": (
+        lambda value: isinstance(value, Mapping) and all(isinstance(path, str) and path for path in value.values()),
+        "the path of a CSV by the name of each finished tool: {nnU-Net: anchor.csv}",
+    ),
     "margin": (
         lambda value: value is None or (isinstance(value, int | float) and value > 0),
         "a difference above 0 in the unit of the primary metric, such as 0.005 of Dice, or null",
@@ -142,8 +146,9 @@ def _allow_faults(where: str, allow: object) -> Iterator[str]:
             )
 
 
-def name_faults(names: Sequence[str], design: str) -> Iterator[str]:
-    """What is wrong with the arms' names, which identify their runs."""
+def name_faults(names: Sequence[str], design: str, anchors: Sequence[str] = ()) -> Iterator[str]:
+    """What is wrong with the arms' names, which identify their runs, or with those of the anchors beside them."""
+    yield from (f"{WHERE}.anchors: {name} is an arm, too. Rename one of the two." for name in anchors if name in names)
     for name in dict.fromkeys(names):
         if not name.strip() or not name.isprintable() or "${" in name or name == "???":
             yield f"{WHERE}: an arm is called {name!r}. A name is a line of text, without ${{ and not ???; rename it."

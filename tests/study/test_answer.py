@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.statistics import study
 from seg.study.analysis import Analysis, analyse
-from seg.study.answer import amount, answer
+from seg.study.answer import amount, answer, remark
 from seg.study.methods import SOURCES, Facts, checklist, glossary, methods
 from seg.study.tables import markdown
 
@@ -63,16 +63,24 @@ def test_sizes_are_rounded_up_so_that_what_is_excluded_is() -> None:
     assert amount(0.301, "hd95_mm") == "0.31 mm"
 
 
-def test_a_difference_below_what_half_a_voxel_costs_is_not_meaningful(analysis: Analysis) -> None:
+def test_a_difference_below_what_half_a_voxel_costs_is_marked_and_the_mark_is_explained_once(
+    analysis: Analysis,
+) -> None:
     strict = replace(analysis, meta=replace(analysis.meta, jitter=0.08))
-    assert answer(strict)[0].endswith("which is not meaningful on these labels.")
+    assert answer(strict)[0].endswith("points; within half a voxel).")
     words = " ".join(strict.sentences())
-    assert words.count("Not meaningful: half a voxel of doubt about the surface of these labels costs 0.080") == 2
-    assert "Ceiling: " in words
-    assert "Above 0.920 a network" in words
+    assert words.count(" Within half a voxel. ") == 2
+    assert (
+        words.count("Ceiling: half a voxel of doubt about the surface of these labels costs 0.080 of Dice; above") == 1
+    )
+    (told,) = remark(strict)
+    assert told in words
+    assert "is not meaningful in a single patient" in told
+    assert markdown(strict).count(told) == 2, "once below the answer, once among the findings"
     lenient = replace(analysis, meta=replace(analysis.meta, jitter=0.001))
-    assert "ot meaningful: " not in " ".join(lenient.sentences())
-    assert "meaningful" not in " ".join([*answer(analysis), *analysis.sentences()])
+    assert "Within half a voxel." not in " ".join(lenient.sentences())
+    assert remark(lenient) == []
+    assert "half a voxel" not in " ".join([*answer(analysis), *analysis.sentences()])
 
 
 def test_methods_cite_what_they_use_in_order(analysis: Analysis) -> None:

@@ -27,6 +27,7 @@ SECTION: dict[str, Any] = {
     "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]},
     "classes": "all",
     "groups": None,
+    "anchors": {},
     "margin": None,
     "pilot": None,
     "allow_leaks": [],
@@ -242,14 +243,15 @@ def test_a_sweep_is_known_again_after_a_default_was_written_down() -> None:
         **{
             key: value
             for key, value in SECTION.items()
-            if key not in ("allow", "metrics", "classes", "groups", "allow_leaks", "pilot")
+            if key not in ("allow", "metrics", "classes", "groups", "anchors", "allow_leaks", "pilot")
         },
         "compare": ["baseline", "previous"],
         "margin": 0.005,
     }
     assert json.dumps(identity(SECTION | {"arms": {1: {}, "a": {}}}), sort_keys=True)
     assert identity(SECTION | {"allow": "data"})["allow"] == "data"
-    assert identity(SECTION | {"allow_leaks": ["a=b"], "pilot": "before"}) == identity(SECTION)
+    changed = {"allow_leaks": ["a=b"], "anchors": {"x": "x.csv"}, "pilot": "before"}
+    assert identity(SECTION | changed) == identity(SECTION)
 
 
 def test_arms_that_are_the_same_are_refused() -> None:
@@ -287,6 +289,10 @@ def test_arms_that_are_the_same_are_refused() -> None:
         ({"classes": "tumour"}, r"classes is 'tumour'; it must be all, or a list of classes, each once: \[tumour\]"),
         ({"groups": 3}, "groups is 3; it must be the path of a CSV"),
         ({"groups": "nowhere.csv"}, "nowhere.csv is not a readable CSV"),
+        ({"anchors": ["anchor.csv"]}, r"anchors is \['anchor.csv'\]; it must be the path of a CSV by the name of each"),
+        ({"anchors": {"nnU-Net": None}}, "anchors is"),
+        ({"anchors": {"a": "nowhere.csv", "b": "neither.csv"}}, r"(?s)2 faults:.*nowhere\.csv is not .*neither\.csv"),
+        ({"anchors": {"se": "experiments/anchors/hippocampus.csv"}}, "se is an arm, too"),
         ({"classes": []}, r"classes is \[\]"),
         ({"pilot": 3}, "pilot is 3; it must be a study that was run before"),
         ({"design": "factorial"}, "factors"),
