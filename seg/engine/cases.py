@@ -55,7 +55,7 @@ def read_material(cfg: DictConfig) -> Material:
 
 
 def split_of(cfg: DictConfig, prints: Fingerprint, fold: Fold, seed: int | None = None) -> Split:
-    """The parts of the cases in ``fold``, drawn by ``seed`` in place of the configured one; raises as ``read_material``."""
+    """The parts of the cases in ``fold``, drawn by the configured seed or ``seed``; raises as ``read_material``."""
     d = cfg.data
     if d.split_file:
         return load_split(Path(d.split_file).expanduser(), prints, fold=fold)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from seg.errors import counted
+from seg.errors import counted, few
 from seg.metrics import METRICS
 from seg.study.analysis import Analysis
 from seg.study.sentences import percent
@@ -88,6 +88,11 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
     if meta.grouped:
         text.append(
             f"Groups of {GROUP_FROM} patients or more have simultaneous intervals (max-|t| bootstrap){ref('groups')}."
+        )
+    if analysis.anchors:
+        text.append(
+            f"Outside this family and exploratory, the arms were compared with {few(analysis.anchors)} on the same cases: "
+            "scores of a finished tool, taken as they are."
         )
     if facts.code:
         text.append(f"The code was {facts.code}.")
