@@ -91,8 +91,8 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
         )
     if analysis.anchors:
         text.append(
-            f"Outside this family and exploratory, the arms were compared with {few(analysis.anchors)} on the same cases: "
-            "scores of a finished tool, taken as they are."
+            f"Outside this family and exploratory, the arms were compared with {few(analysis.anchors)} on the same "
+            "cases: scores of a finished tool, taken as they are."
         )
     if facts.code:
         text.append(f"The code was {facts.code}.")
