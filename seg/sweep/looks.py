@@ -99,6 +99,7 @@ def asked_by(sweep: Sweep) -> Asked:
         secondary=study.secondary,
         classes=study.classes,
         groups=study.groups,
+        anchors=study.anchors,
         base=study.base,
         jitter=sweep.jitter,
         planned=sweep.planned,

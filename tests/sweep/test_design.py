@@ -345,7 +345,9 @@ def test_a_study_says_before_its_first_run_what_it_can_find(sweeps: Sweeps) -> N
     assert "warning: One seed an arm can conclude nothing" in said
     assert "More: python -m seg.plan experiments=two" in said
     file = f"{FILE}base: {{data.test_fraction: 0.5}}\nseeds: [0, 1, 2]\n"
-    assert "warning: With 3 seeds an arm it finds a true difference in Dice of" in run(sweeps, file=file), "and is not refused"
+    assert "warning: With 3 seeds an arm it finds a true difference in Dice of" in run(sweeps, file=file), (
+        "and is not refused"
+    )
     assert len(sweeps.acts) == 6
     planned = json.loads((sweeps.folder / "study.json").read_text())["planned"]
     assert 0.005 < planned < 0.2
