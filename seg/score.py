@@ -46,6 +46,7 @@ def score_run(cfg: DictConfig) -> None:
     from seg.engine.console import log_to, print_summary
     from seg.engine.rows import part_metrics
     from seg.records.pending import add_to_record
+    from seg.records.readings import note_reading, part_of
 
     log_to()
     own = not cfg.data.root
@@ -60,6 +61,8 @@ def score_run(cfg: DictConfig) -> None:
     masks = place if cfg.masks else None
     table = pd.DataFrame([row for case in cases.cases for row in scored(case, cases, predictor, run, masks)])
     atomic_write(place / "cases.csv", table.to_csv(index=False))
+    part = part_of({case.id: prints.by_id[case.id].sha256 for case in cases.cases})
+    note_reading(Path(cfg.paths.outputs), part, kind="run", reader=run.run_id, name=run.run.name)
     if own:
         add_to_record(run.run, metrics=part_metrics(table, "test"))
     print_summary(

@@ -35,6 +35,7 @@ arms:
   se: {attention: se}
 seeds: [0, 1]
 folds: 2
+lock: true
 """
 
 
@@ -69,6 +70,9 @@ def test_a_study_ends_in_a_table_and_a_page(finished: tuple[Path, str, str]) -> 
     assert "8 of 8 finished" in logged
     assert "se against baseline" in said
     folder = folder_of(work)
+    assert "locked before the first run" in logged
+    assert "Locked before its first run (" in said, "no run is other than it was locked"
+    assert "These cases have been read 1 time, by 1 study" in said
     names = {path.name for path in folder.iterdir()}
     assert {"table.md", "table.tex", "table.csv", "forest.png", "differences.svg", "report.html", "scores.csv"} <= names
     scores = pd.read_csv(folder / "scores.csv", dtype={"case": str})
@@ -86,6 +90,7 @@ def test_a_study_ends_in_a_table_and_a_page(finished: tuple[Path, str, str]) -> 
     assert again.returncode == 0, again.stderr
     assert "se against baseline" in again.stdout
     assert again.stdout.rstrip().endswith("report.html")
+    assert "Locked before its first run (" in again.stdout
     (parent,) = [record for record in records if '"study.json' in record or "/study.json" in record]
     now = [path.read_text() for path in work.glob("outputs/runs/*/record.jsonl")]
     (after,) = [record for record in now if record.startswith(parent)]

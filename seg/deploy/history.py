@@ -5,7 +5,6 @@ the same entry at once one fails. The registered model names that run and its la
 off is noticed, too.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from seg.errors import ConfigError
+from seg.records.chain import Link, read_chain, read_link
 from seg.records.mlflow import HISTORY_OF, Mlflow
 
 if TYPE_CHECKING:
@@ -28,28 +28,15 @@ class ConflictError(ConfigError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Link):
     """One change."""
 
-    number: int
-    time: str  # ISO 8601, UTC
     who: str
     action: str  # registered | found | promoted | rolled back | repaired | reviewed
     version: str  # that the alias is on from now on, or that the entry is about
     alias: str = ""
     before: str = ""  # the version that had the alias
     why: str = ""
-    previous: str = ""  # hash of the entry before
-
-    @property
-    def text(self) -> str:
-        """As it is kept."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
-
-    @property
-    def hash(self) -> str:
-        """Of the text, and so of all entries before."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
 
     def __str__(self) -> str:
         moved = f"{self.alias}: {self.before or 'none'} → {self.version}" if self.alias else self.version
@@ -113,20 +100,7 @@ def history(store: Mlflow, model: "RegisteredModel") -> History:
             "name."
         )
     kept = store.client.get_run(run_id).data.params
-    entries, faults, previous = list[Entry](), list[str](), ""
-    for number, key in enumerate(sorted(kept), 1):
-        entry = _read(kept[key])
-        if entry is None:
-            faults.append(f"entry {key} cannot be read")
-            continue
-        if (key, entry.number) != (f"{number:04}", number):
-            faults.append(f"entry {key} is out of place: {number:04} was to be next")
-        if entry.previous != previous:
-            faults.append(f"entry {key} does not continue the one before, which was changed or removed")
-        if entry.text != kept[key]:
-            faults.append(f"entry {key} is not as it was written")
-        entries.append(entry)
-        previous = entry.hash
+    entries, faults = read_chain(Entry, kept)
     if end and end not in {f"{entry.number:04} {entry.hash}" for entry in entries}:
         faults.append(f"entry {end.split()[0]}, the last that was noted, was changed or removed")
     numbers = [int(key) for key in (*kept, (end or "0").split()[0]) if key.isdecimal()]
@@ -156,18 +130,11 @@ def appended(store: Mlflow, known: History, entry: Entry) -> History:
         if not (other := store.client.get_run(known.run_id).data.params.get(key)):
             raise
         raise ConflictError(
-            f"{known.name} was changed at the same time, so nothing was done here: {_read(other) or other}. Look at "
-            "it, and if you still want your change, give the command again."
+            f"{known.name} was changed at the same time, so nothing was done here: {read_link(Entry, other) or other}. "
+            "Look at it, and if you still want your change, give the command again."
         ) from None
     store.client.set_registered_model_tag(known.name, _END, f"{key} {whole.hash}")
     return replace(known, last=whole.number, entries=(*known.entries, whole))
-
-
-def _read(text: str) -> Entry | None:
-    try:
-        return Entry(**json.loads(text))
-    except (ValueError, TypeError):
-        return None
 
 
 def as_json(known: History) -> str:

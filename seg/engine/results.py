@@ -30,6 +30,7 @@ from seg.records.folder import RunFolder, place_given
 from seg.records.mlflow import NOTE
 from seg.records.predictions import write_manifest
 from seg.records.provenance import common_tags, git
+from seg.records.readings import note_reading, part_of
 from seg.records.record import Record
 
 log = logging.getLogger(__name__)
@@ -177,11 +178,19 @@ def record_results(
         record.log_artifact(path, place)
     write_manifest(folders, config_hash=config_hash(cfg), checkpoint_hash=sha256(checkpoint))
     metrics |= kept_epoch(cfg, built)
+    if cfg.inference.part == "test" and not (progress.pruned or cfg.arm):  # a study notes its reading itself
+        _note_reading(record, built)
     ended = {"run_id": record.run_id, "status": "pruned" if progress.pruned else "finished", "metrics": metrics}
     atomic_write(folders.summary, json.dumps(ended, indent=1))
     if progress.pruned:
         record.set_tags({"status": "pruned"})
     return metrics
+
+
+def _note_reading(record: Record, built: Built) -> None:
+    material, run = built.material, record.folders
+    hashes = {case: material.fingerprint.by_id[case].sha256 for case in material.split.test}
+    note_reading(run.outputs, part_of(hashes), kind="run", reader=run.run_id, name=record.name)
 
 
 def print_results(record: Record, cases: pd.DataFrame, progress: Progress) -> None:

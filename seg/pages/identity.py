@@ -49,6 +49,7 @@ def facts(asked: Asked, table: "pd.DataFrame", parents: "pd.DataFrame", outputs:
         dates=_dates(table),
         machine="; ".join(_values(table, "environment")),
         command=next(iter(_values(parents, "params.command")), ""),
+        lock=next(iter(_values(parents, "params.lock")), ""),
         runs=[(row["run_id_short"], row["name"], _address(here.get(row["run_id"]))) for _, row in table.iterrows()],
     )
 
@@ -64,6 +65,7 @@ def identity_table(asked: Asked, known: Facts) -> Table:
         **known.settings,
         "Budget of a run": known.budget,
         "Code": known.code,
+        "Locked before the first run": known.lock,
         "Run": known.dates,
         "Machine": known.machine,
         "To repeat it": known.command,

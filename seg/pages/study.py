@@ -46,6 +46,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     Raises:
         DataError: runs that saw different data or splits; scores that do not fit together.
     """
+    from seg.pages.claims import with_claims
     from seg.pages.findings import findings_page
     from seg.pages.identity import facts
     from seg.records.table import runs
@@ -68,6 +69,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     rule: Incomplete = "common" if _notice(asked, table) else "refuse"
     looks = looks_so_far(asked, table, scores)
     analysis = _analysis(asked, table, scores, rule, looks)
+    analysis = with_claims(analysis, asked, table, every, looks, folder, outputs)
     cost = costs(table)
     effects = factor_effects(asked, scores, "common" if looks else rule, analysis.meta.nominal)
     more = [effects_table(effects, asked.primary)] if effects is not None else []

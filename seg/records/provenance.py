@@ -3,14 +3,17 @@
 import getpass
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_CODE = Path(__file__).parents[1]
+from seg.files import digest, sha256
+
+_CODE = _PACKAGE = Path(__file__).parents[1]
 
 
 def common_tags() -> dict[str, str]:
-    """Tags of every run: git commit and dirty flag of the code, developer, environment."""
+    """Tags of every run: git commit, dirty flag and hash of the code, developer, environment."""
     commit = git("rev-parse", "HEAD").strip()
     try:
         account = getpass.getuser()
@@ -20,9 +23,17 @@ def common_tags() -> dict[str, str]:
     return {
         "git_commit": commit or "none",
         "git_dirty": str(bool(git("status", "--porcelain"))).lower() if commit else "none",
+        "code_hash": code_hash(),
         "developer": git("config", "user.name").strip() or account,
         "environment": f"{platform.node()}, {platform.platform()}, Python {platform.python_version()}, {packages}",
     }
+
+
+@cache
+def code_hash() -> str:
+    """Of this package's own source files: it changes with any of them, committed or not."""
+    files = sorted(path.relative_to(_PACKAGE).as_posix() for path in _PACKAGE.rglob("*.py"))
+    return digest({name: sha256(_PACKAGE / name) for name in files})
 
 
 def git(*arguments: str) -> str:

@@ -61,6 +61,7 @@ class Meta:
     finished: tuple[str, ...] = ()  # arms that are finished tools: nothing is said of other trainings of them
     notice: str = ""  # shown above everything else: the study is incomplete
     remarks: tuple[str, ...] = ()  # sentences about its runs
+    claims: tuple[str, ...] = ()  # sentences on what was locked before the first run, and on who read these cases
     level: float | None = None  # of this look, where seeds are added until the study is decided
 
     @property

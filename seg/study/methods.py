@@ -43,6 +43,7 @@ class Facts:
     dates: str = ""
     machine: str = ""
     command: str = ""
+    lock: str = ""  # hash of what was fixed before the first run
     runs: Sequence[tuple[str, str, str]] = ()  # short id, name, address or ""
 
 
@@ -94,6 +95,8 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
             f"Outside this family and exploratory, the arms were compared with {few(analysis.anchors)} on the same "
             "cases: scores of a finished tool, taken as they are."
         )
+    if facts.lock and not any(sentence.startswith("CHANGED") for sentence in meta.claims):
+        text.append(f"Question, arms, metric, margin, test, runs, data and code were fixed beforehand ({facts.lock}).")
     if facts.code:
         text.append(f"The code was {facts.code}.")
     return " ".join(text), [f"{place}. {SOURCES[name]}" for place, name in enumerate(cited, 1)]
@@ -203,6 +206,8 @@ def glossary(analysis: Analysis) -> Table:
         "SD of patients, of seeds": "How much scores differ from patient to patient, and from training to training.",
         "Rank": "How likely the arm would come first, second, … if the study were done again.",
     }  # fmt: skip
+    if "claim" in analysis.comparisons:
+        rows["Claim"] = "What became of what was claimed before the first training: confirmed, or the opposite shown."
     return Table(
         "What the columns mean", ["Column", "Meaning"], {"": [[Cell(a), Cell(b)] for a, b in rows.items()]}, ""
     )

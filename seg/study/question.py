@@ -10,6 +10,8 @@ from seg.errors import ConfigError
 from seg.files import atomic_write
 
 FILE = "study.json"
+CLAIMS = {"better": "better than", "equivalent": "equivalent to", "not_worse": "not worse than"}
+"""What a locked study may claim of each arm beside the one that it is compared with."""
 
 
 class Seeds(NamedTuple):
@@ -42,6 +44,9 @@ class Asked:
     planned: float | None = None  # smallest difference that it would find, by its plan; None: not known, or none
     until: tuple[int, int] | None = None  # Seeds, where seeds are added until it is decided; None: all are trained
     anchors: dict[str, str] = field(default_factory=dict)  # by name: the text of its file (seg.study.anchors)
+    lock: bool = False  # whether it was locked before its first run
+    claim: str = "better"  # what a locked study claims of each arm: see seg.study.lock
+    part: str = ""  # which version of which cases it scores: seg.records.readings; "": not known
 
     def write(self, folder: Path) -> None:
         """Keeps it in ``folder``."""

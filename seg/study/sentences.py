@@ -57,6 +57,7 @@ def sentences(analysis: "Analysis") -> list[str]:
     abnormal = set(analysis.arms[(analysis.arms["metric"] == meta.primary) & analysis.arms["abnormal"]]["arm"])
     return [
         _design(meta) + _family(analysis),
+        *meta.claims,
         *meta.remarks,
         *(f"Left out as unfinished: {'; '.join(meta.left_out)}." for _ in meta.left_out[:1]),
         *_unscored(meta),

@@ -218,7 +218,7 @@ def _comparisons(analysis: Analysis) -> Table:
         ]
         for metric, part in analysis.comparisons.groupby("metric", sort=False)
     }
-    heads = _heads("Comparison", percent(1 - meta.alpha))
+    heads = _heads("Comparison", percent(1 - meta.alpha)) + ["Claim"] * ("claim" in analysis.comparisons)
     margins = "; ".join(
         METRICS[metric].with_unit(f"{METRICS[metric].label} ±{margin:g}") for metric, margin in meta.margins.items()
     )
@@ -232,6 +232,8 @@ def _comparisons(analysis: Analysis) -> Table:
         "false, if every second comparison is of equals (Sellke, Bayarri and Berger 2001). Margin of equivalence: "
         f"{margins or 'none stated'}."
     )
+    if "claim" in analysis.comparisons:
+        note += " Claim: what became of what was locked before the first run."
     return Table("Comparisons", heads, blocks, note)
 
 
@@ -289,7 +291,8 @@ def _heads(first: str, level: str) -> list[str]:
 
 
 def _compared(line: Row, metric: str) -> list[Cell]:
-    return [Cell(f"{line['arm']} – {line['against']}"), *_contrast(line, metric)]
+    claim = [Cell(line["claim"], bold=line["primary"])] if "claim" in line else []
+    return [Cell(f"{line['arm']} – {line['against']}"), *_contrast(line, metric), *claim]
 
 
 def _contrast(line: Row, metric: str) -> list[Cell]:

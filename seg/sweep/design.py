@@ -80,6 +80,8 @@ class Study:
     margin: float  # of the primary metric, in its unit: a smaller difference does not matter
     allow_leaks: tuple[str, ...]  # by name
     pilot: str | list[str] | None  # what the variances of its plan are from: seg.sweep.forecast
+    lock: bool  # whether all of it is fixed before the first run
+    claim: str  # what it then claims of each arm
 
     @property
     def redraws(self) -> bool:
@@ -183,6 +185,8 @@ def read_study(name: str, section: Section) -> Study:
         *_judged_by(section),
         tuple(section["allow_leaks"]),
         section["pilot"],
+        section["lock"],
+        section["claim"],
     )
     names = [arm.name for arm in study.arms]
     together(ConfigError, [*name_faults(names, section["design"], [*study.anchors]), *study.faults()])
@@ -204,7 +208,7 @@ def _judged_by(
 def identity(section: Section) -> dict[str, object]:
     """The section as its sweep is known by: the same whether a default is left out or written down."""
     usual: dict[str, object] = {"allow": [], "metrics": {"primary": "dice", "secondary": ["nsd", "hd95_mm"]}}
-    usual |= {"classes": "all", "groups": None}
+    usual |= {"classes": "all", "groups": None, "lock": False, "claim": "better"}
     known = {key: value for key, value in section.items() if key not in usual or value not in (usual[key], None)}
     for key in ("allow_leaks", "anchors", "pilot"):  # they change no run
         known.pop(key, None)

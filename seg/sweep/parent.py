@@ -15,6 +15,7 @@ import pandas as pd
 from seg.engine.console import print_lines, printing
 from seg.errors import ConfigError, without_passwords
 from seg.files import atomic_write
+from seg.pages.claims import note_study
 from seg.pages.study import report
 from seg.records.folder import RunFolder, find
 from seg.records.mlflow import NOTE
@@ -39,10 +40,12 @@ class Parent:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def progress(self, search: Search) -> None:
-        """Reports how many trials ended in which way, and the best so far."""
+        """Reports how many trials ended in which way, and the best so far; the first scores of a study are read."""
         with self.lock:
             frame = search.frame()
             counts = frame["state"].value_counts()
+            if self.sweep.study and counts.get("finished"):
+                note_study(self.sweep.folder, Path(self.sweep.cfg.paths.outputs), self.tracker.run_id)
             metrics = {state: float(counts.get(state, 0)) for state in ("finished", "pruned", "failed")}
             ended = int(sum(metrics.values()))
             tags: dict[str, Any] = {}
@@ -108,7 +111,8 @@ def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequen
     tags |= {"run_id": folders.run_id, "run_id_short": folders.short, NOTE: _intention(sweep)}
     tracker.set_tags(tags | dict(cfg.tracking.tags))
     varied = {f"sweep.{parameter.key}": parameter.text for parameter in sweep.space.parameters}
-    tracker.log_params({"command": command(arguments)} | varied)
+    own = {"lock": f"sha256:{sweep.locked}"} if sweep.locked else {}
+    tracker.log_params({"command": command(arguments)} | varied | own)
     tracker.log_artifact(sweep.folder / "sweep.json", "")
     return parent
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from seg.errors import nearest
 from seg.metrics import METRICS
+from seg.study.question import CLAIMS
 
 Section = Mapping[str, Any]  # ``hydra.sweeper.study``, in plain containers
 WHERE = "hydra.sweeper.study"
@@ -93,6 +94,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or isinstance(value, str) or _once(value, lambda run: isinstance(run, str)),
         "a study that was run before, by its name or folder, a list of runs such as [a1b2, c3d4], or null",
     ),
+    "lock": (lambda value: isinstance(value, bool), "true or false"),
+    "claim": (lambda value: value in CLAIMS, f"one of {', '.join(CLAIMS)}"),
     "allow_leaks": (
         lambda value: value == [] or _once(value, lambda name: isinstance(name, str)),
         "a list of leaks by their names, such as [case_a=case_b]",
@@ -113,6 +116,9 @@ def section_faults(section: Section) -> Iterator[str]:
             f"{WHERE}.metrics.primary is {primary}; for a metric other than Dice say which difference does not matter: "
             f"add {WHERE}.margin, in {unit}."
         )
+
+    if section["claim"] != "better" and section["lock"] is False:
+        yield f"{WHERE}.claim would be ignored: only a locked study claims something. Add {WHERE}.lock=true."
 
 
 def arm_faults(section: Section) -> Iterator[str]:

@@ -34,6 +34,7 @@ from seg.sweep.goal import check
 from seg.sweep.launch import OWNER, Workers, make_workers
 from seg.sweep.leaks import allowed_leaks
 from seg.sweep.live import LiveTable
+from seg.sweep.lock import locked, planned
 from seg.sweep.parent import Parent, open_parent, unfinished
 from seg.sweep.search import Search, Trial
 
@@ -69,10 +70,12 @@ def sweep(
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))
         return
     if asked.study:
-        asked = replace(asked, jitter=jitter_costs(material.cases))
+        runs, part = planned(asked, material)
+        asked = replace(asked, jitter=jitter_costs(material.cases), planned=runs, part=part)
     with one_at_a_time(Path(asked.cfg.paths.outputs)):
         owns = _claim(asked)
     log_to(asked.folder / "log.txt")
+    asked = replace(asked, locked=locked(asked, material))
     experiment = experiment_name(asked.cfg.tracking.experiment, f"{material.cases.name}/{asked.cfg.study}")
     definition = asked.definition | {"data": material.fingerprint.hash}
     with closing(_opened(asked, definition)) as search, ExitStack() as record:

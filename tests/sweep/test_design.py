@@ -30,6 +30,8 @@ SECTION: dict[str, Any] = {
     "anchors": {},
     "margin": None,
     "pilot": None,
+    "lock": False,
+    "claim": "better",
     "allow_leaks": [],
 }
 
@@ -243,7 +245,8 @@ def test_a_sweep_is_known_again_after_a_default_was_written_down() -> None:
         **{
             key: value
             for key, value in SECTION.items()
-            if key not in ("allow", "metrics", "classes", "groups", "anchors", "allow_leaks", "pilot")
+            if key
+            not in ("allow", "metrics", "classes", "groups", "anchors", "allow_leaks", "pilot", "lock", "claim")
         },
         "compare": ["baseline", "previous"],
         "margin": 0.005,
@@ -252,6 +255,7 @@ def test_a_sweep_is_known_again_after_a_default_was_written_down() -> None:
     assert identity(SECTION | {"allow": "data"})["allow"] == "data"
     changed = {"allow_leaks": ["a=b"], "anchors": {"x": "x.csv"}, "pilot": "before"}
     assert identity(SECTION | changed) == identity(SECTION)
+    assert identity(SECTION | {"lock": True}) != identity(SECTION), "what has begun is not locked afterwards"
 
 
 def test_arms_that_are_the_same_are_refused() -> None:
@@ -278,6 +282,9 @@ def test_arms_that_are_the_same_are_refused() -> None:
         ({"seeds": [1, 1]}, "each once"),
         ({"folds": 1}, "folds"),
         ({"margin": 0}, "margin"),
+        ({"lock": "yes"}, r"lock is 'yes'; it must be true or false"),
+        ({"lock": True, "claim": "good"}, r"claim is 'good'; it must be one of better, equivalent, not_worse"),
+        ({"claim": "equivalent"}, r"claim would be ignored: only a locked study claims something"),
         ({"allow_leaks": "a=b"}, r"allow_leaks is 'a=b'; it must be a list of leaks by their names"),
         (
             {"metrics": {"primary": "dise", "secondary": []}},

@@ -1,0 +1,92 @@
+"""What a study asks and will run, fixed before its first run where its file says ``lock: true``."""
+
+import logging
+from collections.abc import Mapping
+from copy import deepcopy
+
+from seg.config.content import config_hash
+from seg.engine.cases import Material, split_of
+from seg.errors import ConfigError
+from seg.records.provenance import common_tags
+from seg.records.readings import part_of
+from seg.study.lock import FILE, keep_lock, lock_of
+from seg.study.question import Asked
+from seg.sweep.definition import Sweep
+
+log = logging.getLogger(__name__)
+_BUDGET = ("max_epochs", "max_steps", "max_minutes")
+Run = Mapping[str, str]
+
+
+def planned(sweep: Sweep, material: Material) -> tuple[tuple[Run, ...], str]:
+    """Every run of a study with the hashes of its settings and its split, and the version of the cases that it scores.
+
+    The configuration of a run is that of its arm, with seed and fold set as the study sets them.
+    """
+    study, found, scored = sweep.study, list[Run](), set[str]()
+    assert study is not None
+    composed = dict(zip((arm.name for arm in study.arms), sweep.examples.values(), strict=True))
+    for start in sweep.starts:
+        cfg = deepcopy(composed[str(start["arm"])])
+        cfg.seed = int(str(start["seed"]))
+        cfg.data.fold = int(str(start["data.fold"])) if study.folds else cfg.data.fold
+        cfg.data.split_seed = cfg.seed if study.redraws else cfg.data.split_seed
+        split = split_of(cfg, material.fingerprint)
+        scored |= {*{"test": split.test, "val": split.val, "none": ()}[cfg.inference.part]}
+        run = {"arm": str(start["arm"]), "seed": str(cfg.seed), "fold": str(cfg.data.fold)}
+        found.append(run | {"config_hash": config_hash(cfg), "split_hash": split.hash})
+    return tuple(found), part_of({case: material.fingerprint.by_id[case].sha256 for case in scored})
+
+
+def locked(sweep: Sweep, material: Material) -> str:
+    """Writes down what the study commits itself to; its hash, and "" where it does not.
+
+    Raises:
+        ConfigError: the study goes on, and something is not as it was locked.
+    """
+    study, cfg = sweep.study, sweep.cfg
+    if study is None or not study.lock:
+        return ""
+    lock = lock_of(
+        asked_of(sweep),
+        runs=[dict(run) for run in sweep.planned],
+        data=material.fingerprint.hash,
+        code={key: value for key, value in common_tags().items() if key in ("git_commit", "code_hash")},
+        stop={"seeds": study.seeds, "folds": study.folds} | {key: cfg.trainer[key] for key in _BUDGET},
+    )
+    digest, changed = keep_lock(sweep.folder, lock)
+    if changed:
+        raise ConfigError(
+            f"The study was locked in {sweep.folder / FILE}, and is not as it was: {'; '.join(changed)}. Go back to "
+            "that, choose another hydra.sweeper.name to begin anew, or, to go on with a study that its report calls "
+            f"CHANGED, remove {FILE}."
+        )
+    log.info("locked before the first run: %s, sha256 %s", sweep.folder / FILE, digest)
+    return digest
+
+
+def asked_of(sweep: Sweep) -> Asked:
+    """What a study asks, as its report needs it."""
+    assert sweep.study is not None
+    study = sweep.study
+    return Asked(
+        name=study.name,
+        sweep=sweep.name,
+        question=study.question,
+        arms=tuple(arm.name for arm in study.arms),
+        different=sweep.different,
+        factors={factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)},
+        against=study.against,
+        primary=study.primary,
+        secondary=study.secondary,
+        classes=study.classes,
+        groups=study.groups,
+        base=study.base,
+        jitter=sweep.jitter,
+        margin=study.margin,
+        runs=sweep.total,
+        leaks=sweep.leaks,
+        lock=study.lock,
+        claim=study.claim,
+        part=sweep.part,
+    )
