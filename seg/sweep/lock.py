@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 
 from seg.config.content import config_hash
+from seg.data.jitter import jitter_costs
 from seg.engine.cases import Material, split_of
 from seg.errors import ConfigError
 from seg.records.provenance import common_tags
@@ -15,16 +17,17 @@ from seg.sweep.definition import Sweep
 
 log = logging.getLogger(__name__)
 _BUDGET = ("max_epochs", "max_steps", "max_minutes")
-Run = Mapping[str, str]
 
 
-def planned(sweep: Sweep, material: Material) -> tuple[tuple[Run, ...], str]:
-    """Every run of a study with the hashes of its settings and its split, and the version of the cases that it scores.
+def with_plan(sweep: Sweep, material: Material) -> Sweep:
+    """A study with its runs, the version of the cases that they score, and how exactly their labels can be known.
 
-    The configuration of a run is that of its arm, with seed and fold set as the study sets them.
+    Of each run the hashes of its settings and its split are known beforehand: its configuration is that of its arm,
+    with seed and fold set as the study sets them. Another sweep stays as it is.
     """
-    study, found, scored = sweep.study, list[Run](), set[str]()
-    assert study is not None
+    if (study := sweep.study) is None:
+        return sweep
+    found, scored = list[Mapping[str, str]](), set[str]()
     composed = dict(zip((arm.name for arm in study.arms), sweep.examples.values(), strict=True))
     for start in sweep.starts:
         cfg = deepcopy(composed[str(start["arm"])])
@@ -35,7 +38,8 @@ def planned(sweep: Sweep, material: Material) -> tuple[tuple[Run, ...], str]:
         scored |= {*{"test": split.test, "val": split.val, "none": ()}[cfg.inference.part]}
         run = {"arm": str(start["arm"]), "seed": str(cfg.seed), "fold": str(cfg.data.fold)}
         found.append(run | {"config_hash": config_hash(cfg), "split_hash": split.hash})
-    return tuple(found), part_of({case: material.fingerprint.by_id[case].sha256 for case in scored})
+    part = part_of({case: material.fingerprint.by_id[case].sha256 for case in scored})
+    return replace(sweep, planned=tuple(found), part=part, jitter=jitter_costs(material.cases))
 
 
 def locked(sweep: Sweep, material: Material) -> str:

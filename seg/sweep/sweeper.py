@@ -15,7 +15,6 @@ from pathlib import Path
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from seg.data.jitter import jitter_costs
 from seg.engine.cases import Material, read_material, split_of
 from seg.engine.console import log_to
 from seg.engine.device import choose_device, choose_precision
@@ -34,7 +33,7 @@ from seg.sweep.goal import check
 from seg.sweep.launch import OWNER, Workers, make_workers
 from seg.sweep.leaks import allowed_leaks
 from seg.sweep.live import LiveTable
-from seg.sweep.lock import locked, planned
+from seg.sweep.lock import locked, with_plan
 from seg.sweep.parent import Parent, open_parent, unfinished
 from seg.sweep.search import Search, Trial
 
@@ -69,9 +68,7 @@ def sweep(
         build_each(asked)
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))
         return
-    if asked.study:
-        runs, part = planned(asked, material)
-        asked = replace(asked, jitter=jitter_costs(material.cases), planned=runs, part=part)
+    asked = with_plan(asked, material)
     with one_at_a_time(Path(asked.cfg.paths.outputs)):
         owns = _claim(asked)
     log_to(asked.folder / "log.txt")
