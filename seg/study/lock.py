@@ -23,6 +23,7 @@ LEVEL = 0.05  # two-sided, as in ``analyse``
 TEST = "the mean (Student, over patients and seeds) and ranks (Wilcoxon, over patients), both after Holm in the family"
 CONFIRMED, REFUTED, UNDECIDED, CHANGED = "CONFIRMED", "REFUTED", "UNDECIDED", "CHANGED"
 EXPLORATORY = "exploratory"
+_ADVICE = ("planned",)  # of the question: no part of what is asked
 _CELL = ("arm", "seed", "fold")
 _OF_RUN = {  # tags of a run and what they tell
     "config_hash": "settings",
@@ -50,7 +51,8 @@ def lock_of(
         code: ``git_commit`` and ``code_hash``.
         stop: what ends it: seeds, folds, the budget of a run.
     """
-    content = {"asked": asdict(asked), "level": LEVEL, "test": TEST, "stop": stop, "data": data, "code": code}
+    kept = {key: value for key, value in asdict(asked).items() if key not in _ADVICE}
+    content = {"asked": kept, "level": LEVEL, "test": TEST, "stop": stop, "data": data, "code": code}
     plain: dict[str, Any] = json.loads(json.dumps(content | {"runs": runs}))
     return plain
 

@@ -75,7 +75,7 @@ class Sweep:
     storage: str | None  # shared with other processes
     jitter: dict[str, float] = field(default_factory=dict)  # of a study, by class: seg.data.jitter
     planned: float | None = None  # smallest difference that a study will find, as far as it is known
-    planned: tuple[Mapping[str, str], ...] = ()  # of a study: its runs, see seg.sweep.lock
+    foreseen: tuple[Mapping[str, str], ...] = ()  # of a study: its runs, see seg.sweep.lock
     part: str = ""  # of a study: the version of the cases that it scores
     locked: str = ""  # of a study: hash of what it commits itself to; "": it does not
     leaks: tuple[str, ...] = ()  # of a study: those that were allowed, and what may be one, in sentences

@@ -32,14 +32,14 @@ def with_plan(sweep: Sweep, material: Material) -> Sweep:
     for start in sweep.starts:
         cfg = deepcopy(composed[str(start["arm"])])
         cfg.seed = int(str(start["seed"]))
-        cfg.data.fold = int(str(start["data.fold"])) if study.folds else cfg.data.fold
+        fold = cfg.data.fold = int(str(start["data.fold"])) if study.folds else cfg.data.fold
         cfg.data.split_seed = cfg.seed if study.redraws else cfg.data.split_seed
-        split = split_of(cfg, material.fingerprint)
+        split = split_of(cfg, material.fingerprint, fold)
         scored |= {*{"test": split.test, "val": split.val, "none": ()}[cfg.inference.part]}
-        run = {"arm": str(start["arm"]), "seed": str(cfg.seed), "fold": str(cfg.data.fold)}
+        run = {"arm": str(start["arm"]), "seed": str(cfg.seed), "fold": str(fold)}
         found.append(run | {"config_hash": config_hash(cfg), "split_hash": split.hash})
     part = part_of({case: material.fingerprint.by_id[case].sha256 for case in scored})
-    return replace(sweep, planned=tuple(found), part=part, jitter=jitter_costs(material.cases))
+    return replace(sweep, foreseen=tuple(found), part=part, jitter=jitter_costs(material.cases))
 
 
 def locked(sweep: Sweep, material: Material) -> str:
@@ -53,7 +53,7 @@ def locked(sweep: Sweep, material: Material) -> str:
         return ""
     lock = lock_of(
         asked_of(sweep),
-        runs=[dict(run) for run in sweep.planned],
+        runs=[dict(run) for run in sweep.foreseen],
         data=material.fingerprint.hash,
         code={key: value for key, value in common_tags().items() if key in ("git_commit", "code_hash")},
         stop={"seeds": study.seeds, "folds": study.folds} | {key: cfg.trainer[key] for key in _BUDGET},
@@ -87,6 +87,7 @@ def asked_of(sweep: Sweep) -> Asked:
         groups=study.groups,
         base=study.base,
         jitter=sweep.jitter,
+        planned=sweep.planned,
         margin=study.margin,
         runs=sweep.total,
         leaks=sweep.leaks,

@@ -161,7 +161,7 @@ OTHER: dict[str, Any] = {
 
 
 def test_every_part_of_the_question_has_a_test() -> None:
-    assert set(OTHER) == set(asdict(ASKED)) - {"sweep"}, "by another sweep's name its runs are not found"
+    assert set(OTHER) == set(asdict(ASKED)) - {"sweep", "planned"}, "by another sweep's name its runs are not found"
 
 
 @pytest.mark.parametrize("key", OTHER)
