@@ -1,5 +1,6 @@
 """What becomes of a study's claims: whether it was locked and kept to, and how often its cases have been read."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,17 @@ from seg.study.question import Asked
 if TYPE_CHECKING:
     import pandas as pd
 
+    from seg.study.sequential import Look
+
 
 def with_claims(
-    analysis: Analysis, asked: Asked, table: "pd.DataFrame", every: "pd.DataFrame", folder: Path, outputs: Path
+    analysis: Analysis,
+    asked: Asked,
+    table: "pd.DataFrame",
+    every: "pd.DataFrame",
+    looks: "Sequence[Look]",
+    folder: Path,
+    outputs: Path,
 ) -> Analysis:
     """The analysis with what is said of its claims: CONFIRMED, REFUTED, UNDECIDED or CHANGED, or else exploratory.
 
@@ -23,6 +32,7 @@ def with_claims(
         asked: its question.
         table: its finished runs.
         every: all runs of the sweep, its own among them.
+        looks: that it has had, where seeds are added until it is decided.
         folder: of the study.
         outputs: holds the ledger of readings.
     """
@@ -34,8 +44,8 @@ def with_claims(
         recorded = str(line.get("params.lock", "")).removeprefix("sha256:").replace("nan", "")
     read = note_study(folder, outputs, reader)
     if asked.lock or recorded or (folder / FILE).exists():
-        changed = changes_since(folder, recorded, asked, table, ended)
-        analysis = judged(analysis, asked, recorded, changed, read.place(reader), len(table) >= asked.runs)
+        changed = changes_since(folder, recorded, asked, table, ended, looks)
+        analysis = judged(analysis, asked, recorded, changed, read.place(reader), looks)
     else:
         analysis = _told(analysis, "Exploratory: it was not locked before its first run (lock: true).")
     subject = "This test part has" if analysis.meta.part == "of the test part" else "These cases have"

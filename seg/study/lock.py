@@ -1,7 +1,7 @@
 """A locked study: what it claimed before its first run, whether that came true, and whether it was kept to."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from seg.study.analysis import Analysis
 from seg.study.contrasts import holm
 from seg.study.question import CLAIMS, Asked
 from seg.study.scores import Numbers
+from seg.study.sequential import Look
 
 FILE = "lock.json"
 LEVEL = 0.05  # two-sided, as in ``analyse``
@@ -85,7 +86,9 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def changes_since(folder: Path, recorded: str, asked: Asked, runs: pd.DataFrame, ended: bool) -> list[str]:
+def changes_since(
+    folder: Path, recorded: str, asked: Asked, runs: pd.DataFrame, ended: bool, looks: Sequence[Look] = ()
+) -> list[str]:
     """What is not as it was locked, in words; nothing where all is.
 
     Args:
@@ -94,6 +97,7 @@ def changes_since(folder: Path, recorded: str, asked: Asked, runs: pd.DataFrame,
         asked: the question, as its report takes it.
         runs: finished, as ``seg.records.table.runs`` gives them.
         ended: whether the study has ended, so that no run of it can still come.
+        looks: that it has had, where seeds are added until it is decided.
     """
     try:
         lock = unseal((folder / FILE).read_bytes())
@@ -108,24 +112,34 @@ def changes_since(folder: Path, recorded: str, asked: Asked, runs: pd.DataFrame,
     current = json.loads(json.dumps(asdict(asked)))
     found += _differing("asked", lock["asked"], current)
     found += _differing("", {"level": lock["level"], "test": lock["test"]}, {"level": LEVEL, "test": TEST})
-    return found + list(_of_runs(lock, runs, ended))
+    wanted = {(run["arm"], run["seed"]) for run in lock["runs"]} if asked.until is None else _wanted(asked, looks)
+    return found + list(_of_runs(lock, wanted, runs, ended))
 
 
-def _of_runs(lock: Mapping[str, Any], runs: pd.DataFrame, ended: bool) -> Iterator[str]:
+def _wanted(asked: Asked, looks: Sequence[Look]) -> set[tuple[str, str]]:
+    """Arm and seed of what the looks so far have asked for."""
+    assert asked.until is not None
+    start = asked.until[0]
+    later = {(asked.arms[arm], str(start + place)) for place, look in enumerate(looks) for arm in look.wanted}
+    return later | {(arm, str(seed)) for arm in asked.arms for seed in range(start)}
+
+
+def _of_runs(lock: Mapping[str, Any], wanted: set[tuple[str, str]], runs: pd.DataFrame, ended: bool) -> Iterator[str]:
     """Runs that were not planned or are missing, and what is other than locked in those that were."""
     planned = {tuple(run[key] for key in _CELL): run for run in lock["runs"]}
     cells = runs.reindex(columns=[*_CELL]).convert_dtypes().astype(str).itertuples(index=False, name=None)
     made = list(zip(cells, runs.to_dict("records"), strict=True))
-    if added := [_cell(cell) for cell, _ in made if cell not in planned]:
+    if added := [_cell(cell) for cell, _ in made if cell not in planned or cell[:2] not in wanted]:
         yield f"runs that were not planned: {few(added)}"
-    if ended and (missing := [_cell(cell) for cell in planned if cell not in dict(made)]):
+    missing = [_cell(cell) for cell in planned if cell[:2] in wanted and cell not in dict(made)]
+    if ended and missing:
         yield f"runs left out: {few(missing)}"
     for tag, name in _OF_RUN.items():
-        wanted = {"dataset_version": lock["data"]} | lock["code"]
+        shared = {"dataset_version": lock["data"]} | lock["code"]
         other = [
             str(run["run_id_short"])
             for cell, run in made
-            if cell in planned and run.get(tag) != wanted.get(tag, planned[cell].get(tag))
+            if cell in planned and run.get(tag) != shared.get(tag, planned[cell].get(tag))
         ]
         if other:
             yield f"{name}: other than locked in {few(other)}"
@@ -137,16 +151,17 @@ def _cell(cell: tuple[str, ...]) -> str:
 
 
 def outcomes(
-    table: pd.DataFrame, claim: str, *, better: int, margin: float, family: int, alpha: float, level: float
+    table: pd.DataFrame, claim: str, *, better: int, margin: float, family: int, alpha: float | Numbers, place: int
 ) -> list[str]:
     """Whether each comparison came out as claimed: CONFIRMED, REFUTED or UNDECIDED.
 
-    - better: confirmed by the verdict "better" with both adjusted p-values at ``level``; refuted by "worse" or
-      "equivalent", or where a gain of ``margin`` or more is excluded.
-    - equivalent: confirmed by two one-sided tests at ``level``; refuted where a difference beyond ± margin is shown.
-    - not_worse: confirmed where a loss of ``margin`` or more is excluded at ``level``, refuted where one is shown.
+    - better: confirmed by the verdict "better", refuted by "worse" or "equivalent", or where a gain of ``margin`` or
+      more is excluded.
+    - equivalent: confirmed by two one-sided tests, refuted where a difference beyond ± margin is shown.
+    - not_worse: confirmed where a loss of ``margin`` or more is excluded, refuted where one is shown.
 
-    What is excluded or shown: by Student's one-sided test at half the level, after Holm in the family.
+    What is excluded or shown: by Student's one-sided test at half of alpha, after Holm in the family. On a part that
+    other studies have read, a confirmation needs its adjusted p-values at alpha / ``place``; a refutation does not.
 
     Args:
         table: comparisons by one metric, of ``contrast_table``.
@@ -154,9 +169,10 @@ def outcomes(
         better: 1 or -1, as of the metric.
         margin: of the metric.
         family: as in ``holm``.
-        alpha: two-sided level of the study.
-        level: that a confirmation needs; stricter than ``alpha`` on a part that other studies have read.
+        alpha: two-sided level of the study, or of each comparison's look.
+        place: which of the studies on this part it is, from 1.
     """
+    level = alpha / place
     verdict, gain = table["verdict"], (table["difference"] * better).to_numpy()
 
     def above(bound: float, sign: int = 1) -> Numbers:
@@ -178,7 +194,9 @@ def outcomes(
     return [str(one) for one in np.select([held, fails], [CONFIRMED, REFUTED], UNDECIDED)]
 
 
-def judged(analysis: Analysis, asked: Asked, lock: str, changed: list[str], place: int, whole: bool) -> Analysis:
+def judged(
+    analysis: Analysis, asked: Asked, lock: str, changed: Sequence[str], place: int, looks: Sequence[Look] = ()
+) -> Analysis:
     """The analysis of a locked study with the column ``claim`` of its comparisons, and sentences on its claims.
 
     Args:
@@ -187,20 +205,20 @@ def judged(analysis: Analysis, asked: Asked, lock: str, changed: list[str], plac
         lock: hash of what was locked.
         changed: what is not as it was locked.
         place: which of the studies on these cases it is; from the second on, a confirmation needs a stricter level.
-        whole: whether all its runs are there; before, nothing is decided.
+        looks: that it has had, where seeds are added until it is decided.
     """
     meta = analysis.meta
     table = analysis.comparisons.assign(claim=EXPLORATORY)
     mine = table[table["primary"]]
-    metric, level = METRICS[meta.primary], meta.alpha / place
+    metric, whole = METRICS[meta.primary], not meta.notice
     found = outcomes(
         mine,
         asked.claim,
         better=metric.better,
         margin=meta.margins[metric.name],
         family=meta.family,
-        alpha=meta.alpha,
-        level=level,
+        alpha=_levels(looks) if looks else meta.nominal,
+        place=place,
     )
     unknown = mine["arm"].isin(meta.one_seed) | mine["against"].isin(meta.one_seed) | (not whole)
     table.loc[mine.index, "claim"] = CHANGED if changed else np.where(unknown, UNDECIDED, found)
@@ -215,7 +233,13 @@ def judged(analysis: Analysis, asked: Asked, lock: str, changed: list[str], plac
         said.append("Nothing is decided before all of its runs have finished.")
     elif place > 1:
         said.append(
-            f"It is study {place} on these cases: a confirmation needs {100 * level:.2g} % in place of "
+            f"It is study {place} on these cases: a confirmation needs {100 * meta.alpha / place:.2g} % in place of "
             f"{100 * meta.alpha:.2g} %, the verdicts do not."
         )
     return replace(analysis, comparisons=table, meta=replace(meta, claims=tuple(said)))
+
+
+def _levels(looks: Sequence[Look]) -> Numbers:
+    """Of each comparison the level of the look that decided it, or else of the last one."""
+    first, last = max(looks[0].seeds), looks[-1]
+    return np.array([looks[after - first].level if after else last.level for after in last.decided])

@@ -12,8 +12,8 @@ from seg.errors import ConfigError
 from seg.records.provenance import common_tags
 from seg.records.readings import part_of
 from seg.study.lock import FILE, keep_lock, lock_of
-from seg.study.question import Asked
 from seg.sweep.definition import Sweep
+from seg.sweep.looks import asked_by
 
 log = logging.getLogger(__name__)
 _BUDGET = ("max_epochs", "max_steps", "max_minutes")
@@ -52,7 +52,7 @@ def locked(sweep: Sweep, material: Material) -> str:
     if study is None or not study.lock:
         return ""
     lock = lock_of(
-        asked_of(sweep),
+        asked_by(sweep),
         runs=[dict(run) for run in sweep.foreseen],
         data=material.fingerprint.hash,
         code={key: value for key, value in common_tags().items() if key in ("git_commit", "code_hash")},
@@ -67,31 +67,3 @@ def locked(sweep: Sweep, material: Material) -> str:
         )
     log.info("locked before the first run: %s, sha256 %s", sweep.folder / FILE, digest)
     return digest
-
-
-def asked_of(sweep: Sweep) -> Asked:
-    """What a study asks, as its report needs it."""
-    assert sweep.study is not None
-    study = sweep.study
-    return Asked(
-        name=study.name,
-        sweep=sweep.name,
-        question=study.question,
-        arms=tuple(arm.name for arm in study.arms),
-        different=sweep.different,
-        factors={factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)},
-        against=study.against,
-        primary=study.primary,
-        secondary=study.secondary,
-        classes=study.classes,
-        groups=study.groups,
-        base=study.base,
-        jitter=sweep.jitter,
-        planned=sweep.planned,
-        margin=study.margin,
-        runs=sweep.total,
-        leaks=sweep.leaks,
-        lock=study.lock,
-        claim=study.claim,
-        part=sweep.part,
-    )

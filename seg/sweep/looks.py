@@ -107,6 +107,9 @@ def asked_by(sweep: Sweep) -> Asked:
         runs=sweep.total,
         leaks=sweep.leaks,
         until=study.until,
+        lock=study.lock,
+        claim=study.claim,
+        part=sweep.part,
     )
 
 

@@ -154,6 +154,7 @@ OTHER: dict[str, Any] = {
     "base": {"model": "unetpp"},
     "jitter": {"large": 0.1},
     "groups": {"patient": {f"phantom_{n:03d}": "ab"[n % 2] for n in range(12)}},
+    "until": (2, 3),
     "lock": False,
     "claim": "not_worse",
     "part": "other cases",

@@ -1,14 +1,29 @@
 """Whether what was locked came true: claims against studies whose answer is known."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks.statistics import study
 from seg.study.analysis import Analysis, analyse
-from seg.study.lock import CHANGED, CONFIRMED, EXPLORATORY, REFUTED, UNDECIDED, judged, keep_lock
-from seg.study.question import Asked
+from seg.study.lock import (
+    CHANGED,
+    CONFIRMED,
+    EXPLORATORY,
+    REFUTED,
+    UNDECIDED,
+    changes_since,
+    judged,
+    keep_lock,
+    lock_of,
+)
+from seg.study.looks import analysis_at, looks_of
+from seg.study.question import Asked, Seeds
+from seg.study.sequential import Look
 from seg.study.tables import markdown
 
 ARMS = {"baseline": 0.0, "up": 0.03, "same": 0.0, "down": -0.03, "maybe": 0.006}
@@ -38,7 +53,7 @@ def claims(analysis: Analysis, metric: str = "dice") -> dict[str, str]:
     ],
 )
 def test_a_claim_is_confirmed_or_its_opposite_shown(claim: str, expected: dict[str, str]) -> None:
-    analysis = judged(found(), asked(claim), "abc", [], 1, whole=True)
+    analysis = judged(found(), asked(claim), "abc", [], 1)
     told = claims(analysis)
     assert {arm: told[arm] for arm in expected} == expected
     assert set(claims(analysis, "hd95_mm").values()) == {EXPLORATORY}, "another metric was not claimed"
@@ -52,14 +67,14 @@ def test_hd95_is_better_where_it_is_lower() -> None:
     analysis = analyse(
         scores, baseline="baseline", against=("baseline",), margin=0.1, primary="hd95_mm", metrics=(), draws=1000
     )
-    told = claims(judged(analysis, asked(), "abc", [], 1, whole=True), "hd95_mm")
+    told = claims(judged(analysis, asked(), "abc", [], 1), "hd95_mm")
     assert (told["up"], told["down"]) == (CONFIRMED, REFUTED)
 
 
 def test_a_loss_that_is_not_proven_refutes_a_gain_that_is_excluded() -> None:
     """Below the margin for sure, above minus the margin not: neither worse nor equivalent, and no gain that matters."""
     for rng in range(20):
-        analysis = judged(found(0.002, rng, same=-0.004), asked(), "abc", [], 1, whole=True)
+        analysis = judged(found(0.002, rng, same=-0.004), asked(), "abc", [], 1)
         line = analysis.comparisons.query("metric == 'dice' and arm == 'same'").iloc[0]
         if line["verdict"] == "inconclusive" and line["claim"] == REFUTED:
             assert line["ci_high"] < 0.005
@@ -73,9 +88,7 @@ def test_a_later_study_on_the_same_cases_needs_more() -> None:
     line = analysis.comparisons.query("metric == 'dice' and arm == 'maybe'").iloc[0]
     p = max(line["p_mean_holm"], line["p_wilcoxon_holm"])
     assert line["verdict"] == "better"
-    first, enough, too_many = (
-        judged(analysis, asked(), "abc", [], n, whole=True) for n in (1, 0.05 // p, 0.05 // p + 1)
-    )
+    first, enough, too_many = (judged(analysis, asked(), "abc", [], n) for n in (1, 0.05 // p, 0.05 // p + 1))
     assert [claims(one)["maybe"] for one in (first, enough, too_many)] == [CONFIRMED, CONFIRMED, UNDECIDED]
     assert claims(too_many)["same"] == claims(first)["same"], "it is not refuted the more easily"
     assert too_many.comparisons["verdict"].equals(analysis.comparisons["verdict"]), "verdicts stay as they are"
@@ -84,17 +97,56 @@ def test_a_later_study_on_the_same_cases_needs_more() -> None:
 
 
 def test_nothing_is_decided_of_half_a_study_or_of_one_seed() -> None:
-    half = judged(found(), asked(), "abc", [], 1, whole=False)
+    analysis = found()
+    preliminary = replace(analysis.meta, notice="Preliminary: 14 of 15 runs are finished.")
+    half = judged(replace(analysis, meta=preliminary), asked(), "abc", [], 1)
     assert set(claims(half).values()) == {UNDECIDED}
     assert "before all of its runs have finished" in half.meta.claims[1]
     scores = study(ARMS, patients=120, seeds=1)
     one = analyse(scores, baseline="baseline", against=("baseline",), margin=0.005, draws=1000)
     for claim in ("better", "equivalent", "not_worse"):
-        assert set(claims(judged(one, asked(claim), "abc", [], 1, whole=True)).values()) == {UNDECIDED}
+        assert set(claims(judged(one, asked(claim), "abc", [], 1)).values()) == {UNDECIDED}
+
+
+def sequential(rng: int = 0) -> tuple[list[Look], Analysis]:
+    scores = study(ARMS, patients=120, seeds=5, seed_spread=0.004, spread=0.006, rest=0.006, rng=rng)
+    options: dict[str, Any] = {"arms": [*ARMS], "against": ("baseline",), "primary": "dice", "classes": None}
+    looks = looks_of(scores, Seeds(3, 5), margin=0.005, **options)
+    return looks, analysis_at(looks, scores, baseline="baseline", margin=0.005, **options)
+
+
+def test_of_seeds_until_decided_each_claim_is_held_to_the_level_of_its_look() -> None:
+    looks, analysis = sequential()
+    assert len({look.level for look in looks}) > 1
+    line = analysis.comparisons.query("metric == 'dice' and arm == 'up'").iloc[0]
+    p, level = max(line["p_mean_holm"], line["p_wilcoxon_holm"]), looks[looks[-1].decided[0] - 3].level
+    assert line["verdict"] == "better"
+    held, missed = (judged(analysis, asked(), "abc", [], int(level / p) + more, looks) for more in (0, 1))
+    assert (claims(held)["up"], claims(missed)["up"]) == (CONFIRMED, UNDECIDED)
+
+
+def test_of_seeds_until_decided_no_run_is_added_or_left_out_beyond_the_rule(tmp_path: Path) -> None:
+    looks, _ = sequential()
+    sequentially = replace(asked(), until=(3, 5))
+    cells = [{"arm": arm, "seed": str(seed), "fold": "0"} for arm in ARMS for seed in range(5)]
+    lock = lock_of(sequentially, runs=cells, data="d", code={}, stop={})
+    digest, _ = keep_lock(tmp_path, lock)
+    wanted = {(arm, seed) for arm, count in zip(ARMS, looks[-1].seeds, strict=True) for seed in range(count)}
+    assert 15 <= len(wanted) < 25
+
+    def changed(made: set[tuple[str, int]]) -> list[str]:
+        frame = pd.DataFrame(made, columns=["arm", "seed"]).assign(fold=0, run_id_short="r", dataset_version="d")
+        found = changes_since(tmp_path, digest, sequentially, frame, True, looks)
+        return [one for one in found if one.startswith("runs ")]
+
+    assert changed(wanted) == []
+    one = min({(arm, 4) for arm in ARMS} - wanted)
+    assert changed(wanted | {one}) == [f"runs that were not planned: {one[0]}, seed 4, fold 0"]
+    assert changed(wanted - {("up", 2)}) == ["runs left out: up, seed 2, fold 0"]
 
 
 def test_what_was_changed_confirms_nothing() -> None:
-    analysis = judged(found(), asked(), "abc", ["margin: 0.005 was locked, 0.1 is there now"], 1, whole=True)
+    analysis = judged(found(), asked(), "abc", ["margin: 0.005 was locked, 0.1 is there now"], 1)
     assert set(claims(analysis).values()) == {CHANGED}
     assert "CHANGED since it was locked: margin: 0.005 was locked, 0.1 is there now" in analysis.sentences()[1]
 
@@ -124,4 +176,4 @@ def test_no_spread_at_all_is_no_fault() -> None:
     scores["dice"], scores["hd95_mm"] = 0.9, 1.0
     with np.errstate(all="raise"):
         analysis = analyse(scores, baseline="baseline", against=("baseline",), margin=0.005, draws=1000)
-        assert set(claims(judged(analysis, asked(), "abc", [], 1, whole=True)).values()) == {REFUTED}
+        assert set(claims(judged(analysis, asked(), "abc", [], 1)).values()) == {REFUTED}
