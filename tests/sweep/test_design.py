@@ -245,8 +245,7 @@ def test_a_sweep_is_known_again_after_a_default_was_written_down() -> None:
         **{
             key: value
             for key, value in SECTION.items()
-            if key
-            not in ("allow", "metrics", "classes", "groups", "anchors", "allow_leaks", "pilot", "lock", "claim")
+            if key not in ("allow", "metrics", "classes", "groups", "anchors", "allow_leaks", "pilot", "lock", "claim")
         },
         "compare": ["baseline", "previous"],
         "margin": 0.005,
