@@ -88,6 +88,13 @@ def test_folds_are_counted_and_pooled(plan: Plan) -> None:
     assert "scored on 2 patients" in plan("hydra.sweeper.study.folds=[1]", "data.folds=3")
 
 
+def test_of_seeds_until_decided_the_most_are_planned(plan: Plan) -> None:
+    Path("experiments/tiny.yaml").write_text(FILE.replace("[0, 1, 2]", "{start: 3, most: 12}"))
+    said = plan(f"pilot={KEPT}", "patients=60")
+    assert "study tiny: at most 24 trainings (2 arms × 3 to 12 seeds), at most" in said
+    assert [line[1] for line in rows(said) if line[0] == "→"] == ["12"], "beyond the ten of every table"
+
+
 def test_for_other_numbers_of_patients_the_data_are_not_read(plan: Plan) -> None:
     said = plan("patients=[40,200]", "data.root=nowhere", "hydra.sweeper.n_jobs=2", f"pilot={KEPT}")
     assert "40 patients  to be safe  200 patients" in said

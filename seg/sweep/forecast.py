@@ -197,13 +197,15 @@ def announce(asked: Sweep, material: Material) -> float | None:
 def headline(found: Forecast) -> str:
     """What will be run, how long it takes, and what it is scored on."""
     design, study = found.design, found.study
-    parts = [counted(design.arms, "arm"), counted(design.seeds, "seed")]
-    parts += [counted(found.folds, "fold")] if study.folds else []
+    seeds = f"{study.until.start} to {design.seeds} seeds" if study.until else counted(design.seeds, "seed")
+    parts = [counted(design.arms, "arm"), seeds, *([counted(found.folds, "fold")] if study.folds else [])]
     at_once = f", {found.n_jobs} at a time" if found.n_jobs > 1 else ""
+    most, about = ("at most ", "at most") if study.until else ("", "about")
     time = found.time(design.seeds)
-    known = f"about {time} ({found.clock}{at_once})" if time else found.clock
+    known = f"{about} {time} ({found.clock}{at_once})" if time else found.clock
+    trainings = f"{most}{counted(found.trainings(design.seeds), 'training')}"
     return (
-        f"study {study.name}: {counted(found.trainings(design.seeds), 'training')} ({' × '.join(parts)}), {known}; "
+        f"study {study.name}: {trainings} ({' × '.join(parts)}), {known}; "
         f"scored on {counted(design.patients, 'patient')}, {counted(design.family, 'comparison')}"
     )
 
