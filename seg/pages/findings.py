@@ -35,7 +35,9 @@ def findings_page(
     notice, where = analysis.meta.notice, known.dataset and f"{known.dataset}, {known.dates}".rstrip(", ")
     parts = [f"<p class=notice role=status>{escaped(notice)}</p>"] if notice else []
     parts += [f"<p class=answer>{escaped(sentence)}</p>" for sentence in answer(analysis)]
-    parts += [f"<p class=note>{escaped(sentence)}</p>" for sentence in analysis.meta.claims]
+    locked = "claim" in analysis.comparisons
+    for place, sentence in enumerate(analysis.meta.claims):
+        parts.append(f"<p class={'notice' if locked and not place else 'note'}>{escaped(sentence)}</p>")
     parts += [f"<p class=note>{escaped(sentence)}</p>" for sentence in beside(analysis) + remark(analysis)]
     parts += [f"<p class=note>{escaped(where)}; {escaped(_size(analysis))}.</p>" if where else ""]
     parts += [_figure(folder, "forest")]

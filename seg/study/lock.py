@@ -233,8 +233,8 @@ def judged(
         said.append("Nothing is decided before all of its runs have finished.")
     elif place > 1:
         said.append(
-            f"It is study {place} on these cases: a confirmation needs {100 * meta.alpha / place:.2g} % in place of "
-            f"{100 * meta.alpha:.2g} %, the verdicts do not."
+            f"This is study {place} on these cases, so a confirmation is held to {100 * meta.alpha / place:.2g} % "
+            f"instead of {100 * meta.alpha:.2g} %; the verdicts stay as they are."
         )
     return replace(analysis, comparisons=table, meta=replace(meta, claims=tuple(said)))
 

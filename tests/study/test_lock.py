@@ -93,7 +93,7 @@ def test_a_later_study_on_the_same_cases_needs_more() -> None:
     assert claims(too_many)["same"] == claims(first)["same"], "it is not refuted the more easily"
     assert too_many.comparisons["verdict"].equals(analysis.comparisons["verdict"]), "verdicts stay as they are"
     assert len(first.meta.claims) == 1
-    assert "in place of 5 %" in too_many.meta.claims[1]
+    assert "instead of 5 %" in too_many.meta.claims[1]
 
 
 def test_nothing_is_decided_of_half_a_study_or_of_one_seed() -> None:
