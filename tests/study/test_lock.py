@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.locks import one_after_the_other
 from benchmarks.statistics import study
 from seg.study.analysis import Analysis, analyse
 from seg.study.lock import (
@@ -177,3 +178,22 @@ def test_no_spread_at_all_is_no_fault() -> None:
     with np.errstate(all="raise"):
         analysis = analyse(scores, baseline="baseline", against=("baseline",), margin=0.005, draws=1000)
         assert set(claims(judged(analysis, asked(), "abc", [], 1)).values()) == {REFUTED}
+
+
+def _one_after_the_other(studies: int, parts: int) -> tuple[float, float]:
+    plain, charged = one_after_the_other(studies, parts, patients=40, seed_sd=0.0)
+    assert (charged <= plain).all()
+    assert charged[0] == plain[0], "the first study is not charged"
+    return float(plain[-1]), float(charged[-1])
+
+
+def test_later_studies_without_effect_are_not_confirmed_the_more_easily() -> None:
+    _one_after_the_other(4, 5)
+
+
+@pytest.mark.slow
+def test_of_many_studies_without_effect_on_one_test_part_few_are_confirmed() -> None:
+    plain, charged = _one_after_the_other(12, 60)
+    assert plain > 0.1, "what is charged for"
+    most = 0.025 * sum(1 / n for n in range(1, 13))
+    assert charged <= most + 2 * (most * (1 - most) / 60) ** 0.5
