@@ -208,7 +208,7 @@ def _impossible(v: Values) -> Iterator[str]:
     given = [key for key in _BUDGETS if v.get(key) not in (None, "auto")]
     fold, folds, dims, axes = map(v.get, ("data.fold", "data.folds", "dims", "augmentation.mirror_axes"))
     if len(given) > 1:
-        yield f"{' and '.join(given)} are all set; a run has one budget. Set one and leave the others out."
+        yield f"{' and '.join(given)} are set; a run has one budget. Set one and leave the rest out."
     if isinstance(fold, int) and folds and fold >= folds and not v.get("data.split_file"):
         yield f"data.fold is {fold}; it must be all or a whole number from 0 to {folds - 1} (data.folds={folds})."
     for key, axes_of in (("data.spacing", 3), ("data.patch", dims)):

@@ -17,11 +17,13 @@ class SE(nn.Module):
     Parameters: 2·C·h + h + C. Source: Hu et al., Squeeze-and-excitation networks, CVPR 2018, eq. 2–4.
     """
 
-    def __init__(self, channels: int, dims: int, *, reduction: int = 16, maxima: bool = False) -> None:
+    def __init__(
+        self, channels: int, dims: int, *, reduction: int = 16, maxima: bool = False, limit: float = 1.0
+    ) -> None:
         super().__init__()
         hidden = max(4, channels // reduction)
         self.weigh = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels))
-        self.maxima = maxima
+        self.maxima, self.limit = maxima, limit
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``, reweighted."""
@@ -29,7 +31,7 @@ class SE(nn.Module):
         weight = self.weigh(voxels.mean(2))
         if self.maxima:
             weight = weight + self.weigh(voxels.amax(2))
-        return _gated(x, weight)
+        return _gated(x, weight, self.limit)
 
 
 class SCSE(nn.Module):
@@ -56,12 +58,23 @@ class CBAM(nn.Sequential):
 
     The spatial gate, whose kernel is odd, normalises its map before the sigmoid, as the authors' code does: means and
     maxima hardly fall below 0, so that without it a few steps shut the gate for good. Here the map is normalised by
-    itself, not over the batch, so that batches of any size give equal results. Parameters: those of ``SE``, plus
-    2·kernel_size^dims + 2. Source: Woo et al., CBAM: convolutional block attention module, ECCV 2018, eq. 1–3.
+    itself, not over the batch, so that batches of any size give equal results. Biases, and the scale of the map, begin
+    at 0 as there, or else a U-Net may learn nothing in its first hundreds of steps.
+
+    Each gate is ``limit`` times a sigmoid. With 1, as published, features are quartered at first. The paper puts the
+    block into residual branches, where this does no harm; behind each block of a U-Net, 2 leaves them as they are.
+
+    Parameters: those of ``SE``, plus 2·kernel_size^dims + 2. Source: Woo et al., CBAM: convolutional block attention
+    module, ECCV 2018, eq. 1–3.
     """
 
-    def __init__(self, channels: int, dims: int, *, reduction: int = 16, kernel_size: int = 7) -> None:
-        super().__init__(SE(channels, dims, reduction=reduction, maxima=True), _SpatialGate(dims, kernel_size))
+    def __init__(
+        self, channels: int, dims: int, *, reduction: int = 16, kernel_size: int = 7, limit: float = 1.0
+    ) -> None:
+        by_channel = SE(channels, dims, reduction=reduction, maxima=True, limit=limit)
+        for layer in by_channel.weigh[0], by_channel.weigh[2]:
+            nn.init.zeros_(layer.bias)
+        super().__init__(by_channel, _SpatialGate(dims, kernel_size, limit))
 
 
 class ECA(nn.Module):
@@ -83,11 +96,12 @@ class ECA(nn.Module):
 
 
 class _SpatialGate(nn.Module):
-    def __init__(self, dims: int, kernel_size: int) -> None:
+    def __init__(self, dims: int, kernel_size: int, limit: float) -> None:
         super().__init__()
         convolution = nn.Conv3d if dims == 3 else nn.Conv2d
         self.weigh = convolution(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
-        self.scale, self.shift = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+        self.scale, self.shift = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+        self.limit = limit
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.weigh.weight
@@ -96,7 +110,7 @@ class _SpatialGate(nn.Module):
             maps = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1).to(kernel.dtype)
             weight = _by_planes(maps, kernel) if kernel.ndim == 5 else self.weigh(maps)
             weight = F.layer_norm(weight, weight.shape[1:]) * self.scale + self.shift
-        return x * weight.sigmoid().to(x.dtype)
+        return x * (self.limit * weight.sigmoid()).to(x.dtype)
 
 
 def _by_planes(x: Tensor, kernel: Tensor) -> Tensor:
@@ -107,6 +121,6 @@ def _by_planes(x: Tensor, kernel: Tensor) -> Tensor:
     return torch.stack([planes[:, k : k + depth, k] for k in range(size)]).sum(0)[:, None]
 
 
-def _gated(x: Tensor, weight: Tensor) -> Tensor:
-    """``x`` (B, C, *S) times the sigmoid of ``weight`` (B, C)."""
-    return x * weight.sigmoid().reshape(*weight.shape, *[1] * (x.ndim - 2))
+def _gated(x: Tensor, weight: Tensor, limit: float = 1.0) -> Tensor:
+    """``x`` (B, C, *S) times ``limit`` times the sigmoid of ``weight`` (B, C)."""
+    return x * (limit * weight.sigmoid()).reshape(*weight.shape, *[1] * (x.ndim - 2))

@@ -144,7 +144,7 @@ def test_another_error_is_a_fault_of_ours_and_keeps_its_traceback() -> None:
 def test_a_verb_starts_without_hydra(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.argv = ['x', 'paths.outputs={tmp_path}']\n"
-        f"for name in {VERBS}:\n"
+        f"for name in {[verb for verb in VERBS if verb != 'plan']}:\n"  # which composes a study as seg.train does
         "    try: __import__(f'seg.{name}', fromlist=['x']).run()\n"
         "    except SystemExit as ended: pass\n"
         "print(sorted({'hydra', 'torch', 'monai'} & set(sys.modules)))"

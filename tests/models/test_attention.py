@@ -28,7 +28,14 @@ def test_keeps_shape_and_batch_order_and_only_weighs(name, channels, dims, seed)
     torch.testing.assert_close(block(x[[2, 0, 1]]), y[[2, 0, 1]])
     gate = y / x
     assert (gate >= 0).all()
-    assert (gate <= (2 if name == "scse" else 1)).all()
+    assert (gate <= {"scse": 2, "cbam": 4}.get(name, 1)).all()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_cbam_leaves_features_nearly_as_they_are_at_first(dims):
+    torch.manual_seed(0)
+    x = _features(64, dims)
+    assert (attention_block("cbam")[0](64, dims)(x).norm() / x.norm()).item() == pytest.approx(1, abs=0.2)
 
 
 @EACH
@@ -36,6 +43,9 @@ def test_keeps_shape_and_batch_order_and_only_weighs(name, channels, dims, seed)
 def test_every_parameter_learns(name, dims):
     torch.manual_seed(0)
     block = attention_block(name)[0](64, dims)
+    with torch.no_grad():
+        for p in block.parameters():  # some begin at 0, and let nothing through to those before them
+            p += 0.1
     block(_features(64, dims)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in block.parameters())
 
@@ -51,11 +61,11 @@ def test_se_formula(dims):
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_cbam_formula(dims):
-    block, x = attention.CBAM(16, dims, reduction=4, kernel_size=3), _features(16, dims)
+    block, x = attention.CBAM(16, dims, reduction=4, kernel_size=3, limit=2.0), _features(16, dims)
     w = list(block.parameters())
     axes = tuple(range(2, dims + 2))
     shared = [torch.relu(v @ w[0].T + w[1]) @ w[2].T + w[3] for v in (x.mean(axes), x.amax(axes))]
-    x1 = torch.einsum("bc...,bc->bc...", x, torch.sigmoid(shared[0] + shared[1]))
+    x1 = torch.einsum("bc...,bc->bc...", x, 2 * torch.sigmoid(shared[0] + shared[1]))
     convolve = F.conv3d if dims == 3 else F.conv2d
     scale, shift, kernel = w[4:]
     with torch.no_grad():
@@ -64,13 +74,15 @@ def test_cbam_formula(dims):
     seen = convolve(torch.stack([x1.mean(1), x1.max(1).values], 1), kernel, padding=1).flatten(1)
     seen = (seen - seen.mean(1, keepdim=True)) / (seen.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
     gate = torch.sigmoid(1.5 * seen - 0.2).reshape(len(x), 1, *x.shape[2:])
-    torch.testing.assert_close(block(x), x1 * gate)
+    torch.testing.assert_close(block(x), 2 * x1 * gate)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_cbam_stays_open_whatever_its_kernel_adds_up_to(dims):
     torch.manual_seed(0)
     block, x = attention.CBAM(16, dims), _features(16, dims).abs()
+    with torch.no_grad():
+        block[1].scale.fill_(1)
     before = block(x)
     with torch.no_grad():
         block[1].weigh.weight -= 1  # a few steps of an optimizer may do this: it is what all positive maps share
