@@ -72,8 +72,9 @@ class CBAM(nn.Sequential):
         self, channels: int, dims: int, *, reduction: int = 16, kernel_size: int = 7, limit: float = 1.0
     ) -> None:
         by_channel = SE(channels, dims, reduction=reduction, maxima=True, limit=limit)
-        for layer in by_channel.weigh[0], by_channel.weigh[2]:
-            nn.init.zeros_(layer.bias)
+        for name, weight in by_channel.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(weight)
         super().__init__(by_channel, _SpatialGate(dims, kernel_size, limit))
 
 
