@@ -277,13 +277,18 @@ class Decided:
         return {name: float(self.confidence[k]) for k, name in enumerate(names) if self.voxels[k]}
 
 
-def decide(slices: Slices, geometry: Geometry) -> Decided:
-    """The class with the largest logit or probability, of the slices that ``on_grid`` gives; background elsewhere."""
+def decide(slices: Slices, geometry: Geometry, seen: Callable[[Tensor], None] | None = None) -> Decided:
+    """The class with the largest logit or probability, of the slices that ``on_grid`` gives; background elsewhere.
+
+    ``seen`` is given these logits or probabilities too, some slices at a time (K, slices, A, B).
+    """
     whole = np.zeros(geometry.ras_shape, np.uint8)
     inside = np.moveaxis(whole[tuple(slice(low, high) for low, high in geometry.crop)], slices.axis, 0)
     voxels, certain = np.zeros((2, 256))
     first = 0
     for scores in _stacked(slices.logits):
+        if seen:
+            seen(scores)
         highest, best = scores.max(0)  # argmax alone takes several times as long
         inside[first : first + len(best)] = best.numpy()
         first += len(best)

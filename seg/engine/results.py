@@ -172,7 +172,7 @@ def record_results(
     if record.reached("total_training_seconds") < progress.step:  # not a second time after a kill at this very end
         record.log_metrics(metrics, step=progress.step)
     record.set_tags({NOTE: _description(cfg, built, _result(progress, metrics))})
-    sent = {folders.cases: "data", checkpoint: "models"} | dict.fromkeys(plots, "plots")
+    sent = {folders.cases: "data", folders.calibration: "data", checkpoint: "models"} | dict.fromkeys(plots, "plots")
     sent |= dict.fromkeys(_pictures_to_send(record, cfg, cases, pictures), "predictions")
     for path, place in sent.items():
         record.log_artifact(path, place)

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+import pandas as pd
 import torch
 from omegaconf import DictConfig
 from torch import nn
@@ -16,6 +17,7 @@ from seg.data.grids import spacing_mm
 from seg.data.nifti import from_ras, to_ras
 from seg.data.preprocess import Prepared
 from seg.data.volumes import read_image, read_label, write_label
+from seg.engine.calibration import Reliability
 from seg.engine.cases import Material
 from seg.engine.distributed import World, gathered
 from seg.engine.inference import Predict, decide, on_grid
@@ -85,23 +87,28 @@ def test(
 
     Returns:
         One row per case and class, as in ``cases.csv``, and the pictures. ``confidence.json`` gets the mean probability
-        of each class found.
+        of each class found, ``calibration.csv`` how far the probabilities can be believed.
     """
     cases, wanted = material.cases, cfg.predictions
     by_id = {case.id: case for case in cases.cases}
     rows: list[Row] = []
     pictures: list[Path] = []
     confidence: dict[str, dict[str, float]] = {}
+    calibration: list[dict[str, str | float]] = []
     for case in (by_id[name] for name in ids):
         assert case.label is not None
         prepared = store[case.id]
         geometry = prepared.geometry
-        decided = decide(on_grid(predict(network, np.asarray(prepared.image)), geometry), geometry)
-        pred = from_ras(decided.indices, np.array(geometry.original_affine))
+        original = np.array(geometry.original_affine)
+        label = class_indices(read_label(case.label), cases.values, cases.ignore)
+        slices = on_grid(predict(network, np.asarray(prepared.image)), geometry)
+        reliability = Reliability(to_ras(label, original)[0], geometry, slices.axis, len(cases.names))
+        decided = decide(slices, geometry, reliability.add)
+        calibration += reliability.rows(case.id, cases.names)
+        pred = from_ras(decided.indices, original)
         confidence[case.id] = decided.by_class(cases.names)
         write_label(run.predictions / f"{case.id}.nii.gz", np.asarray(cases.values)[pred], like=case.images[0])
         image, affine = read_image(case.images)
-        label = class_indices(read_label(case.label), cases.values, cases.ignore)
         spacing, tolerance = spacing_mm(affine), cfg.inference.nsd_tolerance_mm
         scores = case_rows(case, pred, label, cases.names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance)
         rows += scores
@@ -121,4 +128,6 @@ def test(
             dpi=wanted.dpi,
         )
     atomic_write(run.confidence, json.dumps(confidence))
+    table = pd.DataFrame(calibration, columns=["case", "class", "ece", "ace"])
+    atomic_write(run.calibration, table.to_csv(index=False))
     return rows, pictures

@@ -50,8 +50,9 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     from seg.pages.findings import findings_page
     from seg.pages.identity import facts
     from seg.records.table import runs
+    from seg.study.calibration import calibration_table
     from seg.study.figures import write_figures
-    from seg.study.looks import looks_table
+    from seg.study.looks import looks_table, taken
     from seg.study.options import compared_pairs
     from seg.study.tables import effects_table, markdown, tables, write_tables
 
@@ -68,12 +69,15 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     scores = _scores(table, outputs, uri)
     rule: Incomplete = "common" if _notice(asked, table) else "refuse"
     looks = looks_so_far(asked, table, scores)
-    analysis = _analysis(asked, table, scores, rule, looks)
+    used = taken(looks, scores, asked.arms) if looks else scores
+    analysis = _analysis(asked, table, used, rule, looks)
     analysis = with_claims(analysis, asked, table, every, looks, folder, outputs)
     cost = costs(table)
     effects = factor_effects(asked, scores, "common" if looks else rule, analysis.meta.nominal)
     more = [effects_table(effects, asked.primary)] if effects is not None else []
     more += [looks_table(looks, compared_pairs(asked.arms, asked.against))] if looks else []
+    calibration = calibration_table(used, analysis)
+    more += [calibration] if calibration else []
     scores.to_csv(folder / "scores.csv", index=False)
     written = [
         folder / FILE,
@@ -85,7 +89,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
         atomic_write(folder / "effects.csv", effects.to_csv(index=False))
         written.append(folder / "effects.csv")
     compared = side_by_side(asked, table, folder, outputs)
-    known = facts(asked, table, every.drop(table.index), outputs)
+    known = replace(facts(asked, table, every.drop(table.index), outputs), calibrated=calibration is not None)
     page = findings_page(asked, analysis, tables(analysis, cost, more), known, compared, folder)
     atomic_write(folder / "report.html", page)
     written += [folder / name for name in ("compare.html", "report.html") if compared or name == "report.html"]
@@ -103,7 +107,7 @@ def _analysis(
     """The analysis that was asked for, with what is told of its runs."""
     from seg.study.analysis import analyse
     from seg.study.anchors import with_anchors
-    from seg.study.looks import analysis_at, taken, words
+    from seg.study.looks import analysis_at, words
     from seg.study.subsets import patient_groups
 
     whose = scores[["case", "patient"]].drop_duplicates().itertuples(index=False, name=None)
@@ -119,7 +123,6 @@ def _analysis(
     }
     notice, remarks = _notice(asked, table), (*_remarks(table), *_planned(asked), *asked.leaks)
     if looks and asked.until:
-        scores = taken(looks, scores, asked.arms)
         found = analysis_at(looks, scores, **options)
         told = words(looks, Seeds(*asked.until))
         notice, remarks = "" if looks[-1].why else f"Preliminary: {told}", (told, *remarks)

@@ -53,6 +53,7 @@ class RunFolder:
     plan = _File("data", "plan.json")  # what every ``auto`` of the data became
     cases = _File("data", "cases.csv")  # scores, a row per case and class
     confidence = _File("data", "confidence.json")  # of the scored cases, by class: mean probability within its mask
+    calibration = _File("data", "calibration.csv")  # of the scored cases: ece and ace by class
     history = _File("history.csv")  # numbers, a row an epoch
     summary = _File("summary.json")  # last numbers, once the run has finished or was pruned
     log = _File("log.txt")  # its log lines, with times

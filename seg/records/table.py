@@ -90,6 +90,8 @@ def runs(
 def scores_of(table: "pd.DataFrame", outputs: Path, uri: str | None = None) -> "pd.DataFrame":
     """The scores of all cases of the runs in ``table``, as in their ``cases.csv``, with their full ``run_id``.
 
+    Beside them ``ece`` and ``ace`` of their ``calibration.csv``, which runs of earlier versions do not have.
+
     Args:
         table: as ``runs`` gives it.
         outputs: as there.
@@ -111,8 +113,11 @@ def scores_of(table: "pd.DataFrame", outputs: Path, uri: str | None = None) -> "
     }
     parts = []
     for run_id in table["run_id"]:
-        text = StringIO(_scores(run_id, folders.get(run_id), homes.get(run_id)))
-        parts.append(read_scores(text).assign(run_id=run_id))
+        where = run_id, folders.get(run_id), homes.get(run_id)
+        scores = read_scores(StringIO(_scores(*where)))
+        if len(scores) and (calibration := _kept(*where, "calibration")):
+            scores = scores.merge(read_scores(StringIO(calibration)), on=["case", "class"], how="left")
+        parts.append(scores.assign(run_id=run_id))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -255,6 +260,12 @@ def _with_case(
 
 def _scores(run_id: str, folders: RunFolder | None, home: Mlflow | None) -> str:
     """The run's table of test cases; only its header where it has none."""
+    return _kept(run_id, folders, home, "cases") or "case\n"
+
+
+def _kept(run_id: str, folders: RunFolder | None, home: Mlflow | None, name: str) -> str | None:
+    """One of the run's tables of its test cases; None where it has none."""
     if folders:
-        return folders.cases.read_text("utf-8") if folders.cases.exists() else "case\n"
-    return (home and home.read_artifact(run_id, "data/cases.csv")) or "case\n"
+        path: Path = getattr(folders, name)
+        return path.read_text("utf-8") if path.exists() else None
+    return home.read_artifact(run_id, f"data/{name}.csv") if home else None

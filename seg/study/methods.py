@@ -21,6 +21,8 @@ SOURCES = {
     "wilcoxon": "Wilcoxon 1945, Biometrics Bulletin 1:80, doi:10.2307/3001968",
     "holm": "Holm 1979, Scand J Statist 6:65",
     "tost": "Schuirmann 1987, J Pharmacokinet Biopharm 15:657, doi:10.1007/BF01068419",
+    "ece": "Guo et al. 2017, On calibration of modern neural networks, ICML, PMLR 70:1321",
+    "ace": "Barfoot et al. 2024, Average calibration error, MICCAI, arXiv:2403.06759",
     "tail": "Rockafellar and Uryasev 2000, J Risk 2:21, doi:10.21314/JOR.2000.038",
     "groups": "Romano and Wolf 2005, J Am Stat Assoc 100:94, doi:10.1198/016214504000000539",
     "spending": "Lan and DeMets 1983, Biometrika 70:659, doi:10.1093/biomet/70.3.659",
@@ -44,12 +46,13 @@ class Facts:
     machine: str = ""
     command: str = ""
     lock: str = ""  # hash of what was fixed before the first run
+    calibrated: bool = False  # whether the page tells how well probabilities are calibrated
     runs: Sequence[tuple[str, str, str]] = ()  # short id, name, address or ""
 
 
 def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
     """A paragraph for the methods section of a paper, and its numbered references."""
-    meta, cited = analysis.meta, [*dict.fromkeys(_cited(analysis))]
+    meta, cited = analysis.meta, [*dict.fromkeys(_cited(analysis, facts))]
 
     def ref(name: str) -> str:
         return f" [{cited.index(name) + 1}]" if name in cited else ""
@@ -90,6 +93,11 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
         text.append(
             f"Groups of {GROUP_FROM} patients or more have simultaneous intervals (max-|t| bootstrap){ref('groups')}."
         )
+    if facts.calibrated:
+        text.append(
+            f"Calibration, exploratory, was measured by the expected{ref('ece')} and the average calibration error"
+            f"{ref('ace')} of each class in 20 bins over the whole volume."
+        )
     if analysis.anchors:
         text.append(
             f"Outside this family and exploratory, the arms were compared with {few(analysis.anchors)} on the same "
@@ -108,7 +116,7 @@ def _seeds(analysis: Analysis) -> str:
     return ("" if least == most or analysis.meta.level is None else f"{least} to ") + counted(most, "seed")
 
 
-def _cited(analysis: Analysis) -> Iterator[str]:
+def _cited(analysis: Analysis, facts: Facts) -> Iterator[str]:
     """Names in SOURCES, in the order in which the paragraph cites them."""
     meta = analysis.meta
     yield from (metric for metric in meta.metrics if metric in SOURCES)
@@ -117,6 +125,7 @@ def _cited(analysis: Analysis) -> Iterator[str]:
     yield from ("spending", "repeated") if meta.level is not None else ()
     yield from ["tail"] * bool(len(analysis.subsets))
     yield from ["groups"] * meta.grouped
+    yield from ["ece", "ace"] * facts.calibrated
 
 
 def _name(metric: str, tolerance_mm: float | None) -> str:
@@ -157,7 +166,7 @@ def checklist(analysis: Analysis, facts: Facts) -> Table:
         "Each class by itself": "yes" if analysis.classes["class"].nunique() > 1 else "there is one class",
         "Aggregation": "classes within a case, cases within a patient; the unit is the patient",
         "Missing and empty masks": "worst value where one mask is empty, not scored where both are; none dropped",
-        "Calibration": "not assessed",
+        "Calibration": "ECE and mL1-ACE, exploratory" if facts.calibrated else "not assessed",
     }
     blocks = {
         f"CLAIM, {len(claim)} of its 44 items": claim,
@@ -202,6 +211,7 @@ def glossary(analysis: Analysis) -> Table:
         "Visible": "The smallest real difference that a study of this size would most likely have noticed.",
         "Verdict": "Better, worse, equivalent (no difference that matters), or inconclusive: this study cannot tell.",
         "False claim": "Of claims on such evidence, how many are wrong at least, if every second idea is worthless.",
+        "ECE, mL1-ACE": "How far probabilities are from the truth; 0: of voxels called 70 % sure, 70 % are right.",
         "Worst tenth": f"The mean of the tenth of patients an arm does worst on; intervals from {TENTH_FROM} on.",
         "SD of patients, of seeds": "How much scores differ from patient to patient, and from training to training.",
         "Rank": "How likely the arm would come first, second, … if the study were done again.",

@@ -89,8 +89,8 @@ def patient_values(
     return Values(
         arms=tuple(arms),
         patients=tuple(patients),
-        by_metric=_arrays(judged, arms, metrics),
-        by_class={str(name): _arrays(part, arms, metrics) for name, part in by_class},
+        by_metric=arrays_of(judged, arms, metrics),
+        by_class={str(name): arrays_of(part, arms, metrics) for name, part in by_class},
         judged=chosen,
         seeds={arm: judged[judged["arm"] == arm]["seed"].nunique() for arm in arms},
         cases=cases,
@@ -160,7 +160,7 @@ def _by_class(counted: pd.DataFrame, arms: Sequence[str], metrics: Sequence[str]
     return table.join(_failures(rows)).reindex(order).astype({"present": int}).reset_index()
 
 
-def _arrays(rows: pd.DataFrame, arms: Sequence[str], metrics: Sequence[str]) -> dict[str, list[Numbers]]:
+def arrays_of(rows: pd.DataFrame, arms: Sequence[str], metrics: Sequence[str]) -> dict[str, list[Numbers]]:
     """For each metric one array (seeds, patients) an arm: means over classes, then over cases."""
     by_case = rows.groupby(["arm", "seed", "patient", "case"])[list(metrics)].mean()
     by_patient = by_case.groupby(level=["arm", "seed", "patient"]).mean()
