@@ -1,8 +1,9 @@
 """``python -m benchmarks``: every measurement, one after the other; or those named.
 
 ``drift`` (thousands of simulated logs), ``quality`` (trains for 10 and for 25 minutes), ``models`` (half an hour),
-``predict`` (large scans), ``conformal`` (trains for 5 minutes), ``leaks`` (copies of scans), ``planning`` and ``anchors``
-(thousands of simulated studies), ``calibration`` (a minute) and ``compare`` (needs Chromium) run only by name.
+``predict`` (large scans), ``conformal`` (trains for 5 minutes), ``leaks`` (copies of scans), ``planning`` and
+``anchors`` (thousands of simulated studies), ``calibration`` (a minute) and ``compare`` (needs Chromium) run only by
+name.
 ``--avx2`` lets a processor with AVX-512 compute as one without it. RESULTS.md keeps what was printed, and where.
 """
 
@@ -24,7 +25,18 @@ QUICK = (
     "serving",
     "export",
 )
-BY_NAME = ("drift", "quality", "compare", "models", "predict", "conformal", "leaks", "planning", "calibration", "anchors")
+BY_NAME = (
+    "drift",
+    "quality",
+    "compare",
+    "models",
+    "predict",
+    "conformal",
+    "leaks",
+    "planning",
+    "calibration",
+    "anchors",
+)
 # PyTorch's own kernels, oneDNN's and MKL's; seg then takes float32, as on such a processor.
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 

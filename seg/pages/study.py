@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from seg.study.analysis import Analysis
     from seg.study.scores import Incomplete
     from seg.study.sequential import Look
+    from seg.study.typeset import Table
 
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,8 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     from seg.records.table import runs
     from seg.study.calibration import calibration_table
     from seg.study.figures import write_figures
-    from seg.study.looks import looks_table, taken
-    from seg.study.options import compared_pairs
-    from seg.study.tables import effects_table, markdown, tables, write_tables
+    from seg.study.looks import taken
+    from seg.study.tables import markdown, tables, write_tables
 
     asked = Asked.read(folder)
     every = runs(outputs, uri, sweep=asked.sweep)
@@ -74,10 +74,8 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     analysis = with_claims(analysis, asked, table, every, looks, folder, outputs)
     cost = costs(table)
     effects = factor_effects(asked, scores, "common" if looks else rule, analysis.meta.nominal)
-    more = [effects_table(effects, asked.primary)] if effects is not None else []
-    more += [looks_table(looks, compared_pairs(asked.arms, asked.against))] if looks else []
     calibration = calibration_table(used, analysis)
-    more += [calibration] if calibration else []
+    more = [*_more(asked, effects, looks), *([calibration] if calibration else [])]
     scores.to_csv(folder / "scores.csv", index=False)
     written = [
         folder / FILE,
@@ -94,6 +92,16 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     atomic_write(folder / "report.html", page)
     written += [folder / name for name in ("compare.html", "report.html") if compared or name == "report.html"]
     return f"{head}\n{markdown(analysis, cost, more)}", written
+
+
+def _more(asked: Asked, effects: "pd.DataFrame | None", looks: "Sequence[Look]") -> "list[Table]":
+    """Tables of effects and of looks, where there are such."""
+    from seg.study.looks import looks_table
+    from seg.study.options import compared_pairs
+    from seg.study.tables import effects_table
+
+    found = [effects_table(effects, asked.primary)] if effects is not None else []
+    return found + ([looks_table(looks, compared_pairs(asked.arms, asked.against))] if looks else [])
 
 
 def _notice(asked: Asked, table: "pd.DataFrame") -> str:
