@@ -1,5 +1,6 @@
 """How well the arms of a study are calibrated: a secondary, exploratory table."""
 
+import numpy as np
 import pandas as pd
 
 from seg.study.analysis import Analysis
@@ -24,14 +25,16 @@ def calibration_table(scores: pd.DataFrame, analysis: Analysis) -> Table | None:
         None where a run has none, or while arms are not all scored on the same cases.
     """
     meta = analysis.meta
-    if not {*ERRORS} <= {*scores} or analysis.meta.left_out:
+    if not {*ERRORS} <= {*scores}:
         return None
     rows = scored(scores, [meta.primary]).astype({"arm": str, "seed": str, "patient": str, "case": str})
     rows = rows[rows["class"].isin(meta.classes) & rows["arm"].isin(meta.arms)]
     rows = rows.assign(**{name: pd.to_numeric(rows[name], errors="coerce") for name in ERRORS})
-    if rows[[*ERRORS]].isna().any(axis=None):
+    by_error = arrays_of(rows, meta.arms, [*ERRORS])
+    unknown = [arm for arrays in by_error.values() for arm in arrays if np.isnan(arm).any()]
+    if unknown or rows[[*ERRORS]].isna().any(axis=None):
         return None
-    parts = [spread(arrays) for arrays in arrays_of(rows, meta.arms, [*ERRORS]).values()]
+    parts = [spread(arrays) for arrays in by_error.values()]
     columns = [[*map(Cell, meta.arms)]]
     for part, drawn in zip(parts, resample(parts, meta.draws, meta.seed), strict=True):
         means = part.means.mean(1)
