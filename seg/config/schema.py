@@ -90,7 +90,7 @@ _BUDGETS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_minutes")
 Values = Mapping[str, Any]  # of KEYS, each in the type that its Kind gives
 OWN_TAGS = (  # every run sets these itself (seg/engine/results.py)
     *("run_id", "run_id_short", "experiment_type", "dataset_version", "split_hash", "config_hash", "study", "arm"),
-    *("seed", "fold", "predictions", "git_commit", "git_dirty", "developer", "environment"),
+    *("seed", "fold", "predictions", "git_commit", "git_dirty", "code_hash", "developer", "environment"),
     *("error", "status", "sweep", "trial"),
 )
 
