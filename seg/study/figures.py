@@ -25,6 +25,7 @@ from seg.study.sentences import percent, signed
 
 COLORS = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "inconclusive": GREY, "": GREY}  # "": of one class
 SHAPES = {"better": "o", "worse": "s", "equivalent": "D", "inconclusive": "o", "": "|"}
+ANCHORS_WIDEN = 3.0  # times that anchors may widen the frame; farther ones are arrows at its edge
 CLASSES_DRAWN = 6  # more are in the table only
 NAME_LETTERS = 44  # a longer name goes on in the next line
 LINE_INCHES, LETTER_INCHES, PANEL_INCHES = 0.16, 0.07, 3.0
@@ -49,7 +50,8 @@ def forest(analysis: Analysis) -> Figure:
     Comparisons with the baseline are above those with the previous arm; the second arm's previous is the baseline.
     Below each comparison the same in every class by itself, smaller and without a verdict, where these are few; below
     all of them, the arms against the anchors.
-    Where the seed spread of an arm is abnormal, the frame fits the others, and an arrow points to what is outside it.
+    Where the seed spread of an arm is abnormal, or an anchor far off, the frame fits the others, and an arrow points to
+    what is outside it.
     """
     meta, shown = analysis.meta, (analysis, *analysis.anchors.values())
     table = pd.concat([_with_classes(_ordered(one.comparisons), one.class_comparisons) for one in shown])
@@ -198,7 +200,14 @@ def _interval(panel: Axes, place: float, line: Row) -> None:
 
 
 def _calm(analysis: Analysis, lines: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons of one metric without an arm whose seed spread is abnormal; all of them where none is left."""
+    """The comparisons of one metric that the frame must fit.
+
+    Without an arm whose seed spread is abnormal, unless none is left; with anchors only where they are not far off.
+    """
+    planned = lines[~lines["against"].isin(analysis.anchors)]
+    if len(planned) < len(lines):
+        near, far = (np.ptp(_ends([], some)) for some in (planned, lines))
+        lines = lines if far <= ANCHORS_WIDEN * near else planned
     arms = analysis.arms[(analysis.arms["metric"] == lines["metric"].iloc[0]) & analysis.arms["abnormal"]]["arm"]
     calm = lines[~(lines["arm"].isin(arms) | lines["against"].isin(arms))]
     return calm if len(calm) else lines

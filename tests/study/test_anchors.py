@@ -89,6 +89,7 @@ def test_tables_figure_and_words_have_each_anchor_and_leave_out_what_it_lacks(fo
     assert pd.isna(table.loc["nnU-Net", "hd95_mm_mean"])
     assert table.loc["other", "hd95_mm_mean"] > 0
     assert table.loc["se", "dice_nnU-Net_difference"] < 0
+    assert forest(found).axes[0].get_xlim()[0] > -0.04, "an anchor far off does not squeeze what was planned"
     drawn = {label.get_text().split("\n")[0] for label in forest(found).axes[0].get_yticklabels()}
     assert {"se – base", "base – nnU-Net", "se – nnU-Net", "base – other"} <= drawn
 
