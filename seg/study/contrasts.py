@@ -240,7 +240,7 @@ def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float) -> d
     error = np.sqrt(variance)
     with np.errstate(divide="ignore", invalid="ignore"):  # arms without any spread: t is ± infinite, or 0 / 0
         freedom = variance**2 / (patients**2 / (count - 1) + seeds)
-        freedom = np.where(variance > 0, freedom, count - 1)
+        freedom = np.where(variance > 0, np.maximum(freedom, 1), count - 1)  # below 1 quantiles have no meaning
         t, above, below = (
             np.nan_to_num(shift / error, nan=0.0, posinf=np.inf, neginf=-np.inf)
             for shift in (mean, mean + margin, margin - mean)
