@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from benchmarks.compare import MadeUp, make_up
 from seg.data.cases import folder as cases_of
@@ -100,8 +99,7 @@ def test_for_other_numbers_of_patients_the_data_are_not_read(plan: Plan) -> None
     assert "40 patients  to be safe  200 patients" in said
     assert "2 at a time" in said
     assert "pilot attention, 2 arms × 3 seeds × 60 patients" in said
-    kept = OmegaConf.load(KEPT.parents[1] / "attention.yaml")
-    assert kept.base["trainer.max_steps"] == 120
+    assert Asked.read(KEPT).base["trainer.max_steps"] == 120
     assert "6 min a run, by the pilot" in said, "which had 120 steps"
     assert "patients is 1; it must be a whole number above 1" in plan("patients=1", code=2)
 

@@ -60,8 +60,8 @@ def test_the_command_line_overrides_a_recipe_which_overrides_an_option(asked: As
 
 def test_a_study_sets_by_its_base_and_varies_by_its_arms(asked: Asked) -> None:
     said = asked("data.patch", "experiments=attention", "-m")
-    assert said[0] == "data.patch = [32, 48, 32]"
-    assert said[1] == f"set by {at('experiments/attention.yaml', 'data.patch:')} (base) [32, 48, 32]"
+    assert said[0] == "data.patch = [32, 32, 32]"
+    assert said[1] == f"set by {at('experiments/attention.yaml', 'data.patch:')} (base) [32, 32, 32]"
     assert "varied by the arm se: attention=se" in asked("attention", "experiments=attention")
     said = asked("optimizer.lr", "experiments=tune_unetpp")
     assert "varied by hydra.sweeper.params: optimizer.lr=tag(log, interval(3e-3, 1e-1))" in said
