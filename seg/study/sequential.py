@@ -32,7 +32,7 @@ from seg.study.scores import Numbers
 LEAST = 0.01  # share of the level below which a look spends nothing: the draws would have to be very many
 STEP = 0.001  # of information between two looks, at least
 CHANCE = 0.1  # of a verdict at the last look, below which a comparison gets no more seeds
-POINTS = 401  # at which a density is known
+POINTS = 120  # at which a density is known
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,15 @@ def _after(shares: tuple[float, ...], alpha: float) -> _Passed:
     if share**3 >= LEAST and due > 0:
         end = optimize.brentq(lambda end: _beyond(end, before, step) - due, 0, end)
         level = 2 * float(stats.norm.sf(end / np.sqrt(share)))
-    points, width = np.linspace(-end, end, POINTS, retstep=True)
-    weights = stats.norm.pdf((points[:, None] - before.points) / step) @ before.weights / step * width
-    return _Passed(level, before.spent + due * bool(level), points, weights)
+    nodes, widths = _nodes()
+    density = stats.norm.pdf((nodes[:, None] * end - before.points) / step) @ before.weights / step
+    return _Passed(level, before.spent + due * bool(level), nodes * end, density * widths * end)
+
+
+@lru_cache
+def _nodes() -> tuple[Numbers, Numbers]:
+    """Where in (-1, 1) an integrand is evaluated, and with which weights."""
+    return np.polynomial.legendre.leggauss(POINTS)
 
 
 def _beyond(end: float, before: _Passed, step: float) -> float:
