@@ -85,13 +85,14 @@ def differs(values: list[Numbers], seeds: int) -> bool:
 
 @SLOW
 def test_nor_do_trainings_on_the_phantom_that_differ_in_their_seed_alone(tiny: Runner, tmp_path: Path) -> None:
-    for seed in range(12):
-        tiny(f"seed={seed}", "data.fold=all", "data.test_fraction=0.7", name=f"s{seed}")
+    short = ("trainer.max_epochs=1", "trainer.steps_per_epoch=2", "data.fold=all", "data.test_fraction=0.7")
+    for seed in range(8):
+        tiny(f"seed={seed}", *short, name=f"s{seed}")
     tables = [read_scores(path) for path in sorted(tmp_path.glob("runs/*/data/cases.csv"))]
     scores = pd.concat([table.assign(arm="all", seed=n, fold=0) for n, table in enumerate(tables)])
     known = patient_values(scores, arms=None, metrics=["dice"]).by_metric["dice"][0]
     assert known.shape[1] >= 8, "fewer patients could never claim anything"
-    assert len(known) == len(np.unique(known.mean(1))) == 12, "trainings of their own"
+    assert len(known) == len(np.unique(known.mean(1))) == 8, "trainings of their own"
     claimed, blind = claims(known, 200)
     assert claimed <= at_most(200)
     assert blind > at_most(200)
