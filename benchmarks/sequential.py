@@ -19,7 +19,7 @@ from scipy import stats
 
 from seg.study.question import Seeds
 from seg.study.scores import Numbers
-from seg.study.sequential import CHANCE, STEP, levels
+from seg.study.sequential import CHANCE, DOUBT, STEP, levels
 
 UNIT = 0.01  # of Dice: SD of a patient from training to training
 PATIENT_SD = 1.2 * UNIT  # of what a patient does in one arm and not in another
@@ -150,8 +150,10 @@ def until_decided(values: Numbers, weights: Numbers, seeds: Seeds, margin: float
         (live,) = np.nonzero(going_on.any(1))
         trained[live] = np.where(going_on[live].astype(float) @ np.abs(weights) > 0, count, trained[live])
         parts = parts_of(values[live, :, :count], weights)
-        known = 1 - np.minimum(parts.shrinking / parts.variance, 1) * (1 - count / seeds.most)
-        for study, share in zip(live, np.where(going_on[live], known, 1).min(1), strict=True):
+        freedom, part = values.shape[1] * (count - 1), np.minimum(parts.shrinking / parts.variance, 1)
+        more, later = freedom / stats.chi2.ppf(DOUBT, freedom), 1 - count / seeds.most
+        known, cautious = 1 - part * later, 1 - more * part / (1 + (more - 1) * part) * later
+        for study, share in zip(live, np.where(going_on[live], cautious, 1).min(1), strict=True):
             before, left = shares[study], seeds.most - count
             share = max(before[-1] + STEP if before else 0, min(share, 1 - STEP * left)) if left else 1.0
             before.append(float(share))

@@ -31,6 +31,7 @@ from seg.study.scores import Numbers
 
 LEAST = 0.01  # share of the level below which a look spends nothing: the draws would have to be very many
 STEP = 0.001  # of information between two looks, at least
+DOUBT = 0.05  # that the variance over seeds is above its upper limit
 CHANCE = 0.1  # of a verdict at the last look, below which a comparison gets no more seeds
 POINTS = 120  # at which a density is known
 
@@ -40,7 +41,7 @@ class Look:
     """What is known after so many seeds."""
 
     seeds: tuple[int, ...]  # of each arm
-    information: float  # share of what the most seeds would give, in (0, 1]: of the comparison that has least
+    information: float  # share of what the most seeds would give, in (0, 1], at least, in each open comparison
     level: float  # two-sided, of the whole family
     table: pd.DataFrame  # of ``contrast_table``, at this level; a comparison decided before has the line of its look
     decided: tuple[int, ...]  # for each comparison: after how many seeds; 0: it is open
@@ -93,7 +94,8 @@ class Looking:
             np.array(one) for one in ((before[-1].decided, before[-1].given_up) if before else (none, none))
         )
         shares = information(parts, self.weights, count, self.seeds.most)
-        least = float(shares[(decided == 0) & (given_up == 0)].min(initial=1.0))
+        cautious = information(parts, self.weights, count, self.seeds.most, cautious=True)
+        least = float(cautious[(decided == 0) & (given_up == 0)].min(initial=1.0))
         known = _growing([look.information for look in before], least, self.seeds.most - count)
         level = levels(known, self.alpha, len(self.weights))[-1]
         table = self._table(parts, level)
@@ -118,14 +120,19 @@ def enough(level: float, draws: int) -> int:
     return max(draws, ceil(20 / level)) if level else draws
 
 
-def information(parts: Spread, weights: Numbers, count: int, most: int) -> Numbers:
+def information(parts: Spread, weights: Numbers, count: int, most: int, *, cautious: bool = False) -> Numbers:
     """(comparisons,) V(most) / V(count): what part of the information of ``most`` seeds there is after ``count``.
 
-    What shrinks with seeds is s² / seeds of both arms: the seeds' own part, and what V_patients has of the rest.
+    What shrinks with seeds is s² / seeds of both arms: the seeds' own part, and what V_patients has of the rest. Few
+    seeds tell little of s². Where it is too small by chance, p-values are, too, and a study that took it at its word
+    would spend too much of its level just then (simulated: 6 % of false claims). So levels rest on ``cautious``: its
+    upper limit (95 %, one-sided) instead.
     """
+    freedom = parts.own_df if parts.abnormal.any() else np.full(len(parts.means), parts.seed_df)
+    more = freedom / stats.chi2.ppf(DOUBT, freedom) if cautious else np.ones(len(parts.means))
     patients = (weights @ parts.means).var(1, ddof=1) / parts.means.shape[1]
-    variance = patients + weights**2 @ parts.seed_net
-    shrinking = np.minimum(weights**2 @ parts.seed_gross, variance)
+    variance = patients + weights**2 @ (parts.seed_net + (more - 1) * parts.seed_gross)
+    shrinking = np.minimum(weights**2 @ (more * parts.seed_gross), variance)
     share = np.divide(shrinking, variance, out=np.zeros(len(variance)), where=variance > 0)
     left: Numbers = 1 - share * (1 - count / most)
     return left
