@@ -35,8 +35,9 @@ def main(cfg: DictConfig, arguments: Sequence[str]) -> None:
     from seg.engine.cases import read_material
     from seg.engine.console import log_to
     from seg.sweep.definition import read_sweep
-    from seg.sweep.forecast import findings, forecast, headline, scored_patients
+    from seg.sweep.forecast import findings, forecast, headline
     from seg.sweep.jobs import lines_of
+    from seg.sweep.scored import scored_patients
 
     log_to(level=logging.WARNING)
     pilot = OmegaConf.to_container(cfg.pilot) if OmegaConf.is_list(cfg.pilot) else cfg.pilot
@@ -48,7 +49,7 @@ def main(cfg: DictConfig, arguments: Sequence[str]) -> None:
         counts, material = _counts(cfg.patients), None
         if not counts:
             material = read_material(asked.cfg)
-            here = scored_patients(asked.cfg, asked.study, material)
+            here = scored_patients(asked.study, asked.cfg, material)
             counts = [here, here // 2, 2 * here]
         found = forecast(asked, asked.study, material, counts[0])
     print(f"{headline(found)}\n")

@@ -38,6 +38,10 @@ class Split:
         """Of the ids of the parts alone: two runs with one hash saw the same cases in the same parts."""
         return digest([self.train, self.val, self.test])
 
+    def scored(self, part: str) -> tuple[str, ...]:
+        """The ids of ``inference.part``: test, val or none."""
+        return {"test": self.test, "val": self.val, "none": ()}[part]
+
     def to_json(self) -> str:
         """Text that ``from_json`` and ``load_split`` read back."""
         return seal(asdict(self) | {"hash": self.hash}, indent=1)

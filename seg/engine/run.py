@@ -184,8 +184,7 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: floa
         return Slices(slices.axis, clocked(slices.logits, seconds))
 
     part = "none" if training.progress.pruned else cfg.inference.part
-    ids = {"test": split.test, "val": split.val, "none": ()}[part]
-    rows, pictures = test(training.network, built.material, ids, job.store, timed, run, cfg)
+    rows, pictures = test(training.network, built.material, split.scored(part), job.store, timed, run, cfg)
     table = case_table(rows)
     spent = costs(built, seconds, drawn)
     metrics = record_results(record, cfg, built, table, pictures, checkpoint=used, costs=spent)

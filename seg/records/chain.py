@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
 
@@ -34,10 +35,10 @@ def read_chain(kind: type[L], kept: Mapping[str, str]) -> tuple[list[L], list[st
 
     Args:
         kind: of the entries.
-        kept: their texts, by their numbers with four digits.
+        kept: their texts, by their numbers with four digits or more.
     """
     entries, faults, previous = list[L](), list[str](), ""
-    for number, key in enumerate(sorted(kept), 1):
+    for number, key in enumerate(sorted(kept, key=lambda key: (len(key), key)), 1):
         entry = read_link(kind, kept[key])
         if entry is None:
             faults.append(f"entry {key} cannot be read")
@@ -56,6 +57,10 @@ def read_chain(kind: type[L], kept: Mapping[str, str]) -> tuple[list[L], list[st
 def read_link(kind: type[L], text: str) -> L | None:
     """An entry from its text; None where that is damaged."""
     try:
-        return kind(**json.loads(text))
+        entry = kind(**json.loads(text))
+        datetime.fromisoformat(entry.time)
+        right = type(entry.number) is int and entry.text.encode()
     except (ValueError, TypeError):
         return None
+    words = (value for key, value in asdict(entry).items() if key != "number")
+    return entry if right and all(isinstance(word, str) for word in words) else None

@@ -1,10 +1,12 @@
 """Anchors of a study: scores of a finished tool on the same cases, paired with the arms, outside the planned family."""
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from io import StringIO
+from math import isfinite
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from seg.errors import ConfigError, DataError, few, together
@@ -47,14 +49,22 @@ def provenance(text: str) -> str:
 
 
 def _table(text: str) -> pd.DataFrame:
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return pd.read_csv(StringIO("\n".join(lines)), dtype=str, keep_default_na=False, skipinitialspace=True)
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    try:
+        head, *rows = [[value.strip() for value in row] for row in csv.reader(lines, strict=True)] or [[]]
+    except csv.Error as error:
+        raise ValueError(error) from error
+    if odd := [row for row in rows if len(row) != len(head)]:
+        raise ValueError(f"its head has {len(head)} columns, and the line {','.join(odd[0])!r} has {len(odd[0])}")
+    return pd.DataFrame(rows, columns=head, dtype=str)
 
 
 def _faults(table: pd.DataFrame, primary: str) -> list[str]:
-    known = [*KEYS, *METRICS]
-    if not {*KEYS, primary} <= {*table} <= {*known} or table.empty:
-        return [f"it has the columns {', '.join(table)}, and {len(table)} lines; {primary} must be there. {_RULE}"]
+    known, columns = {*KEYS, *METRICS}, [*table]
+    if not {*KEYS, primary} <= {*columns} <= known or len({*columns}) < len(columns) or table.empty:
+        there = f"it has the columns {', '.join(columns)}" if columns else "it has no columns"
+        metrics = ", ".join(name for name in METRICS if name != primary)
+        return [f"{there}, and {len(table)} lines; {primary} must be there, and {metrics} may, each once. {_RULE}"]
     faults = []
     if len(twice := table[table.duplicated([*KEYS])]):
         faults.append(f"{len(twice)} cases and classes come twice, first {_named(twice)[0]}. Leave one line of each.")
@@ -64,9 +74,10 @@ def _faults(table: pd.DataFrame, primary: str) -> list[str]:
     for metric in (name for name in METRICS if name in table):
         numbers = pd.to_numeric(table[metric], errors="coerce")
         low, high = METRICS[metric].limits
-        if len(bad := table[(table[metric] != "") & ~numbers.between(low, high, inclusive="both")]):
+        rule = f"a number from {low:g} to {high:g}" if isfinite(high) else "a finite number"
+        if len(bad := table[(table[metric] != "") & ~(numbers.between(low, high) & np.isfinite(numbers))]):
             value = bad.iloc[0][metric]
-            faults.append(f"{metric} of {_named(bad)[0]} is {value!r}; it must be a number from {low:g} to {high:g}.")
+            faults.append(f"{metric} of {_named(bad)[0]} is {value!r}; it must be {rule}.")
     return faults
 
 
@@ -139,6 +150,7 @@ def with_anchors(
             draws=meta.draws,
             seed=meta.seed,
             alpha=meta.alpha,
+            level=meta.level,
             incomplete=incomplete,
             fixed=[name],
         )

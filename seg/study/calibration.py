@@ -39,7 +39,7 @@ def calibration_table(scores: pd.DataFrame, analysis: Analysis) -> Table | None:
     for part, drawn in zip(parts, resample(parts, meta.draws, meta.seed), strict=True):
         means = part.means.mean(1)
         for value, deviations, sign in ((means, drawn, ""), (means - means[0], drawn - drawn[:, :1], "+")):
-            low, high = interval(deviations, 1 - meta.alpha)
+            low, high = interval(deviations, 1 - meta.nominal)
             ends = zip(value, value + low, value + high, strict=True)
             texts = [f"{a:{sign}.4f} [{b:{sign}.4f}, {c:{sign}.4f}]".replace("-", "−") for a, b, c in ends]
             columns.append([Cell(text) for text in (["–", *texts[1:]] if sign else texts)])

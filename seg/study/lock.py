@@ -24,7 +24,7 @@ LEVEL = 0.05  # two-sided, as in ``analyse``
 TEST = "the mean (Student, over patients and seeds) and ranks (Wilcoxon, over patients), both after Holm in the family"
 CONFIRMED, REFUTED, UNDECIDED, CHANGED = "CONFIRMED", "REFUTED", "UNDECIDED", "CHANGED"
 EXPLORATORY = "exploratory"
-_ADVICE = ("planned", "anchors")  # of the question: what no claim rests on
+_ADVICE = ("planned", "anchors", "jitter")  # of the question: what no claim rests on
 _CELL = ("arm", "seed", "fold")
 _OF_RUN = {  # tags of a run and what they tell
     "config_hash": "settings",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from seg.engine.cases import Material, split_of
+from seg.engine.cases import Material
 from seg.engine.progress import budget_of
 from seg.errors import ConfigError, DataError, InputError, counted
 from seg.metrics import METRICS, read_scores
@@ -22,6 +22,7 @@ from seg.study.scores import patient_values
 from seg.sweep.definition import Sweep
 from seg.sweep.design import Study
 from seg.sweep.rules import WHERE
+from seg.sweep.scored import scored_patients
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,16 +92,6 @@ def forecast(asked: Sweep, study: Study, material: Material | None, patients: in
     )
     seconds, clock = _seconds(asked.cfg, material, pilot)
     return Forecast(study, design, basis, seconds, clock, len(study.folds or (0,)), asked.n_jobs)
-
-
-def scored_patients(cfg: DictConfig, study: Study, material: Material) -> int:
-    """How many patients a study is scored on: those of its folds, pooled, or of the part that ``inference`` names."""
-    prints = material.fingerprint
-    if study.folds is None:
-        cases = getattr(material.split, str(cfg.inference.part), ())
-    else:
-        cases = [case for fold in study.folds for case in split_of(cfg, prints, fold).val]
-    return len({prints.by_id[case].patient for case in cases})
 
 
 def read_pilot(named: str | Sequence[str], outputs: Path, uri: str | None) -> Pilot:
@@ -184,7 +175,7 @@ def announce(asked: Sweep, material: Material) -> float | None:
     """
     if (study := asked.study) is None:
         return None
-    found = forecast(asked, study, material, scored_patients(asked.cfg, study, material))
+    found = forecast(asked, study, material, scored_patients(study, asked.cfg, material))
     log.info("%s", headline(found))
     enough = found.basis is not None and found.design.holds(found.basis.expected)
     first, *rest = findings(found)

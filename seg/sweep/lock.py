@@ -14,6 +14,7 @@ from seg.records.readings import part_of
 from seg.study.lock import FILE, keep_lock, lock_of
 from seg.sweep.definition import Sweep
 from seg.sweep.looks import asked_by
+from seg.sweep.scored import scored_cases
 
 log = logging.getLogger(__name__)
 _BUDGET = ("max_epochs", "max_steps", "max_minutes")
@@ -27,7 +28,7 @@ def with_plan(sweep: Sweep, material: Material) -> Sweep:
     """
     if (study := sweep.study) is None:
         return sweep
-    found, scored = list[Mapping[str, str]](), set[str]()
+    found = list[Mapping[str, str]]()
     composed = dict(zip((arm.name for arm in study.arms), sweep.examples.values(), strict=True))
     for start in sweep.starts:
         cfg = deepcopy(composed[str(start["arm"])])
@@ -35,9 +36,9 @@ def with_plan(sweep: Sweep, material: Material) -> Sweep:
         fold = cfg.data.fold = int(str(start["data.fold"])) if study.folds else cfg.data.fold
         cfg.data.split_seed = cfg.seed if study.redraws else cfg.data.split_seed
         split = split_of(cfg, material.fingerprint, fold)
-        scored |= {*{"test": split.test, "val": split.val, "none": ()}[cfg.inference.part]}
         run = {"arm": str(start["arm"]), "seed": str(cfg.seed), "fold": str(fold)}
         found.append(run | {"config_hash": config_hash(cfg), "split_hash": split.hash})
+    scored = scored_cases(study, sweep.cfg, material)
     part = part_of({case: material.fingerprint.by_id[case].sha256 for case in scored})
     return replace(sweep, foreseen=tuple(found), part=part, jitter=jitter_costs(material.cases))
 

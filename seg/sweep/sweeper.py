@@ -7,7 +7,6 @@ parent run, trials in folders of their own, retries, continuing after a stop, ta
 import json
 import logging
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from seg.engine.cases import Material, read_material, split_of
+from seg.engine.cases import Material, read_material
 from seg.engine.console import log_to
 from seg.engine.device import choose_device, choose_precision
 from seg.engine.distributed import World
@@ -27,7 +26,6 @@ from seg.records.state import Process
 from seg.study.anchors import check_anchors
 from seg.study.subsets import patient_groups
 from seg.sweep.definition import Settings, Sweep, read_sweep
-from seg.sweep.design import Study
 from seg.sweep.forecast import announce
 from seg.sweep.goal import check
 from seg.sweep.launch import OWNER, Workers, make_workers
@@ -35,6 +33,7 @@ from seg.sweep.leaks import allowed_leaks
 from seg.sweep.live import LiveTable
 from seg.sweep.lock import locked, with_plan
 from seg.sweep.parent import Parent, open_parent, unfinished
+from seg.sweep.scored import scored_structures
 from seg.sweep.search import Search, Trial
 
 log = logging.getLogger(__name__)
@@ -186,18 +185,7 @@ def _check_classes(asked: Sweep, material: Material) -> None:
     if asked.study and asked.study.groups:
         patient_groups(asked.study.groups, ((case.id, case.patient) for case in material.cases.cases))
     if asked.study and asked.study.anchors:
-        check_anchors(asked.study.anchors, _structures(asked.study, asked.cfg, material))
-
-
-def _structures(study: Study, cfg: DictConfig, material: Material) -> Iterator[tuple[str, str]]:
-    """(case, class) of each structure of the reference that the study will score."""
-    chosen = set[str]()
-    for seed in study.seeds if study.redraws else (None,):
-        for fold in study.folds or (cfg.data.fold,):
-            split = split_of(cfg, material.fingerprint, fold, seed)
-            chosen |= {*{"test": split.test, "val": split.val, "none": ()}[cfg.inference.part]}
-    for case in material.fingerprint.of(sorted(chosen)).cases:
-        yield from ((case.id, material.cases.names[k]) for k, voxels in case.foreground_voxels.items() if voxels)
+        check_anchors(asked.study.anchors, scored_structures(asked.study, asked.cfg, material))
 
 
 def _worker(owner: Path) -> Process | None:

@@ -1,11 +1,14 @@
 """The ledger of readings: who read the scores of which cases; counted once each, chained, and never a crash."""
 
+import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from seg.records.readings import FILE, NOTE, note_reading, part_of, readings
+from seg.records.chain import read_chain
+from seg.records.readings import FILE, NOTE, Reading, note_reading, part_of, readings
 
 PART = part_of({"case_1": "a", "case_2": "b"})
 
@@ -55,6 +58,14 @@ def test_each_reader_of_a_part_counts_once(outputs: Path) -> None:
         (lambda lines: lines[:3], "entry 0004, of the study name of s2, was changed or removed"),
         (lambda lines: [*lines[:4], lines[4][:20]], "entry 0005 cannot be read"),
         (lambda lines: [lines[1], lines[0], *lines[2:]], "entry 0001 is out of place"),
+        (lambda lines: [*lines[:4], json.dumps(json.loads(lines[4]) | {"time": 5})], "entry 0005 cannot be read"),
+        (lambda lines: [json.dumps(json.loads(lines[0]) | {"time": "today"}), *lines[1:]], "entry 0001 cannot be read"),
+        (lambda lines: [*lines[:4], json.dumps(json.loads(lines[4]) | {"reader": []})], "entry 0005 cannot be read"),
+        (
+            lambda lines: [*lines[:4], json.dumps(json.loads(lines[4]) | {"name": "\ud800"})],
+            "entry 0005 cannot be read",
+        ),
+        (lambda lines: [*lines[:4], "null"], "entry 0005 cannot be read"),
     ],
 )
 def test_a_change_is_said_and_the_counting_goes_on(outputs: Path, change: object, words: str) -> None:
@@ -105,3 +116,10 @@ def test_processes_that_read_at_once_all_get_their_line(tmp_path: Path) -> None:
         assert process.exitcode == 0
     found = readings(tmp_path, PART)
     assert (len(found.known), found.faults) == (30, ())
+
+
+def test_more_than_9999_entries_are_in_order(outputs: Path) -> None:
+    entries, _ = read_chain(Reading, {"0001": (outputs / FILE).read_text().splitlines()[0]})
+    for number in range(2, 10_002):
+        entries.append(replace(entries[-1], number=number, previous=entries[-1].hash))
+    assert read_chain(Reading, {f"{entry.number:04}": entry.text for entry in entries}) == (entries, [])

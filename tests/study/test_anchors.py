@@ -1,5 +1,6 @@
 """Anchors: a finished tool beside the arms, by plain arithmetic; nothing planned changes; what lacks is refused."""
 
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from statistics import NormalDist
@@ -144,12 +145,35 @@ def test_a_class_that_a_case_has_in_no_mask_of_the_tool_is_left_empty_or_out() -
         ("case,class,dice,nsd\na,b,0.5,\n", "1 lines have scores and lack others, first a b"),
         ("case,class,dice\na,b,89\n", "dice of a b is '89'; it must be a number from 0 to 1"),
         ("case,class,dice\na,b,high\n", "dice of a b is 'high'"),
+        ("case,class,dice,hd95_mm\na,b,0.5,inf\n", "hd95_mm of a b is 'inf'; it must be a finite number"),
+        ("case,class,dice\na,b,0.5,\n", "head has 3 columns, and the line 'a,b,0.5,' has 4"),
+        ("case,class,dice\na,b,0.5\na,c\n", "the line 'a,c' has 2"),
+        ("case,class,dice,dice\na,b,0.5,0.6\n", "dice, dice, and 1 lines; .* each once"),
+        ("case;class;dice\na;b;0.5\n", "columns case;class;dice"),
+        ("# only words\n", "it has no columns"),
     ],
 )
 def test_a_file_that_is_no_anchor_is_refused(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "anchor.csv").write_text(text)
     with pytest.raises(ConfigError, match=words):
         read_anchors({"x": str(tmp_path / "anchor.csv")}, "dice")
+
+
+@pytest.mark.parametrize("change", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n\r\n")])
+def test_a_file_as_other_programs_write_it_is_the_same_anchor(tmp_path: Path, change: Callable[[str], str]) -> None:
+    path = tmp_path / "anchor.csv"
+    path.write_bytes(change("# Made up.\ncase,class,dice\na,b , 0.5\n").encode())
+    texts = read_anchors({"x": str(path)}, "dice")
+    assert provenance(texts["x"]) == "Made up."
+    check_anchors(texts, [("a", "b")])
+
+
+def test_of_several_looks_an_anchor_is_held_to_the_last_ones_level(planned: Analysis) -> None:
+    strict = analyse(SCORES, baseline="base", draws=2000, level=0.001)
+    wide, usual = (
+        with_anchors(one, SCORES, {"x": tool(0.0)}, arms=ARMS).anchors["x"].comparisons for one in (strict, planned)
+    )
+    assert (wide["ci_high"] - wide["ci_low"] > 1.2 * (usual["ci_high"] - usual["ci_low"])).all()
 
 
 def test_the_shipped_anchors_are_whole_and_say_where_they_are_from() -> None:
