@@ -83,11 +83,12 @@ def words(looks: Sequence[Look], seeds: Seeds, alpha: float = 0.05) -> str:
     look = looks[-1]
     done = sum(map(bool, look.decided))
     ends = f"It ended there: {_WHY[look.why].format(most=seeds.most)}." if look.why else "More seeds are to come."
+    verb = "is" if 1 in (done, len(look.decided)) else "are"
     saved = 1 - sum(look.seeds) / seeds.most / len(look.seeds)
     return (
         f"Seeds until decided: from {seeds.start} to {seeds.most} an arm, with a look after each. The last of "
         f"{counted(len(looks), 'look')} was after {max(look.seeds)} seeds: {done} of "
-        f"{counted(len(look.decided), 'comparison')} {'is' if done == 1 else 'are'} decided. {ends}"
+        f"{counted(len(look.decided), 'comparison')} {verb} decided. {ends}"
         + (f" {percent(saved)} of the trainings were saved." if look.why and saved else "")
         + f" Each look has a level of its own, so that all together keep {percent(alpha)}, and the intervals hold at "
         "all looks at once."

@@ -161,7 +161,7 @@ def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
         f"p {spelled_p(line['p_mean_holm'])} for the mean, {spelled_p(line['p_wilcoxon_holm'])} by ranks, after Holm"
     )
     if line["verdict"] == "inconclusive":
-        return f"{who}: inconclusive. {difference}; {tests}. {_alone(line, meta)}{_why(line, meta, abnormal)}"
+        return f"{who}: inconclusive. {difference}; {tests}. {_alone(line, meta)}{_why(line, meta, abnormal)}".rstrip()
     counts = f"{line['wins']} patients better, {line['losses']} worse, {line['ties']} equal"
     if line["verdict"] == "equivalent":
         margin = scale.with_unit(f"{meta.margins[metric]:g}")

@@ -33,7 +33,8 @@ def test_a_kept_study_is_whole_and_asked_by_its_file(kept: Path) -> None:
     assert asked["question"] == file.question
     assert asked["arms"] == list(file.arms)
     runs = pd.read_csv(kept.parent / "scores.csv").groupby(["arm", "seed"])["run_id"].first().unstack()
-    assert runs.notna().to_numpy().all() and runs.size == asked["runs"], "every arm has every seed"
+    assert runs.notna().to_numpy().all(), "every arm has every seed"
+    assert runs.size == asked["runs"]
     page = (kept.parent / "report.html").read_text()
     assert file.question in page
     assert "Preliminary" not in page

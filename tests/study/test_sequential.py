@@ -146,6 +146,15 @@ def test_the_analysis_of_a_study_is_that_of_its_last_look() -> None:
     assert any("Lan and DeMets" in source for source in cited)
 
 
+def test_one_comparison_is_told_in_the_singular_and_no_sentence_has_a_gap() -> None:
+    known = study({"base": 0.0, "se": 0.0}, patients=20, seeds=2)
+    seeds = Seeds(2, 4)
+    (look, *_) = looks_of(known, seeds, **QUESTION | {"arms": ("base", "se")})
+    assert "0 of 1 comparison is decided" in words([replace(look, decided=(0,))], seeds)
+    for sentence in analysis_at([look], known, baseline="base", **QUESTION | {"arms": ("base", "se")}).sentences():
+        assert sentence == " ".join(sentence.split())
+
+
 def test_a_reader_learns_of_every_look() -> None:
     looks, seeds, _ = course()
     said = words(looks, seeds)
