@@ -61,7 +61,9 @@ def _finding(analysis: Analysis, line: Row) -> str:
             f"{line['verdict']} by {size} of {metric.label} (between {amount(least, metric.name)} and "
             f"{amount(most, metric.name)}{note})"
         )
-    return _why_none(analysis, line) or _excluded(low, high, metric.name)
+    matters = meta.margins.get(metric.name, 0.0)
+    head = "no gain that matters" if high < matters else "no answer yet"
+    return _why_none(analysis, line) or f"{head}; {_excluded(low, high, metric.name)}"
 
 
 def _why_none(analysis: Analysis, line: Row) -> str:
@@ -80,7 +82,7 @@ def _excluded(low: float, high: float, metric: str) -> str:
     gain, loss = (amount(max(end, 0.0), metric) for end in (high, -low))
     label = METRICS[metric].label
     if low > 0:
-        return f"no answer yet; a loss in {label} is excluded, and a gain above {gain}, but a gain is not proven"
+        return f"a loss in {label} is excluded, and a gain above {gain}, but a gain is not proven"
     if high < 0:
-        return f"no answer yet; a gain in {label} is excluded, and a loss above {loss}, but a loss is not proven"
-    return f"no answer yet; a gain in {label} above {gain} is excluded, a loss above {loss}, too"
+        return f"a gain in {label} is excluded, and a loss above {loss}, but a loss is not proven"
+    return f"a gain in {label} above {gain} is excluded, a loss above {loss}, too"

@@ -41,6 +41,8 @@ def test_without_an_answer_it_says_what_is_excluded(metric: str, sign: int) -> N
     name = "Dice" if metric == "dice" else "HD95"
     expected = f"a gain in {name} above {amount(high, metric)} is excluded, a loss above {amount(-low, metric)}, too."
     assert told == f"se: no answer yet; {expected}"
+    (told,) = answer(replace(found, meta=replace(found.meta, margins={metric: abs(high) + 0.001})))
+    assert told == f"se: no gain that matters; {expected}", "for one as large as the margin is excluded"
 
 
 def test_arms_of_which_the_same_must_be_said_share_a_sentence() -> None:
