@@ -23,7 +23,7 @@ from scipy import stats
 
 from seg.errors import ConfigError, DataError, few
 from seg.metrics import METRICS
-from seg.study.contrasts import Spread, contrast_table, interval, resample, spread
+from seg.study.contrasts import Spread, contrast_table, interval, pair_weights, resample, spread
 from seg.study.options import AGAINST, check_options, compared_pairs, margins_of, metrics_of
 from seg.study.scores import Incomplete, Numbers, Values, patient_values
 from seg.study.subsets import subset_tables
@@ -260,19 +260,13 @@ def _arm_lines(metric: str, parts: Spread, drawn: Numbers, meta: Meta) -> pd.Dat
 def _compared(
     metric: str, parts: Spread, drawn: Numbers, pairs: Mapping[tuple[int, int], str], meta: Meta
 ) -> pd.DataFrame:
-    weights = _weights(pairs, meta)
+    weights = pair_weights(pairs, len(meta.arms))
     rules = {"margin": meta.margins.get(metric, nan), "alpha": meta.nominal}
     table = contrast_table(parts, drawn, weights, METRICS[metric], **rules, family=meta.family)
     heads = _names(pairs, meta)
     heads.insert(0, "metric", metric)
     heads.insert(1, "primary", metric == meta.primary)
     return pd.concat([heads, table], axis=1)
-
-
-def _weights(pairs: Mapping[tuple[int, int], str], meta: Meta) -> Numbers:
-    """(comparisons, arms): 1 for an arm, -1 for the one that it is compared with."""
-    unit = np.eye(len(meta.arms))
-    return np.array([unit[a] - unit[b] for a, b in pairs]).reshape(-1, len(unit))
 
 
 def _names(pairs: Mapping[tuple[int, int], str], meta: Meta) -> pd.DataFrame:
@@ -290,7 +284,7 @@ def _subsets(
     """By the primary metric: means in the worst tenth of the patients and in the groups, and the differences there."""
     rules = {"draws": meta.draws, "seed": meta.seed, "alpha": meta.nominal}
     better = METRICS[meta.primary].better
-    arms, compared = subset_tables(parts, _weights(pairs, meta), better, values.patients, groups, **rules)
+    arms, compared = subset_tables(parts, pair_weights(pairs, len(meta.arms)), better, values.patients, groups, **rules)
     own = pd.DataFrame({"arm": meta.arms})
     for table, (least, most) in (
         (arms, METRICS[meta.primary].limits),

@@ -18,7 +18,7 @@ A finished tool of one seed is meant as it is: no seed of its own makes its diff
 docs/statistics.md has the simulations behind each choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,6 +182,12 @@ def holm(p: Numbers, family: int | None = None) -> Numbers:
     back = np.empty_like(adjusted)
     back[order] = np.minimum(adjusted, 1)
     return back
+
+
+def pair_weights(pairs: Iterable[tuple[int, int]], arms: int) -> Numbers:
+    """(pairs, arms): 1 for the first arm of a pair, -1 for the one that it is compared with."""
+    unit = np.eye(arms)
+    return np.array([unit[one] - unit[other] for one, other in pairs]).reshape(-1, arms)
 
 
 def contrast_table(

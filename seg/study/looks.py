@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from seg.errors import counted
 from seg.metrics import METRICS
 from seg.study.analysis import Analysis, analyse
+from seg.study.contrasts import pair_weights
 from seg.study.options import compared_pairs
 from seg.study.question import Seeds
 from seg.study.scores import patient_values
@@ -50,8 +50,8 @@ def looks_of(
         return []
     values = patient_values(scores, arms=arms, metrics=[primary], classes=classes)
     places = {arm: place for place, arm in enumerate(arms)}
-    unit = np.eye(len(arms))
-    weights = np.array([unit[places[one]] - unit[places[other]] for one, other in compared_pairs(arms, against)])
+    pairs = [(places[one], places[other]) for one, other in compared_pairs(arms, against)]
+    weights = pair_weights(pairs, len(arms))
     return Looking(weights, METRICS[primary], seeds, margin, alpha).looks(values.by_metric[primary])
 
 

@@ -103,8 +103,8 @@ class Looking:
             table.loc[decided > 0] = before[-1].table
         decided[(decided == 0) & (table["verdict"] != "inconclusive")] = count
         among = self.alpha / max(int((decided == 0).sum()), 1)
-        hopeless = chance(table, shares, parts.means.shape[1], self.margin, among) < CHANCE
-        given_up[(decided == 0) & (given_up == 0) & hopeless] = count
+        futile = chance(table, shares, parts.means.shape[1], self.margin, among) < CHANCE
+        given_up[(decided == 0) & (given_up == 0) & futile] = count
         last = count == self.seeds.most
         going_on = (decided == 0) & (given_up == 0) & (not last)
         wanted = tuple(np.flatnonzero((self.weights[going_on] != 0).any(0)).tolist())
