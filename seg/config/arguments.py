@@ -1,6 +1,6 @@
 """The command line of ``seg.train``: made ready for Hydra's grammar, and explained where Hydra refuses it.
 
-Nothing here runs unless a command is wrong, but ``quoted`` and ``addable``.
+Nothing here runs unless a command is wrong, but ``ready``, ``quoted`` and ``addable``.
 """
 
 import re
@@ -28,7 +28,9 @@ _SHOW = ("--resolve", "-h", "--help", "--hydra-help", "--version", "-sc", "--she
 WHY = "--why"
 _SHOW_WHAT = ("-c", "--cfg", "-p", "--package", "-i", "--info", WHY)
 _FLAGS = (*MANY, "-r", "--run", *_FOLDER, *_SHOW, *_SHOW_WHAT)
+_ALONE = ("-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
 _SHOWN = ("job", "hydra", "all")
+_SEEDS = "hydra.sweeper.study.seeds"
 _OPEN = (  # below these any key may be given, or Hydra says which
     *("tracking.tags.", "hydra.sweeper.params", "hydra.sweeper.when", "hydra.sweeper.sampler_options"),
     *("hydra.sweeper.pruner_options", "hydra.sweeper.study.", "hydra.launcher", "hydra.job", "hydra.run", "hydra/"),
@@ -41,6 +43,17 @@ _OPEN = (  # below these any key may be given, or Hydra says which
         "hydra.output_subdir",
     ),
 )
+
+
+def ready(arguments: Sequence[str], many: bool) -> Iterator[str]:
+    """The arguments, each ``quoted``, for Hydra to apply one after the other.
+
+    Seeds may be a list or a mapping, which Hydra cannot merge with one another: the old ones are taken away first.
+    """
+    for argument in arguments:
+        if argument.startswith(f"{_SEEDS}="):
+            yield f"{_SEEDS}=null"
+        yield quoted(argument, many)
 
 
 def quoted(argument: str, many: bool = False) -> str:
@@ -150,6 +163,8 @@ def wrong_flags(arguments: Sequence[str]) -> list[str]:
     faults = [
         f"There is no flag {flag}.{nearest(flag, _FLAGS)} --help lists all." for flag in typed if flag not in _FLAGS
     ]
+    if len(alone := [flag for flag in typed if flag in _ALONE]) > 1:
+        faults.append(f"{' and '.join(alone)} cannot be given together. Leave one out.")
     words = [word for argument in arguments for word in argument.split("=")] + [""]
     shown = [value for flag, value in pairwise(words) if flag in ("-c", "--cfg") and value not in _SHOWN]
     return faults + [f"--cfg {value} shows nothing. Write --cfg job, hydra or all." for value in shown]

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from seg.config.arguments import MANY, addable, asked, divided, explained, quoted, shows, wrong_flags
+from seg.config.arguments import MANY, addable, asked, divided, explained, ready, shows, wrong_flags
 from seg.config.build import allowing
 from seg.config.command import exits, of_the_disk
 from seg.config.content import flat, keyed
@@ -37,7 +37,7 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
         with exits("the same command continues"), _explained(typed):
             together(ConfigError, wrong_flags(typed))
             key, rest = asked(typed)
-            arguments = [quoted(argument, many=bool(MANY & {*typed})) for argument in rest]
+            arguments = [*ready(rest, many=bool(MANY & {*typed}))]
             if key is not None:
                 from seg.config.why import why
 
@@ -112,7 +112,7 @@ def sweeping(root: str, arguments: Sequence[str]) -> Iterator[tuple[list[str], A
     typed = ["-m", *arguments]
     with _explained(typed):
         together(ConfigError, wrong_flags(typed))
-        overrides = [*map(addable, divided([quoted(argument, many=True) for argument in arguments])[1])]
+        overrides = [*map(addable, divided([*ready(arguments, many=True)])[1])]
         with _composed(root, overrides, many=True) as (session, cfg, _):
             context = HydraContext(session.config_loader, Callbacks())
             sweeper: Any = Plugins.instance().instantiate_sweeper(

@@ -1,6 +1,7 @@
 """Wrong command lines: exit code 2, one message with what was seen and what to write, never a traceback."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from seg import train
 from seg.config.arguments import quoted
-from seg.config.compose import entry
+from seg.config.compose import entry, sweeping
 
 # what is typed → words of the one message, which are the rule and the fix
 TRAIN = {
@@ -77,6 +78,7 @@ TRAIN = {
     "-m seed=1,": "seed=1,",
     "-m hydra.sweeper.seed=1,2": "hydra.sweeper.seed",
     "-m seed=x,y": "seed is 'x'",
+    "-m --cfg job": "-m and --cfg cannot be given together. Leave one out.",
 }  # fmt: skip
 
 
@@ -205,3 +207,17 @@ def seen(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_quotes_of_the_user_stay() -> None:
     assert quoted("data.root='a, b'") == "data.root='a, b'"
     assert quoted("data.root=/a,/b", many=True) == "data.root=/a,/b"
+
+
+@pytest.mark.parametrize("asked", [[0, 3], {"start": 2, "most": 4}])
+@pytest.mark.parametrize("shipped", ["[0, 1]", "{start: 3, most: 6}"])
+def test_seeds_of_either_kind_replace_those_of_a_studys_file(
+    asked: object, shipped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    text = f"# @package hydra.sweeper.study\nquestion: Why?\narms: {{a: {{}}}}\nseeds: {shipped}\n"
+    (tmp_path / "experiments/own.yaml").write_text(text)
+    typed = json.dumps(asked).replace('"', "")
+    with sweeping("train", ["experiments=own", f"hydra.sweeper.study.seeds={typed}"]) as (_, _, _, cfg):
+        assert cfg.hydra.sweeper.study.seeds == asked
