@@ -23,6 +23,11 @@ _WHY = {
 }
 
 
+def why(look: Look, seeds: Seeds) -> str:
+    """Why no seeds are added after a look that ended a study."""
+    return _WHY[look.why].format(most=seeds.most)
+
+
 def looks_of(
     scores: pd.DataFrame,
     seeds: Seeds,
@@ -82,7 +87,7 @@ def words(looks: Sequence[Look], seeds: Seeds, alpha: float = 0.05) -> str:
     """How the study went, in a few sentences."""
     look = looks[-1]
     done = sum(map(bool, look.decided))
-    ends = f"It ended there: {_WHY[look.why].format(most=seeds.most)}." if look.why else "More seeds are to come."
+    ends = f"It ended there: {why(look, seeds)}." if look.why else "More seeds are to come."
     verb = "is" if 1 in (done, len(look.decided)) else "are"
     saved = 1 - sum(look.seeds) / seeds.most / len(look.seeds)
     return (

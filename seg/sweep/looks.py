@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seg.errors import DataError, counted
 from seg.pages.study import look_at
+from seg.study.looks import why
 from seg.study.question import Asked, Seeds
 from seg.sweep.definition import Sweep
 from seg.sweep.search import Search
@@ -14,11 +15,6 @@ from seg.sweep.search import Search
 log = logging.getLogger(__name__)
 _PAUSE = 5.0  # seconds between two questions for scores
 _PATIENCE = 600.0  # seconds that the scores of another machine may be on their way
-_WHY = {
-    "decided": "every comparison is decided",
-    "futile": "what is undecided would most likely stay so",
-    "most": "there are no more",
-}
 
 
 class NextSeed:
@@ -66,7 +62,7 @@ class NextSeed:
         seed = str(seeds.start + place)
         trials = [run for run in self.sweep.starts if run["seed"] == seed and run["arm"] in arms]
         done = f"{sum(map(bool, look.decided))} of {counted(len(look.decided), 'comparison')} decided"
-        then = f"one more seed for {', '.join(arms)}" if arms else f"no more seeds, for {_WHY[look.why]}"
+        then = f"one more seed for {', '.join(arms)}" if arms else f"no more seeds, for {why(look, seeds)}"
         log.info("after %s seeds %s (level %.4f); %s", seed, done, look.level, then)
         self.search.add(place, trials, look.why)
         return True
