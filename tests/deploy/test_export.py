@@ -31,6 +31,7 @@ def predictor(whole: tuple[Path, Any]) -> Predictor:
     return Predictor.load(outputs / "runs" / result.predictions.name)
 
 
+@pytest.mark.slow
 def test_pt2_predicts_as_the_run_without_seg_or_monai(predictor: Predictor, phantom_root: Path, tmp_path: Path) -> None:
     scan = min((phantom_root / "imagesTr").glob("*.nii.gz"))
     found = export(predictor, tmp_path / "out", "pt2", [Case("one", "", (scan,), None)])

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,13 @@ def test_every_part_of_the_question_has_a_test() -> None:
     )
 
 
-@pytest.mark.parametrize("key", OTHER)
+def one_and_the_rest_slow(names: Iterable[str]) -> list[Any]:
+    """Each is a whole report: the first of them in the default tier, the others in the slow one."""
+    first, *rest = names
+    return [first, *(pytest.param(name, marks=pytest.mark.slow) for name in rest)]
+
+
+@pytest.mark.parametrize("key", one_and_the_rest_slow(["margin", *(key for key in OTHER if key != "margin")]))
 def test_another_question_than_locked_is_found(study: Study, key: str) -> None:
     if key == "classes":
         names = sorted(pd.read_csv(study.records[0].run / "data/cases.csv")["class"].unique())
@@ -221,7 +227,7 @@ TAMPERED: dict[str, tuple[Callable[[Study], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("part", TAMPERED)
+@pytest.mark.parametrize("part", one_and_the_rest_slow(TAMPERED))
 def test_what_is_not_as_it_was_locked_is_found(study: Study, part: str) -> None:
     tamper, words = TAMPERED[part]
     tamper(study)
@@ -230,6 +236,7 @@ def test_what_is_not_as_it_was_locked_is_found(study: Study, part: str) -> None:
     assert words in line.replace("\\_", "_")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("LEVEL", 0.1), ("TEST", "another")])
 def test_another_test_or_level_is_found(study: Study, monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -> None:
     monkeypatch.setattr(lock, name, value)

@@ -555,6 +555,7 @@ def test_finished_tools_get_a_verdict_that_holds_for_them_alone() -> None:
     assert not any("seed" in sentence for sentence in tools.sentences())
 
 
+@pytest.mark.slow
 def test_tools_that_are_alike_are_rarely_called_different() -> None:
     claims = 0
     for number in range(200):
