@@ -57,7 +57,7 @@ def claims(known: Numbers, studies: int, seeds: int | None = None) -> tuple[floa
     return claimed / studies, blind / studies
 
 
-@pytest.mark.parametrize("studies", [60, pytest.param(300, marks=SLOW)])
+@pytest.mark.parametrize("studies", [30, pytest.param(300, marks=SLOW)])
 @pytest.mark.parametrize("name", TABLES)
 def test_a_study_of_equal_arms_claims_nothing(name: str, studies: int) -> None:
     claimed, blind = claims(runs(name), studies)
@@ -65,10 +65,11 @@ def test_a_study_of_equal_arms_claims_nothing(name: str, studies: int) -> None:
     assert blind > 3 * at_most(studies), "a test over patients alone takes luck for an answer"
 
 
-@pytest.mark.parametrize("studies", [40, pytest.param(200, marks=SLOW)])
+@SLOW
 @pytest.mark.parametrize("name", TABLES)
-def test_nor_does_one_whose_seeds_are_added_until_it_is_decided(name: str, studies: int) -> None:
-    rng, claimed, blind = np.random.default_rng(7), 0, 0
+def test_nor_does_one_whose_seeds_are_added_until_it_is_decided(name: str) -> None:
+    studies, claimed, blind = 200, 0, 0
+    rng = np.random.default_rng(7)
     for study in range(studies):
         values = dealt(runs(name), 2, rng)
         looking = Looking(to_first(2), METRICS["dice"], Seeds(2, 6), np.nan, draws=400, seed=study)
