@@ -30,6 +30,7 @@ KEYS: dict[str, Kind] = {
     "resume": _TEXT_OR_NULL,
     "data.name": _TEXT_OR_NULL,
     "data.root": _TEXT,
+    "data.layout": choice("auto", "csv", "datalist", "decathlon", "nnunet", "folders", "case_folders"),
     "data.patient": _TEXT_OR_NULL,
     "data.fold": whole(0, "all"),
     "data.folds": whole(2),
@@ -83,7 +84,7 @@ KEYS: dict[str, Kind] = {
     "paths.outputs": _TEXT,
     "paths.cache": _TEXT,
 }
-OPTIONAL = ("attention.where",)  # attention=none has no place
+OPTIONAL = ("attention.where", "data.layout")  # attention=none has no place, and data sets of their own no layout
 _BUILT = ("model", "attention", "loss", "optimizer", "scheduler")  # typed by the example of their option's file
 _NEEDED = ("data.cases", "model", "loss", "optimizer", "scheduler")  # each names what it is built by
 _BUDGETS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_minutes")

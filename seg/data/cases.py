@@ -1,6 +1,5 @@
 """Cases of a data set: which files belong together, whose patient they are, and what channels and classes mean."""
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import normpath  # metrics are named like paths, and must be normal ones
-from typing import Any
 from unicodedata import normalize
 
 import numpy as np
 
 from seg.data import layouts, volumes
+from seg.data.lists import heading
+from seg.data.names import Files, channel_names
 from seg.data.patients import patients_of
 from seg.data.processors import processors
 from seg.errors import ConfigError, DataError, together
@@ -89,43 +89,34 @@ def question(values: Iterable[int]) -> str:
     )
 
 
-def folder(root: str | Path, *, name: str | None = None, patient: str | None = None) -> CaseSet:
-    """Data set in a folder: Decathlon, nnU-Net, images and labels by name, a folder for each case, or BIDS.
+def folder(root: str | Path, *, name: str | None = None, patient: str | None = None, layout: str = "auto") -> CaseSet:
+    """Data set in a folder: Decathlon, nnU-Net, a table, a datalist, images and labels by name, or a folder a case.
 
     Only names are looked at here; ``fingerprint`` opens the files and lists every fault.
 
     Args:
-        root: holds ``dataset.json``, or ``imagesTr`` and ``labelsTr`` or the like (docs/data.md has all layouts).
+        root: the folder; or the table or list in it that names the cases (docs/data.md has all layouts).
         name: of the data set in reports; by default the folder's.
         patient: which cases are of one patient: a pattern with one group, searched in the case id, or the path of a
-            .csv file with the columns ``case`` and ``patient``. By default every case is a patient of its own.
+            .csv file with the columns ``case`` and ``patient``. By default every case is a patient of its own, or of
+            the one that a table says.
+        layout: one of ``seg.data.layouts.LAYOUTS``, or auto.
 
     Raises:
         DataError: no such folder, no layout that is known, or files that belong to no case.
-        ConfigError: ``dataset.json`` or ``patient`` says something that cannot be.
+        ConfigError: ``dataset.json``, ``patient`` or ``layout`` says something that cannot be.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder. Set data.root to the folder of the data set.")
-    files, channels, classes, ignore = _described(root) if _has_json(root) else _plain(root)
+    place = layouts.place_of(Path(root).expanduser(), layout)
+    files, channels, classes, ignore = _found(place)
     together(DataError, [_unprintable(case_id) for case_id, _, _ in files if re.search(CONTROL, case_id)])
     if list(classes.values()) != list(range(len(classes))):
         log.info("label values become class indices: %s", {value: i for i, value in enumerate(classes.values())})
-    patients = patients_of([case_id for case_id, _, _ in files], root, patient)
+    if patient is None and place.layout == "csv" and place.listing and "patient" in heading(place.listing):
+        patient = str(place.listing)
+    patients = patients_of([case_id for case_id, _, _ in files], place.root, patient)
     cases = [Case(case_id, patients[case_id], images, label) for case_id, images, label in files]
     cases.sort(key=lambda case: case.id)
-    return CaseSet(name or root.resolve().name, tuple(cases), channels, classes, ignore)
-
-
-def _has_json(root: Path) -> bool:
-    """Whether there is a ``dataset.json``.
-
-    Raises:
-        DataError: under another spelling, which would go unread.
-    """
-    if other := [path for path in root.iterdir() if path.name.lower() == "dataset.json" != path.name]:
-        raise DataError(f"{other[0]}: would not be read. Call it dataset.json.")
-    return (root / "dataset.json").exists()
+    return CaseSet(name or place.root.resolve().name, tuple(cases), channels, classes, ignore)
 
 
 def _unprintable(case_id: str) -> str:
@@ -156,30 +147,6 @@ def hippocampus(root: str | Path, *, name: str = "hippocampus", patient: str | N
     )
 
 
-Found = tuple[layouts.Files, tuple[str, ...], dict[str, int], int | None]  # files, channels, classes, ignore
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
-    except (ValueError, OSError, RecursionError) as e:
-        raise DataError(f"{path}: not readable as JSON ({e}).") from None
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object whose keys are there once: of two, JSON would silently take the last."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        twice = sorted({key for key, _ in pairs if [other for other, _ in pairs].count(key) > 1})
-        raise ValueError(f"{', '.join(twice)} is there twice")
-    return content
-
-
 def read_classes(where: Path) -> tuple[dict[str, int], int | None]:
     """The classes of a ``dataset.json``, background first, and the value of voxels that nobody annotated.
 
@@ -187,7 +154,7 @@ def read_classes(where: Path) -> tuple[dict[str, int], int | None]:
         DataError: the file cannot be read.
         ConfigError: it names no classes, or such as cannot be.
     """
-    settings = _settings(where)
+    settings = layouts.settings_of(where)
     return _classes(_named(_mapping(settings, "labels", where), value_first="channel_names" not in settings), where)
 
 
@@ -211,44 +178,35 @@ def seen_classes(labels: Sequence[Path], where: Path) -> dict[str, int]:
     return {"background": 0} | {f"class_{value}": value for value in values if value}
 
 
-def _settings(where: Path) -> dict[str, Any]:
-    content = read_json(where)
-    if not isinstance(content, dict):
-        raise DataError(f"{where}: holds a {type(content).__name__}; an object with channels and labels is needed.")
-    return content
-
-
-def _described(root: Path) -> Found:
-    """Folder with a ``dataset.json``: nnU-Net 2 finds its files by name, others list them in ``training``."""
-    where = root / "dataset.json"
-    settings = _settings(where)
-    channel_key = "channel_names" if "channel_names" in settings or "training" not in settings else "modality"
-    by_name = channel_key == "channel_names" and ("training" not in settings or (root / "imagesTr").is_dir())
-    if by_name and "dataset" in settings:
-        raise ConfigError(f"{where}: the key dataset is not read. Put or link the files into imagesTr and labelsTr.")
-    if by_name and settings.get("file_ending", ".nii.gz") not in volumes.FORMATS:
-        raise ConfigError(
-            f"{where}: file_ending is {settings['file_ending']!r}; what is read ends in "
-            f"{', '.join(volumes.FORMATS)}. Convert the files."
-        )
-    files = [] if by_name else layouts.by_list(root, settings["training"], where)
-    channels = _channels(settings, channel_key, where)
-    classes, ignore = _classes(_named(_mapping(settings, "labels", where), value_first=not by_name), where)
-    if not by_name:
-        if settings.get("numTraining", len(files)) != len(files):
-            log.warning("%s: numTraining is %s; training lists %d.", where, settings["numTraining"], len(files))
-        return files, channels, classes, ignore
-    files, _ = layouts.by_name(root, len(channels))
-    listed = settings.get("training")
-    if isinstance(listed, list) and len(listed) != len(files):
-        log.warning("%s lists %d cases in training; %d were found by their names.", where, len(listed), len(files))
+def _found(place: layouts.Place) -> tuple[Files, tuple[str, ...], dict[str, int], int | None]:
+    """Files, channels, classes, and the value to ignore; what ``dataset.json`` does not name has names of its own."""
+    where, settings = place.about, place.settings
+    if where is None:
+        files, channels = layouts.files_of(place, None)
+        return files, channels, seen_classes([label for _, _, label in files if label], place.root), None
+    key = "channel_names" if "channel_names" in settings or "training" not in settings else "modality"
+    listed = settings.get(key)
+    files, seen = layouts.files_of(place, len(listed) if isinstance(listed, dict | list) else None)
+    needed = key in settings or place.layout in ("decathlon", "nnunet")
+    channels = _agreed(_channels(settings, key, where), seen, where) if needed else seen
+    classes, ignore = _classes(_named(_mapping(settings, "labels", where), value_first=key == "modality"), where)
     return files, channels, classes, ignore
 
 
-def _plain(root: Path) -> Found:
-    """Folder without ``dataset.json``: cases by file name, classes by reading every label."""
-    files, channels = layouts.by_name(root, None)
-    return files, channels, seen_classes([label for _, _, label in files if label], root), None
+def _agreed(declared: tuple[str, ...], seen: tuple[str, ...], where: Path) -> tuple[str, ...]:
+    """The channels in the order of the files, where these have names of their own.
+
+    Raises:
+        ConfigError: they have other names than those declared.
+    """
+    if len(seen) == 1 or seen == channel_names(len(seen)):
+        return declared
+    if sorted(map(str.casefold, declared)) != sorted(map(str.casefold, seen)):
+        raise ConfigError(
+            f"{where}: the channels are {', '.join(declared)}, and each case has {', '.join(seen)}. Name the channels "
+            "as their files, so that none changes places."
+        )
+    return seen
 
 
 def _label_values(paths: Iterable[Path]) -> list[int]:

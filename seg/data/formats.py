@@ -11,8 +11,8 @@ from seg.errors import DataError, few
 
 log = logging.getLogger(__name__)
 WRITE = (
-    'Any files may be listed in a dataset.json: "training": [{"image": …, "label": …}, …]; docs/data.md has the '
-    "layouts that are read without."
+    'Any files may be listed in a cases.csv (case,image,label) or a dataset.json ("training": [{"image": …, "label": '
+    "…}, …]); docs/data.md has the layouts that are read without."
 )
 OTHERS = {  # what else people keep images in, and how it becomes a volume that is read
     "slices of DICOM": (ENDINGS, "put those of each case into a folder of its own, which counts as its image"),

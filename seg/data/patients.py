@@ -90,8 +90,8 @@ def _table(root: Path, name: str) -> dict[str, str]:
     path = next((path for path in (Path(name).expanduser(), root / name) if path.is_file()), None)
     if path is None:
         raise ConfigError(f"data.patient: no file {name}, neither here nor in {root}.")
-    rows = _rows(path)
-    header = [_clean(cell).lower() for cell in rows[0][1]] if rows else []
+    rows = rows_of(path)
+    header = [clean(cell).lower() for cell in rows[0][1]] if rows else []
     if header.count("case") != 1 or header.count("patient") != 1:
         raise ConfigError(f"{path}: a table with the columns 'case' and 'patient' is needed.")
     faults: list[str] = []
@@ -101,7 +101,7 @@ def _table(root: Path, name: str) -> dict[str, str]:
         if len(cells) != len(header):
             faults.append(f"{path}: line {line} has {len(cells)} cells, the heading has {len(header)}.")
             continue
-        case, patient = (_clean(cells[header.index(column)]) for column in ("case", "patient"))
+        case, patient = (clean(cells[header.index(column)]) for column in ("case", "patient"))
         case = volumes.stem(Path(case))
         if not case:
             faults.append(f"{path}: line {line} names no case.")
@@ -140,7 +140,7 @@ def _loosely(patient: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\W_]+", " ", text).strip())
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
+def rows_of(path: Path) -> list[tuple[int, list[str]]]:
     """The rows that hold anything, with their line numbers; cells are parted by commas, semicolons or tabs."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -154,7 +154,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         raise ConfigError(f"{path}: line {reader.line_num} is not readable as CSV ({e}).") from None
 
 
-def _clean(cell: str) -> str:
+def clean(cell: str) -> str:
     """Without what cannot be seen: blanks around it or doubled, marks of no width, letters taken apart."""
     words = normalize("NFC", cell).split()
     return " ".join(filter(None, ("".join(c for c in word if category(c) not in ("Cf", "Cc")) for word in words)))

@@ -3,9 +3,10 @@
 from collections import defaultdict
 from pathlib import Path
 
-from seg.data import layouts
-from seg.data.cases import Case, read_json
+from seg.data.cases import Case
 from seg.data.formats import listed
+from seg.data.lists import by_list, read_json
+from seg.data.names import CHANNEL
 from seg.data.volumes import READ, ending, is_volume, stem
 from seg.errors import DataError
 
@@ -50,7 +51,7 @@ def _grouped(files: list[Path], channels: int) -> list[Case]:
     numbered = channels > 1 or all(stem(path).endswith("_0000") for path in files)
     groups: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in files:
-        match = layouts.CHANNEL.fullmatch(stem(path)) if numbered else None
+        match = CHANNEL.fullmatch(stem(path)) if numbered else None
         groups[match[1] if match else stem(path)][match[2] if match else ""] = path
     return [Case(case, "", _in_order(parts, channels), None) for case, parts in groups.items()]
 
@@ -70,7 +71,7 @@ def _siblings(path: Path, channels: int) -> tuple[Path, ...]:
 def _listed(where: Path) -> list[Case]:
     content = read_json(where)
     entries = content.get("test") if isinstance(content, dict) else None
-    files = layouts.by_list(where.parent, entries, where, labelled=False)
+    files = by_list(where.parent, entries, where, labelled=False)
     return [Case(name, "", images, None) for name, images, _ in files]
 
 

@@ -12,8 +12,8 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Literal
 
-from seg.data.cases import read_json
 from seg.data.fingerprint import CasePrint, Fingerprint
+from seg.data.lists import is_datalist, parts_of, read_json
 from seg.errors import ConfigError, DataError, few, together
 from seg.files import digest, seal, unseal
 
@@ -97,14 +97,14 @@ def make_split(
 def load_split(path: Path, fingerprint: Fingerprint, fold: Fold) -> Split:
     """Reads the user's split file: ``{"train": […], "val": […], "test": […]}``, or a list of those, one per fold.
 
-    nnU-Net's ``splits_final.json``, which has no test part, is such a list.
+    nnU-Net's ``splits_final.json``, which has no test part, is such a list. A datalist of MONAI has parts, too.
 
     Raises:
         DataError: the file cannot be read, has a key that means nothing, such as "validation", or as ``check_split``.
         ConfigError: there is no such fold in it.
     """
     content = read_json(path)
-    entries = content if isinstance(content, list) else [content]
+    entries = parts_of(path) if is_datalist(content) else content if isinstance(content, list) else [content]
     together(DataError, _strange_keys(entries, path))
     if not entries or not all(map(_is_split, entries)):
         raise DataError(f'{path}: {{"train": [ids], "val": [ids], "test": [ids]}} or a list of those is needed.')

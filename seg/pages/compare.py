@@ -126,7 +126,7 @@ def case_set(runs: Sequence[ScoredRun], root: str | None) -> CaseSet:
         DataError: it is not there, or lacks a case.
     """
     roots = list(dict.fromkeys(str(root or run.cfg.data.root) for run in runs))
-    there = [root for root in roots if Path(root).is_dir()]
+    there = [root for root in roots if Path(root).exists()]
     if not there:  # asked before it is built: a data set that can make itself would be made again
         raise DataError(f"{few(roots)}: no such folder. Say where the data of the runs are now: data.root=…")
     data = runs[0].cfg.data

@@ -175,7 +175,8 @@ def read_groups(path: Path) -> dict[str, dict[str, str]]:
     """A table of groups: ``{"patient": {name: group}}``, or of ``"case"``.
 
     Args:
-        path: a CSV whose first column is headed ``patient`` or ``case``; the second one has the groups.
+        path: a CSV whose first column is headed ``patient`` or ``case``; the second one has the groups. Or the table of
+            a data set, whose columns ``case`` and ``group`` count.
 
     Raises:
         ConfigError: it is not such a file, or names someone twice.
@@ -185,6 +186,8 @@ def read_groups(path: Path) -> dict[str, dict[str, str]]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not a readable CSV: {error}. {rule}") from error
+    if {"case", "group"} <= {*table.columns}:
+        table = table[["case", "group"]]
     if table.shape[1] != 2 or table.columns[0] not in ("patient", "case"):
         raise ConfigError(f"{path} has the columns {', '.join(table.columns)}. {rule}")
     key, group = table.columns
