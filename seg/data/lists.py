@@ -89,14 +89,14 @@ def parts_of(where: Path) -> list[dict[str, list[str]]]:
     """
     cases = _datalist(where)
     ids = [case for case, _, _ in _files(where.parent, [entry for _, entry in cases], where)]
-    folds = {entry.fold for part, entry in cases if part == "train"} - {None}
+    folds = {entry.fold for part, entry in cases if part == "train" and entry.fold is not None}
     if folds and any((entry.fold is None) == (part == "train") or part == "val" for part, entry in cases):
         raise DataError(f"{where}: where there are folds, each case of training has one, and there is no validation.")
     found = []
-    for fold in sorted(map(int, folds)) or [None]:
+    for fold in sorted(folds) or [-1]:
         split: dict[str, list[str]] = {"train": [], "val": [], "test": []}
         for case, (part, entry) in zip(ids, cases, strict=True):
-            split["val" if folds and part == "train" and entry.fold == fold else part].append(case)
+            split["val" if part == "train" and entry.fold == fold else part].append(case)
         found.append(split)
     return found
 

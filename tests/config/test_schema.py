@@ -113,7 +113,7 @@ def test_all_faults_are_listed_at_once() -> None:
     cfg = composed("data=folder", "data.fold=9", "dims=5", "++trainer.max_step=1", "optimizer.lr=fast", "tracking=none",
                    "tracking.parent=a", "trainer.max_minutes=${oc.env:SEG_NOTHING}")  # fmt: skip
     with pytest.raises(ConfigError) as caught:
-        check(cfg, keys(composed()), "here", ["trainer.max_step"])
+        check(cfg, keys(composed("data=folder", "data.root=x")), "here", ["trainer.max_step"])
     lines = str(caught.value).splitlines()
     assert lines[0] == "7 faults:"
     for words in (
