@@ -83,7 +83,9 @@ def test_a_sampler_works_or_refuses_before_the_first_trial(
         assert not [record for record in caplog.records if "independent" in record.message]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(  # Gaussian processes take ten times as long as all others together
+    "sampler", [pytest.param(one, marks=pytest.mark.slow if one == "gp" else ()) for one in SAMPLERS]
+)
 def test_the_same_seed_gives_the_same_trials_and_what_goes_on_gives_others(sampler: str, tmp_path: Path) -> None:
     kind = "numbers" if sampler == "cmaes" else "conditional"
     first, same = (run(search(tmp_path / name, sampler, SPACES[kind])) for name in ("first", "same"))

@@ -48,6 +48,7 @@ def test_what_it_commits_itself_to_is_known_before_its_first_run(sweeps: Sweeps,
     assert len(sweeps.acts) == 4
 
 
+@pytest.mark.slow
 def test_each_run_has_the_settings_that_were_locked(sweeps: Sweeps) -> None:
     run(sweeps, file=LOCKED + "folds: 2\nbase: {data.test_fraction: 0}\n")
     content = unseal((sweeps.folder / "lock.json").read_bytes())
@@ -75,6 +76,7 @@ def test_it_does_not_go_on_with_other_code(sweeps: Sweeps, monkeypatch: pytest.M
     assert params(sweeps)["lock"] != f"sha256:{digest(content)}", "its record keeps the first hash, which tells"
 
 
+@pytest.mark.slow
 def test_its_reading_of_the_test_part_is_noted_once(sweeps: Sweeps) -> None:
     for _ in range(2):
         run(sweeps)

@@ -99,6 +99,7 @@ def test_processes_that_share_a_storage_agree(sweeps: Sweeps, tmp_path: Path) ->
     assert not sweeps.trials.duplicated(["arm", "seed"]).any()
 
 
+@pytest.mark.slow
 def test_a_failed_training_is_waited_for_before_the_look(sweeps: Sweeps) -> None:
     file = FILE.replace("score_0.800", "fail")
     said = run(sweeps, "hydra.sweeper.retries=0", file=file, code=1)
