@@ -125,9 +125,9 @@ class Metric:
         """
         return self.function(Pair(pred, label, spacing_mm, tolerance_mm))
 
-    def with_unit(self, text: str) -> str:
-        """``0.01`` or ``1.5 mm``."""
-        return f"{text} {self.unit}".rstrip()
+    def with_unit(self, text: str, lengths: str = "mm") -> str:
+        """``0.01`` or ``1.5 mm``; ``1.5 pixels`` where ``lengths`` are in pixels."""
+        return f"{text} {unit_in(self.unit, lengths)}".rstrip()
 
     @property
     def best(self) -> float:
@@ -139,10 +139,20 @@ class Metric:
         """How far two values can lie apart."""
         return self.limits[1] - self.limits[0]
 
-    @property
-    def title(self) -> str:
+    def title(self, lengths: str = "mm") -> str:
         """Label and unit."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
+        return f"{self.label} ({unit_in(self.unit, lengths)})" if self.unit else self.label
+
+
+def unit_in(unit: str, lengths: str) -> str:
+    """The unit of a metric where ``lengths`` are in mm, or in the pixels of pictures, of which a thousand are a ml."""
+    return unit if lengths == "mm" else {"mm": "pixels", "ml": "1000 pixels"}.get(unit, unit)
+
+
+def lengths_of(scores: pd.DataFrame) -> str:
+    """What lengths are in: mm, or what the column ``unit`` says, which scores of pictures have."""
+    units = {unit for unit in scores.get("unit", []) if unit == unit and unit}
+    return "pixels" if units == {"pixels"} else "mm"
 
 
 METRICS: dict[str, Metric] = {}  # by name, in the order of the columns of cases.csv

@@ -22,7 +22,7 @@ _TEXT, _TEXT_OR_NULL, _FLAG = Kind(str), Kind(str, (None,)), Kind(bool)
 
 KEYS: dict[str, Kind] = {
     "seed": whole(0, high=2**32 - 1),
-    "dims": whole(2, high=3),
+    "dims": whole(2, "auto", high=3),
     "study": _TEXT,
     "arm": _TEXT_OR_NULL,
     "check": _FLAG,
@@ -208,11 +208,12 @@ def _impossible(v: Values) -> Iterator[str]:
             yield f"{key} is empty. Give it a value, or leave it out."
     given = [key for key in _BUDGETS if v.get(key) not in (None, "auto")]
     fold, folds, dims, axes = map(v.get, ("data.fold", "data.folds", "dims", "augmentation.mirror_axes"))
+    patch, dims = (None, 3) if dims == "auto" else (dims, dims)  # the data decide, once they are read
     if len(given) > 1:
         yield f"{' and '.join(given)} are set; a run has one budget. Set one and leave the rest out."
     if isinstance(fold, int) and folds and fold >= folds and not v.get("data.split_file"):
         yield f"data.fold is {fold}; it must be all or a whole number from 0 to {folds - 1} (data.folds={folds})."
-    for key, axes_of in (("data.spacing", 3), ("data.patch", dims)):
+    for key, axes_of in (("data.spacing", 3), ("data.patch", patch)):
         if isinstance(v.get(key), list) and axes_of and len(v[key]) != axes_of:
             yield f"{key} is {v[key]}; it must be auto or {axes_of} numbers, one per axis."
     if v.get("inference.mirror") and dims and axes is not None and not any(axis < dims for axis in axes):

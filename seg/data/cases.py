@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from seg.data import layouts, volumes
+from seg.data import layouts, pictures, volumes
 from seg.data.lists import heading
 from seg.data.names import Files, channel_names
 from seg.data.patients import patients_of
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 CONTROL = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 IGNORE = 255  # the class index of voxels that nobody annotated: no loss and no score there
 HIGHEST = (255, 32767, 65535, 2147483647)  # of the integer types: what tools write where nobody annotated
+BLENDED = 20  # more values than these, in masks that nobody describes, are no classes
+COLOURS = ("red", "green", "blue")
 WHOLE = r"-?\d{1,10}"
 MAX_CLASSES = 254  # class indices are kept as uint8
 
@@ -78,8 +80,14 @@ def class_indices(label: np.ndarray, values: Sequence[int], ignore: int | None =
     return indices
 
 
-def question(values: Iterable[int]) -> str:
+def question(values: Collection[int]) -> str:
     """What to answer about values by which many tools mark voxels that nobody annotated; nothing for others."""
+    if len(values) > BLENDED:
+        return (
+            "So many come of smoothed edges (anti-aliasing, resizing with interpolation, JPEG). A label has one value "
+            "a class: make it again with nearest neighbour; or, of a single class, set the upper half of the values to "
+            "255 and the rest to 0."
+        )
     asked = [value for value in values if value in HIGHEST or value < 0]
     return (
         f'What is {", ".join(map(str, asked))}? If nobody annotated these voxels, write "ignore": {asked[0]} among the '
@@ -87,6 +95,11 @@ def question(values: Iterable[int]) -> str:
         if asked
         else ""
     )
+
+
+def in_words(values: Mapping[int, int] | Sequence[int]) -> str:
+    """Values of labels, with their numbers of voxels where these are given; of very many only the range."""
+    return str(values) if len(values) <= BLENDED else f"{len(values)} values from {min(values)} to {max(values)}"
 
 
 def folder(root: str | Path, *, name: str | None = None, patient: str | None = None, layout: str = "auto") -> CaseSet:
@@ -170,9 +183,14 @@ def seen_classes(labels: Sequence[Path], where: Path) -> dict[str, int]:
         DataError: a value by which many tools mark voxels that nobody annotated.
     """
     values = _label_values(labels)
+    if all(map(volumes.is_picture, labels)):
+        together(DataError, [fault] if (fault := pictures.other_palettes(labels)) else [])
+        if {*values} - {0} in ({255}, {65535}):
+            log.info("%s has no dataset.json: %d in its masks is the class foreground", where, values[-1])
+            return {"background": 0, "foreground": values[-1]}
     if asked := question(values):
         raise DataError(
-            f"{where}: the labels hold the values {values}, and no dataset.json says what they mean. {asked}"
+            f"{where}: the labels hold the values {in_words(values)}, and no dataset.json says what they mean. {asked}"
         )
     log.info("%s has no dataset.json: label values %s, read off %d labels", where, values, len(labels))
     return {"background": 0} | {f"class_{value}": value for value in values if value}
@@ -183,14 +201,21 @@ def _found(place: layouts.Place) -> tuple[Files, tuple[str, ...], dict[str, int]
     where, settings = place.about, place.settings
     if where is None:
         files, channels = layouts.files_of(place, None)
-        return files, channels, seen_classes([label for _, _, label in files if label], place.root), None
+        classes = seen_classes([label for _, _, label in files if label], place.root)
+        return files, _colours(files, channels), classes, None
     key = "channel_names" if "channel_names" in settings or "training" not in settings else "modality"
     listed = settings.get(key)
     files, seen = layouts.files_of(place, len(listed) if isinstance(listed, dict | list) else None)
+    files = [(case, volumes.whole(images), label) for case, images, label in files]
     needed = key in settings or place.layout in ("decathlon", "nnunet")
-    channels = _agreed(_channels(settings, key, where), seen, where) if needed else seen
+    channels = _agreed(_channels(settings, key, where), seen, where) if needed else _colours(files, seen)
     classes, ignore = _classes(_named(_mapping(settings, "labels", where), value_first=key == "modality"), where)
     return files, channels, classes, ignore
+
+
+def _colours(files: Files, channels: tuple[str, ...]) -> tuple[str, ...]:
+    """The channels; of pictures in colours, by their first, red, green and blue."""
+    return COLOURS if len(channels) == 1 and files and volumes.has_colours(files[0][1][0]) else channels
 
 
 def _agreed(declared: tuple[str, ...], seen: tuple[str, ...], where: Path) -> tuple[str, ...]:

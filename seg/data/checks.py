@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from seg.data import grids
-from seg.data.cases import CaseSet, question
+from seg.data.cases import CaseSet, in_words, question
+from seg.data.volumes import is_picture
 
 TILTED = (
     "its axes are not at right angles (sheared, as by a tilted gantry), so volumes and distances would come out wrong. "
@@ -19,10 +20,12 @@ def image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
     """What is wrong with the voxels (C, X, Y, Z) of one file that should hold ``declared`` channels."""
     faults = []
     if len(image) != declared:
-        faults.append(
-            f"{path}: {len(image)} channels, but {declared} should be in this file. Declare the channels in"
-            " dataset.json, or split the file."
+        fix = (
+            "Save all pictures in colours (RGB), or all in grey"
+            if is_picture(path)
+            else "Declare the channels in dataset.json, or split the file"
         )
+        faults.append(f"{path}: {len(image)} channels, but {declared} should be in this file. {fix}.")
     bad = image.size - np.count_nonzero(np.isfinite(image))
     if bad:
         faults.append(f"{path}: {bad} voxels are NaN or infinite. Replace them, for instance by 0.")
@@ -56,7 +59,7 @@ def label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
         return []
     ask = question(strange)
     return [
-        f"{path}: label values {strange} (value: voxels) are not classes; the classes are {caseset.classes}."
+        f"{path}: label values {in_words(strange)} (value: voxels) are not classes; the classes are {caseset.classes}."
         f" {ask or 'Add them to dataset.json or fix the file.'}"
     ]
 

@@ -60,6 +60,7 @@ class CasePrint:
     foreground_voxels: dict[int, int]
     intensity: tuple[Intensity, ...]
     oriented: bool = True  # whether its image says how its axes lie
+    unit: grids.Unit = "mm"  # what its sizes are in; of pictures, pixels
 
     @property
     def foreground_mm3(self) -> float:
@@ -81,6 +82,11 @@ class Fingerprint:
         """Version of the data: changes with any byte of any file, and with the meaning of channels and classes."""
         ignored = [] if self.ignore is None else [("ignore", self.ignore)]
         return digest([sorted(case.sha256 for case in self.cases), self.channels, [*self.classes.items(), *ignored]])
+
+    @property
+    def unit(self) -> grids.Unit:
+        """What sizes are in, whether or not they are called mm: pixels in a set of pictures."""
+        return self.cases[0].unit
 
     @cached_property
     def by_id(self) -> dict[str, CasePrint]:
@@ -145,6 +151,12 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow
             f"{caseset.name}: no case has any structure: all labels are 0 everywhere. Are they the right files?"
         )
     together(DataError, faults)
+    units = Counter(entry["print"].get("unit", "mm") for entry in entries.values())
+    if len(units) > 1:
+        raise DataError(
+            f"{caseset.name}: {units['pixels']} cases are pictures, measured in pixels, and {units['mm']} are volumes, "
+            "measured in mm. A data set has one of the two: take the others away."
+        )
     prints = [replace(_case_print(entries[case.id]["print"]), patient=case.patient) for case in caseset.cases]
     prints.sort(key=lambda case: case.id)
     found = Fingerprint(tuple(prints), caseset.channels, caseset.classes, caseset.ignore)
@@ -260,6 +272,7 @@ def _describe(
         foreground_voxels=per_class,
         intensity=tuple(intensity(channel[inside], of_image(channel)) for channel in channels),
         oriented=header.oriented,
+        unit=header.unit,
     )
 
 

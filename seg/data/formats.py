@@ -2,11 +2,12 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from seg.data.dicom import ENDINGS, is_dicom
-from seg.data.volumes import MASKS, READ, ending, files_of, is_volume
+from seg.data import dicom
+from seg.data.pictures import ENDINGS
+from seg.data.volumes import HEADERS, READ, ending, files_of, is_picture, is_volume
 from seg.errors import DataError, few
 
 log = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ WRITE = (
     "…}, …]); docs/data.md has the layouts that are read without."
 )
 OTHERS = {  # what else people keep images in, and how it becomes a volume that is read
-    "slices of DICOM": (ENDINGS, "put those of each case into a folder of its own, which counts as its image"),
+    "slices of DICOM": (dicom.ENDINGS, "put those of each case into a folder of its own, which counts as its image"),
     "Analyze": ((".img", ".hdr"), "nibabel: save(load('a.hdr'), 'a.nii.gz')"),
     "MINC": ((".mnc",), "mnc2nii a.mnc a.nii"),
     "HDF5 or MATLAB": ((".h5", ".hdf5", ".mat"), "nibabel: save(Nifti1Image(array, affine), 'a.nii.gz')"),
@@ -25,18 +26,18 @@ OTHERS = {  # what else people keep images in, and how it becomes a volume that 
         (".npy", ".npz"),
         "nibabel: save(Nifti1Image(array, affine), 'a.nii.gz'), with the voxel sizes in affine",
     ),
-    "pictures": (
-        (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
-        "stack the slices of a case into one volume; nibabel: save(Nifti1Image(stack, affine), 'a.nii.gz'), with the "
-        "voxel sizes in affine",
-    ),
+    "pictures": ((".bmp", ".gif", ".webp", ".jp2"), "save them as PNG"),
 }
 
-BESIDE = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec", ".db", ".ini", *OTHERS["pictures"][0])  # no scans
+BESIDE = (  # no scans
+    *(".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec", ".db", ".ini"),
+    *OTHERS["pictures"][0],
+    *ENDINGS,
+)
 
 
 def listed(where: Path) -> list[Path]:
-    """The volumes of a folder: files of a known ending, and folders with a DICOM series in each.
+    """The images of a folder: volumes, files or folders with a DICOM series in each; pictures where there are none.
 
     Raises:
         DataError: no such folder, or images of another kind in it, which would go unread.
@@ -45,18 +46,23 @@ def listed(where: Path) -> list[Path]:
         raise DataError(f"{where}: no such folder. {WRITE}")
     # macOS writes a companion '._<name>' beside every file it copies to a foreign disk.
     files = sorted(path for path in where.iterdir() if not path.name.startswith("."))
-    volumes = [path for path in files if is_volume(path)]
+    volumes = images_of(files)
     rest = [path for path in files if path not in {*volumes, *_voxels_of(volumes)}]
-    if others := _other_images(where, rest, beside=bool(volumes)):
+    if others := _other_images(where, rest, beside=any(map(is_volume, volumes))):
         raise DataError(others)
     if unread := [path.name for path in rest if path.suffix.lower() not in BESIDE]:
         log.warning("%s: %d files are not read: %s.", where, len(unread), few(unread))
     return volumes
 
 
+def images_of(paths: Sequence[Path]) -> list[Path]:
+    """The volumes among some paths; where there are none, the pictures, which beside volumes are mere previews."""
+    return [path for path in paths if is_volume(path)] or [path for path in paths if is_picture(path)]
+
+
 def _voxels_of(volumes: Iterable[Path]) -> list[Path]:
     """The files that hold the voxels of headers."""
-    return files_of(path for path in volumes if ending(path).lower() in MASKS)
+    return files_of(path for path in volumes if ending(path).lower() in HEADERS)
 
 
 def has_volumes(path: Path) -> bool:
@@ -90,7 +96,7 @@ def _kind(path: Path) -> str:
         start = file.read(348)
     if start[344:347] in (b"n+1", b"ni1") and end not in OTHERS["Analyze"][0]:
         return "NIfTI under another ending"
-    if is_dicom(path):
+    if dicom.is_dicom(path):
         return "slices of DICOM"
     if not end or end[1:].isdigit():
         return "packed" if start[:2] == b"\x1f\x8b" else ""
@@ -104,7 +110,7 @@ def there(root: Path) -> str:
     within = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
     if not within:
         return "The folder is empty."
-    slices = {path for path in within if path.parent != root and is_dicom(path)}  # in folders, as they should be
+    slices = {path for path in within if path.parent != root and dicom.is_dicom(path)}  # in folders, as they should be
     if said := _other_images(root, (path for path in within if path not in slices)):
         return said
     counts = Counter(ending(path).lower() or path.suffix.lower() or "without ending" for path in within)

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from seg.errors import DataError, times
 
+Unit = Literal["mm", "pixels"]
 NO_ORIENTATION = "no orientation is stored"  # how the note begins on a file that does not say how its axes lie
 RIGHT_ANGLE = 0.005  # cosine between two axes; beyond it (0.3 degrees) they are sheared
 
@@ -19,18 +21,20 @@ RIGHT_ANGLE = 0.005  # cosine between two axes; beyond it (0.3 degrees) they are
 class Header:
     """A file's own words: ``shape`` (X, Y, Z[, channels]), ``affine`` (4, 4) from voxel to mm, ``dtype`` as stored.
 
-    ``notes`` say where the file contradicts itself, in both readings, and which of them ``affine`` follows.
+    ``notes`` say where the file contradicts itself, in both readings, and which of them ``affine`` follows. ``unit`` is
+    "pixels" of a picture, which knows no mm: there what is called mm everywhere counts pixels.
     """
 
     shape: tuple[int, ...]
     affine: np.ndarray
     dtype: np.dtype[np.generic]
     notes: tuple[str, ...] = ()
+    unit: Unit = "mm"
 
     @property
     def oriented(self) -> bool:
         """Whether the file says how its axes lie; otherwise ``affine`` is a guess."""
-        return not any(note.startswith(NO_ORIENTATION) for note in self.notes)
+        return self.unit == "mm" and not any(note.startswith(NO_ORIENTATION) for note in self.notes)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -52,6 +56,8 @@ def sheared(affine: np.ndarray) -> bool:
 
 def grid(header: Header) -> str:
     """Shape, spacing and origin in words, for messages."""
+    if header.unit == "pixels":
+        return f"{times(header.shape[:2])} pixels"
     origin = ", ".join(f"{mm:.4g}" for mm in header.affine[:3, 3])
     return f"shape {times(header.shape[:3])}, spacing {times(header.spacing_mm)} mm, origin ({origin})"
 

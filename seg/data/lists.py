@@ -9,9 +9,10 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
+from seg.data.formats import images_of
 from seg.data.names import LABEL_WORDS, Files, bare_name, base_of, name_of, names_of
 from seg.data.patients import clean, rows_of
-from seg.data.volumes import is_volume, stem
+from seg.data.volumes import stem
 from seg.errors import DataError, few, together
 
 log = logging.getLogger(__name__)
@@ -234,9 +235,8 @@ def _lying(path: Path, known: dict[Path, dict[str, list[Path]]]) -> list[Path]:
     """The file of this path; or the one of its name with another ending; or, as in nnU-Net 1, its numbered channels."""
     if path.parent not in known:
         known[path.parent] = defaultdict(list)
-        for file in path.parent.glob("[!.]*"):
-            if is_volume(file):
-                known[path.parent][name_of(file)].append(file)
+        for file in images_of(sorted(path.parent.glob("[!.]*"))):
+            known[path.parent][name_of(file)].append(file)
     if os.path.exists(path):
         return [path]
     names, name = known[path.parent], name_of(path)

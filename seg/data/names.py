@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
-from seg.data.formats import WRITE, has_volumes, listed, there
+from seg.data.formats import WRITE, has_volumes, images_of, listed, there
 from seg.data.volumes import ending, is_volume, stem
 from seg.errors import DataError, few, together
 
@@ -37,7 +37,7 @@ def by_name(root: Path, declared: int | None = None) -> Found:
         return found
     folders = [path for path in root.iterdir() if path.is_dir()]
     halves = [path.name for path in folders if path.name.lower() in (*IMAGE_FOLDERS, *LABEL_FOLDERS)]
-    if not halves and any(is_volume(path) for folder in folders for path in (folder, *folder.rglob("*"))):
+    if not halves and images_of([path for folder in folders for path in (folder, *folder.rglob("*"))]):
         return by_folder(root)
     pair = f"pair of folders imagesTr and labelsTr{f', only {few(halves)}' if halves else ''}"
     raise DataError(
@@ -58,7 +58,7 @@ def by_pair(root: Path, declared: int | None = None) -> Found | None:
         if unread := [path.name for path in beside if is_volume(path) or has_volumes(path)]:
             log.warning("%s: only %s are read, not %s.", root, " and ".join(used), few(unread))
         return _matched(listed(found[0]), listed(found[1]), found[0], declared)
-    files = [path for path in sorted(root.iterdir()) if is_volume(path)]
+    files = [path for path in images_of(sorted(root.rglob("*"))) if path.parent == root]
     labels = [path for path in files if bare_name(stem(path), LABEL_WORDS) != stem(path)]
     if 0 < len(labels) < len(files):
         return _matched([path for path in files if path not in labels], labels, root, declared)
@@ -204,7 +204,7 @@ def by_folder(root: Path) -> Found:
 
 def _groups(root: Path, faults: list[str]) -> dict[str, dict[str, Path]]:
     """The volumes of each case, by their role: what their name has beyond that of the case."""
-    parts_of = {path: path.relative_to(root).parts for path in sorted(root.rglob("*")) if is_volume(path)}
+    parts_of = {path: path.relative_to(root).parts for path in images_of(sorted(root.rglob("*")))}
     found = {
         path: parts
         for path, parts in parts_of.items()

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from seg.data.cases import IGNORE, Case, CaseSet, class_indices
 from seg.data.fingerprint import Fingerprint, of_image
-from seg.data.grids import spacing_mm
+from seg.data.grids import Unit, spacing_mm
 from seg.data.nifti import to_ras
 from seg.data.plan import ChannelNorm, Plan, tuples
 from seg.data.volumes import read_header, read_image, read_label
@@ -67,6 +67,7 @@ class Scan:
     spacing_mm: tuple[float, ...]
     original_affine: np.ndarray  # (4, 4), of the file
     oriented: bool  # whether the file says how its axes lie
+    unit: Unit = "mm"  # of ``spacing_mm``: pixels of a picture
 
     @cached_property
     def of_image(self) -> list[tuple[float, float]]:
@@ -169,7 +170,8 @@ def read_scan(files: Sequence[Path], channels: int) -> Scan:
     if not np.isfinite(image).all():
         raise DataError(f"{few(map(str, files))}: voxels are NaN or infinite. Replace them, for instance by 0.")
     image, affine = to_ras(image, original_affine)
-    return Scan(image, spacing_mm(affine), original_affine, read_header(files[0]).oriented)
+    header = read_header(files[0])
+    return Scan(image, spacing_mm(affine), original_affine, header.oriented, header.unit)
 
 
 def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:

@@ -7,7 +7,7 @@ from seg.data.cases import Case
 from seg.data.formats import listed
 from seg.data.lists import by_list, read_json
 from seg.data.names import CHANNEL
-from seg.data.volumes import READ, ending, is_volume, stem
+from seg.data.volumes import READ, ending, has_colours, is_volume, stem
 from seg.errors import DataError
 
 
@@ -48,18 +48,19 @@ def scans(where: Path, channels: int) -> list[Case]:
 
 
 def _grouped(files: list[Path], channels: int) -> list[Case]:
-    numbered = channels > 1 or all(stem(path).endswith("_0000") for path in files)
+    alike = all(stem(path).endswith("_0000") for path in files)
     groups: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in files:
+        numbered = alike or (channels > 1 and not has_colours(path))
         match = CHANNEL.fullmatch(stem(path)) if numbered else None
         groups[match[1] if match else stem(path)][match[2] if match else ""] = path
     return [Case(case, "", _in_order(parts, channels), None) for case, parts in groups.items()]
 
 
 def _in_order(parts: dict[str, Path], channels: int) -> tuple[Path, ...]:
-    if "" in parts:
-        return (parts[""],)
     first = next(iter(parts.values()))
+    if "" in parts or has_colours(first):
+        return (parts.get("", first),)
     base = stem(first)[:-4]
     return tuple(first.with_name(f"{base}{number:04}{ending(first)}") for number in range(channels))
 

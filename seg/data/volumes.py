@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seg.data import dicom, itk, mgh, nifti
+from seg.data import dicom, itk, mgh, nifti, pictures
 from seg.data.grids import Header, grid, same_grid
 from seg.errors import DataError
 from seg.files import atomic_write
@@ -33,9 +33,13 @@ NIFTI = Format(nifti.read_header, nifti.read, nifti.packed, _itself)
 MGH = Format(mgh.read_header, mgh.read, mgh.packed, _itself)
 ITK = Format(itk.read_header, itk.read, itk.packed, itk.files)
 DICOM = Format(dicom.read_header, dicom.read, nifti.packed, dicom.files)
+PICTURE = Format(pictures.read_header, pictures.read, pictures.packed, _itself)
 FORMATS = {".nii.gz": NIFTI, ".nii": NIFTI, ".mgz": MGH, ".mgh": MGH}
 FORMATS |= {".nrrd": ITK, ".nhdr": ITK, ".mha": ITK, ".mhd": ITK}
+FORMATS |= dict.fromkeys(pictures.ENDINGS, PICTURE)
+HEADERS = (".nhdr", ".mhd")  # whose voxels are in a file beside them
 MASKS = {".nhdr": ".nrrd", ".mhd": ".mha", "": ".nii.gz"}  # where a mask cannot end as its image
+MASKS |= dict.fromkeys(pictures.ENDINGS[1:], ".png")
 ALONE = tuple(end for end in FORMATS if end not in MASKS)  # of volumes that are one file
 READ = f"{', '.join(FORMATS)}, or a folder with the slices of a DICOM series"
 
@@ -51,15 +55,39 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(ending(path))
 
 
+def is_picture(path: Path) -> bool:
+    """Whether this is a PNG, JPEG or TIFF by its ending; beside volumes such are only there to be looked at."""
+    return path.name.lower().endswith(pictures.ENDINGS)
+
+
 def is_volume(path: Path) -> bool:
-    """Whether this is a file of a known ending, or a folder with slices of DICOM right in it."""
-    return bool(ending(path)) or dicom.is_series(path)
+    """Whether this is a file of a known ending but no picture, or a folder with slices of DICOM right in it."""
+    return (bool(ending(path)) and not is_picture(path)) or dicom.is_series(path)
+
+
+def has_colours(image: Path) -> bool:
+    """Whether this is a picture whose one file has red, green and blue; not where it cannot be read."""
+    try:
+        return is_picture(image) and len(read_header(image).shape) == 4
+    except DataError:  # reported with every other fault
+        return False
+
+
+def whole(images: Sequence[Path]) -> tuple[Path, ...]:
+    """The images of a case; the first alone where that is a picture, which holds all colours, and no other is there."""
+    first, *others = images
+    return (first,) if is_picture(first) and not any(path.exists() for path in others) else tuple(images)
 
 
 def mask_ending(image: Path) -> str:
     """The ending of a mask's file: that of its image; one file where that is two, NIfTI for a DICOM series."""
     end = ending(image).lower()
     return MASKS.get(end, end)
+
+
+def stored_ending(image: Path) -> str:
+    """The ending of a mask that a run keeps: ``.png`` of a picture, otherwise ``.nii.gz``."""
+    return ".png" if is_picture(image) else ".nii.gz"
 
 
 def files_of(volumes: Iterable[Path]) -> list[Path]:

@@ -78,11 +78,15 @@ def _data(package: Package) -> str:
     cases, origin = package.training, package.origin
     spacing = np.array([case["spacing_mm"] for case in cases])
     size = np.array([case["shape"] for case in cases]) * spacing
+    if cases and cases[0].get("unit") == "pixels":
+        sizes = f"- pictures of {_range(size[:, :2])} pixels"
+    else:
+        sizes = f"- voxels of {_range(spacing)} mm, fields of view of {_range(size)} mm"
     return "\n".join(
         [
             f"- {markdown_text(origin['data'])}, version `{origin.get('dataset_version', '')[:12]}`, split "
             f"`{origin.get('split_hash', '')[:12]}`; {len(cases)} cases to train and to validate",
-            f"- voxels of {_range(spacing)} mm, fields of view of {_range(size)} mm",
+            sizes,
         ]
     )
 

@@ -59,6 +59,12 @@ class Observed:
     confidence: Mapping[str, float]  # of each class found: the mean of its probability within its own voxels
     intensity: Sequence[Sequence[float]]  # per channel: percentiles 1, 25, 50, 75, 99 of the file's values in the mask
     normalised: Sequence[Sequence[float]]  # the same as the network sees them
+    unit: str = "mm"  # of ``spacing_mm``: pixels of a picture, of which a thousand are called a ml
+
+
+def spelled(volume_ml: float, unit: str) -> str:
+    """``3.2 ml``; of a picture ``3200 pixels``."""
+    return f"{volume_ml:.3g} ml" if unit == "mm" else f"{1000 * volume_ml:.0f} pixels"
 
 
 def pieces(indices: np.ndarray, classes: int) -> dict[int, tuple[int, float]]:
@@ -116,10 +122,15 @@ def _of_the_grid(package: Package, observed: Observed) -> Iterator[Finding]:
         ("voxels", np.array(observed.spacing_mm), seen, "medium"),
         ("a field of view", np.multiply(observed.shape, observed.spacing_mm), sizes, "low"),
     ]
+    unit = package.training[0].get("unit", "mm") if package.training else "mm"
+    if unit != observed.unit:
+        yield Finding(f"sizes are in {observed.unit}; those of the training are in {unit}", "high")
     for what, own, those, risk in compared:
         low, high = those.min(0), those.max(0)
         if (own < low / _NEAR).any() or (own > high * _NEAR).any():
-            yield Finding(f"{what} of {times(own)} mm; the training had {times(low)} to {times(high)} mm", risk)
+            yield Finding(
+                f"{what} of {times(own)} {observed.unit}; the training had {times(low)} to {times(high)} {unit}", risk
+            )
     oriented = np.mean([case.get("oriented", True) for case in package.training])
     if not observed.oriented and oriented > 0.5:
         yield Finding(
@@ -171,7 +182,8 @@ def _of_the_volumes(package: Package, observed: Observed) -> Iterator[Finding]:
         elif not min(known) <= volume <= max(known):
             low, high = min(known), max(known)
             far = not low / _FAR <= volume <= high * _FAR
-            text = f"{name} of {volume:.3g} ml; the training had {low:.3g} to {high:.3g} ml"
+            found, least, most = (spelled(one, observed.unit) for one in (volume, low, high))
+            text = f"{name} of {found}; the training had {least.split()[0]} to {most}"
             yield Finding(text, "high" if far else "medium")
 
 

@@ -217,6 +217,7 @@ def _described(case: CasePrint, prints: Fingerprint, plan: Plan) -> Json:
         "spacing_mm": case.spacing_mm,
         "volumes_ml": {names[index]: count * millilitres for index, count in case.foreground_voxels.items()},
         "oriented": case.oriented,
+        "unit": case.unit,
         "intensity": [*map(levels, case.intensity)],
         "normalised": _normalised(case, plan),
     }

@@ -17,7 +17,7 @@ from seg.data.fingerprint import Intensity, intensity
 from seg.data.grids import sheared
 from seg.data.nifti import from_ras
 from seg.data.preprocess import Geometry, Scan, norms_of, prepare_scan, read_scan
-from seg.data.volumes import ALONE, ending, write_label
+from seg.data.volumes import ALONE, ending, is_picture, write_label
 from seg.deploy.findings import Expected, Finding, Observed, Risk, expected_dice, findings, no_promise, pieces, risk_of
 from seg.deploy.maps import Maps, disagreement, file_axis, probabilities
 from seg.deploy.package import Package, is_package, levels, made_up, normalised, read
@@ -62,8 +62,9 @@ class Prediction:
         Raises:
             ConfigError: the ending is not that of a format that is written.
         """
-        if ending(Path(path)).lower() not in ALONE:
-            raise ConfigError(f"{path} must end in {', '.join(ALONE)}.")
+        ends = [end for end in ALONE if is_picture(self.like) or not is_picture(Path(end))]
+        if ending(Path(path)).lower() not in ends:
+            raise ConfigError(f"{path} must end in {', '.join(ends)}.")
         write_label(Path(path), self.mask, like=self.like)
 
 
@@ -259,6 +260,7 @@ def _observed(package: Package, scan: Scan, decided: Decided) -> Observed:
         decided.by_class(names),
         [*map(levels, channels)],
         normalised(channels, norms_of(scan, package.plan)),
+        scan.unit,
     )
 
 

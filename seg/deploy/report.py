@@ -44,7 +44,12 @@ def described(found: Prediction) -> Row:
     """What a row says of a prediction."""
     seen = found.observed
     return {
-        "scan": {"shape": [*seen.shape], "spacing_mm": [*seen.spacing_mm], "intensity": [*seen.intensity]},
+        "scan": {
+            "shape": [*seen.shape],
+            "spacing_mm": [*seen.spacing_mm],
+            "unit": seen.unit,
+            "intensity": [*seen.intensity],
+        },
         "volumes_ml": dict(found.volumes_ml),
         "confidence": dict(seen.confidence),
         "risk": found.risk,

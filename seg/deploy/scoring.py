@@ -10,7 +10,7 @@ from seg.config.build import build
 from seg.data.cases import IGNORE, Case, CaseSet, class_indices
 from seg.data.fingerprint import Fingerprint
 from seg.data.splits import Split
-from seg.data.volumes import read_header, read_label
+from seg.data.volumes import read_header, read_label, stored_ending
 from seg.deploy.predictor import Predictor
 from seg.engine.rows import Row, case_rows
 from seg.errors import ConfigError, DataError, few
@@ -77,15 +77,21 @@ def scored(case: Case, cases: CaseSet, predictor: Predictor, run: RunFolder, mas
     log.info("%s", case.id)
     found = predictor(*case.images)
     if masks:
-        found.save(masks / f"{case.id}.nii.gz")
+        found.save(masks / f"{case.id}{stored_ending(case.images[0])}")
     names = tuple(predictor.classes)
     pred = class_indices(found.mask, tuple(predictor.classes.values()))
     label = class_indices(read_label(case.label), cases.values, cases.ignore)
     truth = np.where(label == IGNORE, label, 0)
     for index, name in enumerate(names[1:], 1):
         truth[label == cases.names.index(name)] = index  # a class that the network does not know is background
-    spacing, tolerance = (
-        read_header(case.images[0]).spacing_mm,
-        float(predictor.package.settings["inference"]["nsd_tolerance_mm"]),
+    header, tolerance = read_header(case.images[0]), float(predictor.package.settings["inference"]["nsd_tolerance_mm"])
+    return case_rows(
+        case,
+        pred,
+        truth,
+        names,
+        run=run.short,
+        spacing_mm=header.spacing_mm,
+        tolerance_mm=tolerance,
+        unit=header.unit,
     )
-    return case_rows(case, pred, truth, names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance)

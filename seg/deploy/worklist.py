@@ -12,6 +12,7 @@ from pathlib import Path
 
 from seg.data.cases import Case
 from seg.data.volumes import files_of, mask_ending
+from seg.deploy.findings import spelled
 from seg.deploy.maps import Maps
 from seg.deploy.predictor import NO_MAPS, Prediction, Predictor, Ready, compute, read_for
 from seg.deploy.report import Row, described, now, read_report, unfinished, write_report
@@ -103,7 +104,8 @@ def _tell(row: Row, seconds_left: float) -> None:
     if row["status"] == "failed":
         log.warning("%s failed: %s", row["case"], row["error"])
         return
-    volumes = ", ".join(f"{name} {volume:.3g} ml" for name, volume in row["volumes_ml"].items())
+    unit = row["scan"]["unit"]
+    volumes = ", ".join(f"{name} {spelled(volume, unit)}" for name, volume in row["volumes_ml"].items())
     log.info("%s  %s  %.1f s  %s left", row["case"], volumes, row["seconds"], clock(seconds_left))
     if row["findings"]:
         log.warning("%s: risk %s: %s", row["case"], row["risk"], "; ".join(row["findings"]))

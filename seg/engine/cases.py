@@ -16,6 +16,7 @@ from seg.data.leaks import FIX, Leak, leaks
 from seg.data.plan import Plan, make_plan
 from seg.data.processors import processors
 from seg.data.splits import Fold, Split, load_split, make_split
+from seg.errors import ConfigError
 from seg.files import private_folder
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Material:
 def read_material(cfg: DictConfig) -> Material:
     """Finds the cases, reads and checks every file once, splits them by patient and decides every ``auto``.
 
+    What it makes of ``dims=auto`` it writes into ``cfg``.
+
     Raises:
         DataError: with every fault of every file.
         ConfigError: the split or the plan cannot be made so.
@@ -47,6 +50,10 @@ def read_material(cfg: DictConfig) -> Material:
     cases: CaseSet = build(d.cases, root=d.root, name=d.name, patient=d.patient)
     prints = fingerprint(cases, cache, workers=processes(), allow_shear=d.get("allow_shear", False))
     split = split_of(cfg, prints, d.fold)
+    if cfg.dims == "auto":
+        cfg.dims = 2 if prints.unit == "pixels" else 3
+    elif cfg.dims == 3 and prints.unit == "pixels":
+        raise ConfigError("dims is 3, and the images are pictures, which have two. Set dims=2, or leave it at auto.")
     # The plan is made without the test part: nothing about it may reach the training.
     tested = set(split.test)
     seen = prints.of([case.id for case in cases.cases if case.id not in tested])

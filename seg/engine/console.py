@@ -177,11 +177,11 @@ def printing() -> Iterator[None]:
 def print_summary(cases: pd.DataFrame, lines: Mapping[str, object]) -> None:
     """Prints the test scores with their spread over the cases, then ``lines`` as name and value."""
     if not cases.empty:
-        scores, shown = metrics.summary(cases), metrics.shown()
+        scores, shown, lengths = metrics.summary(cases), metrics.shown(), metrics.lengths_of(cases)
         title = f"Test scores of {cases['case'].nunique()} cases, mean ± SD"
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.add_column("class", overflow="fold")
-        for name in (*(metric.with_unit(metric.label) for metric in shown.values()), "missed", "false"):
+        for name in (*(metric.with_unit(metric.label, lengths) for metric in shown.values()), "missed", "false"):
             table.add_column(name, justify="right", no_wrap=True)
         for name, row in scores.iterrows():
             cells = [_mean_and_sd(metric, row) for metric in shown.values()]

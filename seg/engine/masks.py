@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from unicodedata import normalize
 
@@ -16,9 +18,11 @@ from seg.data.patients import patients_of
 from seg.data.volumes import READ, read_header, read_label, stem
 from seg.engine.rows import Row, case_rows
 from seg.errors import DataError, counted, few, together
+from seg.records.folder import OWNER
 
 log = logging.getLogger(__name__)
 FILE = "dataset.json"
+DRAWN = re.compile(r".+_Slice_\d+\.png|contact_sheet\.png")  # beside the masks of a run
 
 
 def tools(folders: Sequence[str]) -> dict[str, Path]:
@@ -96,7 +100,7 @@ def score_masks(cases: CaseSet, tolerance_mm: float) -> pd.DataFrame:
 def _by_name(place: Path, faults: list[str]) -> dict[str, Path]:
     """The volumes of a folder by case; adds what is wrong with the folder to ``faults``."""
     try:
-        paths = listed(place)
+        paths = [path for path in listed(place) if not (DRAWN.fullmatch(path.name) and (place / OWNER).exists())]
     except DataError as error:
         faults.append(str(error))
         return {}
@@ -146,9 +150,10 @@ def _scored(case: Case, cases: CaseSet, tolerance_mm: float, faults: list[str]) 
         return []
     assert case.label is not None
     label, *masks = (class_indices(array, cases.values, cases.ignore) for array in arrays)
-    spacing = read_header(case.label).spacing_mm
+    header = read_header(case.label)
+    rows_of = partial(case_rows, spacing_mm=header.spacing_mm, tolerance_mm=tolerance_mm, unit=header.unit)
     return [
         row
         for tool, mask in zip(cases.channels, masks, strict=True)
-        for row in case_rows(case, mask, label, cases.names, run=tool, spacing_mm=spacing, tolerance_mm=tolerance_mm)
+        for row in rows_of(case, mask, label, cases.names, run=tool)
     ]

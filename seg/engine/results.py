@@ -112,7 +112,7 @@ def _description(cfg: DictConfig, built: Built, result: str = "") -> str:
     )
 
 
-def _result(progress: Progress, metrics: Mapping[str, float]) -> str:
+def _result(progress: Progress, metrics: Mapping[str, float], lengths: str) -> str:
     """What came out, in a line of Markdown."""
     part = "test" if "test_dice" in metrics else "oof"
     took = f"{progress.step} steps in {clock(progress.seconds)}"
@@ -121,7 +121,8 @@ def _result(progress: Progress, metrics: Mapping[str, float]) -> str:
     said = [] if progress.best is None else [f"best validation Dice {progress.best:.4f} (epoch {progress.best_epoch})"]
     if f"{part}_dice" in metrics:
         known = {metric: metrics.get(f"{part}_{name}") for name, metric in shown().items()}
-        scores = ", ".join(f"{m.with_unit(m.label)} {value:.4g}" for m, value in known.items() if value is not None)
+        found = {metric.with_unit(metric.label, lengths): value for metric, value in known.items()}
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in found.items() if value is not None)
         said = [f"**{'test' if part == 'test' else 'out of fold'}: {scores}**", *said]
     return "; ".join([*said, took])
 
@@ -171,7 +172,7 @@ def record_results(
     metrics = final_metrics(cases, cfg, progress) | costs
     if record.reached("total_training_seconds") < progress.step:  # not a second time after a kill at this very end
         record.log_metrics(metrics, step=progress.step)
-    record.set_tags({NOTE: _description(cfg, built, _result(progress, metrics))})
+    record.set_tags({NOTE: _description(cfg, built, _result(progress, metrics, built.material.fingerprint.unit))})
     sent = {folders.cases: "data", folders.calibration: "data", checkpoint: "models"} | dict.fromkeys(plots, "plots")
     sent |= dict.fromkeys(_pictures_to_send(record, cfg, cases, pictures), "predictions")
     for path, place in sent.items():

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from seg.data.cases import Case
+from seg.data.grids import Unit
 from seg.metrics import COUNTS, MEAN_OF_CLASSES, METRICS, score_case, summary
 
 Row = dict[str, float | int | str]
@@ -39,6 +40,7 @@ def case_rows(
     run: str,
     spacing_mm: Sequence[float],
     tolerance_mm: float,
+    unit: Unit = "mm",
 ) -> list[Row]:
     """The rows of a case in ``cases.csv``, one per foreground class.
 
@@ -50,7 +52,9 @@ def case_rows(
         run: beginning of the run id.
         spacing_mm: of the grid, per axis.
         tolerance_mm: of nsd.
+        unit: of all lengths; pixels stand in the rows, in a column of their own.
     """
     about: Row = {"run_id": run, "case": case.id, "patient": case.patient}
     scores = score_case(pred, label, names, spacing_mm, tolerance_mm)
-    return [about | score | {"nsd_tolerance_mm": tolerance_mm} for score in scores]
+    lengths: Row = {"nsd_tolerance_mm": tolerance_mm} | ({} if unit == "mm" else {"unit": unit})
+    return [about | score | lengths for score in scores]

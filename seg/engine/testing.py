@@ -16,7 +16,7 @@ from seg.data.cases import IGNORE, class_indices
 from seg.data.grids import spacing_mm
 from seg.data.nifti import from_ras, to_ras
 from seg.data.preprocess import Prepared
-from seg.data.volumes import read_image, read_label, write_label
+from seg.data.volumes import read_image, read_label, stored_ending, write_label
 from seg.engine.calibration import Reliability
 from seg.engine.cases import Material
 from seg.engine.distributed import World, gathered
@@ -83,13 +83,14 @@ def test(
 ) -> tuple[list[Row], list[Path]]:
     """Predicts, scores and draws the cases ``ids``, each on the grid of its own input file.
 
-    Masks and pictures, ``<case>.nii.gz`` and ``<case>_Slice_<nnn>.png``, go to the run's predictions.
+    Masks and pictures, ``<case>.nii.gz`` (``<case>.png`` of a picture) and ``<case>_Slice_<nnn>.png``, go to the run's
+    predictions.
 
     Returns:
         One row per case and class, as in ``cases.csv``, and the pictures. ``confidence.json`` gets the mean probability
         of each class found, ``calibration.csv`` how far the probabilities can be believed.
     """
-    cases, wanted = material.cases, cfg.predictions
+    cases, wanted, unit = material.cases, cfg.predictions, material.fingerprint.unit
     by_id = {case.id: case for case in cases.cases}
     rows: list[Row] = []
     pictures: list[Path] = []
@@ -107,13 +108,17 @@ def test(
         calibration += reliability.rows(case.id, cases.names)
         pred = from_ras(decided.indices, original)
         confidence[case.id] = decided.by_class(cases.names)
-        write_label(run.predictions / f"{case.id}.nii.gz", np.asarray(cases.values)[pred], like=case.images[0])
+        mask = run.predictions / f"{case.id}{stored_ending(case.images[0])}"
+        write_label(mask, np.asarray(cases.values)[pred], like=case.images[0])
         image, affine = read_image(case.images)
         spacing, tolerance = spacing_mm(affine), cfg.inference.nsd_tolerance_mm
-        scores = case_rows(case, pred, label, cases.names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance)
+        scores = case_rows(
+            case, pred, label, cases.names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance, unit=unit
+        )
         rows += scores
         shown = np.where(label == IGNORE, 0, label)
-        turned = [to_ras(volume, affine) for volume in (image[0], shown, pred)]
+        seen = image if unit == "pixels" and len(image) == 3 else image[0]
+        turned = [to_ras(volume, affine) for volume in (seen, shown, pred)]
         pictures += case_panels(
             *(volume for volume, _ in turned),
             case=case.id,
@@ -126,6 +131,7 @@ def test(
             slices=wanted.slices,
             window=material.plan.normalization[0].window,
             dpi=wanted.dpi,
+            unit=unit,
         )
     atomic_write(run.confidence, json.dumps(confidence))
     table = pd.DataFrame(calibration, columns=["case", "class", "ece", "ace"])

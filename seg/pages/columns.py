@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
-from seg.metrics import METRICS, shown
+from seg.metrics import METRICS, lengths_of, shown
 from seg.pages.html import escaped, table_html
 from seg.records.scored import ScoredRun, Scores, facts_of, labels
 from seg.study.scores import scored
@@ -25,10 +25,18 @@ class Column:
     runs: Sequence[ScoredRun]
     scores: Scores  # of all its cases; a class that counts in no column is left out
 
+    @property
+    def lengths(self) -> str:
+        """What its lengths are in, mm or pixels."""
+        return lengths_of(self.runs[0].table)
+
     def pred(self, case: str) -> Path | None:
         """The mask of a case, whether or not it exists; None where no run was tested on it."""
         tested = [run.folders.predictions for run in self.runs if case in run.scores]
-        return tested[-1] / f"{case}.nii.gz" if tested else None
+        if not tested:
+            return None
+        picture = tested[-1] / f"{case}.png"
+        return picture if picture.exists() else tested[-1] / f"{case}.nii.gz"
 
     def values(self, case: str, metric: str, classes: Sequence[str]) -> list[float | None]:
         """The mean of the classes that count, then each class; None for what does not."""
@@ -61,7 +69,7 @@ def measures_of(columns: Sequence[Column]) -> dict[str, str]:
         key: metric.label for key, metric in shown().items() if key == "dice" or all(key in row for row in numbers)
     }
     if "nsd" in known and len(tolerances) == 1 and (tolerance := tolerances.pop()):
-        return known | {"nsd": f"NSD at {float(tolerance):g} mm"}
+        return known | {"nsd": f"NSD at {float(tolerance):g} {columns[0].lengths}"}
     return {key: name for key, name in known.items() if key != "nsd"}
 
 
@@ -69,7 +77,10 @@ def runs_html(columns: Sequence[Column], measures: dict[str, str], commands: Seq
     """The table of runs, and how the pages of their records are opened."""
     facts = [facts_of(column.runs) for column in columns]
     heads = ["Run", *(key.capitalize() for key in facts[0]), "Cases"]
-    heads += [*(METRICS[key].with_unit(name) + ", mean ± SD" for key, name in measures.items()), "Record"]
+    heads += [
+        *(METRICS[key].with_unit(name, columns[0].lengths) + ", mean ± SD" for key, name in measures.items()),
+        "Record",
+    ]
     rows = [
         [
             Cell(f"{place}  {column.label}"),

@@ -5,6 +5,7 @@ const data = JSON.parse($("data").textContent);
 const { cases, runs, measures, classes } = data;
 const collator = new Intl.Collator("en", { numeric: true });
 const MOST_TILES = 12; // runs shown at first
+const pictures = data.unit === "pixels"; // of one slice, without directions
 const [GAP, CAPTION] = [8, 40]; // pixels between tiles, and above each
 
 const chosen = {
@@ -52,7 +53,7 @@ async function openCase(number, axis = chosen.axis, slice = null) {
 }
 
 function caseWords({ id, patient, shape, spacing, dims, step }) {
-  const parts = [`${times(shape)} voxels of ${times(spacing)} mm`];
+  const parts = [pictures ? `${times(shape.slice(0, 2))} pixels` : `${times(shape)} voxels of ${times(spacing)} mm`];
   if (patient !== id) parts.unshift(`patient ${patient}`);
   if (Math.max(...step) > 1) parts.push(`${times(step)} voxels shown as one`);
   if (times(dims) !== times(shape)) parts.push("cropped to the structures");
@@ -60,6 +61,7 @@ function caseWords({ id, patient, shape, spacing, dims, step }) {
 }
 
 function setPlane(axis, slice = null) {
+  if (pictures) [axis, slice] = [2, 0];
   chosen.axis = axis;
   plane = planeOf(volumes, axis);
   press("planes", axis);
@@ -227,7 +229,8 @@ function paintErrors(pen, pred, grid, ratio) {
 }
 
 function captionTile({ kind, run, canvas, score: place }) {
-  const where = `${cases[chosen.case].id}, ${AXES[plane.axis]} slice ${plane.number(chosen.slice)}`;
+  const cutAt = pictures ? "" : `, ${AXES[plane.axis]} slice ${plane.number(chosen.slice)}`;
+  const where = `${cases[chosen.case].id}${cutAt}`;
   if (kind !== "run") {
     place.textContent = kind === "image" && data.channels > 1 ? data.channel : "";
     canvas.setAttribute("aria-label", `${kind === "image" ? "Image" : "Reference"}, ${where}`);
@@ -237,7 +240,7 @@ function captionTile({ kind, run, canvas, score: place }) {
   const wanted = column ? [column] : classes.map((_, k) => k + 1);
   const part = now.preds[run] && sliceDice(now.label, now.preds[run], wanted);
   const [whole, slice] = [written(score(chosen.case, run)), part === null ? "–" : part.toFixed(2)];
-  place.replaceChildren(make("b", {}, whole), ` slice ${slice}`);
+  place.replaceChildren(make("b", {}, whole), pictures ? "" : ` slice ${slice}`);
   const said = now.preds[run] ? `${measure().name} ${whole} in the case, Dice ${slice} in this slice` : "no prediction";
   canvas.setAttribute("aria-label", `Run ${run + 1}, ${runs[run].label}, ${where}: ${said}`);
 }
@@ -272,7 +275,8 @@ function showVoxel({ target, offsetX, offsetY }) {
   const value = short(low + ((high - low) * now.image[i]) / 255);
   const named = (mask) => (mask[i] ? classes[mask[i] - 1].name : "background");
   const said = now.preds.flatMap((pred, run) => (pred ? [`run ${run + 1}: ${named(pred)}`] : []));
-  const words = [`Voxel ${place.join(", ")}`, `image ${value}`, `reference: ${named(now.label)}`, ...said];
+  const [x, y] = [about.shape[0] - 1 - place[0], about.shape[1] - 1 - place[1]]; // from the left and from the top
+  const words = [pictures ? `Pixel ${x}, ${y}` : `Voxel ${place.join(", ")}`, `image ${value}`, `reference: ${named(now.label)}`, ...said];
   $("pointer").textContent = words.join(" · ");
 }
 
@@ -359,7 +363,15 @@ function setMode(mode) {
   paint();
 }
 
+// A picture has one slice, and no directions.
+function hideSlices() {
+  const parts = ["planes", "slice-number", "largest", "worst"].map($);
+  for (const part of [...parts, $("slice").parentElement]) part.hidden = true;
+  $("view").textContent = "Pictures are shown as they are in their files; sizes are in pixels.";
+}
+
 function makeControls() {
+  if (pictures) hideSlices();
   const addBox = (id, value, checked, name, ...before) => {
     const box = make("input", { type: "checkbox", value, checked });
     $(id).append(make("label", { title: name }, box, ...before, make("bdi", {}, name)));

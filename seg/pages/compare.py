@@ -20,7 +20,7 @@ from seg.config.build import build
 from seg.data.cases import Case, CaseSet
 from seg.data.plan import ChannelNorm
 from seg.errors import ConfigError, DataError, counted, few, together
-from seg.metrics import MEAN_OF_CLASSES, METRICS, dice
+from seg.metrics import MEAN_OF_CLASSES, METRICS, dice, unit_in
 from seg.pages.columns import Column, columns_of, measures_of, runs_html
 from seg.pages.html import page, resource
 from seg.pages.volumes import Volumes, pack, read_volumes
@@ -71,7 +71,7 @@ def compare(
     name: str = "",
     pooled: bool = False,
     root: str | None = None,
-    channel: int = 0,
+    channel: int | None = None,
     window: tuple[float, float] | None = None,
     max_mb: float = 30,
 ) -> Page:
@@ -83,7 +83,7 @@ def compare(
         name: begins the title; "": how many runs there are.
         pooled: runs that differ only in their fold, and share no test case, in one column.
         root: of the data set; None: where the runs found it.
-        channel: of the image.
+        channel: of the image; None: the first, or of colours their brightness.
         window: image values shown black and white at first; None: of CT the plan's, otherwise of each case its own.
         max_mb: of the page.
 
@@ -138,21 +138,25 @@ def case_set(runs: Sequence[ScoredRun], root: str | None) -> CaseSet:
     return replace(cases, cases=tuple(sorted(tested, key=lambda case: case.id)))
 
 
-def _view(run: ScoredRun, channel: int) -> tuple[int, tuple[float, float] | None]:
+def _view(run: ScoredRun, channel: int | None) -> tuple[int, tuple[float, float] | None]:
     """Axis across which the run's own pictures cut, and their window, so that the page looks like them at first."""
     path = run.folders.plan
     plan: dict[str, Any] = (
         json.loads(path.read_text("utf-8")) if path.exists() else {"slice_axis": 2, "normalization": []}
     )
     norms = [ChannelNorm(**norm) for norm in plan["normalization"]]
-    return int(plan["slice_axis"]), norms[channel].window if channel < len(norms) else None
+    return int(plan["slice_axis"]), norms[channel or 0].window if (channel or 0) < len(norms) else None
 
 
-def _about(caseset: CaseSet, columns: Sequence[Column], measures: dict[str, str], channel: int) -> dict[str, Any]:
+def _about(
+    caseset: CaseSet, columns: Sequence[Column], measures: dict[str, str], channel: int | None
+) -> dict[str, Any]:
     """Everything the page must know besides the cases."""
-    names = caseset.names[1:]
+    names, lengths = caseset.names[1:], columns[0].lengths
+    shown = dict(enumerate(caseset.channels)) | ({None: "brightness"} if lengths == "pixels" else {})
     return {
-        "channel": caseset.channels[channel] if channel < len(caseset.channels) else "",
+        "unit": lengths,
+        "channel": shown.get(channel, caseset.channels[0] if channel is None else ""),
         "channels": len(caseset.channels),
         "mean": MEAN_OF_CLASSES,
         "classes": [
@@ -160,7 +164,7 @@ def _about(caseset: CaseSet, columns: Sequence[Column], measures: dict[str, str]
         ],
         "errors": [{"name": name, "color": color} for name, color in ERROR_COLORS.items()],
         "measures": [
-            {"key": key, "name": name, "unit": METRICS[key].unit, "better": METRICS[key].better}
+            {"key": key, "name": name, "unit": unit_in(METRICS[key].unit, lengths), "better": METRICS[key].better}
             | {"digits": METRICS[key].digits}
             for key, name in measures.items()
         ],
@@ -183,7 +187,7 @@ def _volumes(
     caseset: CaseSet,
     columns: Sequence[Column],
     *,
-    channel: int,
+    channel: int | None,
     window: tuple[float, float] | None,
     max_mb: float,
     spent: int,

@@ -58,6 +58,7 @@ function planeOf(volumes, axis) {
     axis,
     c,
     r,
+    unit: volumes.about.unit || "mm",
     slices: dims[axis],
     columns: dims[c],
     rows: dims[r],
@@ -184,11 +185,13 @@ function annotate(pen, { width, height }, plane, ratio) {
     pen.strokeText(text, x, y);
     pen.fillText(text, x, y);
   };
-  write(left, pad, height / 2, "left", "middle");
-  write(OPPOSITE[left], width - pad, height / 2, "right", "middle");
-  write(top, width / 2, pad, "center", "top");
+  if (plane.unit === "mm") {
+    write(left, pad, height / 2, "left", "middle");
+    write(OPPOSITE[left], width - pad, height / 2, "right", "middle");
+    write(top, width / 2, pad, "center", "top");
+  }
   const pixels = width / (plane.columns * plane.columnMm);
   const bar = [1, 2, 5, 10, 20, 50, 100].findLast((mm) => mm * pixels < 0.4 * width) || 1;
   pen.fillRect(pad, height - 2 * pad, bar * pixels, 2 * ratio);
-  write(`${bar} mm`, pad, height - 3 * pad, "left", "bottom");
+  write(`${bar} ${plane.unit}`, pad, height - 3 * pad, "left", "bottom");
 }

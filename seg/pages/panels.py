@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from seg.errors import ConfigError
+from seg.data.grids import Unit
+from seg.errors import ConfigError, times
 from seg.files import atomic_write
 from seg.metrics import dice
 from seg.pages.picture import SHOWN, Picture, draw, percentiles, stack
@@ -48,20 +49,24 @@ def case_panels(
     slices: str | int = "best",  # as in ``choose_slices``
     window: tuple[float, float] | None = None,  # image values shown black and white, such as the plan's of CT
     dpi: int = 300,
+    unit: Unit = "mm",  # of ``spacing_mm``; a picture, in pixels, is shown as it is, without directions
 ) -> list[Path]:
     """Writes ``<case>_Slice_<nnn>.png`` for the chosen slices of one case, ``nnn`` being the index from 0.
 
-    Volumes are (X, Y, Z) in RAS+ order, ``label`` and ``pred`` class indices. Without a ``window`` the image is shown
-    from its 0.5th to its 99.5th percentile, its lowest value left out, which is padding more often than tissue.
+    Volumes are (X, Y, Z) in RAS+ order, ``label`` and ``pred`` class indices; ``image`` may be (3, X, Y, Z) of red,
+    green and blue up to 255. Without a ``window`` an image of one channel is shown from its 0.5th to its 99.5th
+    percentile, its lowest value left out, which is padding more often than tissue.
     """
-    low, high = window or percentiles(image, SHOWN)
+    low, high = (0, 255) if image.ndim == 4 else window or percentiles(image, SHOWN)
     columns, rows = (other for other in range(3) if other != axis)
     left, top = "RAS"[columns], "RAS"[rows]
     score = "nothing to find" if np.isnan(dice_of_case) else f"case dice {dice_of_case:.3f}"
     paths: list[Path] = []
     for index in choose_slices(label, pred, axis, slices):
         flat, flat_label, flat_pred = (_plane(array, axis, index) for array in (image, label, pred))
-        where = f"{PLANES[axis]} slice {index} of 0–{image.shape[axis] - 1}"
+        where = f"{PLANES[axis]} slice {index} of 0–{label.shape[axis] - 1}"
+        if unit == "pixels":
+            where = f"{times(flat_label.shape[::-1])} pixels"
         picture = Picture(
             image=flat,
             label=flat_label,
@@ -71,7 +76,8 @@ def case_panels(
             title=case,
             subtitle=f"{where}  ·  {score}  ·  run {run}",
             classes=_class_texts(flat_label, flat_pred, class_names),
-            edges=(left, top, OPPOSITE[left], OPPOSITE[top]),
+            edges=(left, top, OPPOSITE[left], OPPOSITE[top]) if unit == "mm" else None,
+            unit=unit,
         )
         paths.append(panel(picture, folder / f"{case}_Slice_{index:03d}.png", dpi=dpi))
     return paths
@@ -130,7 +136,12 @@ def _write(sheet: Image.Image, path: Path, dpi: int) -> Path:
 
 
 def _plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
-    """(rows, columns) of a slice of an RAS+ volume: rows from superior or anterior, columns from right or anterior."""
+    """(rows, columns) of a slice of an RAS+ volume: rows from superior or anterior, columns from right or anterior.
+
+    Of colours (3, X, Y, Z): (rows, columns, 3).
+    """
+    if volume.ndim == 4:
+        return np.stack([_plane(colour, axis, index) for colour in volume], -1)
     plane: np.ndarray = np.take(volume, index, axis)[::-1, ::-1].T
     return plane
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from seg.data.grids import Unit
 from seg.study.drawing import ERROR_COLORS, GREY, INK, class_colors
 
 Codes: TypeAlias = npt.NDArray[np.uint8]
@@ -28,9 +29,10 @@ PANEL_INCHES = (1.6, 2.65, 3.3)  # narrowest, widest, highest
 class Picture:
     """What one picture shows.
 
-    ``image`` (rows, columns) of any number type, ``label`` and ``pred`` (rows, columns) class indices below 256;
-    ``spacing_mm`` of a row and of a column; ``window`` the image values shown black and white; ``classes`` the legend
-    text by class index; ``edges`` the directions at the left, top, right and bottom edge, None where not known.
+    ``image`` (rows, columns) of any number type, or (rows, columns, 3) of colours; ``label`` and ``pred`` (rows,
+    columns) class indices below 256; ``spacing_mm`` of a row and of a column; ``window`` the image values shown black
+    and white; ``classes`` the legend text by class index; ``edges`` the directions at the left, top, right and bottom
+    edge, None where not known.
     """
 
     image: np.ndarray
@@ -42,6 +44,7 @@ class Picture:
     subtitle: str
     classes: Mapping[int, str]
     edges: tuple[str, str, str, str] | None = None
+    unit: Unit = "mm"  # of ``spacing_mm``
 
 
 def draw(picture: Picture, dpi: int) -> Image.Image:
@@ -123,7 +126,7 @@ def fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 def _panel_size(picture: Picture, dpi: int) -> tuple[int, int]:
     """Width and height in pixels of each panel, in the proportions of the slice in mm."""
-    rows_mm, columns_mm = np.multiply(picture.image.shape, picture.spacing_mm).tolist()
+    rows_mm, columns_mm = np.multiply(picture.label.shape, picture.spacing_mm).tolist()
     _, widest, highest = PANEL_INCHES
     pixels_a_mm = dpi * min(widest / columns_mm, highest / rows_mm)
     return max(1, round(columns_mm * pixels_a_mm)), max(1, round(rows_mm * pixels_a_mm))
@@ -133,8 +136,9 @@ def _views(picture: Picture, size: tuple[int, int], box: Box, dpi: int) -> list[
     """The four panels, each of ``size``: the whole image, and the masks on the part of it that ``box`` holds."""
     low, high = picture.window
     shade = (picture.image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
-    grey = Image.fromarray(np.clip(shade, 0, 255).astype(np.uint8))
-    whole = grey.resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    seen = Image.fromarray(np.clip(shade, 0, 255).astype(np.uint8))
+    grey = seen.convert("L")
+    whole = seen.resize(size, Image.Resampling.BICUBIC).convert("RGB")
     _annotate(whole, picture, box, dpi)
     close = np.asarray(grey.resize(size, Image.Resampling.BICUBIC, box))
     classes, errors = class_colors(int(max(picture.label.max(), picture.pred.max()))), list(ERROR_COLORS.values())
@@ -184,7 +188,7 @@ def _annotate(view: Image.Image, picture: Picture, box: Box, dpi: int) -> None:
     pen, font, pad = ImageDraw.Draw(view), font_of(9, dpi, True), round(0.05 * dpi)
     width, height = view.size
     line = max(1, round(dpi / 100))
-    rows, columns = picture.image.shape
+    rows, columns = picture.label.shape
     if box[2] - box[0] < columns:
         x, y = width / columns, height / rows
         pen.rectangle((box[0] * x, box[1] * y, box[2] * x - 1, box[3] * y - 1), outline="white", width=line)
@@ -198,18 +202,19 @@ def _annotate(view: Image.Image, picture: Picture, box: Box, dpi: int) -> None:
     bar_mm = max((n for n in SCALE_BARS_MM if n * pixels_a_mm < 0.4 * width), default=SCALE_BARS_MM[0])
     base = height - 2 * pad
     pen.rectangle((pad, base - 3 * line, pad + bar_mm * pixels_a_mm, base), fill="white", outline="black")
-    write((pad, base - 4 * line), f"{bar_mm} mm", anchor="ld")
+    write((pad, base - 4 * line), f"{bar_mm} {picture.unit}", anchor="ld")
 
 
 def _legend(picture: Picture, width: int, dpi: int) -> Image.Image:
     """Colours of the classes and of the errors, and how the slice is shown, in as many lines as they need."""
     shades = class_colors(max(picture.classes, default=0))
-    note = "pixels {1:.3g} × {0:.3g} mm".format(*picture.spacing_mm)
+    note = "pixels {1:.3g} × {0:.3g} mm".format(*picture.spacing_mm) if picture.unit == "mm" else "as in the file"
     if picture.edges:
         note = f"{SIDES[picture.edges[0]]}  ·  {note}"
+    where = " in this slice" if picture.unit == "mm" else ""
     groups: dict[str, list[Entry]] = {
-        "Dice in this slice": [(text, shades[k - 1]) for k, text in picture.classes.items()]
-        or [("no structure in this slice", None)],
+        f"Dice{where}": [(text, shades[k - 1]) for k, text in picture.classes.items()]
+        or [(f"no structure{where}", None)],
         "Errors": list(ERROR_COLORS.items()),
         "View": [(note, None)],
     }

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.data.cases import IGNORE, Case, class_indices
-from seg.data.grids import Header, grid, same_grid, spacing_mm
+from seg.data.grids import Header, Unit, grid, same_grid, spacing_mm
 from seg.data.nifti import to_ras
 from seg.data.volumes import read_header, read_image, read_label
 from seg.errors import ConfigError, DataError
@@ -42,13 +42,14 @@ class Volumes:
     """One case in RAS+ order.
 
     ``image`` (X, Y, Z) float32 of one channel, ``label`` and each of ``preds`` (X, Y, Z) class indices, None where
-    there is no prediction; ``spacing_mm`` along X, Y, Z.
+    there is no prediction; ``spacing_mm`` along X, Y, Z, which ``unit`` says whether it is in pixels.
     """
 
     image: npt.NDArray[np.float32]
     label: Mask
     preds: list[Mask | None]
     spacing_mm: tuple[float, float, float]
+    unit: Unit = "mm"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Packed:
     ``payload`` is base64 of a zlib stream: the image, each voxel minus its neighbour along Y modulo 256, then the
     label and the predictions there are, all uint8 (X, Y, Z). ``about`` says what they are:
 
-    - ``shape``, ``spacing``: of the input file in RAS+ order;
+    - ``shape``, ``spacing``: of the input file in RAS+ order; ``unit``: mm, or pixels of a picture;
     - ``dims``, ``offset``, ``step``: packed voxel i stands for ``step`` voxels from ``offset + i * step``;
     - ``kept``: the image values that 0 and 255 stand for; ``window``: those shown black and white at first.
     """
@@ -75,7 +76,7 @@ class Packed:
 
 
 def read_volumes(
-    case: Case, values: Sequence[int], preds: Sequence[Path | None], channel: int, ignore: int | None = None
+    case: Case, values: Sequence[int], preds: Sequence[Path | None], channel: int | None, ignore: int | None = None
 ) -> Volumes:
     """Reads image, reference and predictions of a case; a file of ``preds`` that does not exist becomes None.
 
@@ -83,7 +84,7 @@ def read_volumes(
         case: with its label.
         values: in the label files, by class index.
         preds: one mask for each column of the page.
-        channel: of the image.
+        channel: of the image; None: the first, or of colours their brightness.
         ignore: the label value of voxels nobody annotated; reference and predictions are empty there.
 
     Raises:
@@ -93,6 +94,8 @@ def read_volumes(
     assert case.label is not None
     header = read_header(case.images[0])
     image, affine = read_image(case.images)
+    if channel is None:
+        image, channel = (image.mean(0, keepdims=True) if header.unit == "pixels" else image), 0
     if channel >= len(image):
         raise ConfigError(f"channel is {channel}, but {case.images[0]} has the channels 0 to {len(image) - 1}.")
     turned, turned_affine = to_ras(image[channel], affine)
@@ -104,7 +107,7 @@ def read_volumes(
         raise DataError(f"{case.label}: no such file.")
     known = label != IGNORE
     shown = [None if mask is None else mask * known for mask in masks[1:]]
-    return Volumes(turned, label * known, shown, spacing_mm(turned_affine))
+    return Volumes(turned, label * known, shown, spacing_mm(turned_affine), header.unit)
 
 
 def pack(volumes: Volumes, budget: int, window: tuple[float, float] | None = None) -> Packed | None:
@@ -182,6 +185,7 @@ def _packed(volumes: Volumes, box: Box, step: tuple[int, int, int], window: tupl
     about = {
         "shape": list(volumes.label.shape),
         "spacing": [round(mm, 4) for mm in volumes.spacing_mm],
+        "unit": volumes.unit,
         "dims": list(image.shape),
         "offset": [part.start for part in box],
         "step": list(step),

@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import stats
 
 from seg.errors import ConfigError, DataError, few
-from seg.metrics import METRICS
+from seg.metrics import METRICS, lengths_of
 from seg.study.contrasts import Spread, contrast_table, interval, pair_weights, resample, spread
 from seg.study.options import AGAINST, check_options, compared_pairs, margins_of, metrics_of
 from seg.study.scores import Incomplete, Numbers, Values, patient_values
@@ -54,6 +54,7 @@ class Meta:
     left_out: tuple[str, ...]  # what an unfinished study lacks, in words
     unscored: int  # cases without any structure, in the reference and in every prediction
     nsd_tolerance_mm: float | None = None  # of the surface dice; None: not known, or not the same in all rows
+    lengths: str = "mm"  # what lengths are in: mm, or the pixels of pictures
     jitter: float | None = None  # Dice that half a voxel of doubt about the labels' surface costs
     study: str = ""  # its name
     part: str = ""  # which cases were scored, in words: "of the test part"
@@ -176,6 +177,7 @@ def analyse(
     finished = (values.arms if fixed else ()) if isinstance(fixed, bool) else tuple(fixed)
     judged = {"metrics": metrics, "primary": primary, "family": len(asked), "margins": margins, "finished": finished}
     judged |= {"level": level, "grouped": bool(groups), "nsd_tolerance_mm": _tolerance_mm(scores)}
+    judged["lengths"] = lengths_of(scores)
     return _analysis(values, asked, groups, _meta(values, draws=draws, seed=seed, alpha=alpha, **judged))
 
 

@@ -3,7 +3,7 @@
 from math import ceil
 
 from seg.metrics import METRICS
-from seg.study.analysis import Analysis
+from seg.study.analysis import Analysis, Meta
 from seg.study.scores import Row
 from seg.study.sentences import MARK, below_ceiling, ceiling
 
@@ -39,10 +39,10 @@ def remark(analysis: Analysis) -> list[str]:
     return ceiling(analysis.meta) if marked else []
 
 
-def amount(value: float, metric: str) -> str:
+def amount(value: float, metric: str, lengths: str = "mm") -> str:
     """A size of the primary metric as people say it: ``1.3 points`` for a share, else with its unit; rounded up."""
     if METRICS[metric].unit:
-        return METRICS[metric].with_unit(f"{ceil(value * 100 - 1e-6) / 100:g}")
+        return METRICS[metric].with_unit(f"{ceil(value * 100 - 1e-6) / 100:g}", lengths)
     points = ceil(value * 1000 - 1e-6) / 10
     return f"{points:g} point{'' if points == 1 else 's'}"
 
@@ -50,20 +50,20 @@ def amount(value: float, metric: str) -> str:
 def _finding(analysis: Analysis, line: Row) -> str:
     meta, metric = analysis.meta, METRICS[analysis.meta.primary]
     if line["verdict"] == "equivalent":
-        margin = amount(meta.margins[metric.name], metric.name)
+        margin = amount(meta.margins[metric.name], metric.name, meta.lengths)
         return f"no difference that matters; surely less than {margin} of {metric.label} either way"
     low, high = sorted(end * metric.better for end in (line["ci_low"], line["ci_high"]))
     if line["verdict"] != "inconclusive":
         least, most = sorted(map(abs, (low, high)))
-        size = amount(abs(line["difference"]), metric.name)
+        size = amount(abs(line["difference"]), metric.name, meta.lengths)
         note = f"; {MARK}" if below_ceiling(line, meta) else ""
         return (
-            f"{line['verdict']} by {size} of {metric.label} (between {amount(least, metric.name)} and "
-            f"{amount(most, metric.name)}{note})"
+            f"{line['verdict']} by {size} of {metric.label} (between {amount(least, metric.name, meta.lengths)} and "
+            f"{amount(most, metric.name, meta.lengths)}{note})"
         )
     matters = meta.margins.get(metric.name, 0.0)
     head = "no gain that matters" if high < matters else "no answer yet"
-    return _why_none(analysis, line) or f"{head}; {_excluded(low, high, metric.name)}"
+    return _why_none(analysis, line) or f"{head}; {_excluded(low, high, meta)}"
 
 
 def _why_none(analysis: Analysis, line: Row) -> str:
@@ -77,10 +77,10 @@ def _why_none(analysis: Analysis, line: Row) -> str:
     return ""
 
 
-def _excluded(low: float, high: float, metric: str) -> str:
+def _excluded(low: float, high: float, meta: Meta) -> str:
     """``low`` and ``high``: ends of the interval of the gain."""
-    gain, loss = (amount(max(end, 0.0), metric) for end in (high, -low))
-    label = METRICS[metric].label
+    gain, loss = (amount(max(end, 0.0), meta.primary, meta.lengths) for end in (high, -low))
+    label = METRICS[meta.primary].label
     if low > 0:
         return f"a loss in {label} is excluded, and a gain above {gain}, but a gain is not proven"
     if high < 0:

@@ -13,10 +13,10 @@ from seg.study.subsets import GROUP_FROM, WORST
 from seg.study.typeset import Cell, Table
 
 
-def title(metric: str) -> str:
+def title(metric: str, lengths: str) -> str:
     """Label and unit, and an arrow to where it is better."""
     arrow = {1: " ↑", -1: " ↓", 0: ""}[METRICS[metric].better]
-    return f"{METRICS[metric].title}{arrow}"
+    return f"{METRICS[metric].title(lengths)}{arrow}"
 
 
 def failures(lines: pd.DataFrame, count: str) -> list[Cell]:
@@ -50,7 +50,8 @@ def classes_table(analysis: Analysis) -> Table:
         blocks[heading] = rows
     heads = ["Arm"]
     for metric in meta.metrics:
-        heads += [title(metric), *[f"Δ {METRICS[metric].title} [{percent(1 - meta.alpha)}]"] * (metric in compared)]
+        difference = f"Δ {METRICS[metric].title(meta.lengths)} [{percent(1 - meta.alpha)}]"
+        heads += [title(metric, meta.lengths), *[difference] * (metric in compared)]
     note = (
         "Means over the cases in which a class is scored: those that have it in the reference or in the prediction of "
         "any arm. An arm that rightly left it empty gets the best value. Missed and false: over all seeds."
@@ -99,7 +100,8 @@ def subsets_table(analysis: Analysis) -> Table:
             f" Groups: intervals that hold all at once, in {percent(1 - meta.alpha)} of studies, so that the worst "
             f"group may be picked out; groups under {GROUP_FROM} patients are shown, not judged."
         )
-    heads = ["Arm", title(meta.primary), f"Δ {METRICS[meta.primary].title} to {_against(analysis)}"]
+    difference = f"Δ {METRICS[meta.primary].title(meta.lengths)} to {_against(analysis)}"
+    heads = ["Arm", title(meta.primary, meta.lengths), difference]
     return Table("Worst patients and groups" if meta.grouped else "Worst patients", heads, blocks, note)
 
 

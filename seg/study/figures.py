@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from seg.metrics import METRICS
-from seg.study.analysis import Analysis
+from seg.metrics import METRICS, unit_in
+from seg.study.analysis import Analysis, Meta
 from seg.study.drawing import BLUE, GREEN, GREY, INK, ORANGE, SAND, new_figure, plain, write
 from seg.study.scores import Numbers, Row
 from seg.study.sentences import percent, signed
@@ -62,7 +62,7 @@ def forest(analysis: Analysis) -> Figure:
     figure, panels, places = _figure(names, panels=table["metric"].nunique())
     place_of = dict(zip((_row(line) for _, line in primary.iterrows()), places, strict=True))
     for panel, (metric, lines) in zip(panels, table.groupby("metric", sort=False), strict=True):
-        _frame(panel, str(metric), meta.margins.get(str(metric)))
+        _frame(panel, str(metric), meta)
         calm = _calm(analysis, lines)
         frame = _ends([], calm)
         if len(calm) < len(lines):
@@ -100,7 +100,7 @@ def differences(analysis: Analysis) -> Figure:
         index="arm", columns="patient", values="value"
     )
     paired = [(wide.loc[line["arm"]] - wide.loc[line["against"]]).to_numpy(float) for _, line in lines.iterrows()]
-    _frame(panel, metric, analysis.meta.margins.get(metric))
+    _frame(panel, metric, analysis.meta)
     calm = _calm(analysis, lines)
     ends = _ends([gains for gains, label in zip(paired, lines.index, strict=True) if label in calm.index], calm)
     panel.set_xlim(*sorted(ends, reverse=METRICS[metric].better < 0))
@@ -168,11 +168,11 @@ def _wrapped(name: str) -> str:
     return "\n".join(line.replace("_ ", "_") for line in lines)
 
 
-def _frame(panel: Axes, metric: str, margin: float | None) -> None:
-    if margin is not None:
+def _frame(panel: Axes, metric: str, meta: Meta) -> None:
+    if (margin := meta.margins.get(metric)) is not None:
         panel.axvspan(-margin, margin, color=SAND, lw=0, zorder=0)
     panel.axvline(0, color=INK, lw=0.8, zorder=1)
-    unit = f" in {METRICS[metric].unit}" if METRICS[metric].unit else ""
+    unit = f" in {unit_in(METRICS[metric].unit, meta.lengths)}" if METRICS[metric].unit else ""
     panel.set_xlabel(f"difference{unit}, better →", fontsize=9)
     panel.xaxis.set_major_locator(MaxNLocator(5))
     panel.tick_params(axis="x", labelsize=8)

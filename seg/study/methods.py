@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from seg.errors import counted, few
 from seg.metrics import METRICS
-from seg.study.analysis import Analysis
+from seg.study.analysis import Analysis, Meta
 from seg.study.sentences import percent
 from seg.study.subsets import GROUP_FROM, TENTH_FROM
 from seg.study.typeset import Cell, Table
@@ -62,7 +62,7 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
     seeds = _seeds(analysis)
     budget = f" for {facts.budget}" if facts.budget else ""
     folds = f" in {meta.folds} folds" if meta.folds > 1 else ""
-    metrics = ", ".join(f"{_name(metric, meta.nsd_tolerance_mm)}{ref(metric)}" for metric in meta.metrics)
+    metrics = ", ".join(f"{_name(metric, meta)}{ref(metric)}" for metric in meta.metrics)
     classes = f"the mean of {', '.join(meta.classes)}" if len(meta.classes) > 1 else meta.classes[0]
     level = percent(1 - meta.alpha)
     text = [
@@ -79,7 +79,7 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
         "Holm's adjustment and the interval left 0 out.",
     ]
     if meta.primary in meta.margins:
-        margin = METRICS[meta.primary].with_unit(f"{meta.margins[meta.primary]:g}")
+        margin = METRICS[meta.primary].with_unit(f"{meta.margins[meta.primary]:g}", meta.lengths)
         text.append(f"Arms were called equivalent within the stated ±{margin} by two one-sided tests{ref('tost')}.")
     if meta.level is not None:
         text.append(
@@ -128,10 +128,14 @@ def _cited(analysis: Analysis, facts: Facts) -> Iterator[str]:
     yield from ["ece", "ace"] * facts.calibrated
 
 
-def _name(metric: str, tolerance_mm: float | None) -> str:
+def _name(metric: str, meta: Meta) -> str:
     """With its tolerance, without which a normalised surface dice says nothing."""
-    at = f" at {tolerance_mm:g} mm" if metric == "nsd" and tolerance_mm is not None else ""
+    at = f" at {_tolerance(meta)}" if metric == "nsd" and meta.nsd_tolerance_mm is not None else ""
     return f"{METRICS[metric].label}{at}"
+
+
+def _tolerance(meta: Meta) -> str:
+    return f"{meta.nsd_tolerance_mm:g} {meta.lengths}" if meta.nsd_tolerance_mm is not None else ""
 
 
 def checklist(analysis: Analysis, facts: Facts) -> Table:
@@ -149,7 +153,7 @@ def checklist(analysis: Analysis, facts: Facts) -> Table:
         "22 Model": facts.settings.get("Network", ""),
         "23 Software": facts.machine,
         "25 Training": "; ".join(filter(None, [facts.settings.get("Training", ""), facts.budget])),
-        "28 Performance metrics": ", ".join(_name(metric, meta.nsd_tolerance_mm) for metric in meta.metrics),
+        "28 Performance metrics": ", ".join(_name(metric, meta) for metric in meta.metrics),
         "29 Uncertainty and significance": tests,
         "30 Robustness": "; ".join([f"{seeds} an arm", *analysis.subsets["subset"].unique()]),
         "32 Internal testing": f"{counted(meta.cases, 'case')} {meta.part or 'scored'}",
@@ -162,7 +166,7 @@ def checklist(analysis: Analysis, facts: Facts) -> Table:
         "Overlap and boundary together": f"yes: {', '.join(surface)} beside the overlap"
         if surface
         else "no boundary metric",
-        "Tolerance stated": f"{meta.nsd_tolerance_mm:g} mm" if meta.nsd_tolerance_mm is not None else "",
+        "Tolerance stated": _tolerance(meta),
         "Each class by itself": "yes" if analysis.classes["class"].nunique() > 1 else "there is one class",
         "Aggregation": "classes within a case, cases within a patient; the unit is the patient",
         "Missing and empty masks": "worst value where one mask is empty, not scored where both are; none dropped",
@@ -184,21 +188,22 @@ def checklist(analysis: Analysis, facts: Facts) -> Table:
 
 
 def _margins(analysis: Analysis) -> str:
-    return ", ".join(f"±{METRICS[name].with_unit(f'{value:g}')}" for name, value in analysis.meta.margins.items())
+    meta = analysis.meta
+    return ", ".join(f"±{METRICS[name].with_unit(f'{value:g}', meta.lengths)}" for name, value in meta.margins.items())
 
 
 def glossary(analysis: Analysis) -> Table:
     """One sentence for each column, for readers who see patients and not statistics."""
     meta = analysis.meta
-    tolerance = f"{meta.nsd_tolerance_mm:g} mm" if meta.nsd_tolerance_mm is not None else "the tolerance"
+    tolerance, best = _tolerance(meta) or "the tolerance", f"0 {meta.lengths} is best"
     words = {
         "dice": "How much of the drawn structure overlaps the reference: 1 is all of it, 0 none.",
         "iou": "Overlap like Dice, on a harsher scale.",
         "precision": "How much of what was drawn is really the structure.",
         "recall": "How much of the structure was drawn.",
         "nsd": f"How much of the outline runs within {tolerance} of the reference's outline.",
-        "hd95_mm": "How far the outline strays from the reference, its worst twentieth left out; 0 mm is best.",
-        "assd_mm": "How far the outline lies from the reference on average; 0 mm is best.",
+        "hd95_mm": f"How far the outline strays from the reference, its worst twentieth left out; {best}.",
+        "assd_mm": f"How far the outline lies from the reference on average; {best}.",
         "volume_difference_ml": "How much volume was drawn too much (above 0) or too little.",
     }
     rows = {METRICS[name].label: words[name] for name in meta.metrics if name in words} | {

@@ -154,7 +154,7 @@ def _abnormal(analysis: "Analysis") -> list[str]:
 def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     who, metric, scale = f"{line['arm']} against {line['against']}", meta.primary, METRICS[meta.primary]
     difference = (
-        f"{scale.label} {scale.with_unit(signed(line['difference'], metric))} "
+        f"{scale.label} {scale.with_unit(signed(line['difference'], metric), meta.lengths)} "
         f"({percent(1 - meta.alpha)} interval {signed(line['ci_low'], metric)} to {signed(line['ci_high'], metric)})"
     )
     tests = (
@@ -164,12 +164,12 @@ def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
         return f"{who}: inconclusive. {difference}; {tests}. {_alone(line, meta)}{_why(line, meta, abnormal)}".rstrip()
     counts = f"{line['wins']} patients better, {line['losses']} worse, {line['ties']} equal"
     if line["verdict"] == "equivalent":
-        margin = scale.with_unit(f"{meta.margins[metric]:g}")
+        margin = scale.with_unit(f"{meta.margins[metric]:g}", meta.lengths)
         inside = f"p {spelled_p(line['p_tost_holm'])} for a difference beyond it, after Holm"
         return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
     small = line["p_tost_holm"] <= meta.nominal
     meaning = f" {MARK.capitalize()}." if below_ceiling(line, meta) else ""
-    note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}')}." if small else ""
+    note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}', meta.lengths)}." if small else ""
     doubt = (
         f" Such a claim is false in {at_least(line['false_claim'])} of cases, if every second comparison is of equals."
     )
@@ -253,11 +253,11 @@ def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     smallest = line["smallest"]
     if meta.level is not None:  # at this look's own level; what more seeds would bring decides on them
         return start.rstrip()
-    seen = f"A true difference of {scale.with_unit(size(smallest, meta.primary))} would have been found in "
-    start += f"{seen}{percent(POWER)} of such studies. " if isfinite(smallest) else ""
+    seen = f"A true difference of {scale.with_unit(size(smallest, meta.primary), meta.lengths)} would have been"
+    start += f"{seen} found in {percent(POWER)} of such studies. " if isfinite(smallest) else ""
     if target <= 0 or smallest <= target:
         return start.rstrip()
-    return f"{start}To find {scale.with_unit(size(target, meta.primary))} takes " + (
+    return f"{start}To find {scale.with_unit(size(target, meta.primary), meta.lengths)} takes " + (
         f"{takes(line, target, meta.patients, seeds, meta.alpha / meta.family)}."
     )
 

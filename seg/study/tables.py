@@ -144,7 +144,7 @@ def _cost(analysis: Analysis, cost: pd.DataFrame | None) -> pd.DataFrame:
 def _results(analysis: Analysis, cost: pd.DataFrame | None) -> Table:
     """One row per arm: means with intervals, best in bold, verdict against the baseline marked; failures; cost."""
     meta = analysis.meta
-    columns = {title(metric): _means(analysis, metric) for metric in meta.metrics}
+    columns = {title(metric, meta.lengths): _means(analysis, metric) for metric in meta.metrics}
     first = analysis.arms.drop_duplicates("arm").set_index("arm")
     columns |= {count.capitalize(): failures(first, count) for count in ("missed", "false") if count in first}
     for name, values in _cost(analysis, cost).items():
@@ -195,7 +195,7 @@ def _means(analysis: Analysis, metric: str) -> list[Cell]:
 
 def _spreads(analysis: Analysis) -> Table:
     blocks = {
-        title(str(metric)): [
+        title(str(metric), analysis.meta.lengths): [
             [
                 Cell(line["arm"]),
                 *(Cell(spelled(line[name], str(metric))) for name in ("mean", "median", "sd")),
@@ -213,14 +213,15 @@ def _spreads(analysis: Analysis) -> Table:
 def _comparisons(analysis: Analysis) -> Table:
     meta = analysis.meta
     blocks = {
-        f"{title(str(metric))}{'' if metric == meta.primary else ', secondary'}": [
+        f"{title(str(metric), meta.lengths)}{'' if metric == meta.primary else ', secondary'}": [
             _compared(line, str(metric)) for _, line in part.iterrows()
         ]
         for metric, part in analysis.comparisons.groupby("metric", sort=False)
     }
     heads = _heads("Comparison", percent(1 - meta.alpha)) + ["Claim"] * ("claim" in analysis.comparisons)
     margins = "; ".join(
-        METRICS[metric].with_unit(f"{METRICS[metric].label} ±{margin:g}") for metric, margin in meta.margins.items()
+        METRICS[metric].with_unit(f"{METRICS[metric].label} ±{margin:g}", meta.lengths)
+        for metric, margin in meta.margins.items()
     )
     note = (
         f"Difference: arm minus the other; interval by {meta.draws} bootstrap draws over {meta.drawn}, each by itself. "
@@ -241,7 +242,7 @@ def _anchors(analysis: Analysis) -> Table:
     """Each arm against each anchor."""
     meta = analysis.meta
     blocks = {
-        f"{name}, {title(str(metric))}": [_compared(line, str(metric)) for _, line in part.iterrows()]
+        f"{name}, {title(str(metric), meta.lengths)}": [_compared(line, str(metric)) for _, line in part.iterrows()]
         for name, own in analysis.anchors.items()
         for metric, part in own.comparisons.groupby("metric", sort=False)
     }

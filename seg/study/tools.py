@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from seg.metrics import MEAN_OF_CLASSES, shown
+from seg.metrics import MEAN_OF_CLASSES, lengths_of, shown
 from seg.study.analysis import Analysis, analyse
 from seg.study.scores import scored
 from seg.study.sentences import percent, spelled
@@ -38,7 +38,7 @@ def scores_table(scores: pd.DataFrame, tools: Sequence[str]) -> Table:
     for name, part in parts.items():
         for own, cells in zip(rows.values(), _lines(part, tools), strict=True):
             own.append([Cell(name), *map(Cell, cells)])
-    heads = ["Class", *(metric.title for metric in shown().values()), "Missed", "False", "Cases"]
+    heads = ["Class", *(metric.title(lengths_of(scores)) for metric in shown().values()), "Missed", "False", "Cases"]
     patients = scores["patient"].nunique()
     note = (
         f"Mean [{percent(0.95)} interval over patients] of the cases where a class is scored: where it is in the "

@@ -117,7 +117,7 @@ FAULTS = {
     "twice": (NNUNET | {"labels": {"background": 0, "a": 1, "b": 1}}, "'b' = 1 appears twice"),
     "half": (NNUNET | {"labels": {"background": 0, "a": 1.5}}, "one integer"),
     "background": (NNUNET | {"labels": {"background": 1, "a": 0}}, "background has the value 1"),
-    "ending": (NNUNET | {"file_ending": ".png"}, "file_ending is '.png'"),
+    "ending": (NNUNET | {"file_ending": ".bmp"}, "file_ending is '.bmp'"),
     "channel numbers": (NNUNET | {"channel_names": {"1": "CT"}}, "numbered 1"),
     "no labels": ({"channel_names": {"0": "CT"}, "file_ending": ".nii"}, "labels is missing"),
     "reserved": (NNUNET | {"labels": {"Mean of classes": 1}}, "cannot be a class's name"),

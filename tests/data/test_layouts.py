@@ -280,8 +280,8 @@ def test_control_characters_in_names_are_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "kind", "fix"),
     [
-        ("a.png", "pictures", "stack"),
-        ("a.tiff", "pictures", "stack"),
+        ("a.bmp", "pictures", "PNG"),
+        ("a.gif", "pictures", "PNG"),
         ("a.img", "Analyze", "nibabel"),
         ("a.npy", "NumPy", "nibabel"),
     ],
