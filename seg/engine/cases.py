@@ -38,7 +38,7 @@ class Material:
 def read_material(cfg: DictConfig) -> Material:
     """Finds the cases, reads and checks every file once, splits them by patient and decides every ``auto``.
 
-    What it makes of ``dims=auto`` it writes into ``cfg``.
+    What ``dims=auto`` becomes it writes into ``cfg``, as ``settle`` does.
 
     Raises:
         DataError: with every fault of every file.
@@ -50,15 +50,24 @@ def read_material(cfg: DictConfig) -> Material:
     cases: CaseSet = build(d.cases, root=d.root, name=d.name, patient=d.patient)
     prints = fingerprint(cases, cache, workers=processes(), allow_shear=d.get("allow_shear", False))
     split = split_of(cfg, prints, d.fold)
-    if cfg.dims == "auto":
-        cfg.dims = 2 if prints.unit == "pixels" else 3
-    elif cfg.dims == 3 and prints.unit == "pixels":
-        raise ConfigError("dims is 3, and the images are pictures, which have two. Set dims=2, or leave it at auto.")
+    settle(cfg, prints)
     # The plan is made without the test part: nothing about it may reach the training.
     tested = set(split.test)
     seen = prints.of([case.id for case in cases.cases if case.id not in tested])
     options = {key: plain(d)[key] for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")}
     return Material(cases, prints, split, make_plan(seen, cases.channels, dims=cfg.dims, **options))
+
+
+def settle(cfg: DictConfig, prints: Fingerprint) -> None:
+    """Sets ``dims`` where it is auto: 2 for pictures, 3 for volumes.
+
+    Raises:
+        ConfigError: it is 3, and the data are pictures.
+    """
+    if cfg.dims == "auto":
+        cfg.dims = 2 if prints.unit == "pixels" else 3
+    elif cfg.dims == 3 and prints.unit == "pixels":
+        raise ConfigError("dims is 3, and the images are pictures, which have two. Set dims=2, or leave it at auto.")
 
 
 def split_of(cfg: DictConfig, prints: Fingerprint, fold: Fold, seed: int | None = None) -> Split:

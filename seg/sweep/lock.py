@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from seg.config.content import config_hash
 from seg.data.jitter import jitter_costs
-from seg.engine.cases import Material, split_of
+from seg.engine.cases import Material, settle, split_of
 from seg.errors import ConfigError
 from seg.records.provenance import common_tags
 from seg.records.readings import part_of
@@ -35,6 +35,7 @@ def with_plan(sweep: Sweep, material: Material) -> Sweep:
         cfg.seed = int(str(start["seed"]))
         fold = cfg.data.fold = int(str(start["data.fold"])) if study.folds else cfg.data.fold
         cfg.data.split_seed = cfg.seed if study.redraws else cfg.data.split_seed
+        settle(cfg, material.fingerprint)  # as the run will
         split = split_of(cfg, material.fingerprint, fold)
         run = {"arm": str(start["arm"]), "seed": str(cfg.seed), "fold": str(fold)}
         found.append(run | {"config_hash": config_hash(cfg), "split_hash": split.hash})
