@@ -57,6 +57,7 @@ def main(cfg: DictConfig) -> float:
         begun = trial.begun
         folders = claim(outputs, uuid.uuid4().hex)
         trial.begin(folders)
+        cfg.dims = 3  # as a training settles it
         atomic_write(folders.run / "config/config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         log = {"arm": cfg.arm, "seed": cfg.seed, "pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
         log |= {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "job": os.environ.get("SLURM_JOB_ID")}
