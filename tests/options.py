@@ -21,6 +21,8 @@ def small_network(name: str, dims: int, *, in_channels: int = 2, out_channels: i
     node = load("model", name)
     if node.get("strides") == "auto":
         node["strides"] = [1, 2, 2, 2]
+    elif "auto" in node.get("strides", []):
+        node["strides"] = [2 for _ in node["strides"]]
     if "channels" in node:
         node["channels"] = [max(4, c // 8) for c in node["channels"]]
     if "width" in node:

@@ -43,6 +43,7 @@ KEYS: dict[str, Kind] = {
     "data.patch": replace(whole(1, "auto"), many=True),  # voxels per axis
     "data.patch_voxels": whole(512),
     "data.batch_size": whole(1, "auto"),
+    "data.slice_axis": choice("auto", "x", "y", "z"),
     "data.foreground": real(0, high=1),  # share of patches
     "data.jitter": whole(0),  # voxels
     "data.max_steps": whole(1, None),
@@ -257,6 +258,8 @@ def _ignored(v: Values) -> Iterator[str]:
         for key in ("uri", "parent", "experiment", "system_metrics", "log_model"):
             if v.get(f"tracking.{key}"):
                 yield f"tracking.{key} would be ignored under tracking=none. Leave one of the two out."
+    if v.get("data.slice_axis") in ("x", "y", "z") and v.get("dims") in (3, "auto"):
+        yield f"data.slice_axis would be ignored under dims={v['dims']}. Leave it out, or set dims=2."
     if v.get("attention.where") and not v.get("attention._target_"):
         yield "attention.where would be ignored under attention=none. Leave it out, or choose a block: attention=se."
     if taken := sorted(v["tracking.tags"] & {*OWN_TAGS}):

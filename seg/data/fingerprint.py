@@ -23,7 +23,7 @@ from seg.errors import DataError, few, together
 from seg.files import atomic_write, digest, seal, sha256, unseal
 
 log = logging.getLogger(__name__)
-FORMAT = 5  # raised when CasePrint or the checks change, so that every case is read anew
+FORMAT = 6  # raised when CasePrint or the checks change, so that every case is read anew
 QUANTILES = 100
 LISTED = 50  # oddities of headers that the log has in full
 MAX_VOXELS = 200_000  # of the foreground of one case; more do not move a quantile
@@ -61,6 +61,12 @@ class CasePrint:
     intensity: tuple[Intensity, ...]
     oriented: bool = True  # whether its image says how its axes lie
     unit: grids.Unit = "mm"  # what its sizes are in; of pictures, pixels
+    cropped: tuple[int, int, int] | None = None  # shape of the box of its non-zero voxels; None: an earlier version's
+
+    @property
+    def kept(self) -> tuple[int, int, int]:
+        """Shape of what preprocessing keeps: the box of non-zero voxels."""
+        return self.cropped or self.shape
 
     @property
     def foreground_mm3(self) -> float:
@@ -210,6 +216,7 @@ def _file_key(case: Case) -> list[list[object]] | None:
 def _case_print(content: dict[str, Any]) -> CasePrint:
     values = content | {key: tuple(content[key]) for key in ("shape", "spacing_mm")}
     values["foreground_voxels"] = {int(index): n for index, n in content["foreground_voxels"].items()}
+    values["cropped"] = tuple(content["cropped"]) if content.get("cropped") else None
     values["intensity"] = tuple(
         Intensity(i["mean"], i["std"], tuple(i["quantiles"]), tuple(image) if (image := i.get("image")) else None)
         for i in content["intensity"]
@@ -260,6 +267,7 @@ def _describe(
     per_class = {index: int(np.count_nonzero(label == value)) for index, value in enumerate(caseset.values) if value}
     inside = (label != 0) if caseset.ignore is None else (label != 0) & (label != caseset.ignore)
     channels = [channel for image in images for channel in image if any(per_class.values())]
+    filled, _ = nifti.to_ras(np.any([image.any(axis=0) for image in images], axis=0), header.affine)
     image_sha256 = sha256(*volumes.files_of(case.images))
     label_sha256 = sha256(*volumes.files_of([case.label] if case.label else []))
     return CasePrint(
@@ -273,6 +281,7 @@ def _describe(
         intensity=tuple(intensity(channel[inside], of_image(channel)) for channel in channels),
         oriented=header.oriented,
         unit=header.unit,
+        cropped=filled[grids.nonzero_box(filled)].shape,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
 from seg.errors import DataError, times
 
@@ -72,6 +73,12 @@ def same_grid(one: Header, other: Header) -> bool:
     corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*one.shape[:3], 1]
     apart_mm = np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1).max()
     return bool(apart_mm <= 0.1 * min(one.spacing_mm))
+
+
+def nonzero_box(filled: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds what is true in ``filled`` (X, Y, Z); everything where nothing is."""
+    boxes = ndimage.find_objects(filled.astype(np.uint8))
+    return boxes[0] if boxes else tuple(slice(0, size) for size in filled.shape)
 
 
 def checked(header: Header) -> Header:

@@ -8,23 +8,24 @@ from typing import Any, Literal
 import numpy as np
 
 from seg.data.fingerprint import Fingerprint, rounded
+from seg.data.topology import Asked, Auto, Step, fit_patch, kernels, poolings
 from seg.errors import ConfigError, DataError, times
 from seg.files import seal, unseal
 
-STEP = 16  # automatic patches are multiples of it, so that networks with up to four poolings take them
 ANISOTROPIC = 3  # ratio of voxel sizes above which the coarse axis is treated by itself
 LARGEST_VOLUME = 2**31  # voxels of a prepared volume: 8 GiB a channel
 SHARE_OF_DATA = 0.05  # a step sees at most so much of the data set; nnU-Net's rule
-SMALLEST_MAP = 4  # voxels along an axis below which nothing is pooled
 SLICE_VOXELS = 512 * 512
-Auto = Literal["auto"]
+MARGIN = 3 / 4  # share of a volume, below which what the crop keeps is normalised by itself; nnU-Net's rule
+Axis = Literal["auto", "x", "y", "z"]
 
 
 @dataclass(frozen=True)
 class ChannelNorm:
     """How one channel is normalised.
 
-    ``zscore``: by mean and standard deviation of each image itself, the numbers here being unused.
+    ``zscore``: by mean and standard deviation of each image itself, the numbers here being unused. ``inside``: what is
+    outside of the imaged object, zero in every channel and not enclosed by it, is 0 afterwards, too.
     ``ct``: clipped to ``low`` … ``high``, then by ``mean`` and ``std``, all of the foreground of the data set.
     """
 
@@ -33,6 +34,7 @@ class ChannelNorm:
     high: float = 0.0
     mean: float = 0.0
     std: float = 1.0
+    inside: bool = False
 
     def of(self, mean: float, std: float) -> "ChannelNorm":
         """The same for an image with these numbers."""
@@ -48,8 +50,9 @@ class ChannelNorm:
 class Plan:
     """Decisions for one data set, axes in RAS+ order.
 
-    ``spacing_mm`` and ``shape`` (median, voxels) are those after resampling. ``patch`` has one entry a dimension; in
-    2-D ``slice_axis``, the coarsest, is left out of it. ``strides`` has one entry per level, the first all 1.
+    ``spacing_mm`` and ``shape`` (median, voxels) are those after crop and resampling. ``patch`` has one entry a
+    dimension; in 2-D ``slice_axis`` is left out of it. ``strides`` and ``kernels`` have one entry per level of the
+    network, the first stride all 1; without ``kernels``, in plans of earlier versions, each is as the network has it.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -57,9 +60,16 @@ class Plan:
     patch: tuple[int, ...]
     batch_size: int
     slice_axis: int
-    strides: tuple[tuple[int, ...], ...]
+    strides: tuple[Step, ...]
     normalization: tuple[ChannelNorm, ...]
     reasons: tuple[str, ...]  # a line each
+    kernels: tuple[Step, ...] = ()
+
+    @property
+    def voxel_mm(self) -> tuple[float, ...]:
+        """Voxel size along the axes of the patch."""
+        across = self.slice_axis if len(self.patch) == 2 else None
+        return tuple(mm for axis, mm in enumerate(self.spacing_mm) if axis != across)
 
     def to_json(self) -> str:
         """Text that ``from_json`` reads back."""
@@ -85,7 +95,9 @@ def make_plan(
     patch: Auto | Sequence[int] = "auto",  # voxels, one number a dimension
     batch_size: Auto | int = "auto",  # patches a step
     normalization: Literal["auto", "zscore", "ct"] = "auto",  # of every channel
-    patch_voxels: int = 96**3,  # what an automatic patch may hold, and the voxels a step is filled up to
+    patch_voxels: int = 2_500_000,  # what an automatic patch may hold, and the voxels a step is filled up to
+    slice_axis: Axis = "auto",  # across which slices are cut in 2-D
+    strides: Asked = "auto",  # what the network says of its poolings
 ) -> Plan:
     """Decides whatever is ``"auto"`` and takes the rest as it is given.
 
@@ -103,26 +115,56 @@ def make_plan(
             f"data.spacing={list(spacing_mm)} mm makes {times(shape)} voxels of the median volume. "
             "Set a coarser one, or leave it at auto."
         )
-    slice_axis = max(range(3), key=lambda axis: (float(f"{spacing_mm[axis]:.4g}"), axis))
-    axes = [axis for axis in range(3) if dims == 3 or axis != slice_axis]
+    across, why_across = _slice_axis(shape, spacing_mm, slice_axis)
+    axes = [axis for axis in range(3) if dims == 3 or axis != across]
+    voxel = [spacing_mm[axis] for axis in axes]
     limit = patch_voxels if dims == 3 else min(patch_voxels, SLICE_VOXELS)
-    size, why_patch = _patch([shape[axis] for axis in axes], patch, limit)
+    size, why_patch = fit_patch([shape[axis] for axis in axes], voxel, strides, limit)
+    if patch != "auto":
+        size, why_patch = tuple(map(int, patch)), "as given"
     if len(size) != dims:
         raise ConfigError(f"data.patch={list(size)} has {len(size)} numbers; with dims={dims} it needs {dims}.")
     seen = len(fingerprint.cases) * math.prod(shape)
     batch, why_batch = _batch(size, batch_size, patch_voxels if dims == 3 else 2 * limit, seen)
-    strides = _strides(size, [spacing_mm[axis] for axis in axes])
+    steps = poolings(size, voxel, strides, even=patch != "auto")
+    widths = kernels(size, voxel, steps)
     norms = [_norm(fingerprint, number, name, normalization) for number, name in enumerate(channels)]
     reasons = [
         f"spacing {times(spacing_mm)} mm: {why_spacing}",
         f"patch {times(size)}: {why_patch}",
         f"batch {batch}: {why_batch}",
-        f"strides {' '.join(map(times, strides))}: finer axes are halved first, down to {SMALLEST_MAP} voxels",
+        *_levels(steps, widths, strides),
         *(why for _, why in norms),
     ]
     if dims == 2:
-        reasons.append(f"slices across axis {'xyz'[slice_axis]}: the coarsest one, or the last of several")
-    return Plan(spacing_mm, shape, size, batch, slice_axis, strides, tuple(norm for norm, _ in norms), tuple(reasons))
+        reasons.append(f"slices across axis {'xyz'[across]}: {why_across}")
+    kept_norms = tuple(norm for norm, _ in norms)
+    return Plan(spacing_mm, shape, size, batch, across, steps, kept_norms, tuple(reasons), widths)
+
+
+def _slice_axis(shape: Sequence[int], spacing_mm: Sequence[float], asked: Axis) -> tuple[int, str]:
+    if asked != "auto":
+        return "xyz".index(asked), "as given"
+    if 1 in shape:
+        return max(axis for axis in range(3) if shape[axis] == 1), "the images have one voxel along it"
+    coarsest = max(range(3), key=lambda axis: (float(f"{spacing_mm[axis]:.4g}"), axis))
+    return coarsest, "the coarsest one, or the last of several; data.slice_axis=z, for instance, sets another"
+
+
+def _levels(steps: Sequence[Step], widths: Sequence[Step], asked: Asked) -> list[str]:
+    """Why the network pools and convolves as it does, a line each."""
+    why = "finer axes are halved first, down to 4 voxels, or 2 where the network has poolings left"
+    if asked is None:
+        why = "taken for granted, since this network does not say how it pools"
+    elif asked != "auto" and "auto" not in asked:
+        why = "as given"
+    lines = [f"strides {' '.join(map(times, steps))}: {why}"]
+    if any(1 in width for width in widths):
+        lines.append(
+            f"kernels {' '.join(map(times, widths))}: along an axis whose voxels are twice the finest or more nothing "
+            "is convolved until finer axes are pooled"
+        )
+    return lines
 
 
 def _spacing(fingerprint: Fingerprint, asked: Auto | Sequence[float]) -> tuple[tuple[float, float, float], str]:
@@ -136,7 +178,7 @@ def _spacing(fingerprint: Fingerprint, asked: Auto | Sequence[float]) -> tuple[t
         return (x, y, z), "as given"
     all_mm = np.array([case.spacing_mm for case in fingerprint.cases])
     target = np.median(all_mm, axis=0)
-    shape = np.median([case.shape for case in fingerprint.cases], axis=0)
+    shape = np.median([case.kept for case in fingerprint.cases], axis=0)
     coarse = int(np.argmax(target))
     others = [axis for axis in range(3) if axis != coarse]
     reason = "median of the cases"
@@ -148,20 +190,9 @@ def _spacing(fingerprint: Fingerprint, asked: Auto | Sequence[float]) -> tuple[t
 
 
 def _median_shape(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> tuple[int, int, int]:
-    resampled = [np.array(case.shape) * case.spacing_mm / spacing_mm for case in fingerprint.cases]
+    resampled = [np.array(case.kept) * case.spacing_mm / spacing_mm for case in fingerprint.cases]
     x, y, z = (max(1, round(float(size))) for size in np.median(resampled, axis=0))
     return x, y, z
-
-
-def _patch(shape: Sequence[int], asked: Auto | Sequence[int], limit: int) -> tuple[tuple[int, ...], str]:
-    """Median volume rounded up to multiples of STEP; while too large, the axis that covers most of it gives way."""
-    if asked != "auto":
-        return tuple(map(int, asked)), "as given"
-    patch = [math.ceil(size / STEP) * STEP for size in shape]
-    while math.prod(patch) > limit and max(patch) > STEP:
-        axis = max((a for a in range(len(patch)) if patch[a] > STEP), key=lambda a: patch[a] / shape[a])
-        patch[axis] -= STEP
-    return tuple(patch), f"the median volume, {times(shape)}, in multiples of {STEP} and at most {limit} voxels"
 
 
 def _batch(patch: Sequence[int], asked: Auto | int, fill: int, seen: int) -> tuple[int, str]:
@@ -177,38 +208,22 @@ def _batch(patch: Sequence[int], asked: Auto | int, fill: int, seen: int) -> tup
     return min(max(wanted, low), high), why
 
 
-def _strides(patch: Sequence[int], spacing_mm: Sequence[float]) -> tuple[tuple[int, ...], ...]:
-    """Pooling: axes whose voxels are within twice the finest are halved, until the voxels are alike, then all.
-
-    An axis is halved while its map has at least 2·SMALLEST_MAP voxels (3·SMALLEST_MAP when it would be halved alone)
-    and an even number of them, so that the patch stays divisible.
-    Source: as ``make_plan``, network topology; the even number is ours.
-    """
-    size, voxel = list(patch), list(spacing_mm)
-    strides = [(1,) * len(size)]
-    while True:
-        long = [axis for axis in range(len(size)) if size[axis] >= 2 * SMALLEST_MAP and size[axis] % 2 == 0]
-        fine = [axis for axis in long if voxel[axis] < 2 * min(voxel[a] for a in long)]
-        if not fine or (len(fine) == 1 and size[fine[0]] < 3 * SMALLEST_MAP):
-            return tuple(strides)
-        strides.append(tuple(2 if axis in fine else 1 for axis in range(len(size))))
-        for axis in fine:
-            size[axis] //= 2
-            voxel[axis] *= 2
-
-
 def _norm(
     fingerprint: Fingerprint, number: int, name: str, asked: Literal["auto", "zscore", "ct"]
 ) -> tuple[ChannelNorm, str]:
     """CT values mean the same in every scan, so one window for all, that of the structures; others do not.
 
     Source: as ``make_plan``, intensity normalisation: 0.5 and 99.5 percentile, mean and standard deviation of the
-    foreground. Here every case weighs the same, however large its structures.
+    foreground, and ``inside`` where the crop leaves little of the volume. Here every case weighs the same, however
+    large its structures.
     """
     ct = name.lower() == "ct" if asked == "auto" else asked == "ct"
     why = "as given" if asked != "auto" else f"the channel is {'' if ct else 'not '}named CT"
     if not ct:
-        return ChannelNorm("zscore"), f"normalisation of {name}: each image by its own mean and deviation; {why}"
+        kept = float(np.median([math.prod(case.kept) / math.prod(case.shape) for case in fingerprint.cases]))
+        inside = f", 0 outside of it: the crop keeps {kept:.0%} of a volume" if kept < MARGIN else ""
+        why = f"normalisation of {name}: each image by its own mean and deviation{inside}; {why}"
+        return ChannelNorm("zscore", inside=bool(inside)), why
     known = [case.intensity[number] for case in fingerprint.cases if case.intensity]
     if not known:
         raise DataError(

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from seg.data.cases import IGNORE, Case, CaseSet, class_indices
 from seg.data.fingerprint import Fingerprint, of_image
-from seg.data.grids import Unit, spacing_mm
+from seg.data.grids import Unit, nonzero_box, spacing_mm
 from seg.data.nifti import to_ras
 from seg.data.plan import ChannelNorm, Plan, tuples
 from seg.data.volumes import read_header, read_image, read_label
@@ -177,7 +177,8 @@ def read_scan(files: Sequence[Path], channels: int) -> Scan:
 def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:
     """The image (C, X, Y, Z) float32 as the network takes it, and the way back; see ``prepare_case``."""
     image, spacing = scan.image, np.array(scan.spacing_mm)
-    box = _nonzero_box(image)
+    filled = image.any(axis=0)
+    box = nonzero_box(filled)
     same = np.allclose(spacing, plan.spacing_mm, rtol=1e-3, atol=0)
     scale = np.ones(3) if same else spacing / plan.spacing_mm
     geometry = Geometry(
@@ -189,7 +190,12 @@ def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:
         spacing_mm=tuple(plan.spacing_mm),
     )
     shape, coarse = geometry.shape, geometry.coarse_axis
-    normalised = (_normalise(channel[box], norm) for channel, norm in zip(image, norms_of(scan, plan), strict=True))
+    norms = norms_of(scan, plan)
+    normalised = [_normalise(channel[box], norm) for channel, norm in zip(image, norms, strict=True)]
+    if any(norm.inside for norm in norms):
+        outside = ~ndimage.binary_fill_holes(filled[box])
+        for channel in normalised:
+            channel[outside] = 0
     return np.stack([_resample(channel, shape, coarse, order=3) for channel in normalised]), geometry
 
 
@@ -198,12 +204,6 @@ def norms_of(scan: Scan, plan: Plan) -> list[ChannelNorm]:
     if all(norm.kind == "ct" for norm in plan.normalization):
         return [*plan.normalization]  # and nobody needs its numbers
     return [norm.of(*numbers) for norm, numbers in zip(plan.normalization, scan.of_image, strict=True)]
-
-
-def _nonzero_box(image: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds the non-zero voxels of all channels; everything where there are none."""
-    boxes = ndimage.find_objects(image.any(axis=0).astype(np.uint8))
-    return boxes[0] if boxes else tuple(slice(0, size) for size in image.shape[1:])
 
 
 def _normalise(channel: np.ndarray, norm: ChannelNorm) -> np.ndarray:

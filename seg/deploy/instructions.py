@@ -59,6 +59,7 @@ def _normalised(name: str, norm: ChannelNorm) -> str:
     return (
         f"Channel {name}: subtract the mean and divide by the standard deviation of its own voxels that are not 0, "
         "within that box (of all, where those have one value)."
+        + (" Then set to 0 what is 0 in every channel, unless it is enclosed by voxels that are not." * norm.inside)
     )
 
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from seg.config.build import build
 from seg.config.content import first_line, plain
 from seg.data.augmentation import Augmentation
 from seg.data.plan import Plan
+from seg.data.topology import flat_axes
 from seg.engine.cases import Material
 from seg.engine.computing import choose_computing, laid_out
 from seg.engine.device import Precision
@@ -25,6 +27,7 @@ from seg.engine.progress import Budget, budget_of
 from seg.errors import ConfigError, SegError, times
 from seg.losses import DeepSupervision
 from seg.models import Network, insert_attention
+from seg.models.thick import narrow_kernels
 from seg.optimizers import weight_average
 
 log = logging.getLogger(__name__)
@@ -86,9 +89,15 @@ def build_network(cfg: DictConfig, plan: Plan, channels: int, classes: int) -> N
         ConfigError: the network cannot be built so, or cannot take the patch.
     """
     model, attention = plain(cfg.model), plain(cfg.attention) if cfg.attention else {}
-    if model.get("strides") == "auto":
+    strides = model.get("strides")
+    if strides == "auto":
         model["strides"] = plan.strides
+    elif isinstance(strides, list) and "auto" in strides:
+        model["strides"] = plan.strides[-len(strides) :]
     network: Network = build(model, in_channels=channels, out_channels=classes, dims=cfg.dims)
+    if any(1 in widths for widths in plan.kernels):
+        patch, voxel = rounded_up(plan.patch, network), plan.voxel_mm
+        narrow_kernels(network, patch, lambda grid, last: flat_axes(grid, patch, voxel, last))
     if attention:
         where = attention.pop("where")
         network = insert_attention(network, build(attention), where)
@@ -101,7 +110,7 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
     Raises:
         ConfigError: the given patch does not suit the network.
     """
-    right = tuple(math.ceil(size / by) * by for size, by in zip(plan.patch, network.multiple, strict=True))
+    right = rounded_up(plan.patch, network)
     if right != plan.patch and not automatic:
         raise ConfigError(
             f"The patch {times(plan.patch)} does not suit this network, which takes multiples of "
@@ -114,7 +123,16 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
         raise ConfigError(
             f"The network with its attention block cannot take a patch of {times(right)}: {error}"
         ) from error
-    return replace(plan, patch=right)
+    if right == plan.patch:
+        return plan
+    rounded = f"patch {times(right)}: rounded up, since this network takes multiples of {times(network.multiple)}"
+    log.info("  %s", rounded)
+    return replace(plan, patch=right, reasons=(*plan.reasons, rounded))
+
+
+def rounded_up(patch: Sequence[int], network: Network) -> tuple[int, ...]:
+    """The smallest patch that the network can take and that holds ``patch``."""
+    return tuple(math.ceil(size / by) * by for size, by in zip(patch, network.multiple, strict=True))
 
 
 def _try_augmentation(cfg: DictConfig, channels: int, plan: Plan) -> None:

@@ -18,6 +18,7 @@ from seg.data.processors import processors
 from seg.data.splits import Fold, Split, load_split, make_split
 from seg.errors import ConfigError
 from seg.files import private_folder
+from seg.records.folder import find
 
 if TYPE_CHECKING:
     from seg.data.preprocess import Store
@@ -51,11 +52,22 @@ def read_material(cfg: DictConfig) -> Material:
     prints = fingerprint(cases, cache, workers=processes(), allow_shear=d.get("allow_shear", False))
     split = split_of(cfg, prints, d.fold)
     settle(cfg, prints)
-    # The plan is made without the test part: nothing about it may reach the training.
+    return Material(cases, prints, split, plan_of(cfg, prints, split))
+
+
+def plan_of(cfg: DictConfig, prints: Fingerprint, split: Split, patch_voxels: int | None = None) -> Plan:
+    """What ``auto`` decides, without the test part; a resumed run keeps its own plan.
+
+    ``patch_voxels``: in place of the configured number.
+    """
+    if cfg.resume and (run := find(Path(cfg.paths.outputs), cfg.resume)).plan.exists():
+        return run.read(run.plan, Plan.from_json)
     tested = set(split.test)
-    seen = prints.of([case.id for case in cases.cases if case.id not in tested])
-    options = {key: plain(d)[key] for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")}
-    return Material(cases, prints, split, make_plan(seen, cases.channels, dims=cfg.dims, **options))
+    seen = prints.of([case.id for case in prints.cases if case.id not in tested])
+    d, strides = plain(cfg.data), plain(cfg.model).get("strides")
+    options = {key: d[key] for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")}
+    options |= {"slice_axis": d.get("slice_axis", "auto")} | ({"patch_voxels": patch_voxels} if patch_voxels else {})
+    return make_plan(seen, prints.channels, dims=cfg.dims, strides=strides, **options)
 
 
 def settle(cfg: DictConfig, prints: Fingerprint) -> None:

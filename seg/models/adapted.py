@@ -4,17 +4,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.networks.nets import BasicUNetPlusPlus, DynUNet
+from monai.networks.nets import BasicUNetPlusPlus, DynUNet, SegResNet
 from torch import Tensor, nn
+
+from seg.models.thick import restride
 
 Layer = str | Sequence[str | dict[str, object]]  # a name, or a name and its arguments
 
 
 class NestedUNet(BasicUNetPlusPlus):
-    """Gives the deepest decoder first: MONAI's list starts with the shallowest."""
+    """Gives the deepest decoder first, MONAI's list starts with the shallowest; its strides are per level and axis."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, strides: Sequence[Sequence[int]], **options: Any) -> None:
         super().__init__(*args, **options)
+        for level, stride in enumerate(strides, 1):
+            for name, part in self.named_children():
+                if name == f"conv_{level}_0" or name.startswith(f"upcat_{level - 1}_"):
+                    restride(part, stride)
         if not self.deep_supervision:  # MONAI computes these heads and drops them: DDP refuses weights without gradient
             self.final_conv_0_1 = self.final_conv_0_2 = self.final_conv_0_3 = nn.Identity()
 
@@ -34,6 +40,16 @@ class OwnGrids(DynUNet):
         # MONAI keeps the last outputs; a tensor with a graph can neither be copied (weight averaging) nor freed.
         self.heads[:] = [torch.empty(0)] * len(coarse)
         return [logits, *coarse] if self.training and self.deep_supervision else logits
+
+
+class Residual(SegResNet):
+    """Takes strides, one a level below the first, per axis: MONAI halves all axes."""
+
+    def __init__(self, *args: Any, strides: Sequence[Sequence[int]], **options: Any) -> None:
+        super().__init__(*args, **options)
+        for down, up, stride in zip(self.down_layers[1:], reversed(self.up_samples), strides, strict=True):
+            restride(down, stride)
+            restride(up, stride)
 
 
 def as_monai(layer: Layer) -> str | tuple[object, ...]:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from monai.networks.blocks import Convolution, ResidualUnit, UnetrBasicBlock, UnetrUpBlock
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from monai.networks.blocks.segresnet_block import ResBlock
-from monai.networks.nets import AttentionUnet, SegResNet, SwinUNETR, UNet
+from monai.networks.nets import AttentionUnet, SwinUNETR, UNet
 from monai.networks.nets.attentionunet import AttentionLayer, ConvBlock
 from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 
 from seg.errors import ConfigError
-from seg.models.adapted import Layer, NestedUNet, OwnGrids, as_monai, to_instance_norm
+from seg.models.adapted import Layer, NestedUNet, OwnGrids, Residual, as_monai, to_instance_norm
 from seg.models.contract import Network
 
 Stride = int | Sequence[int]  # for all axes, or per axis
@@ -62,7 +62,7 @@ def unet(
         dropout=dropout,
     )
     blocks = _modules(body, ResidualUnit if num_res_units else Convolution)
-    return Network(body, blocks, in_channels=in_channels, dims=dims, multiple=_product(steps, dims))
+    return Network(body, blocks, in_channels=in_channels, dims=dims, multiple=_multiple(steps))
 
 
 def unetpp(
@@ -71,6 +71,7 @@ def unetpp(
     dims: int,
     *,
     channels: Sequence[int] = (16, 32, 64, 128, 256, 16),  # five levels, then the last node at full resolution
+    strides: Sequence[Stride] = (2, 2, 2, 2),  # of the levels below the first, each one number or one per axis
     deep_supervision: bool = False,  # in training, logits of all four nested decoders, deepest first
     norm: Layer = INSTANCE,
     act: Layer = LEAKY,
@@ -84,6 +85,7 @@ def unetpp(
         raise ConfigError(
             f"model.channels has {len(channels)} entries; unetpp takes six: five levels and the last node."
         )
+    steps = _per_axis(strides, dims, 4)
     body = NestedUNet(
         dims,
         in_channels,
@@ -93,8 +95,10 @@ def unetpp(
         act=as_monai(act),
         norm=as_monai(norm),
         dropout=dropout,
+        strides=steps,
     )
-    return Network(body, _modules(body, TwoConv), in_channels=in_channels, dims=dims, multiple=(16,) * dims)
+    multiple = _multiple(steps)
+    return Network(body, _modules(body, TwoConv), in_channels=in_channels, dims=dims, multiple=multiple)
 
 
 def attention_unet(
@@ -128,7 +132,7 @@ def attention_unet(
     to_instance_norm(body, nn.InstanceNorm3d if dims == 3 else nn.InstanceNorm2d)
     merges = [layer.merge for layer in body.modules() if isinstance(layer, AttentionLayer)]
     blocks = [*_modules(body, ConvBlock), *merges]
-    return Network(body, blocks, in_channels=in_channels, dims=dims, multiple=_product(steps, dims))
+    return Network(body, blocks, in_channels=in_channels, dims=dims, multiple=_multiple(steps))
 
 
 def segresnet(
@@ -139,6 +143,7 @@ def segresnet(
     width: int = 16,  # channels at full resolution, doubled at each level; a multiple of ``groups``
     blocks_down: Sequence[int] = (1, 2, 2, 4),  # residual blocks per encoder level
     blocks_up: Sequence[int] = (1, 1, 1),  # residual blocks per decoder level, one level fewer
+    strides: Sequence[Stride] = (2, 2, 2),  # one fewer than ``blocks_down``, each one number or one per axis
     groups: int = 8,  # of the normalisation
     dropout: float = 0.0,  # share of features after the first convolution, 0 … 1
 ) -> Network:
@@ -153,7 +158,8 @@ def segresnet(
         )
     if width % groups:
         raise ConfigError(f"model.width={width} must be a multiple of model.groups={groups}.")
-    body = SegResNet(
+    steps = _per_axis(strides, dims, len(blocks_up))
+    body = Residual(
         dims,
         width,
         in_channels,
@@ -162,9 +168,9 @@ def segresnet(
         norm=("group", {"num_groups": groups}),
         blocks_down=tuple(blocks_down),
         blocks_up=tuple(blocks_up),
+        strides=steps,
     )
-    multiple = (2 ** (len(blocks_down) - 1),) * dims
-    return Network(body, _modules(body, ResBlock), in_channels=in_channels, dims=dims, multiple=multiple)
+    return Network(body, _modules(body, ResBlock), in_channels=in_channels, dims=dims, multiple=_multiple(steps))
 
 
 def dynunet(
@@ -207,7 +213,7 @@ def dynunet(
         res_block=residual,
     )
     blocks = _modules(body, (UnetBasicBlock, UnetResBlock))
-    return Network(body, blocks, in_channels=in_channels, dims=dims, multiple=_product(steps, dims))
+    return Network(body, blocks, in_channels=in_channels, dims=dims, multiple=_multiple(steps))
 
 
 def swin_unetr(
@@ -251,7 +257,7 @@ def _per_axis(strides: Sequence[Stride], dims: int, count: int) -> list[tuple[in
     """Every stride with one number per axis."""
     if len(strides) != count:
         raise ConfigError(
-            f"model.strides has {len(strides)} entries; this network takes {count}, one fewer than model.channels has."
+            f"model.strides has {len(strides)} entries; this network takes {count}, one a level below the first."
         )
     steps = [(stride,) * dims if isinstance(stride, int) else tuple(stride) for stride in strides]
     if any(len(step) != dims for step in steps):
@@ -259,5 +265,6 @@ def _per_axis(strides: Sequence[Stride], dims: int, count: int) -> list[tuple[in
     return steps
 
 
-def _product(steps: Sequence[tuple[int, ...]], dims: int) -> tuple[int, ...]:
-    return tuple(math.prod(step[axis] for step in steps) for axis in range(dims))
+def _multiple(steps: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """What sizes are divided by in all, per axis."""
+    return tuple(map(math.prod, zip(*steps, strict=True)))

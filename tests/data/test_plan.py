@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def one(shape, spacing_mm=(1.0, 1.0, 1.0)):
 
 def test_hippocampus_like():
     plan = make_plan(data([(35, 50, 36)] * 200, [(1.0, 1.0, 1.0)] * 200), ["MRI"], dims=3)
-    assert (plan.patch, plan.batch_size, plan.spacing_mm) == ((48, 64, 48), 4, (1.0, 1.0, 1.0))
+    assert (plan.patch, plan.batch_size, plan.spacing_mm) == ((40, 56, 40), 7, (1.0, 1.0, 1.0))
     assert plan.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 
 
@@ -37,7 +37,8 @@ def test_hippocampus_like():
 def test_a_batch_sees_a_twentieth_of_the_data_at_most(dims, cases, batch):
     """Volumes of one patch, 16 slices each: 5 % of 60 cases are three volumes or 48 slices."""
     shape = (64, 64, 16)
-    plan = make_plan(data([shape] * cases, [(1.0, 1.0, 2.0)] * cases), ["MRI"], dims=dims)
+    fingerprint = data([shape] * cases, [(1.0, 1.0, 2.0)] * cases)
+    plan = make_plan(fingerprint, ["MRI"], dims=dims, patch_voxels=96**3)
     assert plan.patch == shape[:dims]
     assert plan.batch_size == batch
 
@@ -67,24 +68,29 @@ sizes = st.tuples(*[st.integers(1, 700)] * 3)
 voxels_mm = st.tuples(*[st.floats(0.3, 8)] * 3)
 
 
-@given(sizes, voxels_mm, st.sampled_from([2, 3]))
-def test_any_volume_gets_a_patch_that_every_level_divides(shape, spacing_mm, dims):
-    plan = make_plan(one(shape, spacing_mm), ["MRI"], dims=dims)
+asked = st.sampled_from(["auto", ["auto"] * 3, ["auto"] * 5, [2, [2, 2, 1], "auto"], [2, 2, 2], None])
+
+
+@given(sizes, voxels_mm, st.sampled_from([2, 3]), asked)
+def test_any_volume_gets_a_patch_that_every_level_divides(shape, spacing_mm, dims, strides):
+    if dims == 2 and strides and [2, 2, 1] in [*strides]:
+        strides = [2, [2, 1], "auto"]
+    plan = make_plan(one(shape, spacing_mm), ["MRI"], dims=dims, strides=strides, patch_voxels=96**3)
     assert len(plan.patch) == dims
-    assert all(size % 16 == 0 for size in plan.patch)
     assert math.prod(plan.patch) <= (96**3 if dims == 3 else 512**2)
     assert plan.strides[0] == (1,) * dims
-    for size, total in zip(plan.patch, np.prod(plan.strides, axis=0), strict=True):
+    assert len(plan.strides) == len(plan.kernels)
+    assert len(plan.strides) == 1 + len(strides or [2] * 4) if strides != "auto" else len(plan.strides) >= 3
+    kept = [axis for axis in range(3) if dims == 3 or axis != plan.slice_axis]
+    for size, axis, total in zip(plan.patch, kept, np.prod(plan.strides, axis=0), strict=True):
         assert size % total == 0
-        assert size // total >= 4
+        assert size - shape[axis] < total, "no longer than the volume needs"
+        assert size // total >= 2 or total == 1 or strides not in ("auto", ["auto"] * 3, ["auto"] * 5)
     low, high = (2, 8) if dims == 3 else (8, 32)
     assert low <= plan.batch_size <= high
-    kept = [axis for axis in range(3) if dims == 3 or axis != plan.slice_axis]
-    covered = [patch < shape[axis] + 16 for patch, axis in zip(plan.patch, kept, strict=True)]
-    assert all(covered), "a patch is never a whole step larger than the volume"
 
 
-@given(sizes, voxels_mm)
+@given(st.tuples(*[st.integers(2, 700)] * 3), voxels_mm)
 def test_the_slice_axis_is_the_coarsest(shape, spacing_mm):
     plan = make_plan(one(shape, spacing_mm), ["MRI"], dims=2)
     assert plan.spacing_mm[plan.slice_axis] == pytest.approx(max(plan.spacing_mm), abs=2e-3)
@@ -95,10 +101,35 @@ def test_the_slice_axis_is_the_last_of_equals():
     assert make_plan(one((50, 50, 50), (3.0, 1.0, 1.0)), ["MRI"], dims=2).slice_axis == 0
 
 
+@pytest.mark.parametrize(("shape", "mm", "axis"), [((64, 64, 1), 9.0, 2), ((1, 64, 64), 0.2, 0), ((64, 1, 1), 1.0, 2)])
+def test_an_axis_of_one_voxel_is_the_slice_axis_whatever_its_spacing(shape, mm, axis):
+    spacing_mm = [1.0, 1.0, 1.0]
+    spacing_mm[(axis + 1) % 3] = mm
+    plan = make_plan(one(shape, tuple(spacing_mm)), ["MRI"], dims=2, spacing=[1, 1, 1])
+    assert plan.slice_axis == axis
+
+
+def test_the_slice_axis_as_given():
+    plan = make_plan(one((40, 50, 60), (5.5, 5.5, 3.3)), ["PET"], dims=2, slice_axis="z")
+    assert (plan.slice_axis, plan.patch) == (2, (40, 56))
+    assert make_plan(one((40, 50, 60), (5.5, 5.5, 3.3)), ["PET"], dims=2).slice_axis == 1
+
+
+def test_the_empty_margin_of_the_volumes_does_not_count():
+    whole = one((256, 256, 256))
+    cropped = replace(whole, cases=tuple(replace(case, cropped=(120, 100, 90)) for case in whole.cases))
+    plan = make_plan(cropped, ["MRI"], dims=3)
+    assert plan.shape == (120, 100, 90)
+    assert plan.normalization[0].inside
+    assert "the crop keeps 6% of a volume" in " ".join(plan.reasons)
+    assert not make_plan(whole, ["MRI"], dims=3).normalization[0].inside
+
+
 def test_thick_axes_are_pooled_last():
     """Poolings of nnU-Net for 5 mm slices: in the plane until voxels are alike, then everywhere."""
     plan = make_plan(one((320, 320, 16), (1.0, 1.0, 5.0)), ["MRI"], dims=3, patch=[256, 256, 16])
     assert plan.strides == ((1, 1, 1), (2, 2, 1), (2, 2, 1), *((2, 2, 2),) * 2, *((2, 2, 1),) * 2)
+    assert plan.kernels == ((3, 3, 1), (3, 3, 1), *((3, 3, 3),) * 5)
 
 
 def test_what_is_given_is_taken():

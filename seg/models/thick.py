@@ -1,0 +1,74 @@
+"""Networks for thick slices: layers that scale along some axes only, and kernels one wide across slices far apart."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from seg.models.contract import Network
+
+Flat = Callable[[Sequence[int], bool], Sequence[int]]
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
+_POOLINGS = (nn.MaxPool2d, nn.MaxPool3d)
+
+
+def restride(module: nn.Module, stride: Sequence[int]) -> None:
+    """Gives ``stride``, one number per axis, to each layer inside ``module`` that scales."""
+    for layer in module.modules():
+        if isinstance(layer, _POOLINGS):
+            layer.kernel_size = layer.stride = tuple(stride)
+        elif isinstance(layer, nn.Upsample):
+            layer.scale_factor = tuple(map(float, stride))
+        elif isinstance(layer, _TRANSPOSED):
+            layer.stride = tuple(stride)
+            _narrow(layer, [axis for axis, by in enumerate(stride) if by == 1])
+        elif isinstance(layer, _CONVOLUTIONS) and max(layer.stride) > 1:
+            layer.stride = tuple(stride)
+
+
+def narrow_kernels(network: Network, patch: Sequence[int], flat: Flat) -> None:
+    """Makes each convolution 1 wide along the axes that ``flat`` names, in place, before weights are loaded.
+
+    Args:
+        network: without attention blocks.
+        patch: a size it can take, voxels.
+        flat: of the size of the map that a convolution makes, and whether it is the coarsest, the axes along which it
+            is not convolved. One that scales along such an axis stays as it is there.
+    """
+    grids = _grids(network, patch)
+    coarsest = min(map(math.prod, {size for sizes in grids.values() for size in sizes}), default=0)
+    for name, layer in network.named_modules():
+        if name in grids:
+            axes = [{*flat(size, math.prod(size) == coarsest)} for size in grids[name]]
+            _narrow(layer, [axis for axis in set.intersection(*axes) if layer.stride[axis] == 1])
+
+
+def _grids(network: Network, patch: Sequence[int]) -> dict[str, set[tuple[int, ...]]]:
+    """Sizes of the maps that each convolution makes of a patch; computed on shapes alone."""
+    probe = copy.deepcopy(network).to("meta").eval()
+    grids: dict[str, set[tuple[int, ...]]] = {}
+    for name, layer in probe.named_modules():
+        if isinstance(layer, _CONVOLUTIONS + _TRANSPOSED):
+
+            def note(_layer: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
+                grids.setdefault(name, set()).add(tuple(output.shape[2:]))
+
+            layer.register_forward_hook(note)
+    with torch.no_grad():
+        probe(torch.empty(1, network.in_channels, *patch, device="meta"))
+    return grids
+
+
+def _narrow(layer: nn.Module, axes: Sequence[int]) -> None:
+    """Leaves the middle of the kernel along ``axes``, scaled so that what comes out is as large as before."""
+    for axis in axes:
+        width = layer.kernel_size[axis]
+        kept = layer.weight.data.narrow(2 + axis, (width - 1) // 2, 1) * math.sqrt(width)
+        layer.weight = nn.Parameter(kept.contiguous())
+        for name, value in (("kernel_size", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1)):
+            now = list(getattr(layer, name))
+            now[axis] = value
+            setattr(layer, name, tuple(now))
