@@ -126,7 +126,7 @@ def make_plan(
         raise ConfigError(f"data.patch={list(size)} has {len(size)} numbers; with dims={dims} it needs {dims}.")
     seen = len(fingerprint.cases) * math.prod(shape)
     batch, why_batch = _batch(size, batch_size, patch_voxels if dims == 3 else 2 * limit, seen)
-    steps = poolings(size, voxel, strides, even=patch != "auto")
+    steps = poolings(size, voxel, strides, even=patch != "auto" and strides == "auto")
     widths = kernels(size, voxel, steps)
     norms = [_norm(fingerprint, number, name, normalization) for number, name in enumerate(channels)]
     reasons = [

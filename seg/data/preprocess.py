@@ -177,7 +177,7 @@ def read_scan(files: Sequence[Path], channels: int) -> Scan:
 def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:
     """The image (C, X, Y, Z) float32 as the network takes it, and the way back; see ``prepare_case``."""
     image, spacing = scan.image, np.array(scan.spacing_mm)
-    filled = image.any(axis=0)
+    filled = np.asarray(image.any(axis=0))
     box = nonzero_box(filled)
     same = np.allclose(spacing, plan.spacing_mm, rtol=1e-3, atol=0)
     scale = np.ones(3) if same else spacing / plan.spacing_mm

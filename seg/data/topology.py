@@ -12,7 +12,8 @@ from seg.errors import times
 
 Auto = Literal["auto"]
 Step = tuple[int, ...]  # of one level: by how much it divides each axis
-Asked = Auto | Sequence[Auto | int | Sequence[int]] | None  # what a network's option ``strides`` may say
+Entry = Auto | int | Sequence[int]
+Asked = Auto | Sequence[Entry] | None  # what a network's option ``strides`` may say
 
 SMALLEST_MAP = 4  # voxels along an axis below which nothing is pooled
 ALIKE = 2  # ratio of voxel sizes up to which two axes are treated alike
@@ -36,18 +37,25 @@ def poolings(size: Sequence[int], spacing_mm: Sequence[float], asked: Asked, *, 
     """
     here, dims = [*size], len(size)
     voxel, steps = [*spacing_mm], [(1,) * dims]
-    entries = [*UNKNOWN] if asked is None else ["auto"] * MOST_POOLINGS if asked == "auto" else [*asked]
+    as_many: tuple[Auto, ...] = ("auto",) * MOST_POOLINGS
+    entries: Sequence[Entry] = UNKNOWN if asked is None else as_many if asked == "auto" else asked
     needed = LEAST_POOLINGS if asked == "auto" else len(entries)
     for entry in entries:
-        step = (entry,) * dims if isinstance(entry, int) else tuple(entry)
-        if entry == "auto":
-            step = _next(here, voxel, even, SMALLEST_MAP) or (len(steps) <= needed and _next(here, voxel, even, 2))
-        if not step and len(steps) > needed:
+        step = _given(entry, dims) or _next(here, voxel, even, SMALLEST_MAP)
+        if not step and len(steps) <= needed:
+            step = _next(here, voxel, even, SMALLEST_MAP // 2)
+        elif not step:
             break
         steps.append(step or (1,) * dims)
         here = [math.ceil(n / by) for n, by in zip(here, steps[-1], strict=True)]
         voxel = [mm * by for mm, by in zip(voxel, steps[-1], strict=True)]
     return tuple(steps)
+
+
+def _given(entry: Entry, dims: int) -> Step | None:
+    if isinstance(entry, int):
+        return (entry,) * dims
+    return None if isinstance(entry, str) else tuple(entry)
 
 
 def _next(size: Sequence[int], voxel_mm: Sequence[float], even: bool, smallest: int) -> Step | None:
@@ -117,7 +125,7 @@ def _padded(size: Sequence[int], spacing_mm: Sequence[float], asked: Asked) -> S
 def _shorter(size: Sequence[int], axis: int, spacing_mm: Sequence[float], asked: Asked) -> int | None:
     """The longest length of ``axis`` that makes a shorter patch; None if none is left that can still be pooled."""
     now = _padded(size, spacing_mm, asked)[axis]
-    for n in (now - 2**power for power in range(now.bit_length())):
+    for n in (now - (1 << power) for power in range(now.bit_length())):
         short = [*size[:axis], n, *size[axis + 1 :]]
         if 2 * SMALLEST_MAP <= n < size[axis] and _padded(short, spacing_mm, asked)[axis] < now:
             return n

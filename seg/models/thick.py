@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ _POOLINGS = (nn.MaxPool2d, nn.MaxPool3d)
 
 def restride(module: nn.Module, stride: Sequence[int]) -> None:
     """Gives ``stride``, one number per axis, to each layer inside ``module`` that scales."""
-    for layer in module.modules():
+    layers: Iterable[Any] = module.modules()
+    for layer in layers:
         if isinstance(layer, _POOLINGS):
             layer.kernel_size = layer.stride = tuple(stride)
         elif isinstance(layer, nn.Upsample):
@@ -40,7 +42,8 @@ def narrow_kernels(network: Network, patch: Sequence[int], flat: Flat) -> None:
     """
     grids = _grids(network, patch)
     coarsest = min(map(math.prod, {size for sizes in grids.values() for size in sizes}), default=0)
-    for name, layer in network.named_modules():
+    layers: Iterable[tuple[str, Any]] = network.named_modules()
+    for name, layer in layers:
         if name in grids:
             axes = [{*flat(size, math.prod(size) == coarsest)} for size in grids[name]]
             _narrow(layer, [axis for axis in set.intersection(*axes) if layer.stride[axis] == 1])
@@ -62,7 +65,7 @@ def _grids(network: Network, patch: Sequence[int]) -> dict[str, set[tuple[int, .
     return grids
 
 
-def _narrow(layer: nn.Module, axes: Sequence[int]) -> None:
+def _narrow(layer: Any, axes: Sequence[int]) -> None:
     """Leaves the middle of the kernel along ``axes``, scaled so that what comes out is as large as before."""
     for axis in axes:
         width = layer.kernel_size[axis]
