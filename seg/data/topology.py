@@ -37,7 +37,7 @@ def poolings(size: Sequence[int], spacing_mm: Sequence[float], asked: Asked, *, 
     """
     here, dims = [*size], len(size)
     voxel, steps = [*spacing_mm], [(1,) * dims]
-    as_many: tuple[Auto, ...] = ("auto",) * MOST_POOLINGS
+    as_many: list[Entry] = ["auto" for _ in range(MOST_POOLINGS)]
     entries: Sequence[Entry] = UNKNOWN if asked is None else as_many if asked == "auto" else asked
     needed = LEAST_POOLINGS if asked == "auto" else len(entries)
     for entry in entries:

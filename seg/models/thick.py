@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ _POOLINGS = (nn.MaxPool2d, nn.MaxPool3d)
 
 def restride(module: nn.Module, stride: Sequence[int]) -> None:
     """Gives ``stride``, one number per axis, to each layer inside ``module`` that scales."""
-    layers: Iterable[Any] = module.modules()
-    for layer in layers:
+    layer: Any
+    for layer in module.modules():
         if isinstance(layer, _POOLINGS):
-            layer.kernel_size = layer.stride = tuple(stride)
+            for name in ("kernel_size", "stride"):
+                setattr(layer, name, tuple(stride))
         elif isinstance(layer, nn.Upsample):
             layer.scale_factor = tuple(map(float, stride))
         elif isinstance(layer, _TRANSPOSED):
@@ -42,8 +43,8 @@ def narrow_kernels(network: Network, patch: Sequence[int], flat: Flat) -> None:
     """
     grids = _grids(network, patch)
     coarsest = min(map(math.prod, {size for sizes in grids.values() for size in sizes}), default=0)
-    layers: Iterable[tuple[str, Any]] = network.named_modules()
-    for name, layer in layers:
+    layer: Any
+    for name, layer in network.named_modules():
         if name in grids:
             axes = [{*flat(size, math.prod(size) == coarsest)} for size in grids[name]]
             _narrow(layer, [axis for axis in set.intersection(*axes) if layer.stride[axis] == 1])
