@@ -130,7 +130,7 @@ def make_plan(
     widths = kernels(size, voxel, steps)
     norms = [_norm(fingerprint, number, name, normalization) for number, name in enumerate(channels)]
     reasons = [
-        f"spacing {times(spacing_mm)} mm: {why_spacing}",
+        f"spacing {times(spacing_mm)} {fingerprint.unit}: {why_spacing}",
         f"patch {times(size)}: {why_patch}",
         f"batch {batch}: {why_batch}",
         *_levels(steps, widths, strides),

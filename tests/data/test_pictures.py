@@ -311,7 +311,7 @@ def test_from_pictures_to_masks_of_new_ones(tmp_path: Path, monkeypatch: pytest.
     assert {*table["unit"]} == {"pixels"}
     masks = list(result.predictions.glob("c?.png"))
     assert {path.stem for path in masks} == {*table["case"]}
-    assert {Image.open(path).size for path in masks} == {(52, 40)}
+    assert {np.asarray(Image.open(path)).shape for path in masks} == {(40, 52)}
     page = compare([run], tmp_path).text
     assert '"unit":"pixels"' in page
     assert "HD95 pixels, mean" in page
