@@ -20,7 +20,8 @@ import torch
 from seg.data.preprocess import Geometry
 from seg.data.volumes import read_image, read_label
 from seg.engine.calibration import Reliability
-from seg.engine.inference import Windows, decide, on_grid, predict_slices
+from seg.engine.decision import decide
+from seg.engine.inference import Windows, on_grid, predict_slices
 from seg.metrics import score_case
 from seg.models import unet
 

@@ -68,9 +68,10 @@ def main() -> None:
     from seg.engine.batches import training_batches
     from seg.engine.build import build_run
     from seg.engine.cases import prepare_cases, read_material
+    from seg.engine.decision import decide
     from seg.engine.device import choose_device, choose_precision
     from seg.engine.distributed import World
-    from seg.engine.inference import decide, on_grid
+    from seg.engine.inference import on_grid
     from seg.engine.loop import Hooks, Settings, fit
     from seg.engine.progress import Budget
 

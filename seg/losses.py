@@ -2,6 +2,9 @@
 
 A voxel whose target is K or more was annotated by nobody: it has no part in any loss, and no gradient comes from it.
 
+Of regions, which overlap, logits and target are (B, R, *S): 1 within a region, 0 outside, more where nobody annotated.
+Each is then a question of its own: its probability is the sigmoid, and it has its own cross-entropy in each voxel.
+
 All compute in float32, also under autocast, and stay finite when a class or all foreground is absent. Overlaps (Dice,
 Tversky) leave the background out, unless stated. ``batch=True`` counts one overlap over the whole batch, over all
 processes too, so that a patch without foreground does not count as a miss; ``False`` averages over the patches.
@@ -15,7 +18,10 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor, distributed, nn
 
+from seg.regions import Regions, among
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+_NOBODY = 255  # in the target of regions, where nobody annotated
 SMOOTH = 1e-5  # voxels, added to numerator and denominator of an overlap, as in nnU-Net
 
 
@@ -93,40 +99,42 @@ def generalised_dice_boundary(
 ) -> Tensor:
     """Generalised Dice plus a boundary loss.
 
-    Generalised Dice counts every class, the background too, alike whatever its volume. The boundary loss is the
-    distance to the true boundary, in voxels, of each wrongly assigned voxel, averaged over voxels and foreground
-    classes: far errors cost more. It is the paper's integral plus the constant that makes 0 its minimum. Distances
-    are found on the CPU, which takes about as long as a step of the default network; a class absent from a patch
-    has none.
+    Generalised Dice counts every class, the background too (of regions: the regions), alike whatever its volume. The
+    boundary loss is the distance to the true boundary, in voxels, of each wrongly assigned voxel, averaged over voxels
+    and foreground classes: far errors cost more. It is the paper's integral plus the constant that makes 0 its minimum.
+    Distances are found on the CPU, which takes about as long as a step of the default network; a class absent from a
+    patch has none.
 
     Source: Sudre et al., Generalised Dice overlap, DLMIA 2017; Kervadec et al., Boundary loss, MIDL 2019, eq. 5.
     """
     overlap, predicted, true = _volumes(logits, target, batch, background=True)
     weight = 1 / true.clamp(min=1) ** 2
     # An absent class would weigh as one voxel does and drown the others: it takes the largest weight of those present.
-    weight = torch.where(true > 0, weight, (weight * (true > 0)).amax(-1, keepdim=True))
+    present = (true > 0) | ~(true > 0).any(-1, keepdim=True)  # where none is, all weigh the same
+    weight = torch.where(present, weight, (weight * present).amax(-1, keepdim=True))
     union = (weight * (predicted + true)).sum(-1)
-    smooth = SMOOTH * weight.amax(-1)  # 0 where nothing at all is annotated
-    dice = 1 - (2 * (weight * overlap).sum(-1) + smooth) / (union + smooth).clamp(min=torch.finfo(torch.float32).tiny)
+    smooth = SMOOTH * weight.amax(-1)
+    dice = 1 - (2 * (weight * overlap).sum(-1) + smooth) / (union + smooth)
     return dice_weight * dice.mean() + boundary_weight * _boundary(logits, target)
 
 
 class DeepSupervision(nn.Module):
     """Takes ``loss`` of a tensor, or of a list of logits, full resolution first, weighted 1, 1/2, 1/4 … (sum 1).
 
-    The target of a coarser grid is sampled by nearest neighbour. Source: Isensee et al., nnU-Net, 2021.
+    The target of a coarser grid is sampled by nearest neighbour. Source: Isensee et al., nnU-Net, 2021. ``within`` is
+    as in ``seg.regions``: where it is given, ``loss`` is asked about regions.
     """
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: Loss, within: Regions | None = None) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss, self.within = loss, within
 
     def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
-        """The loss of ``logits`` (B, K, *S) against ``target`` (B, *S)."""
+        """The loss of ``logits`` (B, K or R, *S) against the label map ``target`` (B, *S)."""
         if isinstance(logits, Tensor):
-            return self.loss(logits, target)
+            return self.loss(logits, _of_regions(target, self.within))
         weights = [0.5**level for level in range(len(logits))]
-        losses = [self.loss(one, _on_grid(target, one.shape[2:])) for one in logits]
+        losses = [self.loss(one, _of_regions(_on_grid(target, one.shape[2:]), self.within)) for one in logits]
         return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
 
 
@@ -136,14 +144,26 @@ def _on_grid(target: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(target[:, None].float(), size, mode="nearest")[:, 0].long()
 
 
+def _of_regions(target: Tensor, within: Regions | None) -> Tensor:
+    """A label map (B, *S) as the target of regions (B, R, *S), uint8; or as it is, where there are none."""
+    if within is None:
+        return target
+    regions = torch.stack([among(target, own) for own in within], 1).to(torch.uint8)
+    return regions.masked_fill((target > len(within))[:, None], _NOBODY)
+
+
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of every voxel (B, *S), or of those that are annotated (N,), one zero where none is.
 
-    PyTorch's own is not deterministic on CUDA for images.
+    Of regions it is (B, *S, R) or (N, R). PyTorch's own is not deterministic on CUDA for images.
     """
     unknown = _unknown(logits, target)
-    target = target.long() if unknown is None else target.long().masked_fill(unknown, 0)
-    entropy = -logits.float().log_softmax(1).gather(1, target[:, None])[:, 0]
+    if target.ndim == logits.ndim:
+        truth = (target == 1).float()
+        entropy = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none").movedim(1, -1)
+    else:
+        target = target.long() if unknown is None else target.long().masked_fill(unknown, 0)
+        entropy = -logits.float().log_softmax(1).gather(1, target[:, None])[:, 0]
     if unknown is None:
         return entropy
     return 0 * entropy.flatten()[:1] if unknown.all() else entropy[~unknown]
@@ -151,7 +171,7 @@ def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def _unknown(logits: Tensor, target: Tensor) -> Tensor | None:
     """Where ``target`` holds no class, since nobody annotated the voxel (B, *S); None where all are annotated."""
-    unknown = target >= logits.shape[1]
+    unknown = target[:, 0] > 1 if target.ndim == logits.ndim else target >= logits.shape[1]
     return unknown if unknown.any() else None
 
 
@@ -164,11 +184,9 @@ def _tversky(logits: Tensor, target: Tensor, alpha: float, beta: float, batch: b
 
 def _volumes(logits: Tensor, target: Tensor, batch: bool, *, background: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Soft voxel counts of each class: in both, predicted, true; (K,), or (B, K) when not over the batch."""
-    first = 0 if background else 1
-    probability = logits.float().softmax(1)[:, first:]
+    probability, truth = _probability_and_truth(logits, target, background=background)
     if (unknown := _unknown(logits, target)) is not None:
         probability = probability.masked_fill(unknown[:, None], 0)
-    truth = _one_hot(target, logits)[:, first:]
     axes = list(range(2, logits.ndim))
     counts = torch.stack([(probability * truth).sum(axes), probability.sum(axes), truth.float().sum(axes)])
     if not batch:
@@ -196,16 +214,20 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
-def _one_hot(target: Tensor, logits: Tensor) -> Tensor:
-    """Bool (B, K, *S)."""
+def _probability_and_truth(logits: Tensor, target: Tensor, *, background: bool) -> tuple[Tensor, Tensor]:
+    """Float32 and bool, both (B, K, *S), without the first class where the background is not wanted; regions: all."""
+    if target.ndim == logits.ndim:
+        return logits.float().sigmoid(), target == 1
+    first = 0 if background else 1
     classes = torch.arange(logits.shape[1], device=target.device, dtype=target.dtype)
-    return target[:, None] == classes.reshape(1, -1, *[1] * (target.ndim - 1))
+    truth = target[:, None] == classes.reshape(1, -1, *[1] * (target.ndim - 1))
+    return logits.float().softmax(1)[:, first:], truth[:, first:]
 
 
 def _boundary(logits: Tensor, target: Tensor) -> Tensor:
-    truth = _one_hot(target, logits)[:, 1:]
+    probability, truth = _probability_and_truth(logits, target, background=False)
     distance = torch.from_numpy(_distances(truth.cpu().numpy())).to(logits.device)
-    error = distance * (logits.float().softmax(1)[:, 1:] - truth.float()).abs()
+    error = distance * (probability - truth.float()).abs()
     if (unknown := _unknown(logits, target)) is None:
         return error.mean()
     return error.masked_fill(unknown[:, None], 0).sum() / (~unknown).sum().clamp(min=1) / error.shape[1]

@@ -30,6 +30,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from seg.errors import DataError
+from seg.regions import Regions, inside
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -251,8 +252,9 @@ def score_case(
     class_names: Sequence[str],  # of all classes, background first; index = class
     spacing_mm: Sequence[float],
     nsd_tolerance_mm: float,
+    within: Regions | None = None,  # of regions: see seg.regions
 ) -> list[dict[str, float | int | str]]:
-    """All metrics of one case: a row for each foreground class of two arrays of class indices, in 2-D or 3-D.
+    """All metrics of one case: a row for each foreground class, or region, of two label maps, in 2-D or 3-D.
 
     Where ``label`` holds no class (an index past the last: voxels that nobody annotated) neither array counts.
 
@@ -266,8 +268,8 @@ def score_case(
     rows: list[dict[str, float | int | str]] = []
     known = label < len(class_names)
     for index, name in enumerate(class_names[1:], 1):
-        here = pred == index
-        pair = Pair(here & known if here.shape == known.shape else here, label == index, spacing_mm, nsd_tolerance_mm)
+        here, there = inside(pred, index, within), inside(label, index, within)
+        pair = Pair(here & known if here.shape == known.shape else here, there, spacing_mm, nsd_tolerance_mm)
         scored = pair.in_pred or pair.in_label
         rows.append(
             {"class": name}

@@ -263,3 +263,85 @@ def test_deep_supervision_keeps_what_nobody_annotated():
     changed = coarse.clone()
     changed[:, :, 2:] += 5
     torch.testing.assert_close(loss([logits, coarse], target), loss([logits, changed], target))
+
+
+WITHIN = ((1, 2, 3), (2, 3), (3,))  # whole, core, enhancing
+
+
+def _asked(name, **changes):
+    """A loss of logits (B, 3, *S) against a label map of three nested regions."""
+    return losses.DeepSupervision(_loss(name, **changes), WITHIN)
+
+
+def _nested(target, strength=30.0):
+    """Logits that are sure of the regions of a label map."""
+    inside = torch.stack([sum(target == index for index in own) for own in WITHIN], 1).float()
+    return (2 * inside - 1) * strength
+
+
+@EACH
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("most", [3, 2, 0], ids=["all", "one absent", "nothing there"])
+def test_regions_have_their_minimum_at_the_target_and_are_finite(name, dims, batched, most):
+    logits, target = _pair(dims, batch=2)
+    target = torch.randint(0, 4, target.shape, generator=torch.Generator().manual_seed(1)).clamp(max=most)
+    loss = _asked(name, batch=batched)
+    assert 0 <= loss(_nested(target), target) < 1e-3
+    for strength in (0.0, 3.0, 1e4):
+        logits.grad = None
+        value = loss(logits * strength, target)
+        value.backward()
+        assert value.isfinite()
+        assert value > loss(_nested(target), target)
+        assert logits.grad.isfinite().all()
+    assert loss(-_nested(target), target).isfinite()
+
+
+@EACH
+@pytest.mark.parametrize("dims", [2, 3])
+def test_regions_do_not_count_what_nobody_annotated(name, dims):
+    logits, target = _pair(dims)
+    target[:, 3:] = 255
+    other = logits.detach().clone()
+    other[:, :, 3:] += 5
+    value = _asked(name)(logits, target.to(torch.uint8))
+    value.backward()
+    torch.testing.assert_close(_asked(name)(other, target), value.detach())
+    assert logits.grad[:, :, 3:].abs().max() == 0
+    assert logits.grad[:, :, :3].abs().max() > 0
+    logits.grad = None
+    _asked(name)(logits, torch.full_like(target, 255)).backward()
+    assert logits.grad.abs().max() == 0
+
+
+@EACH
+def test_one_region_is_asked_as_one_class_beside_the_background_is(name):
+    """The softmax over 0 and z is the sigmoid of z. (Generalised Dice has a background among classes alone.)"""
+    logits, target = _pair(classes=2)
+    changes = {"dice_weight": 0.0, "boundary_weight": 1.0} if "generalised" in name else {}
+    difference = (logits[:, 1:] - logits[:, :1]).detach().requires_grad_()
+    region = losses.DeepSupervision(_loss(name, **changes), ((1,),))(difference, target)
+    plain = _loss(name, **changes)(logits, target)
+    torch.testing.assert_close(region, plain)
+    region.backward()
+    plain.backward()
+    torch.testing.assert_close(difference.grad, logits.grad[:, 1:])
+
+
+def test_dice_and_cross_entropy_of_regions_are_monais():
+    from monai.losses import DiceLoss
+
+    logits, target = _pair()
+    truth = torch.stack([target > 0, target == 2], 1).float()
+    dice = DiceLoss(sigmoid=True, batch=True, smooth_nr=2e-5, smooth_dr=2e-5)(logits[:, :2], truth)
+    reference = dice + F.binary_cross_entropy_with_logits(logits[:, :2], truth)
+    ours = losses.DeepSupervision(losses.dice_ce, ((1, 2), (2,)))(logits[:, :2], target)
+    torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_deep_supervision_of_regions_samples_the_label_map():
+    target = torch.arange(4).repeat_interleave(4).repeat(16, 1)[None]
+    heads = [_nested(target), _nested(target[:, ::4, ::4])]
+    assert _asked("dice_ce")(heads, target) < 1e-4
+    assert _asked("dice_ce")([heads[0], heads[1].flip(-1)], target) > 1

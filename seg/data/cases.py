@@ -5,8 +5,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from posixpath import normpath  # metrics are named like paths, and must be normal ones
+from typing import NamedTuple
 from unicodedata import normalize
 
 import numpy as np
@@ -17,6 +19,7 @@ from seg.data.names import Files, channel_names
 from seg.data.patients import patients_of
 from seg.data.processors import processors
 from seg.errors import ConfigError, DataError, together
+from seg.regions import Regions, among, indices_within, regions_of
 
 log = logging.getLogger(__name__)
 # In a name: line feeds, escapes, bytes that are no UTF-8, and what cannot be seen but turns or parts what is printed.
@@ -44,7 +47,8 @@ class CaseSet:
     """A data set. ``classes`` maps a name to its value in the label files, background (0) first.
 
     Everywhere else a class is its index 0…K-1, the position in ``classes``; ``values[index]`` is the value in the file.
-    ``ignore`` is the value of voxels that nobody annotated, where there is one; their index is IGNORE.
+    ``ignore`` is the value of voxels that nobody annotated, where there is one; their index is IGNORE. Of a data set
+    with ``regions``, sets of label values, ``classes`` are these: see ``seg.regions``.
     """
 
     name: str
@@ -52,6 +56,7 @@ class CaseSet:
     channels: tuple[str, ...]
     classes: dict[str, int]
     ignore: int | None = None
+    regions: Regions | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,23 +65,40 @@ class CaseSet:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """Values in the label files by class index."""
+        """Values that are written into label files, by class index."""
         return tuple(self.classes.values())
 
+    @property
+    def labels(self) -> tuple[int | tuple[int, ...], ...]:
+        """Values in the label files by class index; one that several indices have is the last of them."""
+        return self.values if self.regions is None else (0, *self.regions)
 
-def class_indices(label: np.ndarray, values: Sequence[int], ignore: int | None = None) -> np.ndarray:
+    @property
+    def within(self) -> Regions | None:
+        """Of regions, the class indices that lie in each."""
+        return indices_within(self.values, self.regions)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of a network's logits: one a class, background too; or one a region."""
+        return len(self.regions or self.classes)
+
+
+def class_indices(label: np.ndarray, labels: Sequence[int | Sequence[int]], ignore: int | None = None) -> np.ndarray:
     """Values of a label file, any shape, as class indices (uint8), and IGNORE where the value is ``ignore``.
+
+    ``labels`` are the values of each class index, as of ``CaseSet.labels``.
 
     Raises:
         DataError: a value that is not a class; ``fingerprint`` reports it earlier, with the file.
     """
     indices = np.full(label.shape, IGNORE, np.uint8)
-    for index, value in enumerate(values):
-        indices[label == value] = index
+    for index, values in enumerate(labels):
+        indices[among(label, values)] = index
     strange = indices == IGNORE if ignore is None else (indices == IGNORE) & (label != ignore)
     if strange.any():
         found = np.unique(label[strange]).tolist()
-        raise DataError(f"label values {found} are not classes; the classes are {list(values)}.")
+        raise DataError(f"label values {found} are not classes; the classes are {list(labels)}.")
     return indices
 
 
@@ -120,16 +142,19 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
         ConfigError: ``dataset.json``, ``patient`` or ``layout`` says something that cannot be.
     """
     place = layouts.place_of(Path(root).expanduser(), layout)
-    files, channels, classes, ignore = _found(place)
+    files, channels, classes = _found(place)
     together(DataError, [_unprintable(case_id) for case_id, _, _ in files if re.search(CONTROL, case_id)])
-    if list(classes.values()) != list(range(len(classes))):
-        log.info("label values become class indices: %s", {value: i for i, value in enumerate(classes.values())})
+    values = [*classes.values.values()]
+    if classes.regions:
+        log.info("regions of label values: %s", dict(zip([*classes.values][1:], classes.regions, strict=True)))
+    elif values != list(range(len(values))):
+        log.info("label values become class indices: %s", {value: i for i, value in enumerate(values)})
     if patient is None and place.layout == "csv" and place.listing and "patient" in heading(place.listing):
         patient = str(place.listing)
     patients = patients_of([case_id for case_id, _, _ in files], place.root, patient)
     cases = [Case(case_id, patients[case_id], images, label) for case_id, images, label in files]
     cases.sort(key=lambda case: case.id)
-    return CaseSet(name or place.root.resolve().name, tuple(cases), channels, classes, ignore)
+    return CaseSet(name or place.root.resolve().name, tuple(cases), channels, *classes)
 
 
 def _unprintable(case_id: str) -> str:
@@ -160,23 +185,31 @@ def hippocampus(root: str | Path, *, name: str = "hippocampus", patient: str | N
     )
 
 
-def read_classes(where: Path) -> tuple[dict[str, int], int | None]:
-    """The classes of a ``dataset.json``, background first, and the value of voxels that nobody annotated.
+class Classes(NamedTuple):
+    """What label values mean, as in CaseSet."""
+
+    values: dict[str, int]
+    ignore: int | None = None
+    regions: Regions | None = None
+
+
+def read_classes(where: Path) -> Classes:
+    """The classes of a ``dataset.json``, background first.
 
     Raises:
         DataError: the file cannot be read.
         ConfigError: it names no classes, or such as cannot be.
     """
     settings = layouts.settings_of(where)
-    return _classes(_named(_mapping(settings, "labels", where), value_first="channel_names" not in settings), where)
+    return _classes(settings, where, value_first="channel_names" not in settings)
 
 
-def listed_classes(names: Sequence[str], key: str) -> dict[str, int]:
+def listed_classes(names: Sequence[str], key: str) -> Classes:
     """Classes by the names of their values 1, 2 …, as ``key`` lists them; ConfigError where one cannot be."""
-    return _classes([("background", 0), *((name, value) for value, name in enumerate(names, 1))], Path(key))[0]
+    return _checked([("background", 0), *((name, value) for value, name in enumerate(names, 1))], Path(key))
 
 
-def seen_classes(labels: Sequence[Path], where: Path) -> dict[str, int]:
+def seen_classes(labels: Sequence[Path], where: Path) -> Classes:
     """Classes by the values that label files hold: ``class_1`` …
 
     Raises:
@@ -187,30 +220,29 @@ def seen_classes(labels: Sequence[Path], where: Path) -> dict[str, int]:
         together(DataError, [fault] if (fault := pictures.other_palettes(labels)) else [])
         if {*values} - {0} in ({255}, {65535}):
             log.info("%s has no dataset.json: %d in its masks is the class foreground", where, values[-1])
-            return {"background": 0, "foreground": values[-1]}
+            return Classes({"background": 0, "foreground": values[-1]})
     if asked := question(values):
         raise DataError(
             f"{where}: the labels hold the values {in_words(values)}, and no dataset.json says what they mean. {asked}"
         )
     log.info("%s has no dataset.json: label values %s, read off %d labels", where, values, len(labels))
-    return {"background": 0} | {f"class_{value}": value for value in values if value}
+    return Classes({"background": 0} | {f"class_{value}": value for value in values if value})
 
 
-def _found(place: layouts.Place) -> tuple[Files, tuple[str, ...], dict[str, int], int | None]:
-    """Files, channels, classes, and the value to ignore; what ``dataset.json`` does not name has names of its own."""
+def _found(place: layouts.Place) -> tuple[Files, tuple[str, ...], Classes]:
+    """Files, channels and classes; what ``dataset.json`` does not name has names of its own."""
     where, settings = place.about, place.settings
     if where is None:
         files, channels = layouts.files_of(place, None)
         classes = seen_classes([label for _, _, label in files if label], place.root)
-        return files, _colours(files, channels), classes, None
+        return files, _colours(files, channels), classes
     key = "channel_names" if "channel_names" in settings or "training" not in settings else "modality"
     listed = settings.get(key)
     files, seen = layouts.files_of(place, len(listed) if isinstance(listed, dict | list) else None)
     files = [(case, volumes.whole(images), label) for case, images, label in files]
     needed = key in settings or place.layout in ("decathlon", "nnunet")
     channels = _agreed(_channels(settings, key, where), seen, where) if needed else _colours(files, seen)
-    classes, ignore = _classes(_named(_mapping(settings, "labels", where), value_first=key == "modality"), where)
-    return files, channels, classes, ignore
+    return files, channels, _classes(settings, where, value_first=key == "modality")
 
 
 def _colours(files: Files, channels: tuple[str, ...]) -> tuple[str, ...]:
@@ -265,7 +297,7 @@ def _channels(settings: Mapping[str, object], key: str, where: Path) -> tuple[st
 def _named(labels: Mapping[str, object], value_first: bool) -> list[tuple[str, object]]:
     """Names and values. Decathlon writes ``"1": "liver"``, nnU-Net 2 ``"liver": 1``: whichever side has the numbers."""
     numbers = [all(re.fullmatch(WHOLE, str(one)) for one in side) for side in (labels.keys(), labels.values())]
-    if numbers[0] != numbers[1]:
+    if numbers[0] != numbers[1] or any(isinstance(value, list) for value in labels.values()):
         value_first = numbers[0]
     if not value_first:
         return list(labels.items())
@@ -277,19 +309,26 @@ def _known_spelling(name: str) -> str:
     return "ignore" if name.casefold() == "ignore" else name
 
 
-def _classes(named: list[tuple[str, object]], where: Path) -> tuple[dict[str, int], int | None]:
-    """Class names and label values, background first, and the value to ignore; every fault at once."""
+def _classes(settings: Mapping[str, object], where: Path, value_first: bool) -> Classes:
+    """What a ``dataset.json`` says of labels; a list among them makes all of them regions."""
+    named = _named(_mapping(settings, "labels", where), value_first)
+    if not any(isinstance(value, list) for _, value in named):
+        return _checked(named, where)
+    named, regions = regions_of(named, settings.get("regions_class_order"), where)
+    return _checked(named, where, regions)
+
+
+def _checked(named: list[tuple[str, object]], where: Path, regions: Regions | None = None) -> Classes:
+    """Classes, background first, in the order of their values or of ``regions``; every fault at once."""
     faults: list[str] = []
     classes: dict[str, int] = {}
     metrics: dict[str, str] = {}
     for name, value in named:
         name = _known_spelling(name.strip())
         key = re.sub(r"[^\w\-./: ]", "_", normalize("NFC", name))  # as a metric of this class is called in the record
-        if isinstance(value, list):
-            faults.append(f"{where}: '{name}' is a region {value}; give each class an integer and train on those.")
-        elif not re.fullmatch(WHOLE, str(value)):
+        if not re.fullmatch(WHOLE, str(value)):
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")
-        elif name in classes or int(str(value)) in classes.values():
+        elif name in classes or (regions is None and int(str(value)) in classes.values()):
             faults.append(f"{where}: class '{name}' = {value} appears twice; names and values must be unique.")
         elif name.lower() in ("", "mean of classes") or not name.isprintable() or normpath(f"_{key}") != f"_{key}":
             faults.append(f"{where}: {name!r} cannot be a class's name. Use letters, digits and blanks.")
@@ -298,7 +337,8 @@ def _classes(named: list[tuple[str, object]], where: Path) -> tuple[dict[str, in
         else:
             classes[name], metrics[alike] = int(str(value)), name
     ignore = classes.pop("ignore", None)
-    if ignore is not None and 0 <= ignore < max(classes.values(), default=0):
+    highest = max([*classes.values(), *chain.from_iterable(regions or ())], default=0)
+    if ignore is not None and 0 <= ignore <= highest:
         faults.append(
             f"{where}: the label 'ignore' has the value {ignore}; it must be the highest of all, or negative."
         )
@@ -312,4 +352,5 @@ def _classes(named: list[tuple[str, object]], where: Path) -> tuple[dict[str, in
     together(ConfigError, faults)
     if 0 not in classes.values():
         classes["background"] = 0
-    return dict(sorted(classes.items(), key=lambda item: (item[1] != 0, item[1]))), ignore
+    ordered = sorted(classes.items(), key=lambda item: (item[1] != 0, item[1] if regions is None else 0))
+    return Classes(dict(ordered), ignore, regions)

@@ -1,6 +1,7 @@
 """What can be wrong with the files of one case: each fault and each oddity of a header in a sentence."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -54,12 +55,13 @@ def label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
     """Values of a label (X, Y, Z) that are not classes, and what they may mean."""
     values, counts = np.unique(label, return_counts=True)
     found = zip(values.tolist(), counts.tolist(), strict=True)
-    known = {*caseset.values, caseset.ignore}
+    known = {caseset.ignore, *caseset.values, *chain.from_iterable(caseset.regions or ())}
     if not (strange := {value: n for value, n in found if value not in known}):
         return []
+    classes = dict(zip(caseset.names, caseset.labels, strict=True))
     ask = question(strange)
     return [
-        f"{path}: label values {in_words(strange)} (value: voxels) are not classes; the classes are {caseset.classes}."
+        f"{path}: label values {in_words(strange)} (value: voxels) are not classes; the classes are {classes}."
         f" {ask or 'Add them to dataset.json or fix the file.'}"
     ]
 

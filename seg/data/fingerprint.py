@@ -21,6 +21,7 @@ from seg.data.checks import SHEAR, grid_faults, image_faults, label_faults, note
 from seg.data.processors import processors
 from seg.errors import DataError, few, together
 from seg.files import atomic_write, digest, seal, sha256, unseal
+from seg.regions import Regions, among, regions_in
 
 log = logging.getLogger(__name__)
 FORMAT = 6  # raised when CasePrint or the checks change, so that every case is read anew
@@ -47,8 +48,8 @@ class Intensity:
 class CasePrint:
     """One case: ``shape`` and ``spacing_mm`` in RAS+ order, hashes of the file bytes, voxels per class, intensities.
 
-    ``voxels`` maps class index to its number of voxels (0 too, background left out). ``intensity`` has one entry a
-    channel and is empty where the case has no foreground.
+    ``foreground_voxels`` maps the index of a class, or region, to its number of voxels (0 too, background left out).
+    ``intensity`` has one entry a channel and is empty where the case has no foreground.
     """
 
     id: str
@@ -70,24 +71,26 @@ class CasePrint:
 
     @property
     def foreground_mm3(self) -> float:
-        """Volume of all classes but background."""
+        """Volume of all classes but background; of all regions, so that a voxel of several counts for each."""
         return sum(self.foreground_voxels.values()) * float(np.prod(self.spacing_mm))
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All cases of a data set, or those that ``of`` kept, sorted by id; ``ignore`` as in CaseSet."""
+    """All cases of a data set, or those that ``of`` kept, sorted by id; ``ignore`` and ``regions`` as in CaseSet."""
 
     cases: tuple[CasePrint, ...]
     channels: tuple[str, ...]
     classes: dict[str, int]
     ignore: int | None = None
+    regions: Regions | None = None
 
     @cached_property
     def hash(self) -> str:
         """Version of the data: changes with any byte of any file, and with the meaning of channels and classes."""
         ignored = [] if self.ignore is None else [("ignore", self.ignore)]
-        return digest([sorted(case.sha256 for case in self.cases), self.channels, [*self.classes.items(), *ignored]])
+        classes = [*self.classes.items(), *ignored, *([self.regions] if self.regions else [])]
+        return digest([sorted(case.sha256 for case in self.cases), self.channels, classes])
 
     @property
     def unit(self) -> grids.Unit:
@@ -116,7 +119,7 @@ class Fingerprint:
         """
         content = unseal(text, earlier=True)
         cases, channels = tuple(map(_case_print, content["cases"])), tuple(content["channels"])
-        return cls(cases, channels, content["classes"], content.get("ignore"))
+        return cls(cases, channels, content["classes"], content.get("ignore"), regions_in(content))
 
 
 def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow_shear: bool = False) -> Fingerprint:
@@ -165,7 +168,7 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow
         )
     prints = [replace(_case_print(entries[case.id]["print"]), patient=case.patient) for case in caseset.cases]
     prints.sort(key=lambda case: case.id)
-    found = Fingerprint(tuple(prints), caseset.channels, caseset.classes, caseset.ignore)
+    found = Fingerprint(tuple(prints), caseset.channels, caseset.classes, caseset.ignore, caseset.regions)
     _warn(found, [note for case in prints for note in entries[case.id]["notes"]])
     return found
 
@@ -191,7 +194,7 @@ def _warn(found: Fingerprint, notes: Sequence[Sequence[str]]) -> None:
 def _place(caseset: CaseSet) -> str:
     """Names the cache file: the place of the data, and what is counted in it."""
     place = os.path.commonpath([case.images[0].absolute().parent for case in caseset.cases]) if caseset.cases else ""
-    return digest([FORMAT, place, caseset.channels, caseset.values, caseset.ignore])
+    return digest([FORMAT, place, caseset.channels, caseset.labels, caseset.ignore])
 
 
 def _cached(path: Path) -> dict[str, Any]:
@@ -264,7 +267,7 @@ def _describe(
     """Facts of a sound case; images (C, X, Y, Z), one per file, and label (X, Y, Z) in the files' own orientation."""
     turned, affine = nifti.to_ras(label, header.affine)
     x, y, z = map(rounded, grids.spacing_mm(affine))
-    per_class = {index: int(np.count_nonzero(label == value)) for index, value in enumerate(caseset.values) if value}
+    per_class = {index: int(among(label, own).sum()) for index, own in enumerate(caseset.labels) if index}
     inside = (label != 0) if caseset.ignore is None else (label != 0) & (label != caseset.ignore)
     channels = [channel for image in images for channel in image if any(per_class.values())]
     filled, _ = nifti.to_ras(np.any([image.any(axis=0) for image in images], axis=0), header.affine)

@@ -8,6 +8,7 @@ from scipy import ndimage, special
 
 from seg.data.cases import CaseSet, class_indices
 from seg.data.volumes import read_label
+from seg.regions import inside
 
 JITTER = 0.5  # SD of the surface's place, in voxels
 MOST = 40  # cases that are looked at, evenly spaced
@@ -44,8 +45,8 @@ def jitter_costs(cases: CaseSet) -> dict[str, float]:
     labels = [case.label for case in cases.cases if case.label]
     found: dict[str, list[float]] = {}
     for path in labels[:: ceil(len(labels) / MOST) or 1]:
-        label = class_indices(read_label(path), cases.values, cases.ignore)
+        label = class_indices(read_label(path), cases.labels, cases.ignore)
         for index, name in enumerate(cases.names[1:], 1):
-            if (mask := label == index).any():
+            if (mask := inside(label, index, cases.within)).any():
                 found.setdefault(name, []).append(jitter_cost(mask))
     return {name: float(np.mean(costs)) for name, costs in found.items()}

@@ -141,19 +141,19 @@ def prepare(caseset: CaseSet, fingerprint: Fingerprint, plan: Plan, cache: Path,
 
 
 def prepare_case(
-    case: Case, values: tuple[int, ...], plan: Plan, ignore: int | None = None
+    case: Case, labels: Sequence[int | Sequence[int]], plan: Plan, ignore: int | None = None
 ) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
     """Image (C, X, Y, Z) float32, label (X, Y, Z) uint8 or None, and the way back.
 
     Steps: RAS axes by flips and swaps, crop to the box of non-zero voxels (of any channel; never looks at the label, so
-    training and prediction agree), normalisation, resampling to ``plan.spacing_mm``. ``values`` are the label values by
-    class index, and ``ignore`` is that of voxels nobody annotated.
+    training and prediction agree), normalisation, resampling to ``plan.spacing_mm``. ``labels`` and ``ignore`` are as
+    of ``class_indices``.
     """
     scan = read_scan(case.images, len(plan.normalization))
     prepared, geometry = prepare_scan(scan, plan)
     if case.label is None:
         return prepared, None, geometry
-    label, _ = to_ras(class_indices(read_label(case.label), values, ignore), scan.original_affine)
+    label, _ = to_ras(class_indices(read_label(case.label), labels, ignore), scan.original_affine)
     box = tuple(slice(low, high) for low, high in geometry.crop)
     return prepared, _resample_label(label[box], geometry.shape, geometry.coarse_axis), geometry
 
@@ -254,12 +254,12 @@ def _resample_label(label: np.ndarray, shape: Shape, coarse: int | None) -> np.n
 
 def _key(content: str, caseset: CaseSet, plan: Plan) -> str:
     norms = [asdict(norm) for norm in plan.normalization]
-    return digest([FORMAT, content, caseset.values, caseset.ignore, [float(mm) for mm in plan.spacing_mm], norms])
+    return digest([FORMAT, content, caseset.labels, caseset.ignore, [float(mm) for mm in plan.spacing_mm], norms])
 
 
 def _build(case: Case, caseset: CaseSet, plan: Plan, folder: Path) -> None:
     with atomic_folder(folder) as draft:
-        image, label, geometry = prepare_case(case, caseset.values, plan, caseset.ignore)
+        image, label, geometry = prepare_case(case, caseset.labels, plan, caseset.ignore)
         foreground = {} if label is None else _foreground(label)
         np.save(draft / "image.npy", image)
         np.save(draft / "foreground.npy", np.concatenate([np.zeros((0, 3), np.int32), *foreground.values()]))

@@ -81,10 +81,10 @@ def _is_finished(run: RunFolder) -> bool:
 
 def _refuse_unlike(places: Sequence[Path], members: Sequence[Predictor]) -> None:
     for place, member in zip(places, members, strict=True):
-        for what in ("classes", "channels"):
-            own, first = (list(getattr(one.package, what)) for one in (member, members[0]))
+        for what in ("classes", "channels", "regions"):
+            own, first = ([*map(str, getattr(one.package, what) or ())] for one in (member, members[0]))
             if own != first:
                 raise ConfigError(
-                    f"{places[0]} and {place} cannot predict together: their {what} are {', '.join(first)} and "
-                    f"{', '.join(own)}."
+                    f"{places[0]} and {place} cannot predict together: their {what} are "
+                    f"{', '.join(first) or 'none'} and {', '.join(own) or 'none'}."
                 )

@@ -130,9 +130,8 @@ def _in_float32(predictor: Predictor) -> Predictor:
     for weight in network.parameters():
         weight.data = weight.data.contiguous()
     settings = OmegaConf.create(predictor.package.settings)
-    return replace(
-        predictor, network=network, precision=plain, predict=case_predictor(settings, predictor.package.plan, plain)
-    )
+    predict = case_predictor(settings, predictor.package.plan, plain, predictor.package.within)
+    return replace(predictor, network=network, precision=plain, predict=predict)
 
 
 def _write(network: Network, patch: Sequence[int], path: Path, about: Json) -> None:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from seg.deploy.package import Package
 from seg.errors import times
+from seg.regions import Regions, among, inside
 
 Risk = Literal["low", "medium", "high"]
 RISKS: tuple[Risk, ...] = ("low", "medium", "high")
@@ -67,13 +68,16 @@ def spelled(volume_ml: float, unit: str) -> str:
     return f"{volume_ml:.3g} ml" if unit == "mm" else f"{1000 * volume_ml:.0f} pixels"
 
 
-def pieces(indices: np.ndarray, classes: int) -> dict[int, tuple[int, float]]:
-    """Of each class in ``indices`` (X, Y, Z): in how many pieces it is, and the share of the largest."""
+def pieces(indices: np.ndarray, classes: int, within: Regions | None = None) -> dict[int, tuple[int, float]]:
+    """Of each class, or region, in ``indices`` (X, Y, Z): in how many pieces it is, and the share of the largest."""
     found = {}
-    for k, box in enumerate(ndimage.find_objects(indices, classes - 1), 1):
+    boxes = ndimage.find_objects(indices, classes - 1)
+    if within is not None:
+        boxes = [(ndimage.find_objects(among(indices, own).astype(np.uint8)) or [None])[0] for own in within]
+    for k, box in enumerate(boxes, 1):
         if box is None:
             continue
-        labelled, count = ndimage.label(indices[box] == k)
+        labelled, count = ndimage.label(inside(indices[box], k, within))
         parts = np.array_split(labelled.ravel(), max(1, labelled.size // 2**22))  # bincount takes eight bytes a voxel
         sizes = np.sum([np.bincount(part, minlength=count + 1) for part in parts], axis=0)[1:]
         found[k] = (count, float(sizes.max() / sizes.sum()))

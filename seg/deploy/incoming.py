@@ -23,6 +23,7 @@ from seg.engine.inference import Slices
 from seg.errors import DataError, SegError, counted, times
 from seg.files import atomic_write
 from seg.pages.volumes import pack, read_volumes
+from seg.regions import structures
 from seg.study.drawing import class_colors
 
 # Headers of other formats may name a further file, and that would be one of the service's own machine.
@@ -55,15 +56,16 @@ class Incoming:
     def about(self) -> dict[str, Any]:
         """What a user should know of the network."""
         package = self.members[0].package
-        names = [*package.classes]
+        names = [*package.classes][1:]
+        looks = zip(names, class_colors(len(names)), structures(len(names), package.within), strict=True)
         return {
             "network": self.network,
             "data": package.origin["data"],
             "channels": self.channels,
             "endings": ENDINGS,
             "classes": [
-                {"name": name, "value": package.classes[name], "color": color}
-                for name, color in zip(names[1:], class_colors(len(names) - 1), strict=True)
+                {"name": name, "value": package.classes[name], "color": color, "indices": indices}
+                for name, color, indices in looks
             ],
         }
 

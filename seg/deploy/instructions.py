@@ -17,7 +17,7 @@ def instructions(package: Package, kind: str) -> Json:
         "format": FORMAT,
         "file": f"network.{kind}",
         "input": {"name": "image", "dtype": "float32", "shape": ["batch", channels, *plan.patch]},
-        "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(package.classes), *plan.patch]},
+        "output": {"name": "logits", "dtype": "float32", "shape": ["batch", package.outputs, *plan.patch]},
         "before": _before(package),
         "after": _after(package),
         "check_your_own_steps": (
@@ -26,6 +26,7 @@ def instructions(package: Package, kind: str) -> Json:
             "mask after all steps."
         ),
         "classes": package.classes,
+        "regions": package.regions,
         "channels": package.channels,
         "plan": asdict(plan),
         "settings": package.settings,
@@ -83,11 +84,17 @@ def _after(package: Package) -> list[str]:
     if settings["shifts"]:
         steps.append(
             "Repeat it on the volume shifted by 0 and 1 voxel (padded with 0 at the start) along each axis of the "
-            "window, shift back, and average the class probabilities."
+            "window, shift back, and average the probabilities."
+        )
+    taken = "take the class with the largest logit"
+    if package.regions:
+        taken = (
+            "take the last of the regions whose logit is above 0 (a probability, by the sigmoid, above 0.5), region k "
+            "as class k, and background where there is none"
         )
     return [
         *steps,
         "Resample the logits, not the mask, to the cropped box: linearly, and along the coarse axis, where there is "
-        "one, by the nearest slice. Then take the class with the largest logit, and background outside of the box.",
+        f"one, by the nearest slice. Then {taken}, and background outside of the box.",
         f"Write class k as the k-th of the values {[*package.classes.values()]}, on the axes of the file.",
     ]

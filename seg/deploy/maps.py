@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -20,7 +20,7 @@ _STEPS = 255  # of a probability as it is stored
 class Maps:
     """Where the maps of a scan are written, as .nii.gz on its grid; None: nowhere."""
 
-    probabilities: Path | None = None  # a channel for each class, background first, in steps of 1/255
+    probabilities: Path | None = None  # a channel for each class, background first, or region, in steps of 1/255
     disagreement: Path | None = None  # of the networks, in nats: see ``seg.engine.inference.mean_probability``
 
     @property
@@ -42,17 +42,17 @@ def disagreement(path: Path, geometry: Geometry) -> Iterator[Callable[[Tensor], 
 
 
 @contextmanager
-def probabilities(path: Path, slices: Slices, geometry: Geometry, classes: int) -> Iterator[Slices]:
+def probabilities(path: Path, slices: Slices, geometry: Geometry, channels: int) -> Iterator[Slices]:
     """The same slices, which are across ``file_axis``; as they are taken, their probabilities are written."""
-    with _on_grid(path, geometry, classes, np.dtype(np.uint8), slope=1 / _STEPS, background=_STEPS) as put:
+    background = _STEPS if slices.within is None else 0
+    with _on_grid(path, geometry, channels, np.dtype(np.uint8), slope=1 / _STEPS, background=background) as put:
 
         def seen() -> Iterator[Tensor]:
             for scores in slices.logits:
-                certain = scores if slices.probabilities else scores.softmax(0)
-                put((certain * _STEPS).round().numpy())
+                put((slices.probabilities_of(scores) * _STEPS).round().numpy())
                 yield scores
 
-        yield Slices(slices.axis, seen(), slices.probabilities)
+        yield replace(slices, logits=seen())
 
 
 @contextmanager

@@ -32,13 +32,25 @@ from seg.records.folder import RunFolder
 from seg.records.journal import Journal
 from seg.records.provenance import version_of
 from seg.records.state import read_state
+from seg.regions import Regions, indices_within, regions_in
 
 log = logging.getLogger(__name__)
 FORMAT = 1
 MODEL, WEIGHTS, EXAMPLE = "model.json", "weights.safetensors", "example.safetensors"
 _MOST_PACKED = 20  # times the size of a zip that a file in it may have: weights hardly shrink
 _TAGS = ("dataset_version", "split_hash", "config_hash", "git_commit", "git_dirty", "seed", "fold")
-_PLAIN = ("settings", "classes", "channels", "computing", "origin", "training", "scores", "confidence", "cost")
+_PLAIN = (
+    "settings",
+    "classes",
+    "channels",
+    "computing",
+    "origin",
+    "training",
+    "scores",
+    "confidence",
+    "cost",
+    "regions",
+)
 _COST = ("params", "gflops_a_patch", "inference_seconds_a_case")
 LEVELS = (1, 25, 50, 75, 99)  # percentiles of the foreground's intensities that a package keeps per case
 Json = dict[str, Any]
@@ -49,7 +61,7 @@ class Package:
     """What a package holds, read and checked."""
 
     settings: Json  # of the run's configuration, what its network and its prediction need
-    classes: dict[str, int]  # name → value in label files, background first
+    classes: dict[str, int]  # name → value in written masks, background first
     channels: tuple[str, ...]
     plan: Plan
     computing: dict[str, str]  # precision and layout of the training
@@ -61,7 +73,18 @@ class Package:
     answered_by: str = ""  # the machine that did, and how it computed
     confidence: dict[str, list[float]] = field(default_factory=dict)  # of the scored cases, by class, lowest first
     cost: dict[str, float] = field(default_factory=dict)  # number of weights, GFLOPs a patch, seconds a scan
+    regions: Regions | None = None  # the label values of each, where the network was trained on regions
     id: str = ""  # hash of all that; "" while it is not stored
+
+    @property
+    def within(self) -> Regions | None:
+        """Of regions, the class indices that lie in each: see ``seg.regions``."""
+        return indices_within([*self.classes.values()], self.regions)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the logits: one a class, background too; or one a region."""
+        return len(self.regions or self.classes)
 
     @classmethod
     def of_run(cls, folder: RunFolder) -> "Package":
@@ -95,6 +118,7 @@ class Package:
             {},
             confidence=_confidence(folder),
             cost=_cost(folder),
+            regions=prints.regions,
         )
 
     def store(self, place: Path) -> "Package":
@@ -148,7 +172,7 @@ def read(place: Path) -> Package:
         if damaged:
             raise DataError(f"{place} is damaged: {', '.join(damaged)} is not as it was written. Take another copy.")
         described = {key: about[key] for key in _PLAIN if key in about}
-        described |= {key: tuple(about[key]) for key in ("channels", "training")}
+        described |= {key: tuple(about[key]) for key in ("channels", "training")} | {"regions": regions_in(about)}
         return Package(
             **described,
             plan=Plan.from_json(json.dumps(about["plan"])),

@@ -23,12 +23,14 @@ from seg.deploy.maps import Maps, disagreement, file_axis, probabilities
 from seg.deploy.package import Package, is_package, levels, made_up, normalised, read
 from seg.engine.build import build_network
 from seg.engine.computing import as_before, laid_out
+from seg.engine.decision import Decided, decide
 from seg.engine.device import Precision, choose_device, choose_precision, machine
-from seg.engine.inference import Decided, Predict, Slices, decide, longest, mean_probability, on_grid
+from seg.engine.inference import Predict, Slices, longest, mean_probability, on_grid
 from seg.engine.predictors import case_predictor
 from seg.errors import ConfigError, DataError, SegError
 from seg.models import Network
 from seg.records.folder import RunFolder
+from seg.regions import label_map
 
 NO_MAPS = Maps()
 _ROUNDING, _HALF_ROUNDING = 1e-3, 0.1  # of logits on another machine, as a share of their norm
@@ -108,10 +110,11 @@ class Predictor:
         precision = as_before(package.computing, choose_precision("auto", choose_device(device, 0)))
         try:
             with allowing(trusted):
-                network = build_network(cfg, package.plan, len(package.channels), len(package.classes))
+                network = build_network(cfg, package.plan, len(package.channels), package.outputs)
             network.load_state_dict(package.weights)
             laid_out(network, precision)
-            predictor = cls(package, network.eval(), precision, case_predictor(cfg, package.plan, precision))
+            predict = case_predictor(cfg, package.plan, precision, package.within)
+            predictor = cls(package, network.eval(), precision, predict)
         except SegError:
             raise
         except Exception as error:  # of PyTorch, MONAI and OmegaConf, by what was altered since
@@ -150,7 +153,7 @@ class Predictor:
         with self.precision.autocast():
             logits = self.network(image[None].to(self.precision.device))[0].float().cpu()
         some = logits[(slice(None), *[slice(None, None, 4)] * (logits.ndim - 1))]
-        return {"mask": logits.argmax(0).to(torch.uint8), "logits": some.contiguous()}
+        return {"mask": label_map(logits, self.package.within).to(torch.uint8), "logits": some.contiguous()}
 
     def _how(self) -> str:
         return f"{machine(self.precision.device)}, {self.precision.name}, {self.precision.layout}"
@@ -222,7 +225,7 @@ def compute(members: Sequence[Predictor], ready: Ready, maps: Maps = NO_MAPS) ->
         on_grid(member.predict(member.network, image, axis=axis), geometry)
         for member, (image, geometry) in zip(members, ready.inputs, strict=True)
     ]
-    decided = _decided(found, ready.inputs[0][1], maps, len(package.classes))
+    decided = _decided(found, ready.inputs[0][1], maps, package.outputs)
     if len(members) > 1:  # whose scores and probabilities together are those of no scored case
         package = replace(package, scores={}, confidence={})
     observed = _observed(package, scan, decided)
@@ -237,12 +240,12 @@ def compute(members: Sequence[Predictor], ready: Ready, maps: Maps = NO_MAPS) ->
     return Prediction(mask, package.classes, ready.files[0], observed, unusual, expected, why)
 
 
-def _decided(found: Sequence[Slices], geometry: Geometry, maps: Maps, classes: int) -> Decided:
+def _decided(found: Sequence[Slices], geometry: Geometry, maps: Maps, outputs: int) -> Decided:
     with ExitStack() as files:
         disagree = files.enter_context(disagreement(maps.disagreement, geometry)) if maps.disagreement else None
         slices = found[0] if len(found) == 1 else mean_probability(found, disagree)
         if maps.probabilities:
-            slices = files.enter_context(probabilities(maps.probabilities, slices, geometry, classes))
+            slices = files.enter_context(probabilities(maps.probabilities, slices, geometry, outputs))
         return decide(slices, geometry)
 
 
@@ -256,7 +259,7 @@ def _observed(package: Package, scan: Scan, decided: Decided) -> Observed:
         scan.spacing_mm,
         scan.oriented,
         {name: float(decided.voxels[k]) * voxel_ml for k, name in enumerate(names) if k},
-        {names[k]: found for k, found in pieces(decided.indices, len(names)).items()},
+        {names[k]: found for k, found in pieces(decided.indices, len(names), package.within).items()},
         decided.by_class(names),
         [*map(levels, channels)],
         normalised(channels, norms_of(scan, package.plan)),

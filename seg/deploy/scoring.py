@@ -59,15 +59,22 @@ def suits(cases: CaseSet, predictor: Predictor) -> None:
         DataError: with what is there and what is wanted.
     """
     wanted = [*predictor.classes][1:]
+    package = predictor.package
+    if cases.within != package.within or (package.within and cases.names != (*package.classes,)):
+        regions = dict(zip(wanted, package.regions, strict=True)) if package.regions else "no regions"
+        raise DataError(
+            f"{cases.name} has the classes {dict(zip(cases.names, cases.labels, strict=True))}; the network has "
+            f"{regions}. Write the labels, and regions_class_order, into its dataset.json as in the training data."
+        )
     if missing := [name for name in wanted if name not in cases.classes]:
         raise DataError(
             f"{cases.name} has the classes {', '.join(cases.names[1:])}; the network has {', '.join(wanted)}. Name "
             f"{', '.join(missing)} in its dataset.json as in the training data."
         )
-    if len(cases.channels) != len(predictor.package.channels):
+    if len(cases.channels) != len(package.channels):
         raise DataError(
             f"{cases.name} has the channels {', '.join(cases.channels)}; the network was trained on "
-            f"{', '.join(predictor.package.channels)}."
+            f"{', '.join(package.channels)}."
         )
 
 
@@ -80,7 +87,7 @@ def scored(case: Case, cases: CaseSet, predictor: Predictor, run: RunFolder, mas
         found.save(masks / f"{case.id}{stored_ending(case.images[0])}")
     names = tuple(predictor.classes)
     pred = class_indices(found.mask, tuple(predictor.classes.values()))
-    label = class_indices(read_label(case.label), cases.values, cases.ignore)
+    label = class_indices(read_label(case.label), cases.labels, cases.ignore)
     truth = np.where(label == IGNORE, label, 0)
     for index, name in enumerate(names[1:], 1):
         truth[label == cases.names.index(name)] = index  # a class that the network does not know is background
@@ -94,4 +101,5 @@ def scored(case: Case, cases: CaseSet, predictor: Predictor, run: RunFolder, mas
         spacing_mm=header.spacing_mm,
         tolerance_mm=tolerance,
         unit=header.unit,
+        within=predictor.package.within,
     )

@@ -29,6 +29,7 @@ from seg.losses import DeepSupervision
 from seg.models import Network, insert_attention
 from seg.models.thick import narrow_kernels
 from seg.optimizers import weight_average
+from seg.regions import Regions
 
 log = logging.getLogger(__name__)
 TRIED = 64  # voxels a side, at most, of the patch that the augmentation is tried on
@@ -53,7 +54,7 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
         ConfigError: something cannot be built so, the network cannot take the patch, or the batch cannot be shared out.
     """
     cases = material.cases
-    network = build_network(cfg, material.plan, len(cases.channels), len(cases.classes))
+    network = build_network(cfg, material.plan, len(cases.channels), cases.outputs)
     plan = suited(material.plan, network, automatic=cfg.data.patch == "auto")
     if plan.batch_size % world.size:
         larger = math.ceil(plan.batch_size / world.size) * world.size
@@ -66,24 +67,24 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
             "trainer.early_stopping and scheduler=adaptive follow the validation Dice, and this split has no "
             "validation part. Choose another fold or leave them out."
         )
-    precision = choose_computing(cfg, network, plan, len(cases.classes), world, precision)
+    precision = choose_computing(cfg, network, plan, cases.outputs, world, precision)
     budget, why = budget_of(cfg, len(material.split.train), plan.batch_size)
     log.info("  budget %s", why)
     training = build_training(cfg, network, budget, precision)
     _try_augmentation(cfg, len(cases.channels), plan)
-    loss = DeepSupervision(build(cfg.loss)).to(precision.device)
-    predict = window_predictor(cfg, plan, precision)
+    loss = _loss(cfg, cases.within, len(plan.patch)).to(precision.device)
+    predict = window_predictor(cfg, plan, precision, cases.within)
     return Built(replace(material, plan=plan), precision, training, budget, loss, predict)
 
 
-def build_network(cfg: DictConfig, plan: Plan, channels: int, classes: int) -> Network:
+def build_network(cfg: DictConfig, plan: Plan, channels: int, outputs: int) -> Network:
     """The network with its attention block, and the patch checked against what it can take.
 
     Args:
         cfg: the sections ``model``, ``attention`` and ``dims``.
         plan: patch, and the strides that ``auto`` stands for.
         channels: of the image.
-        classes: of the label, background included.
+        outputs: channels of the logits, as of ``CaseSet.outputs``.
 
     Raises:
         ConfigError: the network cannot be built so, or cannot take the patch.
@@ -94,7 +95,7 @@ def build_network(cfg: DictConfig, plan: Plan, channels: int, classes: int) -> N
         model["strides"] = plan.strides
     elif isinstance(strides, list) and "auto" in strides:
         model["strides"] = plan.strides[-len(strides) :]
-    network: Network = build(model, in_channels=channels, out_channels=classes, dims=cfg.dims)
+    network: Network = build(model, in_channels=channels, out_channels=outputs, dims=cfg.dims)
     if any(1 in widths for widths in plan.kernels):
         patch, voxel = rounded_up(plan.patch, network), plan.voxel_mm
         narrow_kernels(network, patch, lambda grid, last: flat_axes(grid, patch, voxel, last))
@@ -133,6 +134,21 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
 def rounded_up(patch: Sequence[int], network: Network) -> tuple[int, ...]:
     """The smallest patch that the network can take and that holds ``patch``."""
     return tuple(math.ceil(size / by) * by for size, by in zip(patch, network.multiple, strict=True))
+
+
+def _loss(cfg: DictConfig, within: Regions | None, dims: int) -> DeepSupervision:
+    """The loss, tried on regions where there are any: one of the user's own may know classes alone."""
+    loss = DeepSupervision(build(cfg.loss), within)
+    if within is None:
+        return loss
+    try:
+        loss(torch.zeros(1, len(within), *[4] * dims), torch.zeros(1, *[4] * dims, dtype=torch.uint8))
+    except Exception as error:
+        raise ConfigError(
+            f"loss cannot be computed of regions, whose logits and target are (B, R, …): {first_line(error)}. "
+            "Choose one of conf/loss."
+        ) from error
+    return loss
 
 
 def _try_augmentation(cfg: DictConfig, channels: int, plan: Plan) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seg.data.cases import IGNORE
 from seg.data.preprocess import Geometry
+from seg.regions import Regions, inside, probabilities
 
 BINS = 20
 _EDGES = torch.linspace(0, 1, BINS + 1)[1:-1]
@@ -25,7 +26,9 @@ _EDGES = torch.linspace(0, 1, BINS + 1)[1:-1]
 class Reliability:
     """The bins of one case; what lies outside the crop has the probability 0."""
 
-    def __init__(self, label: np.ndarray, geometry: Geometry, axis: int, classes: int) -> None:
+    def __init__(
+        self, label: np.ndarray, geometry: Geometry, axis: int, classes: int, within: Regions | None = None
+    ) -> None:
         """Nothing counted yet.
 
         Args:
@@ -33,11 +36,16 @@ class Reliability:
             geometry: of the prepared image.
             axis: across which the slices come.
             classes: background included.
+            within: of regions, as in ``seg.regions``.
         """
+        self.within = within
+        self.of = np.stack(
+            [inside(np.arange(classes), k, within) for k in range(1, classes)]
+        )  # structure × class index
         crop = label[tuple(slice(low, high) for low, high in geometry.crop)]
         self.label, self.first = np.moveaxis(crop, axis, 0), 0
         voxels = np.sum([np.bincount(plane.ravel(), minlength=256) for plane in label], axis=0)[:classes]
-        self.every, self.present = voxels.sum(), voxels[1:]
+        self.every, self.present = voxels.sum(), self.of @ voxels
         self.probability = np.zeros(classes - 1)  # summed over all voxels
         self.bins = np.zeros((3, classes - 1, BINS))  # above the lowest bin: voxels, sums of probability, of the class
 
@@ -45,7 +53,7 @@ class Reliability:
         """Counts the next slices: logits (K, slices, A, B)."""
         label = torch.from_numpy(np.ascontiguousarray(self.label[self.first : self.first + scores.shape[1]]))
         self.first += scores.shape[1]
-        known, every = (label != IGNORE).flatten(), scores.softmax(0)[1:].flatten(1)
+        known, every = (label != IGNORE).flatten(), probabilities(scores, self.within)[-len(self.of) :].flatten(1)
         label = label.flatten()
         if not known.all():
             every, label = every[:, known], label[known]
@@ -53,7 +61,7 @@ class Reliability:
         index, voxel = (every > _EDGES[0]).nonzero(as_tuple=True)  # nearly all voxels are in the lowest bin
         sure = every[index, voxel]
         place = (index * BINS + torch.bucketize(sure, _EDGES)).numpy()
-        right = (label[voxel] == index + 1).numpy()
+        right = self.of[index.numpy(), label[voxel].numpy()]
         for own, weights in zip(self.bins, (None, sure.numpy(), right), strict=True):
             own += np.bincount(place, weights, minlength=own.size).reshape(own.shape)
 

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations, islice, product
+from itertools import combinations, product
 from typing import Protocol
 
 import numpy as np
@@ -16,10 +16,12 @@ from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
 from seg.data.preprocess import Geometry
+from seg.regions import Regions, probabilities
 
 ON_DEVICE_BYTES = 2**32  # of logits that are put together on a GPU; more are put together in main memory
 HALF_BYTES = 2**30  # of logits in float32 above which those of overlapping windows are added up in float16
 AT_ONCE = 2**20  # logits that are worked on together
+_LEAST = 1e-6  # probability of a region, and of its absence, that has a logit in float32
 _LEAST_WEIGHT = 1e-3  # of a window's corners, where a Gaussian is next to nothing
 
 
@@ -30,11 +32,16 @@ class Slices:
     axis: int
     logits: Iterator[Tensor]
     probabilities: bool = False  # whether they are that, in place of logits
+    within: Regions | None = None  # of a network of regions: which class indices lie in each, see seg.regions
     passes: int = 0  # of the network that they take, more or less; 0: not known
 
     def whole(self) -> Tensor:
         """All of them as one volume (K, X, Y, Z)."""
         return torch.stack(list(self.logits), dim=self.axis + 1)
+
+    def probabilities_of(self, scores: Tensor) -> Tensor:
+        """The probabilities of some slices, channels first."""
+        return scores if self.probabilities else probabilities(scores, self.within)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Windows:
     batch_size: int = 1  # windows at a time; activations, hence memory, grow with it
     device: torch.device | str = "cpu"  # where the network is
     precision_context: Callable[[], AbstractContextManager[object]] = nullcontext  # of a forward pass, such as autocast
+    within: Regions | None = None  # as of ``Slices``
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -101,7 +109,8 @@ def predict_slices(network: nn.Module, image: np.ndarray, *, windows: Windows, a
     across = longest(image) if axis is None else axis
     own = np.require(image, np.float32, "W")  # copied only where it is read-only, which PyTorch does not know
     passes = (1 + len(windows.flips)) * sum(1 for _ in _batches(_padded(image, windows), windows, across))
-    return Slices(across, _slices(network, torch.from_numpy(own), windows, across), passes=passes)
+    slices = _slices(network, torch.from_numpy(own), windows, across)
+    return Slices(across, slices, within=windows.within, passes=passes)
 
 
 @torch.no_grad()
@@ -200,7 +209,7 @@ class _Sums:
 def over_shifts(
     predict: Predict, network: nn.Module, image: np.ndarray, *, axes: Sequence[int], axis: int | None = None
 ) -> Slices:
-    """Log of the class probabilities, averaged over the volume shifted by 0 and 1 voxel along each of ``axes``.
+    """Logits of the probabilities that are averaged over the volume shifted by 0 and 1 voxel along each of ``axes``.
 
     A network that halves its maps answers slightly differently when its grid is shifted by one voxel; the mean of the
     2^n answers is better than each. ``axes`` are of the volume, 0 to 2; the rest is as in ``predict_slices``.
@@ -209,13 +218,15 @@ def over_shifts(
     """
     across = longest(image) if axis is None else axis
     moves = [dict(zip(axes, moved, strict=True)) for moved in product((0, 1), repeat=len(axes))]
+    still = predict(network, image, axis=across)
 
     def mean() -> Iterator[Tensor]:
         ways = [_moved_back(predict, network, image, [by.get(n, 0) for n in range(3)], across) for by in moves]
         for logits in zip(*ways, strict=True):
-            yield torch.stack([one.softmax(0) for one in logits]).mean(0).clamp_min(1e-30).log()
+            certain = torch.stack([*map(still.probabilities_of, logits)]).mean(0)
+            yield certain.clamp_min(1e-30).log() if still.within is None else certain.logit(_LEAST)
 
-    return Slices(across, mean(), passes=len(moves) * predict(network, image, axis=across).passes)
+    return replace(still, logits=mean(), passes=len(moves) * still.passes)
 
 
 def _moved_back(
@@ -234,79 +245,34 @@ def longest(image: np.ndarray) -> int:
 
 
 def mean_probability(members: Sequence[Slices], disagree: Callable[[Tensor], None] | None = None) -> Slices:
-    """Class probabilities, averaged over several networks' logits of the same slices.
+    """Probabilities of the classes, or regions, averaged over several networks' logits of the same slices.
 
     Args:
         members: of one network or more.
         disagree: is given how much the networks disagree in each slice, float32 (A, B): the entropy of their mean less
             the mean of their entropies, in nats, 0 where all say the same. It is the mutual information of class and
-            network (Depeweg et al., Decomposition of Uncertainty, ICML 2018), at most the logarithm of their number.
+            network (Depeweg et al., Decomposition of Uncertainty, ICML 2018), at most the logarithm of their number;
+            of regions the sum over them.
     """
+    first = members[0]
+
+    def entropy(certain: Tensor) -> Tensor:
+        terms: Tensor = torch.special.entr(certain)
+        return (terms if first.within is None else terms + torch.special.entr(1 - certain)).sum(0)
 
     def mean() -> Iterator[Tensor]:
         for logits in zip(*(slices.logits for slices in members), strict=True):
             total, entropies = torch.zeros(()), torch.zeros(())
-            for one in logits:
-                probabilities = one.softmax(0)
-                total = total + probabilities
+            for certain in map(first.probabilities_of, logits):
+                total = total + certain
                 if disagree:
-                    entropies = entropies + _entropy(probabilities)
+                    entropies = entropies + entropy(certain)
             total = total / len(members)
             if disagree:
-                disagree((_entropy(total) - entropies / len(members)).clamp_min(0))
+                disagree((entropy(total) - entropies / len(members)).clamp_min(0))
             yield total
 
-    return Slices(members[0].axis, mean(), probabilities=True)
-
-
-def _entropy(probabilities: Tensor) -> Tensor:
-    terms: Tensor = torch.special.entr(probabilities)
-    return terms.sum(0)
-
-
-@dataclass(frozen=True)
-class Decided:
-    """The class of each voxel, and how certain it is."""
-
-    indices: np.ndarray  # uint8, of the file's whole grid, axes in RAS order
-    voxels: np.ndarray  # float64 (256,): how many each class has, background left out
-    confidence: np.ndarray  # float64 (256,): mean probability of a class within its own voxels; NaN where it has none
-
-    def by_class(self, names: Sequence[str]) -> dict[str, float]:
-        """The confidence of each class found, ``names`` being those of all, background first."""
-        return {name: float(self.confidence[k]) for k, name in enumerate(names) if self.voxels[k]}
-
-
-def decide(slices: Slices, geometry: Geometry, seen: Callable[[Tensor], None] | None = None) -> Decided:
-    """The class with the largest logit or probability, of the slices that ``on_grid`` gives; background elsewhere.
-
-    ``seen`` is given these logits or probabilities too, some slices at a time (K, slices, A, B).
-    """
-    whole = np.zeros(geometry.ras_shape, np.uint8)
-    inside = np.moveaxis(whole[tuple(slice(low, high) for low, high in geometry.crop)], slices.axis, 0)
-    voxels, certain = np.zeros((2, 256))
-    first = 0
-    for scores in _stacked(slices.logits):
-        if seen:
-            seen(scores)
-        highest, best = scores.max(0)  # argmax alone takes several times as long
-        inside[first : first + len(best)] = best.numpy()
-        first += len(best)
-        found = best > 0
-        sure, classes = highest[found], best[found].numpy()
-        if not slices.probabilities:
-            sure = (sure - scores[:, found].logsumexp(0)).exp()
-        voxels += np.bincount(classes, minlength=256)
-        certain += np.bincount(classes, sure.numpy(), minlength=256)
-    with np.errstate(invalid="ignore"):
-        return Decided(whole, voxels, certain / voxels)
-
-
-def _stacked(slices: Iterator[Tensor]) -> Iterator[Tensor]:
-    """As many slices together (K, slices, A, B) as AT_ONCE allows: each call of PyTorch costs microseconds."""
-    for one in slices:
-        others = islice(slices, max(0, AT_ONCE // one.numel() - 1))
-        yield torch.stack([one, *others], 1)
+    return replace(first, logits=mean(), probabilities=True)
 
 
 def on_grid(slices: Slices, geometry: Geometry) -> Slices:
@@ -326,7 +292,7 @@ def on_grid(slices: Slices, geometry: Geometry) -> Slices:
                 known, before, last = known + 1, last, next(slices.logits)
             yield _in_plane(last if low == known else torch.lerp(before, last, share), plane, thick)
 
-    return Slices(axis, resampled())
+    return replace(slices, logits=resampled())
 
 
 def _sources(old: int, new: int, nearest: bool) -> Iterator[tuple[int, int, float]]:

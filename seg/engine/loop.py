@@ -19,6 +19,7 @@ from seg.engine.device import Precision, memory_mib
 from seg.engine.distributed import from_leader, gathered, without_sync
 from seg.engine.progress import Budget, Progress
 from seg.errors import InterruptedRunError, SegError
+from seg.regions import Regions, label_map
 from seg.schedulers import advance
 
 _FIX = "Lower optimizer.lr, set trainer.clip_norm, or check the cases with check=true. The last checkpoint is kept."
@@ -65,6 +66,7 @@ class Settings:
     clip_norm: float | None
     validate_every: int
     save_every: int
+    within: Regions | None = None  # of regions, as in seg.regions
 
 
 def fit(
@@ -127,7 +129,7 @@ def _gradients(
     progress.loss_sum += total
     progress.loss_steps += 1
     if progress.loss_steps % _DICE_EVERY == 1:
-        _count_overlap(progress, logits[0] if isinstance(logits, list) else logits, label)
+        _count_overlap(progress, logits[0] if isinstance(logits, list) else logits, label, settings.within)
     return total, fault
 
 
@@ -148,15 +150,20 @@ def _update(training: Training, settings: Settings) -> None:
 
 
 @torch.no_grad()
-def _count_overlap(progress: Progress, logits: Tensor, label: Tensor) -> None:
+def _count_overlap(progress: Progress, logits: Tensor, label: Tensor, within: Regions | None) -> None:
     """Adds this batch to the epoch's training Dice. logits (B,K,*S), label (B,*S)."""
-    classes = logits.shape[1]
-    pred = logits.max(1).indices.flatten()  # argmax takes five times as long on a CPU
+    classes = logits.shape[1] if within is None else 1 + len(within)
+    pred = label_map(logits, within, 1).flatten()
     label = label.flatten().long()
     known = label < classes
     label, pred = label * known, pred * known  # what nobody annotated counts as background found
     table = torch.bincount(label * classes + pred, minlength=classes * classes).reshape(classes, classes)
-    counts = torch.stack([2 * table.diagonal(), table.sum(0) + table.sum(1)])[:, 1:].flatten().tolist()
+    if within is None:
+        both, each = table.diagonal()[1:], (table.sum(0) + table.sum(1))[1:]
+    else:
+        both = torch.stack([table[[*own]][:, [*own]].sum() for own in within])
+        each = torch.stack([table[[*own]].sum() + table[:, [*own]].sum() for own in within])
+    counts = torch.cat([2 * both, each]).tolist()
     progress.counts = [a + b for a, b in zip(progress.counts or [0] * len(counts), counts, strict=True)]
 
 

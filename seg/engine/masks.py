@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 import pandas as pd
 
-from seg.data.cases import Case, CaseSet, class_indices, listed_classes, read_classes, seen_classes
+from seg.data.cases import Case, CaseSet, Classes, class_indices, listed_classes, read_classes, seen_classes
 from seg.data.checks import grid_faults, label_faults
 from seg.data.formats import listed
 from seg.data.grids import Header
@@ -71,8 +71,8 @@ def matched(
         Case(case, patients[case], tuple(made[case] for made in found), label) for case, label in reference.items()
     ]
     together(DataError, [fault for case in cases for fault in _of_the_grid(case)])
-    values, ignore = _classes(classes, labels, [path for made in (reference, *found) for path in made.values()])
-    return CaseSet(name, tuple(cases), tuple(masks), values, ignore)
+    meaning = _classes(classes, labels, [path for made in (reference, *found) for path in made.values()])
+    return CaseSet(name, tuple(cases), tuple(masks), *meaning)
 
 
 def score_masks(cases: CaseSet, tolerance_mm: float) -> pd.DataFrame:
@@ -125,15 +125,13 @@ def _of_the_grid(case: Case) -> list[str]:
     return faults + grid_faults(headers)
 
 
-def _classes(
-    given: str | Sequence[str] | None, labels: Path, files: Sequence[Path]
-) -> tuple[dict[str, int], int | None]:
+def _classes(given: str | Sequence[str] | None, labels: Path, files: Sequence[Path]) -> Classes:
     if isinstance(given, str):
         return read_classes(Path(given).expanduser())
     if given is not None:
-        return listed_classes(given, "classes"), None
+        return listed_classes(given, "classes")
     beside = [path for path in (labels / FILE, labels.absolute().parent / FILE) if path.is_file()]
-    return read_classes(beside[0]) if beside else (seen_classes(files, labels), None)
+    return read_classes(beside[0]) if beside else seen_classes(files, labels)
 
 
 def _scored(case: Case, cases: CaseSet, tolerance_mm: float, faults: list[str]) -> list[Row]:
@@ -149,9 +147,15 @@ def _scored(case: Case, cases: CaseSet, tolerance_mm: float, faults: list[str]) 
     if faults:
         return []
     assert case.label is not None
-    label, *masks = (class_indices(array, cases.values, cases.ignore) for array in arrays)
+    label, *masks = (class_indices(array, cases.labels, cases.ignore) for array in arrays)
     header = read_header(case.label)
-    rows_of = partial(case_rows, spacing_mm=header.spacing_mm, tolerance_mm=tolerance_mm, unit=header.unit)
+    rows_of = partial(
+        case_rows,
+        spacing_mm=header.spacing_mm,
+        tolerance_mm=tolerance_mm,
+        unit=header.unit,
+        within=cases.within,
+    )
     return [
         row
         for tool, mask in zip(cases.channels, masks, strict=True)

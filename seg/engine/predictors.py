@@ -11,10 +11,11 @@ from torch import Tensor
 from seg.data.plan import Plan
 from seg.engine.device import Precision
 from seg.engine.inference import Predict, Windows, over_shifts, predict_slices
+from seg.regions import Regions
 
 
-def window_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
-    """Sliding-window prediction as the ``inference`` section says."""
+def window_predictor(cfg: DictConfig, plan: Plan, precision: Precision, within: Regions | None) -> Predict:
+    """Sliding-window prediction as the ``inference`` section says; ``within`` of regions, as in ``seg.regions``."""
     at_once = cfg.inference.batch_size
     if at_once == "auto":
         at_once = max(1, min(32, cfg.data.patch_voxels // math.prod(plan.patch)))
@@ -26,13 +27,14 @@ def window_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predi
         batch_size=at_once,
         device=precision.device,
         precision_context=precision.autocast,
+        within=within,
     )
     return partial(predict_slices, windows=windows)
 
 
-def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision) -> Predict:
+def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision, within: Regions | None) -> Predict:
     """As the validation predicts, and over shifts where ``inference.shifts`` asks for it."""
-    predict = window_predictor(cfg, plan, precision)
+    predict = window_predictor(cfg, plan, precision, within)
     if not cfg.inference.shifts:
         return predict
     axes = [axis for axis in range(3) if cfg.dims == 3 or axis != plan.slice_axis]

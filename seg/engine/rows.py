@@ -9,6 +9,7 @@ import pandas as pd
 from seg.data.cases import Case
 from seg.data.grids import Unit
 from seg.metrics import COUNTS, MEAN_OF_CLASSES, METRICS, score_case, summary
+from seg.regions import Regions
 
 Row = dict[str, float | int | str]
 _CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
@@ -41,8 +42,9 @@ def case_rows(
     spacing_mm: Sequence[float],
     tolerance_mm: float,
     unit: Unit = "mm",
+    within: Regions | None = None,
 ) -> list[Row]:
-    """The rows of a case in ``cases.csv``, one per foreground class.
+    """The rows of a case in ``cases.csv``, one per foreground class, or region.
 
     Args:
         case: its id and patient.
@@ -53,8 +55,9 @@ def case_rows(
         spacing_mm: of the grid, per axis.
         tolerance_mm: of nsd.
         unit: of all lengths; pixels stand in the rows, in a column of their own.
+        within: of regions, as in ``seg.regions``.
     """
     about: Row = {"run_id": run, "case": case.id, "patient": case.patient}
-    scores = score_case(pred, label, names, spacing_mm, tolerance_mm)
+    scores = score_case(pred, label, names, spacing_mm, tolerance_mm, within)
     lengths: Row = {"nsd_tolerance_mm": tolerance_mm} | ({} if unit == "mm" else {"unit": unit})
     return [about | score | lengths for score in scores]

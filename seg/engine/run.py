@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 
@@ -120,7 +120,8 @@ def _fit(job: Job, record: Record | None, interrupted: Callable[[], bool]) -> No
         seed_everything(cfg.seed + 1_000_003 * world.rank + training.progress.step)
     training.model = parallel(training.network, world, device)
     samples = built.material.plan.batch_size * t.accumulate
-    settings = Settings(built.precision, samples, t.accumulate, t.clip_norm, t.validate_every, t.save_every)
+    within = built.material.cases.within
+    settings = Settings(built.precision, samples, t.accumulate, t.clip_norm, t.validate_every, t.save_every, within)
     live = Live(record, cfg.tracking.get("every_steps", "auto")) if record else None
     with Display(built.budget, world.leads, live=job.reporter is None) as display:
         hooks = _hooks(job, record, display, live, interrupted)
@@ -175,13 +176,14 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: floa
     checkpoint.load_weights(used, training.network)
     if removed := begin_predictions(run):
         log.info("removed %d older files of this run from %s", removed, run.predictions)
-    predict, seconds = case_predictor(cfg, built.material.plan, built.precision), list[float]()
+    predict = case_predictor(cfg, built.material.plan, built.precision, built.material.cases.within)
+    seconds: list[float] = []
 
     def timed(network: nn.Module, image: np.ndarray, *, axis: int | None = None) -> Slices:
         if interrupted():
             raise InterruptedRunError("stopped while testing")
         slices = predict(network, image, axis=axis)
-        return Slices(slices.axis, clocked(slices.logits, seconds))
+        return replace(slices, logits=clocked(slices.logits, seconds))
 
     part = "none" if training.progress.pruned else cfg.inference.part
     rows, pictures = test(training.network, built.material, split.scored(part), job.store, timed, run, cfg)

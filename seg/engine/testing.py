@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -19,13 +20,15 @@ from seg.data.preprocess import Prepared
 from seg.data.volumes import read_image, read_label, stored_ending, write_label
 from seg.engine.calibration import Reliability
 from seg.engine.cases import Material
+from seg.engine.decision import decide
 from seg.engine.distributed import World, gathered
-from seg.engine.inference import Predict, decide, on_grid
+from seg.engine.inference import Predict, on_grid
 from seg.engine.rows import Row, case_rows
 from seg.files import atomic_write
 from seg.metrics import dice
 from seg.pages.panels import case_panels
 from seg.records.folder import RunFolder
+from seg.regions import inside, label_map
 
 
 def validate(
@@ -49,11 +52,14 @@ def validate(
     rows = []
     for case in ids[world.rank :: world.size]:
         prepared = store[case]
-        logits = predict(network, np.asarray(prepared.image)).whole()
-        label, pred = np.array(prepared.label), logits.max(0).indices.numpy()
+        slices = predict(network, np.asarray(prepared.image))
+        logits, within = slices.whole(), slices.within
+        label, pred = np.array(prepared.label), label_map(logits, within).numpy()
         value = float(loss(logits[None], torch.from_numpy(label)[None].long()))
         pred[label == IGNORE] = 0
-        rows.append([value, *(_dice(pred == k, label == k) for k in range(1, len(names) + 1))])
+        rows.append(
+            [value, *(_dice(*(inside(mask, k, within) for mask in (pred, label))) for k in range(1, len(names) + 1))]
+        )
     rows = [row for part in gathered(rows) for row in part]
     losses, *columns = zip(*rows, strict=True)
     by_class = map(_mean, columns)
@@ -90,7 +96,11 @@ def test(
         One row per case and class, as in ``cases.csv``, and the pictures. ``confidence.json`` gets the mean probability
         of each class found, ``calibration.csv`` how far the probabilities can be believed.
     """
-    cases, wanted, unit = material.cases, cfg.predictions, material.fingerprint.unit
+    cases, unit = material.cases, material.fingerprint.unit
+    scored = partial(
+        case_rows, run=run.short, tolerance_mm=cfg.inference.nsd_tolerance_mm, unit=unit, within=cases.within
+    )
+    drawn = _panels(material, run, cfg)
     by_id = {case.id: case for case in cases.cases}
     rows: list[Row] = []
     pictures: list[Path] = []
@@ -101,9 +111,9 @@ def test(
         prepared = store[case.id]
         geometry = prepared.geometry
         original = np.array(geometry.original_affine)
-        label = class_indices(read_label(case.label), cases.values, cases.ignore)
+        label = class_indices(read_label(case.label), cases.labels, cases.ignore)
         slices = on_grid(predict(network, np.asarray(prepared.image)), geometry)
-        reliability = Reliability(to_ras(label, original)[0], geometry, slices.axis, len(cases.names))
+        reliability = Reliability(to_ras(label, original)[0], geometry, slices.axis, len(cases.names), cases.within)
         decided = decide(slices, geometry, reliability.add)
         calibration += reliability.rows(case.id, cases.names)
         pred = from_ras(decided.indices, original)
@@ -111,29 +121,34 @@ def test(
         mask = run.predictions / f"{case.id}{stored_ending(case.images[0])}"
         write_label(mask, np.asarray(cases.values)[pred], like=case.images[0])
         image, affine = read_image(case.images)
-        spacing, tolerance = spacing_mm(affine), cfg.inference.nsd_tolerance_mm
-        scores = case_rows(
-            case, pred, label, cases.names, run=run.short, spacing_mm=spacing, tolerance_mm=tolerance, unit=unit
-        )
+        scores = scored(case, pred, label, cases.names, spacing_mm=spacing_mm(affine))
         rows += scores
         shown = np.where(label == IGNORE, 0, label)
         seen = image if unit == "pixels" and len(image) == 3 else image[0]
         turned = [to_ras(volume, affine) for volume in (seen, shown, pred)]
-        pictures += case_panels(
+        pictures += drawn(
             *(volume for volume, _ in turned),
             case=case.id,
-            run=run.short,
             dice_of_case=_mean(float(score["dice"]) for score in scores),
-            class_names=cases.names,
             spacing_mm=spacing_mm(turned[0][1]),
-            axis=material.plan.slice_axis,
-            folder=run.predictions,
-            slices=wanted.slices,
-            window=material.plan.normalization[0].window,
-            dpi=wanted.dpi,
-            unit=unit,
         )
     atomic_write(run.confidence, json.dumps(confidence))
     table = pd.DataFrame(calibration, columns=["case", "class", "ece", "ace"])
     atomic_write(run.calibration, table.to_csv(index=False))
     return rows, pictures
+
+
+def _panels(material: Material, run: RunFolder, cfg: DictConfig) -> Callable[..., list[Path]]:
+    """``case_panels`` with all that the pictures of a run have in common."""
+    return partial(
+        case_panels,
+        run=run.short,
+        class_names=material.cases.names,
+        within=material.cases.within,
+        axis=material.plan.slice_axis,
+        folder=run.predictions,
+        slices=cfg.predictions.slices,
+        window=material.plan.normalization[0].window,
+        dpi=cfg.predictions.dpi,
+        unit=material.fingerprint.unit,
+    )

@@ -26,6 +26,7 @@ let plane = null;
 let now = null; // the slice that is shown, cut out of the volumes
 
 const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
+const chosenClasses = () => [...chosen.classes].map((k) => classes[k - 1]);
 const shownRuns = () => [...runs.keys()].filter((run) => chosen.shown.has(run));
 const measure = () => measures[$("measure").value];
 const score = (number, run) => cases[number].scores[run]?.[$("measure").value][$("column").value] ?? null;
@@ -194,7 +195,7 @@ function paintTile({ kind, run, canvas, figure }) {
   if (chosen.mode === "errors" && kind === "run") paintErrors(pen, pred, grid, ratio);
   else paintClasses(pen, pred, grid, 1.4 * ratio);
   if (kind !== "run" || !$("outline").checked) return;
-  for (const k of chosen.classes) paintOutline(pen, shapeOf((i) => now.label[i] === k, plane, grid), ratio);
+  for (const { indices } of chosenClasses()) paintOutline(pen, shapeOf((i) => indices.includes(now.label[i]), plane, grid), ratio);
 }
 
 // On the whole slice: directions, a scale bar, and what the other tiles show of it.
@@ -209,12 +210,13 @@ function paintFrame(pen, canvas, { x, y }, ratio) {
 
 function paintClasses(pen, mask, grid, width) {
   const opacity = chosen.mode === "contour" ? 0 : $("opacity").value / 100;
-  for (const k of chosen.classes)
-    paintShape(pen, shapeOf((i) => mask[i] === k, plane, grid), classes[k - 1].color, opacity, width);
+  for (const { indices, color } of chosenClasses())
+    paintShape(pen, shapeOf((i) => indices.includes(mask[i]), plane, grid), color, opacity, width);
 }
 
 function paintErrors(pen, pred, grid, ratio) {
-  const [a, b] = [now.label, pred].map((mask) => mask.map((k) => (chosen.classes.has(k) ? k : 0)));
+  const shown = new Set(chosenClasses().flatMap(({ indices }) => indices));
+  const [a, b] = [now.label, pred].map((mask) => mask.map((k) => (shown.has(k) ? k : 0)));
   const tests = [
     (i) => a[i] && a[i] === b[i],
     (i) => !a[i] && b[i],
@@ -237,7 +239,7 @@ function captionTile({ kind, run, canvas, score: place }) {
     return;
   }
   const column = Number($("column").value);
-  const wanted = column ? [column] : classes.map((_, k) => k + 1);
+  const wanted = (column ? [classes[column - 1]] : classes).map(({ indices }) => indices);
   const part = now.preds[run] && sliceDice(now.label, now.preds[run], wanted);
   const [whole, slice] = [written(score(chosen.case, run)), part === null ? "–" : part.toFixed(2)];
   place.replaceChildren(make("b", {}, whole), pictures ? "" : ` slice ${slice}`);

@@ -26,6 +26,7 @@ from seg.pages.html import page, resource
 from seg.pages.volumes import Volumes, pack, read_volumes
 from seg.records.folder import RunFolder, claimed
 from seg.records.scored import ScoredRun, differences, grouped, ui_commands
+from seg.regions import inside, structures
 from seg.study.drawing import ERROR_COLORS, class_colors
 
 SCRIPTS = ("elements.js", "compare_slices.js", "compare.js")
@@ -154,14 +155,13 @@ def _about(
     """Everything the page must know besides the cases."""
     names, lengths = caseset.names[1:], columns[0].lengths
     shown = dict(enumerate(caseset.channels)) | ({None: "brightness"} if lengths == "pixels" else {})
+    looks = zip(names, class_colors(len(names)), structures(len(names), caseset.within), strict=True)
     return {
         "unit": lengths,
         "channel": shown.get(channel, caseset.channels[0] if channel is None else ""),
         "channels": len(caseset.channels),
         "mean": MEAN_OF_CLASSES,
-        "classes": [
-            {"name": name, "color": color} for name, color in zip(names, class_colors(len(names)), strict=True)
-        ],
+        "classes": [{"name": name, "color": color, "indices": indices} for name, color, indices in looks],
         "errors": [{"name": name, "color": color} for name, color in ERROR_COLORS.items()],
         "measures": [
             {"key": key, "name": name, "unit": unit_in(METRICS[key].unit, lengths), "better": METRICS[key].better}
@@ -197,8 +197,8 @@ def _volumes(
     payloads, faults = [], list[str]()
     for case, entry in zip(caseset.cases, about["cases"], strict=True):
         preds = [column.pred(case.id) for column in columns]
-        volumes = read_volumes(case, caseset.values, preds, channel, caseset.ignore)
-        faults += _false_scores(case, volumes, caseset.names[1:], columns)
+        volumes = read_volumes(case, caseset.labels, preds, channel, caseset.ignore)
+        faults += _false_scores(case, volumes, caseset, columns)
         packed = pack(volumes, budget, window)
         if packed is None:
             raise ConfigError(
@@ -216,14 +216,15 @@ def _volumes(
     return payloads
 
 
-def _false_scores(case: Case, volumes: Volumes, classes: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
+def _false_scores(case: Case, volumes: Volumes, cases: CaseSet, columns: Sequence[Column]) -> Iterator[str]:
     """Faults: masks whose dice is not that of the run's table, so that picture and number would not belong together."""
     for column, pred in zip(columns, volumes.preds, strict=True):
-        for index, name in enumerate(classes, 1):
+        for index, name in enumerate(cases.names[1:], 1):
             noted = column.scores.get(case.id, {}).get(name, {}).get("dice")
             if pred is None or noted is None:
                 continue
-            found = dice(pred == index, volumes.label == index, volumes.spacing_mm)
+            mine, theirs = (inside(mask, index, cases.within) for mask in (pred, volumes.label))
+            found = dice(mine, theirs, volumes.spacing_mm)
             if abs(found - noted) > ROUNDING:
                 yield (
                     f"{column.pred(case.id)}: {name} has dice {found:.3f}, but the run's cases.csv says {noted:.3f}. "

@@ -91,13 +91,14 @@ function cut(volume, { columns, rows, strides, c, r, axis }, index) {
   return flat;
 }
 
-// Dice of one slice, mean over those of the classes `wanted` that are in it; null where none is.
+// Dice of one slice, mean over those of the classes `wanted` (the indices of each) that are in it; null where none is.
 function sliceDice(label, pred, wanted) {
-  const scores = wanted.map((k) => {
+  const scores = wanted.map((indices) => {
     let [both, all] = [0, 0];
     label.forEach((value, i) => {
-      both += value === k && pred[i] === k;
-      all += (value === k) + (pred[i] === k);
+      const [there, here] = [indices.includes(value), indices.includes(pred[i])];
+      both += there && here;
+      all += there + here;
     });
     return all ? (2 * both) / all : null;
   });

@@ -24,6 +24,7 @@ from seg.errors import ConfigError, times
 from seg.files import atomic_write
 from seg.metrics import dice
 from seg.pages.picture import SHOWN, Picture, draw, percentiles, stack
+from seg.regions import Regions, inside
 
 PLANES = ("sagittal", "coronal", "axial")
 OPPOSITE = {"R": "L", "A": "P", "S": "I"}
@@ -50,6 +51,7 @@ def case_panels(
     window: tuple[float, float] | None = None,  # image values shown black and white, such as the plan's of CT
     dpi: int = 300,
     unit: Unit = "mm",  # of ``spacing_mm``; a picture, in pixels, is shown as it is, without directions
+    within: Regions | None = None,  # of regions, as in seg.regions
 ) -> list[Path]:
     """Writes ``<case>_Slice_<nnn>.png`` for the chosen slices of one case, ``nnn`` being the index from 0.
 
@@ -75,7 +77,7 @@ def case_panels(
             window=(low, high),
             title=case,
             subtitle=f"{where}  ·  {score}  ·  run {run}",
-            classes=_class_texts(flat_label, flat_pred, class_names),
+            classes=_class_texts(flat_label, flat_pred, class_names, within),
             edges=(left, top, OPPOSITE[left], OPPOSITE[top]) if unit == "mm" else None,
             unit=unit,
         )
@@ -147,8 +149,12 @@ def _plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
 
 
 def _class_texts(
-    label: npt.NDArray[np.integer], pred: npt.NDArray[np.integer], class_names: Sequence[str]
+    label: npt.NDArray[np.integer], pred: npt.NDArray[np.integer], class_names: Sequence[str], within: Regions | None
 ) -> dict[int, str]:
-    """Legend of the classes in this slice: name and dice within the slice, by class index."""
-    present = sorted({*np.unique(label).tolist(), *np.unique(pred).tolist()} - {0})
-    return {k: f"{class_names[k]} {dice(pred == k, label == k, (1.0, 1.0)):.2f}" for k in present}
+    """Legend of the classes, or regions, in this slice: name and dice within the slice, by class index."""
+    masks = {k: (inside(pred, k, within), inside(label, k, within)) for k in range(1, len(class_names))}
+    return {
+        k: f"{class_names[k]} {dice(mine, theirs, (1.0, 1.0)):.2f}"
+        for k, (mine, theirs) in masks.items()
+        if mine.any() or theirs.any()
+    }

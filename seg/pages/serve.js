@@ -299,15 +299,16 @@ function paint(place) {
   const mode = $("modes").querySelector('[aria-pressed="true"]').value;
   const mask = cut(volumes.label, plane, at[place]);
   for (const { value } of mode === "off" ? [] : $("volumes").querySelectorAll("input:checked")) {
-    const shape = shapeOf((i) => mask[i] === Number(value), plane, grid);
-    paintShape(pen, shape, network.classes[value - 1].color, mode === "contour" ? 0 : $("opacity").value / 100, 1.4 * ratio);
+    const { indices, color } = network.classes[value - 1];
+    const shape = shapeOf((i) => indices.includes(mask[i]), plane, grid);
+    paintShape(pen, shape, color, mode === "contour" ? 0 : $("opacity").value / 100, 1.4 * ratio);
   }
   annotate(pen, canvas, plane, ratio);
   const number = plane.number(at[place]);
   slider.value = at[place];
   slider.setAttribute("aria-valuetext", `${number} of 0 to ${plane.last}`);
   output.textContent = `${number} / ${plane.last}`;
-  const inside = network.classes.filter((_, k) => mask.includes(k + 1)).map(({ name }) => name);
+  const inside = network.classes.filter(({ indices }) => indices.some((k) => mask.includes(k))).map(({ name }) => name);
   canvas.setAttribute("aria-label", `${AXES[plane.axis]} slice ${number}: ${inside.join(", ") || "no structure"}`);
 }
 

@@ -30,6 +30,7 @@ from seg.pages.picture import SHOWN, percentiles
 
 Mask: TypeAlias = npt.NDArray[np.uint8]
 Box: TypeAlias = tuple[slice, slice, slice]
+Labels: TypeAlias = Sequence[int | Sequence[int]]
 
 MARGIN_MM = 10.0
 KEPT = (0.05, 99.95)  # percentiles of the image, as SHOWN
@@ -76,13 +77,13 @@ class Packed:
 
 
 def read_volumes(
-    case: Case, values: Sequence[int], preds: Sequence[Path | None], channel: int | None, ignore: int | None = None
+    case: Case, labels: Labels, preds: Sequence[Path | None], channel: int | None, ignore: int | None = None
 ) -> Volumes:
     """Reads image, reference and predictions of a case; a file of ``preds`` that does not exist becomes None.
 
     Args:
         case: with its label.
-        values: in the label files, by class index.
+        labels: values in the label files by class index, as of ``CaseSet.labels``.
         preds: one mask for each column of the page.
         channel: of the image; None: the first, or of colours their brightness.
         ignore: the label value of voxels nobody annotated; reference and predictions are empty there.
@@ -100,7 +101,7 @@ def read_volumes(
         raise ConfigError(f"channel is {channel}, but {case.images[0]} has the channels 0 to {len(image) - 1}.")
     turned, turned_affine = to_ras(image[channel], affine)
     masks = [
-        _mask(path, values, header, affine, ignore) if path and path.exists() else None for path in (case.label, *preds)
+        _mask(path, labels, header, affine, ignore) if path and path.exists() else None for path in (case.label, *preds)
     ]
     label = masks[0]
     if label is None:
@@ -129,7 +130,7 @@ def pack(volumes: Volumes, budget: int, window: tuple[float, float] | None = Non
     return None
 
 
-def _mask(path: Path, values: Sequence[int], header: Header, affine: np.ndarray, ignore: int | None) -> Mask:
+def _mask(path: Path, labels: Labels, header: Header, affine: np.ndarray, ignore: int | None) -> Mask:
     own = read_header(path)
     if not same_grid(own, header):
         raise DataError(
@@ -137,7 +138,7 @@ def _mask(path: Path, values: Sequence[int], header: Header, affine: np.ndarray,
             "test the run again, or put back the data it was tested on."
         )
     try:
-        indices = class_indices(read_label(path), values, ignore)
+        indices = class_indices(read_label(path), labels, ignore)
     except DataError as error:
         raise DataError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     return to_ras(indices, affine)[0]

@@ -51,12 +51,12 @@ class ScoredRun:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """Of the run's fingerprint of its data: classes, channels, and the hash of each case by its id."""
+        """Of the run's fingerprint of its data: classes, regions, channels, and the hash of each case by its id."""
 
         def parsed(text: str) -> dict[str, Any]:
             content = json.loads(text)
             hashes = {case["id"]: case["sha256"] for case in content["cases"]}
-            return {"classes": content["classes"], "channels": content["channels"], "cases": hashes}
+            return {key: content.get(key) for key in ("classes", "regions", "channels")} | {"cases": hashes}
 
         return self.folders.read(self.folders.fingerprint, parsed)
 
@@ -99,7 +99,7 @@ def differences(runs: Sequence[ScoredRun]) -> list[str]:
     seen: dict[str, ScoredRun] = {}
     rule = "All runs on a page must use the same data set. Compare these separately."
     for run in runs:
-        for key in ("classes", "channels"):
+        for key in ("classes", "regions", "channels"):
             if run.data[key] != first.data[key]:
                 faults.append(
                     f"Run {run.folders.short} has the {key} {run.data[key]}, run {first.folders.short} has "

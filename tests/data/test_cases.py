@@ -101,7 +101,7 @@ def test_plain_folder_with_numbered_channels(tmp_path):
 
 
 FAULTS = {
-    "region": (NNUNET | {"labels": {"background": 0, "whole": [1, 2]}}, "'whole' is a region"),
+    "region": (NNUNET | {"labels": {"background": 0, "whole": [1, 2]}}, "regions_class_order is missing"),
     "ignore": (NNUNET | {"labels": {"background": 0, "ignore": 1, "a": 2}}, "'ignore' has the value 1; it must be the"),
     "one metric": (NNUNET | {"labels": {"a<2cm": 1, "a>2cm": 2}}, "'a<2cm' and 'a>2cm' would be one metric"),
     "capitals": (NNUNET | {"labels": {"lesion": 1, "Lesion": 2}}, "would be one metric"),

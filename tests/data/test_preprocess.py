@@ -20,7 +20,8 @@ from seg.data.fingerprint import fingerprint
 from seg.data.nifti import from_ras, write_volume
 from seg.data.plan import ChannelNorm, Plan
 from seg.data.preprocess import VOXELS_PER_CLASS, Store, prepare, prepare_case
-from seg.engine.inference import Slices, decide, on_grid
+from seg.engine.decision import decide
+from seg.engine.inference import Slices, on_grid
 
 ZSCORE = ChannelNorm("zscore")
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product([1, -1], repeat=3)))

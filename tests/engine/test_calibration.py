@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from seg.data.cases import IGNORE
 from seg.data.preprocess import Geometry
 from seg.engine.calibration import BINS, Reliability
-from seg.engine.inference import Slices, decide, on_grid
+from seg.engine.decision import decide
+from seg.engine.inference import Slices, on_grid
 
 FULL, CROP, SHAPE = (14, 18, 11), ((2, 14), (0, 15), (3, 10)), (9, 12, 9)
 CLASSES = 4

@@ -13,7 +13,8 @@ from torch import nn
 from seg.data.nifti import from_ras
 from seg.data.preprocess import Geometry
 from seg.engine import inference
-from seg.engine.inference import Slices, Windows, decide, on_grid, over_shifts, predict_slices
+from seg.engine.decision import decide
+from seg.engine.inference import Slices, Windows, on_grid, over_shifts, predict_slices
 
 
 class Pointwise(nn.Module):

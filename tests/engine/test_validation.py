@@ -12,6 +12,7 @@ from training import TINY, arguments, composed
 
 from seg.data.cases import IGNORE
 from seg.engine.distributed import World
+from seg.engine.inference import Slices
 from seg.engine.testing import validate
 from seg.errors import ConfigError
 
@@ -24,7 +25,7 @@ def validated(labels: list[np.ndarray], preds: list[np.ndarray], names: list[str
 
     def predict(_network: nn.Module, image: np.ndarray) -> Any:
         logits = nn.functional.one_hot(torch.from_numpy(image[0]).long(), len(names) + 1).movedim(-1, 0).float()
-        return SimpleNamespace(whole=lambda: logits)
+        return Slices(2, iter(logits.unbind(3)))
 
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return torch.tensor(0.5)
