@@ -88,7 +88,7 @@ def train(
         SegError: of the kinds in seg.errors.
     """
     with imports():
-        from seg.engine.cases import describe, end_check, prepare_cases, read_material
+        from seg.engine.cases import describe, prepare_cases, read_material
         from seg.engine.console import log_to
         from seg.engine.device import choose_device, choose_precision
         from seg.engine.distributed import connect, disconnect, in_turn, join
@@ -118,7 +118,9 @@ def train(
         seed_everything(cfg.seed, cfg.trainer.deterministic)
         built = build_run(cfg, material, world, precision)
         if cfg.check:
-            end_check(cfg, material)
+            from seg.engine.foresight import end_check
+
+            end_check(cfg, built, world)
             return None
         with in_turn(world):  # what cannot be built is known before the first volume is prepared
             store = prepare_cases(cfg, material)

@@ -12,7 +12,7 @@ from seg.config.build import build
 from seg.config.content import plain
 from seg.data.cases import CaseSet
 from seg.data.fingerprint import Fingerprint, fingerprint
-from seg.data.leaks import FIX, Leak, leaks
+from seg.data.leaks import Leak, leaks
 from seg.data.plan import Plan, make_plan
 from seg.data.processors import processors
 from seg.data.splits import Fold, Split, load_split, make_split
@@ -101,13 +101,6 @@ def prepare_cases(cfg: DictConfig, material: Material) -> "Store":
 def find_leaks(cfg: DictConfig, material: Material) -> list[Leak]:
     """Cases that count as two patients and look like one."""
     return leaks(material.cases, material.fingerprint, Path(cfg.paths.cache), workers=processes())
-
-
-def end_check(cfg: DictConfig, material: Material) -> None:
-    """Logs what ``check=true`` found beside faults, which end it earlier: leaks, all of them."""
-    if found := find_leaks(cfg, material):
-        log.warning("scores would be too good:\n%s\n%s", "\n".join(f"  {leak}." for leak in found), FIX)
-    log.info("check: no fault found, in the configuration and in %d cases.", len(material.cases.cases))
 
 
 def processes() -> int:

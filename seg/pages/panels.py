@@ -32,7 +32,7 @@ OPPOSITE = {"R": "L", "A": "P", "S": "I"}
 
 def panel(picture: Picture, path: Path, *, dpi: int = 300) -> Path:
     """Draws one picture and writes it as a PNG, whole or not at all; text and lines keep their size in print."""
-    return _write(draw(picture, dpi), path, dpi)
+    return write(draw(picture, dpi), path, dpi)
 
 
 def case_panels(
@@ -65,7 +65,7 @@ def case_panels(
     score = "nothing to find" if np.isnan(dice_of_case) else f"case dice {dice_of_case:.3f}"
     paths: list[Path] = []
     for index in choose_slices(label, pred, axis, slices):
-        flat, flat_label, flat_pred = (_plane(array, axis, index) for array in (image, label, pred))
+        flat, flat_label, flat_pred = (plane(array, axis, index) for array in (image, label, pred))
         where = f"{PLANES[axis]} slice {index} of 0–{label.shape[axis] - 1}"
         if unit == "pixels":
             where = f"{times(flat_label.shape[::-1])} pixels"
@@ -117,7 +117,7 @@ def choose_slices(
 def contact_sheet(panels: Mapping[str, Path], path: Path, *, width: int = 2000) -> Path:
     """Puts PNG files, by caption, one below the other onto a sheet of ``width`` pixels, itself a PNG."""
     pictures = {caption: Image.open(file).convert("RGB") for caption, file in panels.items()}
-    return _write(stack(pictures, width), path, dpi=150)
+    return write(stack(pictures, width), path, dpi=150)
 
 
 def extremes(dice_by_case: Mapping[str, float]) -> dict[str, str]:
@@ -130,20 +130,21 @@ def extremes(dice_by_case: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-def _write(sheet: Image.Image, path: Path, dpi: int) -> Path:
+def write(sheet: Image.Image, path: Path, dpi: int) -> Path:
+    """Writes a picture as a PNG, whole or not at all."""
     content = BytesIO()
     sheet.save(content, "png", dpi=(dpi, dpi), compress_level=3)
     atomic_write(path, content.getvalue())
     return path
 
 
-def _plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
+def plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     """(rows, columns) of a slice of an RAS+ volume: rows from superior or anterior, columns from right or anterior.
 
     Of colours (3, X, Y, Z): (rows, columns, 3).
     """
     if volume.ndim == 4:
-        return np.stack([_plane(colour, axis, index) for colour in volume], -1)
+        return np.stack([plane(colour, axis, index) for colour in volume], -1)
     plane: np.ndarray = np.take(volume, index, axis)[::-1, ::-1].T
     return plane
 

@@ -1,7 +1,7 @@
 """Paints the four panels of one slice, and sheets of such pictures, into a Pillow image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeAlias
@@ -73,6 +73,23 @@ def draw(picture: Picture, dpi: int) -> Image.Image:
     return sheet
 
 
+def overview(picture: Picture, frame: Box, dpi: int) -> Image.Image:
+    """Two panels: the whole image with the reference and ``frame`` drawn in, and what is in the frame, with neither."""
+    size, line = _panel_size(picture, dpi), max(1, round(dpi / 100))
+    seen = _seen(picture)
+    codes = Image.fromarray(picture.label.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    ground = np.asarray(seen.convert("L").resize(size, Image.Resampling.BICUBIC))
+    colors = class_colors(int(picture.label.max()))
+    whole = Image.fromarray(_painted(ground, np.asarray(codes), colors, 0.25, line))
+    _annotate(whole, picture, frame, dpi)
+    rows, columns = (far - near for near, far in ((frame[1], frame[3]), (frame[0], frame[2])))
+    inside = replace(picture, label=np.empty((round(rows), round(columns)), np.uint8))
+    sheet = Image.new("RGB", (2 * size[0] + line * 6, size[1]), "white")
+    sheet.paste(whole)
+    sheet.paste(seen.resize(_panel_size(inside, dpi), Image.Resampling.BICUBIC, frame), (size[0] + line * 6, 0))
+    return sheet
+
+
 def stack(pictures: Mapping[str, Image.Image], width: int) -> Image.Image:
     """Pictures one below the other, brought to ``width`` pixels, each under its caption."""
     font = font_of(11, 150, True)
@@ -134,9 +151,7 @@ def _panel_size(picture: Picture, dpi: int) -> tuple[int, int]:
 
 def _views(picture: Picture, size: tuple[int, int], box: Box, dpi: int) -> list[Image.Image]:
     """The four panels, each of ``size``: the whole image, and the masks on the part of it that ``box`` holds."""
-    low, high = picture.window
-    shade = (picture.image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
-    seen = Image.fromarray(np.clip(shade, 0, 255).astype(np.uint8))
+    seen = _seen(picture)
     grey = seen.convert("L")
     whole = seen.resize(size, Image.Resampling.BICUBIC).convert("RGB")
     _annotate(whole, picture, box, dpi)
@@ -149,6 +164,13 @@ def _views(picture: Picture, size: tuple[int, int], box: Box, dpi: int) -> list[
         large = Image.fromarray(codes.astype(np.uint8)).resize(size, Image.Resampling.NEAREST, box)
         views.append(Image.fromarray(_painted(ground, np.asarray(large), colors, opacity, max(1, round(dpi / 100)))))
     return views
+
+
+def _seen(picture: Picture) -> Image.Image:
+    """The image in its window, grey or in colours."""
+    low, high = picture.window
+    shade = (picture.image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
+    return Image.fromarray(np.clip(shade, 0, 255).astype(np.uint8))
 
 
 def _painted(grey: Codes, codes: Codes, colors: Sequence[str], opacity: float, line: int) -> Codes:
@@ -189,7 +211,7 @@ def _annotate(view: Image.Image, picture: Picture, box: Box, dpi: int) -> None:
     width, height = view.size
     line = max(1, round(dpi / 100))
     rows, columns = picture.label.shape
-    if box[2] - box[0] < columns:
+    if box != (0, 0, columns, rows):
         x, y = width / columns, height / rows
         pen.rectangle((box[0] * x, box[1] * y, box[2] * x - 1, box[3] * y - 1), outline="white", width=line)
     if min(view.size) < 0.7 * dpi:
@@ -218,6 +240,11 @@ def _legend(picture: Picture, width: int, dpi: int) -> Image.Image:
         "Errors": list(ERROR_COLORS.items()),
         "View": [(note, None)],
     }
+    return legend(groups, width, dpi)
+
+
+def legend(groups: Mapping[str, Sequence[Entry]], width: int, dpi: int) -> Image.Image:
+    """Entries with their colours under headings, in as many lines as they need."""
     font, strong = font_of(8.5, dpi), font_of(8.5, dpi, True)
     indent, swatch, pitch = round(1.25 * dpi), round(0.1 * dpi), round(0.19 * dpi)
     sheet = Image.new("RGB", (width, pitch * sum(map(len, groups.values()))), "white")
