@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import psutil
@@ -18,6 +18,7 @@ from seg.data.cases import IGNORE, Case, class_indices
 from seg.data.leaks import FIX
 from seg.data.nifti import to_ras
 from seg.data.preprocess import read_scan
+from seg.data.sampling import Batch
 from seg.data.volumes import read_label
 from seg.engine.build import Built
 from seg.engine.cases import Material, find_leaks, processes
@@ -27,6 +28,7 @@ from seg.engine.loop import Hooks, Settings, fit
 from seg.engine.progress import Budget
 from seg.errors import few, times
 from seg.files import file_name
+from seg.models import Network
 from seg.models.cost import gflops
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Trial(NamedTuple):
     seconds: float
     mib: float  # at its peak
     patches: str  # that were tried, in words
+    busy: bool  # whether others held the processors meanwhile
 
 
 def end_check(cfg: DictConfig, built: Built, world: World) -> None:
@@ -73,8 +76,8 @@ def try_steps(cfg: DictConfig, built: Built, world: World) -> Trial | None:
         return None
     at_once = LIMIT[device.type] / cost
     size = max(min(2, share), min(share, int(at_once)))
-    patch = _smaller(plan.patch, training.network.multiple, at_once / size)
-    batch = {
+    patch = _smaller(plan.patch, cast(Network, training.network).multiple, at_once / size)
+    batch: Batch = {
         "image": torch.randn(size, channels, *patch),
         "label": torch.randint(classes, (size, *patch), dtype=torch.uint8),
         "case": ["noise"] * size,
@@ -89,7 +92,9 @@ def try_steps(cfg: DictConfig, built: Built, world: World) -> Trial | None:
 
     before = memory_mib(device)
     seconds(1)
+    computed = time.process_time()
     step = seconds(STEPS)
+    busy = device.type == "cpu" and time.process_time() - computed < step * STEPS / 2
     for weight in training.network.parameters():
         weight.grad = torch.zeros_like(weight)
     begin = time.perf_counter()
@@ -98,7 +103,7 @@ def try_steps(cfg: DictConfig, built: Built, world: World) -> Trial | None:
     peak = memory_mib(device) if device.type == "cuda" else peak_mib()
     more = share * math.prod(plan.patch) / (size * math.prod(patch))
     whole = max(0.0, step - own) * more * cfg.trainer.accumulate + own
-    return Trial(whole, before + max(0.0, peak - before) * more, f"{size} patches of {times(patch)}")
+    return Trial(whole, before + max(0.0, peak - before) * more, f"{size} patches of {times(patch)}", busy)
 
 
 def _smaller(patch: Sequence[int], multiple: Sequence[int], share: float) -> list[int]:
@@ -131,7 +136,9 @@ def _minutes(budget: Budget, tried: Trial | None) -> str:
         return f"time {limit or 'not known'}: what a step takes cannot be told before; the training soon says it"
     minutes = budget.steps * tried.seconds / 60
     told = f"about {minutes:.{0 if minutes >= 10 else 1}f} min for {budget.steps} steps of {tried.seconds:.2g} s"
-    return f"time {told}{f', {limit}' if limit else ''}; tried with {tried.patches}; validation and test are not in it"
+    busy = ", while others used the processors" if tried.busy else ""
+    limit = f", {limit}" if limit else ""
+    return f"time {told}{limit}; tried with {tried.patches}{busy}; validation and test are not in it"
 
 
 def _memory(built: Built, tried: Trial | None) -> str:

@@ -145,8 +145,8 @@ def plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     """
     if volume.ndim == 4:
         return np.stack([plane(colour, axis, index) for colour in volume], -1)
-    plane: np.ndarray = np.take(volume, index, axis)[::-1, ::-1].T
-    return plane
+    cut: np.ndarray = np.take(volume, index, axis)[::-1, ::-1].T
+    return cut
 
 
 def _class_texts(
