@@ -82,7 +82,7 @@ def try_steps(cfg: DictConfig, built: Built, world: World) -> Trial | None:
         "label": torch.randint(classes, (size, *patch), dtype=torch.uint8),
         "case": ["noise"] * size,
     }
-    settings = Settings(built.precision, size, 1, cfg.trainer.clip_norm, 1, 1)
+    settings = Settings(built.precision, size, 1, cfg.trainer.clip_norm, 1, 1, within=built.material.cases.within)
     hooks = Hooks(None, lambda *_: None, lambda _: False, lambda _: None, lambda: False)
 
     def seconds(steps: int) -> float:
@@ -186,7 +186,7 @@ def sheet(cfg: DictConfig, material: Material) -> tuple[Path, int]:
     def look(case: Case) -> Look:
         assert case.label is not None
         scan = read_scan(case.images, len(cases.channels))
-        label, _ = to_ras(class_indices(read_label(case.label), cases.values, cases.ignore), scan.original_affine)
+        label, _ = to_ras(class_indices(read_label(case.label), cases.labels, cases.ignore), scan.original_affine)
         return Look(case.id, scan, np.where(label == IGNORE, 0, label))
 
     with ThreadPoolExecutor(processes()) as pool:

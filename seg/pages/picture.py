@@ -1,7 +1,7 @@
 """Paints the four panels of one slice, and sheets of such pictures, into a Pillow image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeAlias
@@ -82,11 +82,11 @@ def overview(picture: Picture, frame: Box, dpi: int) -> Image.Image:
     colors = class_colors(int(picture.label.max()))
     whole = Image.fromarray(_painted(ground, np.asarray(codes), colors, 0.25, line))
     _annotate(whole, picture, frame, dpi)
-    rows, columns = (far - near for near, far in ((frame[1], frame[3]), (frame[0], frame[2])))
-    inside = replace(picture, label=np.empty((round(rows), round(columns)), np.uint8))
+    sides = np.subtract(frame[2:], frame[:2]) * picture.spacing_mm[::-1]
+    close = np.maximum(1, np.rint(sides * np.min(np.divide(size, sides)))).astype(int).tolist()  # as large as has room
     sheet = Image.new("RGB", (2 * size[0] + line * 6, size[1]), "white")
     sheet.paste(whole)
-    sheet.paste(seen.resize(_panel_size(inside, dpi), Image.Resampling.BICUBIC, frame), (size[0] + line * 6, 0))
+    sheet.paste(seen.resize(tuple(close), Image.Resampling.BICUBIC, frame), (size[0] + line * 6, 0))
     return sheet
 
 

@@ -11,6 +11,7 @@ from training import TINY, arguments, composed
 
 from seg.data.preprocess import Scan
 from seg.engine.distributed import World
+from seg.pages.picture import Picture, overview
 from seg.pages.preview import Look, preview
 from seg.train import train
 
@@ -90,3 +91,17 @@ def test_the_sheet_shows_label_and_patch_where_they_are(
     green = green[green[:, 0] < panel.shape[0] * 0.7]  # without the legend
     assert len(green)
     assert ((pixels == 0x40).all(-1).mean() > 0.05) == wider, "what is outside the image, beyond the legend's swatch"
+
+
+def test_the_patch_is_shown_whole_beside_its_frame() -> None:
+    image = np.zeros((20, 60), np.float32)
+    image[4:16, [10, 21]] = image[[4, 15], 10:22] = 1  # the border of the patch
+    flat = Picture(
+        image, np.zeros((20, 60), np.uint8), np.zeros((20, 60), np.uint8), (1.0, 1.0), (0.0, 1.0), "", "", {}
+    )
+    panels = np.asarray(overview(flat, (10.0, 4.0, 22.0, 16.0), 100).convert("L")).astype(int)
+    patch = panels[:, panels.shape[1] // 2 + 3 :]
+    bright = np.argwhere((patch > 180) & (patch < 255))
+    high, wide = bright.max(0) - bright.min(0) + 1
+    assert high == pytest.approx(panels.shape[0], abs=8), "to the last row"
+    assert wide == pytest.approx(high, abs=8)
