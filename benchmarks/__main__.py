@@ -2,8 +2,8 @@
 
 ``drift`` (thousands of simulated logs), ``quality`` (trains for 10 and for 25 minutes), ``models`` (half an hour),
 ``predict`` (large scans), ``conformal`` (trains for 5 minutes), ``leaks`` (copies of scans), ``planning`` and
-``anchors`` (thousands of simulated studies), ``calibration`` (a minute) and ``compare`` (needs Chromium) run only by
-name.
+``anchors`` (thousands of simulated studies), ``calibration`` (a minute), ``steps`` (minutes) and ``compare`` (needs
+Chromium) run only by name.
 ``--avx2`` lets a processor with AVX-512 compute as one without it. RESULTS.md keeps what was printed, and where.
 """
 
@@ -36,6 +36,7 @@ BY_NAME = (
     "planning",
     "calibration",
     "anchors",
+    "steps",
 )
 # PyTorch's own kernels, oneDNN's and MKL's; seg then takes float32, as on such a processor.
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}

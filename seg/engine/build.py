@@ -22,6 +22,7 @@ from seg.engine.device import Precision
 from seg.engine.distributed import World
 from seg.engine.inference import Predict
 from seg.engine.loop import Training
+from seg.engine.memory import fitted
 from seg.engine.predictors import window_predictor
 from seg.engine.progress import Budget, budget_of
 from seg.errors import ConfigError, SegError, times
@@ -54,8 +55,12 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
         ConfigError: something cannot be built so, the network cannot take the patch, or the batch cannot be shared out.
     """
     cases = material.cases
-    network = build_network(cfg, material.plan, len(cases.channels), cases.outputs)
-    plan = suited(material.plan, network, automatic=cfg.data.patch == "auto")
+
+    def planned(plan: Plan) -> tuple[Network, Plan]:
+        network = build_network(cfg, plan, len(cases.channels), cases.outputs)
+        return network, suited(plan, network, automatic=cfg.data.patch == "auto")
+
+    network, plan = fitted(cfg, material, precision.device, world, planned)
     if plan.batch_size % world.size:
         larger = math.ceil(plan.batch_size / world.size) * world.size
         raise ConfigError(

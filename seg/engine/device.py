@@ -14,6 +14,7 @@ import torch
 from seg.errors import ConfigError
 
 _RAPL = Path("/sys/class/powercap")  # Intel and AMD processors on Linux; readable by root, or where an admin allows it
+_GROUP = Path("/sys/fs/cgroup")
 JOULES_PER_KWH = 3.6e6
 
 
@@ -102,6 +103,17 @@ def memory_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return float(psutil.Process().memory_info().rss / 2**20)
+
+
+def total_mib(device: torch.device) -> float:
+    """Memory of the GPU on CUDA, else of this machine, or what the system lets this process have of it, in MiB."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory / 2**20)
+    limits = [psutil.virtual_memory().total]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container or a queue: version 2, version 1
+        with suppress(OSError, ValueError):
+            limits.append(int((_GROUP / file).read_text("utf-8")))
+    return float(min(limits) / 2**20)
 
 
 def peak_mib() -> float:

@@ -4,7 +4,8 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -29,3 +30,26 @@ def gflops(network: nn.Module, channels: int, patch: Sequence[int]) -> float | N
     except (RuntimeError, NotImplementedError):
         return None
     return float(counter.get_total_flops()) / 1e9
+
+
+def kept_mib(network: nn.Module, channels: int, patch: Sequence[int]) -> float | None:
+    """What a forward pass of one image keeps for the backward pass, in float32, beside the weights: MiB.
+
+    Counted on shapes alone, as ``gflops``, whose arguments it takes. What two layers keep in common counts once.
+    """
+    probe = copy.deepcopy(network).to("meta").train()
+    kept: dict[int, torch.UntypedStorage] = {}  # by identity: PyTorch gives one object for one storage while it lives
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[id(storage)] = storage
+        return tensor
+
+    try:
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            probe(torch.empty(1, channels, *patch, device="meta"))
+    except (RuntimeError, NotImplementedError):
+        return None
+    for weight in probe.parameters():
+        kept.pop(id(weight.untyped_storage()), None)
+    return sum(storage.nbytes() for storage in kept.values()) / 2**20

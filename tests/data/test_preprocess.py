@@ -56,6 +56,24 @@ def prepared(cases, tmp_path, spacing=(1, 1, 1), workers=2):
     )
 
 
+def test_outside_of_the_object_is_0_where_the_norm_says_so(tmp_path):
+    image = np.zeros((12, 12, 12), np.float32)
+    image[2:9, 2:9, 2:9] = np.random.default_rng(0).normal(100, 20, (7, 7, 7))
+    image[2:4, 2:4, :] = 0  # an edge of the box outside of the object
+    image[5, 5, 5] = 0  # a hole in it, which belongs to it
+    case = write_case(tmp_path, image, (image > 100).astype(np.uint8), np.eye(4))
+    whole, inside = (
+        prepare_case(case, (0, 1), plan_of((1, 1, 1), [ChannelNorm("zscore", inside=inside)]))[0][0]
+        for inside in (False, True)
+    )
+    assert whole.shape == (7, 7, 7)
+    assert whole[0, 0, 0] < -3
+    assert inside[0, 0, 0] == 0
+    assert inside[3, 3, 3] == whole[3, 3, 3] < -3
+    same = image[2:9, 2:9, 2:9] != 0
+    assert np.array_equal(inside[same], whole[same])
+
+
 def restored_of(classes, geometry, axis=0):
     logits = F.one_hot(torch.from_numpy(classes).long(), int(classes.max()) + 1).movedim(-1, 0).float()
     slices = on_grid(Slices(axis, iter(logits.unbind(axis + 1))), geometry)

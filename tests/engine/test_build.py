@@ -1,12 +1,16 @@
 """What is refused when the objects of a run are built, and the budget they get."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from composing import composed
 from omegaconf import OmegaConf
 
-from seg.engine.build import build_run
+from seg.data.fingerprint import CasePrint, Fingerprint
+from seg.data.plan import make_plan
+from seg.engine.build import build_network, build_run
 from seg.engine.cases import read_material
 from seg.engine.device import choose_device, choose_precision
 from seg.engine.distributed import World
@@ -23,6 +27,18 @@ def test_a_batch_that_cannot_be_shared_is_refused(
     precision = choose_precision("fp32", choose_device("cpu"))
     with pytest.raises(ConfigError, match=rf"data\.batch_size is {batch_size}.*3 processes.*batch_size={larger}"):
         build_run(cfg, read_material(cfg), World(size=3), precision)
+
+
+def test_kernels_are_narrow_on_thick_slices_but_not_where_an_earlier_plan_says_nothing_of_them() -> None:
+    one = CasePrint("a", "a", (64, 64, 8), (1.0, 1.0, 6.0), "", "", {1: 9}, ())
+    cfg = composed("model=dynunet", "model.width=4", "dims=3")
+    plan = make_plan(Fingerprint((one,), ("MRI",), {"background": 0, "a": 1}), ["MRI"], dims=3)
+    sizes = []
+    for kernels in (plan.kernels, ()):
+        network = build_network(cfg, replace(plan, kernels=kernels), 1, 2)
+        sizes.append({module.kernel_size for module in network.modules() if isinstance(module, torch.nn.Conv3d)})
+    assert sizes[0] == sizes[1] | {(3, 3, 1)}
+    assert (3, 3, 1) not in sizes[1]
 
 
 @pytest.mark.parametrize(
