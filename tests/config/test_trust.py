@@ -23,7 +23,7 @@ DANGEROUS = (
     *("hydra.utils.call", "torch.hub.load", "torch.jit.load", "monai.bundle.run", "monai.data.NumpyReader"),
     # what only looks like one of ours
     *("seg.losses.torch.load", "seg.models.insertion.torch.hub.load", "seg.schedulers.math.sqrt"),
-    *("torch.nn.modules.module.torch.load", "torch.optim.optimizer.functools.partial", "seg.data.cases.json.load"),
+    *("torch.nn.modules.module.torch.load", "torch.optim.optimizer.functools.partial", "seg.data.phantom.json.load"),
     *("segx.models.unet", "torchx.nn.Conv3d", "monai.transformsx.Flip", "seg.models", "seg", ""),
     # ours and theirs, yet no parts of a network or a training
     *("seg.files.atomic_write", "seg.config.build.build", "seg.data.volumes.write_label", "seg.records.record.Record"),
