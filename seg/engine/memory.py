@@ -19,7 +19,7 @@ from seg.models.cost import kept_mib
 log = logging.getLogger(__name__)
 Build = Callable[[Plan], tuple[Network, Plan]]
 SHARE = 0.8  # of the memory of the machine or the GPU that a step may take; the rest is for data and other programs
-PEAK = 2.8  # highest memory of a step over what its forward pass keeps: 1.8 to 2.7, measured (benchmarks/RESULTS.md)
+PEAK = 2.8  # highest memory of a step over what its forward pass keeps: 1.6 to 2.7, measured (benchmarks/RESULTS.md)
 WEIGHTS = 4  # each weight with its gradient and what optimizers hold of it
 LEAST = {2: 8, 3: 2}  # patches a step, by dims
 SMALLER = 0.8  # of the voxels of a patch, each time that not even the fewest patches fit
