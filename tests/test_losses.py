@@ -280,8 +280,7 @@ def _nested(target, strength=30.0):
 
 
 @EACH
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize(("dims", "batched"), [(2, True), (3, False)])
 @pytest.mark.parametrize("most", [3, 2, 0], ids=["all", "one absent", "nothing there"])
 def test_regions_have_their_minimum_at_the_target_and_are_finite(name, dims, batched, most):
     logits, target = _pair(dims, batch=2)

@@ -36,17 +36,20 @@ IGNORED = 3
 
 @pytest.fixture
 def root(phantom_root: Path, tmp_path: Path) -> Path:
-    """The phantom, whose tail is a part of its organ; a few slices are annotated by nobody."""
-    place = tmp_path / "organs"
-    shutil.copytree(phantom_root, place)
-    about = json.loads((place / "dataset.json").read_text())
+    """Half of the phantom, whose tail is a part of its organ; a few slices are annotated by nobody."""
+    about = json.loads((phantom_root / "dataset.json").read_text())
     about["labels"] = {"background": 0, "organ": [1, 2], "tail": 2, "ignore": IGNORED}
-    (place / "dataset.json").write_text(json.dumps(about | {"regions_class_order": [1, 2]}))
-    for path in (place / "labelsTr").iterdir():
-        label = nib.load(path)
+    about |= {"regions_class_order": [1, 2], "training": about["training"][:6], "numTraining": 6}
+    place = tmp_path / "organs"
+    for file in ("imagesTr", "labelsTr"):
+        (place / file).mkdir(parents=True)
+    (place / "dataset.json").write_text(json.dumps(about))
+    for entry in about["training"]:
+        shutil.copy(phantom_root / entry["image"], place / entry["image"])
+        label = nib.load(phantom_root / entry["label"])
         voxels = np.asarray(label.dataobj).copy()
         voxels[..., -6:] = IGNORED
-        nib.save(nib.Nifti1Image(voxels, label.affine, label.header), path)
+        nib.save(nib.Nifti1Image(voxels, label.affine, label.header), place / entry["label"])
     return place
 
 
