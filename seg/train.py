@@ -125,13 +125,19 @@ def train(
         with in_turn(world):  # what cannot be built is known before the first volume is prepared
             store = prepare_cases(cfg, material)
         result = run(Job(cfg, built, store, world, reporter), name, options or {})
-        if result and cfg.tracking.kind == "mlflow" and cfg.tracking.get("log_model"):
-            from seg.deploy.logged import log_after_training
-
-            log_after_training(find(Path(cfg.paths.outputs), result.run_id))
+        if result:
+            _log_model(cfg, result.run_id)
         return result
     finally:
         disconnect()
+
+
+def _log_model(cfg: DictConfig, run_id: str) -> None:
+    """Logs the network to MLflow, where the run is recorded there and it is wanted."""
+    if cfg.tracking.kind == "mlflow" and cfg.tracking.get("log_model"):
+        from seg.deploy.logged import log_after_training
+
+        log_after_training(find(Path(cfg.paths.outputs), run_id))
 
 
 run = entry("train", main)
