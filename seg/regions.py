@@ -1,7 +1,7 @@
 """Regions: structures that overlap, each a set of label values, as nnU-Net has them; and what a network says of them.
 
 A label map holds one class index a voxel. Of a data set with regions it is that of the last region, in their order,
-that the voxel lies in; so is a prediction, nnU-Net's rule. ``within`` says for each region which indices lie in it. It
+that the voxel is in; so is a prediction, nnU-Net's rule. ``within`` says for each region which indices are in it. It
 is None for ordinary classes, of which a voxel has one.
 
 Source: Isensee et al., nnU-Net for Brain Tumor Segmentation, BrainLes 2020, doi:10.1007/978-3-030-72087-2_11.
@@ -26,7 +26,7 @@ Named = list[tuple[str, object]]
 
 
 def indices_within(values: Sequence[int], regions: Regions | None) -> Regions | None:
-    """The class indices that lie in each of ``regions``, sets of label values; ``values`` are those of the indices."""
+    """The class indices that are in each of ``regions``, sets of label values; ``values`` are those of the indices."""
     if regions is None:
         return None
     return tuple(tuple(index for index, value in enumerate(values) if value in region) for region in regions)
@@ -45,7 +45,7 @@ def among(label: "Labels", values: int | Sequence[int]) -> "Labels":
 
 
 def inside(label: "Labels", index: int, within: Regions | None) -> "Labels":
-    """Where a label map has the class, or lies in the region, of this index (1, 2 …); bool."""
+    """Where a label map has the class, or is in the region, of this index (1, 2 …); bool."""
     return among(label, index if within is None else within[index - 1])
 
 
@@ -149,7 +149,7 @@ def _last(sets: Sequence[tuple[int, ...]], label: int) -> int:
 
 
 def _lost(sets: Sequence[tuple[int, ...]], order: Sequence[int]) -> list[int]:
-    """Labels that lie in other regions once they are written."""
+    """Labels that are in other regions once they are written."""
 
     def regions(label: int) -> list[bool]:
         return [label in own for own in sets]

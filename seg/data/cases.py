@@ -75,7 +75,7 @@ class CaseSet:
 
     @property
     def within(self) -> Regions | None:
-        """Of regions, the class indices that lie in each."""
+        """Of regions, the class indices that are in each."""
         return indices_within(self.values, self.regions)
 
     @property

@@ -74,7 +74,8 @@ def by_case(root: Path, entries: object, where: Path) -> Files:
 
 def by_datalist(where: Path) -> Files:
     """Every labelled case of a datalist of MONAI, whatever its part; raises as ``by_list``."""
-    cases, content = _datalist(where), read_json(where)
+    content = read_json(where)
+    cases = _datalist(content, where)
     if bare := sum(len(content.get(key) or ()) for key in PARTS) - len(cases):
         log.warning("%s: %d cases without a label take no part.", where, bare)
     if {part for part, _ in cases} != {"train"} or any(entry.fold is not None for _, entry in cases):
@@ -88,7 +89,7 @@ def parts_of(where: Path) -> list[dict[str, list[str]]]:
     Raises:
         DataError: as ``by_list``; or there are folds, and not all of ``training`` have one.
     """
-    cases = _datalist(where)
+    cases = _datalist(read_json(where), where)
     ids = [case for case, _, _ in _files(where.parent, [entry for _, entry in cases], where)]
     folds = {entry.fold for part, entry in cases if part == "train" and entry.fold is not None}
     if folds and any((entry.fold is None) == (part == "train") or part == "val" for part, entry in cases):
@@ -102,9 +103,8 @@ def parts_of(where: Path) -> list[dict[str, list[str]]]:
     return found
 
 
-def _datalist(where: Path) -> list[tuple[str, Entry]]:
+def _datalist(content: Any, where: Path) -> list[tuple[str, Entry]]:
     """Part and files of each labelled case."""
-    content = read_json(where)
     if not is_datalist(content):
         raise DataError(f'{where}: "training": [{{"image": …, "label": …}}, …] is needed.')
     found: list[tuple[str, Entry]] = []

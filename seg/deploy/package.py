@@ -78,7 +78,7 @@ class Package:
 
     @property
     def within(self) -> Regions | None:
-        """Of regions, the class indices that lie in each: see ``seg.regions``."""
+        """Of regions, the class indices that are in each: see ``seg.regions``."""
         return indices_within([*self.classes.values()], self.regions)
 
     @property

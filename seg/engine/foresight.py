@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
-import psutil
 import torch
 from omegaconf import DictConfig
 
@@ -22,13 +21,13 @@ from seg.data.sampling import Batch
 from seg.data.volumes import read_label
 from seg.engine.build import Built
 from seg.engine.cases import Material, find_leaks, processes
-from seg.engine.device import memory_mib, peak_mib
+from seg.engine.device import memory_mib, peak_mib, total_mib
 from seg.engine.distributed import World
 from seg.engine.loop import Hooks, Settings, fit
 from seg.engine.progress import Budget
 from seg.errors import few, times
 from seg.files import file_name
-from seg.models import Network
+from seg.models import Network, parameter_count
 from seg.models.cost import gflops
 
 log = logging.getLogger(__name__)
@@ -121,7 +120,7 @@ def _smaller(patch: Sequence[int], multiple: Sequence[int], share: float) -> lis
 
 def _network(cfg: DictConfig, built: Built) -> str:
     plan, network = built.material.plan, built.training.network
-    weights = sum(weight.numel() for weight in network.parameters()) / 1e6
+    weights = parameter_count(network) / 1e6
     cost = gflops(network, len(built.material.cases.channels), plan.patch)
     work = f", {cost:.3g} GFLOPs a patch" if cost else ""
     name = str(cfg.model._target_).rpartition(".")[2]
@@ -143,11 +142,8 @@ def _minutes(budget: Budget, tried: Trial | None) -> str:
 
 def _memory(built: Built, tried: Trial | None) -> str:
     device = built.precision.device
-    there = psutil.virtual_memory().total
-    if device.type == "cuda":
-        there = torch.cuda.get_device_properties(device).total_memory
     told = f"about {_size(tried.mib * 2**20)} while it trains, from the same steps" if tried else "not known"
-    return f"memory {told}; {device.type} has {_size(there)}"
+    return f"memory {told}; {device.type} has {_size(total_mib(device) * 2**20)}"
 
 
 def _disk(cfg: DictConfig, material: Material) -> str:

@@ -32,7 +32,7 @@ class Slices:
     axis: int
     logits: Iterator[Tensor]
     probabilities: bool = False  # whether they are that, in place of logits
-    within: Regions | None = None  # of a network of regions: which class indices lie in each, see seg.regions
+    within: Regions | None = None  # of a network of regions: which class indices are in each, see seg.regions
     passes: int = 0  # of the network that they take, more or less; 0: not known
 
     def whole(self) -> Tensor:

@@ -59,9 +59,8 @@ def case_panels(
     green and blue up to 255. Without a ``window`` an image of one channel is shown from its 0.5th to its 99.5th
     percentile, its lowest value left out, which is padding more often than tissue.
     """
-    low, high = (0, 255) if image.ndim == 4 else window or percentiles(image, SHOWN)
-    columns, rows = (other for other in range(3) if other != axis)
-    left, top = "RAS"[columns], "RAS"[rows]
+    low, high = shades(image, window)
+    columns, rows, edges = layout(axis)
     score = "nothing to find" if np.isnan(dice_of_case) else f"case dice {dice_of_case:.3f}"
     paths: list[Path] = []
     for index in choose_slices(label, pred, axis, slices):
@@ -78,11 +77,26 @@ def case_panels(
             title=case,
             subtitle=f"{where}  ·  {score}  ·  run {run}",
             classes=_class_texts(flat_label, flat_pred, class_names, within),
-            edges=(left, top, OPPOSITE[left], OPPOSITE[top]) if unit == "mm" else None,
+            edges=edges if unit == "mm" else None,
             unit=unit,
         )
         paths.append(panel(picture, folder / f"{case}_Slice_{index:03d}.png", dpi=dpi))
     return paths
+
+
+def layout(axis: int) -> tuple[int, int, tuple[str, str, str, str]]:
+    """The axes of a slice's columns and rows, and the directions at its left, top, right and bottom edge."""
+    columns, rows = (other for other in range(3) if other != axis)
+    left, top = "RAS"[columns], "RAS"[rows]
+    return columns, rows, (left, top, OPPOSITE[left], OPPOSITE[top])
+
+
+def shades(image: np.ndarray, window: tuple[float, float] | None) -> tuple[float, float]:
+    """The image values shown black and white: of colours (3, X, Y, Z) all, otherwise ``window``, or percentiles."""
+    if image.ndim == 4:
+        return 0, 255
+    low, high = window or percentiles(image, SHOWN)
+    return low, high
 
 
 def choose_slices(

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from seg.data.preprocess import Scan
 from seg.errors import times
-from seg.pages.panels import OPPOSITE, PLANES, choose_slices, plane, write
-from seg.pages.picture import SHOWN, Box, Entry, Picture, fitted, font_of, legend, overview, percentiles
+from seg.pages.panels import PLANES, choose_slices, layout, plane, shades, write
+from seg.pages.picture import Box, Entry, Picture, fitted, font_of, legend, overview
 from seg.study.drawing import GREY, INK, class_colors
 
 DPI = 130
@@ -68,13 +68,12 @@ def _cell(look: Look, patch_mm: Sequence[float], axis: int, window: tuple[float,
     scan, spacing = look.scan, look.scan.spacing_mm
     colours = scan.unit == "pixels" and len(scan.image) == 3
     image = scan.image if colours else scan.image[0]
-    columns, rows = (other for other in range(3) if other != axis)
+    columns, rows, edges = layout(axis)
     (index,) = choose_slices(look.label, look.label, axis, "best")
     flat, label = (plane(volume, axis, index) for volume in (image, look.label))
     sides = [patch_mm[other] / spacing[other] for other in (rows, columns)]
-    low, high = (0, 255) if colours else window or percentiles(image, SHOWN)
+    low, high = shades(image, window)
     flat, label, frame = _framed(flat, label, sides, low + (high - low) * int(OUTSIDE[1:3], 16) / 255)
-    left, top = "RAS"[columns], "RAS"[rows]
     picture = Picture(
         image=flat,
         label=label,
@@ -84,7 +83,7 @@ def _cell(look: Look, patch_mm: Sequence[float], axis: int, window: tuple[float,
         title=look.case,
         subtitle="",
         classes={},
-        edges=(left, top, OPPOSITE[left], OPPOSITE[top]) if scan.oriented and scan.unit == "mm" else None,
+        edges=edges if scan.oriented and scan.unit == "mm" else None,
         unit=scan.unit,
     )
     panels = overview(picture, frame, DPI)
