@@ -22,7 +22,7 @@ def calibration_table(scores: pd.DataFrame, analysis: Analysis) -> Table | None:
         analysis: of them.
 
     Returns:
-        None where a run has none, or while arms are not all scored on the same cases.
+        None where a run has none, or while arms are not all scored on the same patients in each seed.
     """
     meta = analysis.meta
     if not {*ERRORS} <= {*scores}:
@@ -30,6 +30,8 @@ def calibration_table(scores: pd.DataFrame, analysis: Analysis) -> Table | None:
     rows = scored(scores, [meta.primary]).astype({"arm": str, "seed": str, "patient": str, "case": str})
     rows = rows[rows["class"].isin(meta.classes) & rows["arm"].isin(meta.arms)]
     rows = rows.assign(**{name: pd.to_numeric(rows[name], errors="coerce") for name in ERRORS})
+    if rows.groupby("arm")["patient"].agg(frozenset).nunique() > 1:
+        return None
     by_error = arrays_of(rows, meta.arms, [*ERRORS])
     unknown = [arm for arrays in by_error.values() for arm in arrays if np.isnan(arm).any()]
     if unknown or rows[[*ERRORS]].isna().any(axis=None):

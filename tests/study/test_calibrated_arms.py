@@ -51,5 +51,7 @@ def test_there_is_none_where_a_run_kept_none(analysis: Analysis) -> None:
     assert calibration_table(lacking, analysis) is None
     unequal = SCORES[(SCORES["arm"] != "se") | (SCORES["seed"] != 1) | (SCORES["case"] != "case_003")]
     assert calibration_table(unequal, analysis) is None
+    stopped = SCORES[(SCORES["arm"] != "se") | ~SCORES["case"].isin(["case_003", "case_004"])]
+    assert calibration_table(stopped, analysis) is None, "an arm that lacks a fold"
     text = SCORES.assign(ece=SCORES["ece"].astype(str), ace=SCORES["ace"].astype(str))
     assert cells(analysis, text) == cells(analysis, SCORES), "as they are read"
