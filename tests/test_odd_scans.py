@@ -64,6 +64,7 @@ def odd(root: Path, voxels: np.ndarray) -> dict[str, str]:
     return {name.split(".")[0]: others.get(name, name) for name in made}
 
 
+@pytest.mark.slow
 def test_nineteen_results_and_one_failure(whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path) -> None:
     outputs, result = whole
     image = nib.load(min((phantom_root / "imagesTr").glob("*.nii.gz")))

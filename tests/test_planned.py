@@ -80,6 +80,7 @@ def test_a_line_for_each_number_of_seeds_and_the_studys_own_marked(plan: Plan) -
     assert not (Path.cwd() / "outputs/sweeps").exists()
 
 
+@pytest.mark.slow
 def test_folds_are_counted_and_pooled(plan: Plan) -> None:
     said = plan("hydra.sweeper.study.folds=3", "trainer.max_steps=null", "trainer.max_minutes=20")
     assert "18 trainings (2 arms × 3 seeds × 3 folds), about 6.0 h (20 min of training a run, as its budget" in said
@@ -94,6 +95,7 @@ def test_of_seeds_until_decided_the_most_are_planned(plan: Plan) -> None:
     assert [line[1] for line in rows(said) if line[0] == "→"] == ["12"], "beyond the ten of every table"
 
 
+@pytest.mark.slow
 def test_for_other_numbers_of_patients_the_data_are_not_read(plan: Plan) -> None:
     said = plan("patients=[40,200]", "data.root=nowhere", "hydra.sweeper.n_jobs=2", f"pilot={KEPT}")
     assert "40 patients  to be safe  200 patients" in said
@@ -104,6 +106,7 @@ def test_for_other_numbers_of_patients_the_data_are_not_read(plan: Plan) -> None
     assert "patients is 1; it must be a whole number above 1" in plan("patients=1", code=2)
 
 
+@pytest.mark.slow
 def test_a_pilot_is_a_study_by_name_or_a_list_of_runs(plan: Plan, pilot: Path) -> None:
     words = [f"paths.outputs={pilot}", "patients=30"]
     named = plan("pilot=before", *words)
@@ -132,6 +135,7 @@ def test_what_is_no_study_is_refused(plan: Plan) -> None:
     assert "There is no study to plan. Name one" in plan(study=(), code=2)
 
 
+@pytest.mark.slow
 def test_without_a_pilot_little_is_known_of_another_metric(plan: Plan) -> None:
     metric = ["hydra.sweeper.study.metrics={primary: iou, secondary: []}", "hydra.sweeper.study.margin=0.01"]
     said = plan(*metric)

@@ -190,6 +190,7 @@ def test_several_networks_predict_by_their_mean_probability(
     assert (other(image).mask == 0).all()
 
 
+@pytest.mark.slow
 def test_networks_of_other_spacings_predict_together(whole: tuple[Path, Any], scans: Path, tmp_path: Path) -> None:
     outputs, result = whole
     one, image = Predictor.load(outputs / "runs" / result.predictions.name), min(scans.iterdir())
@@ -238,6 +239,7 @@ def test_probabilities_are_on_the_grid_of_the_scan(predict: Callable[..., Path],
     assert (masks / scan.name).read_bytes() == before  # the same mask, whether its probabilities are written or not
 
 
+@pytest.mark.slow
 def test_networks_that_say_the_same_do_not_disagree(
     whole: tuple[Path, Any], predict: Callable[..., Path], scans: Path, tmp_path: Path
 ) -> None:

@@ -102,10 +102,11 @@ def test_a_study_ends_in_a_table_and_a_page(finished: tuple[Path, str, str]) -> 
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory, hippocampus_root: Path) -> Path:
-    """The working folder of the shipped study of attention on real MRI: one seed, 25 steps, ten cases."""
+    """The working folder of the shipped study of attention on real MRI: one seed and fold, 25 steps, ten cases."""
     work = tmp_path_factory.mktemp("shipped")
     small = [
         "hydra.sweeper.study.seeds=[0]",
+        "hydra.sweeper.study.folds=null",
         "trainer.max_steps=25",
         "data.batch_size=2",
         "data.test_fraction=0.05",
@@ -277,6 +278,7 @@ def test_a_log_line_says_why_there_are_no_slices(
     assert "python -m seg.compare study=attention" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_effects_of_factors_stand_wherever_the_tables_do(tmp_path: Path, phantom_root: Path) -> None:
     arms = {"none": ("off", "off"), "<se>": ("on", "off"), "warm": ("off", "on"), "both": ("on", "on")}
     cases = cases_of(phantom_root)
@@ -320,6 +322,7 @@ def compared(tmp_path: Path, four: Path) -> tuple[Path, list[Journal]]:
     return tmp_path / "sweeps/attention-1", [Journal(tmp_path / f"runs/run_{str(n) * 8}") for n in range(4)]
 
 
+@pytest.mark.slow
 def test_runs_of_other_data_or_splits_are_not_compared(compared: tuple[Path, list[Journal]], tmp_path: Path) -> None:
     folder, records = compared
     for number, record in enumerate(records):
@@ -337,6 +340,7 @@ def test_runs_of_other_data_or_splits_are_not_compared(compared: tuple[Path, lis
         report(folder, tmp_path, None)
 
 
+@pytest.mark.slow
 def test_a_report_says_which_cases_and_which_code(compared: tuple[Path, list[Journal]], tmp_path: Path) -> None:
     folder, records = compared
     for number, record in enumerate(records):

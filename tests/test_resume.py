@@ -51,7 +51,7 @@ def resume(outputs: Path, cache: Path) -> Result:
     return again
 
 
-@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("more", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
     more: bool, whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +75,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
     assert series(elsewhere, again, "epoch") == [(4, 1), (8, 2), (12, 3)][:epochs]
 
 
-@pytest.mark.parametrize("steps", [4, 8])
+@pytest.mark.parametrize("steps", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_run_interrupted_at_the_end_of_an_epoch_loses_nothing_of_it(
     steps: int, whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +101,7 @@ def test_a_run_interrupted_at_the_end_of_an_epoch_loses_nothing_of_it(
         assert history(outputs, unbroken)[column].tolist() == history(tmp_path, again)[column].tolist()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_before_its_first_checkpoint_begins_again_as_the_same_run(
     whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again_as_the_same_run(
     assert same(weights(outputs, unbroken.run_id), weights(tmp_path, again.run_id))
 
 
+@pytest.mark.slow
 def test_where_the_last_checkpoint_is_damaged_the_best_is_used_and_where_both_are_neither(
     whole: tuple[Path, Result],
     tiny: Runner,

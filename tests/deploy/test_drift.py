@@ -176,6 +176,7 @@ def test_places_without_a_report_are_named_together(
         watched(f"reports={tmp_path / 'old' / 'report.json'}")
 
 
+@pytest.mark.slow
 def test_logs_without_drift_raise_few_alarms_and_a_change_is_found() -> None:
     rng = np.random.default_rng(0)
     alarms = sum(bool(judged(30, rng).beyond) for _ in range(30))
@@ -184,6 +185,7 @@ def test_logs_without_drift_raise_few_alarms_and_a_change_is_found() -> None:
     assert sum(any(name.startswith("intensity") for name in one) for one in found) >= 7
 
 
+@pytest.mark.slow
 def test_a_family_keeps_its_level_whatever_the_effect() -> None:
     rng, alarms = np.random.default_rng(0), 0
     tests = type(LIMITS)(effect=0.0, share=0.0, alpha=0.05)

@@ -44,6 +44,7 @@ def test_masks_are_those_of_the_runs_own_test_bit_for_bit(
         assert list(found.volumes_ml) == ["lobe", "tail"]
 
 
+@pytest.mark.slow
 def test_neither_hydra_nor_mlflow_is_needed(run: Path) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('hydra', 'mlflow', 'optuna')));"  # as if not installed

@@ -252,6 +252,7 @@ def test_models_of_others_are_left_alone(
         fetched("O'Brien's/1", outputs=Path(store.uri.removeprefix("sqlite:///")).parent)
 
 
+@pytest.mark.slow
 def test_another_package_than_the_registered_one_is_refused(
     trained: Any, store: Mlflow, command: Callable[..., None], tmp_path: Path
 ) -> None:

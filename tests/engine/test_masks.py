@@ -77,6 +77,7 @@ def test_a_perfect_mask_counts(tmp_path: Path, scored: Callable[..., pd.DataFram
     assert means.loc["dice", "patients"] == 8
 
 
+@pytest.mark.slow
 def test_tools_are_compared_by_the_studys_statistics(
     scored: Callable[..., pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -185,6 +185,7 @@ def test_the_shipped_anchors_are_whole_and_say_where_they_are_from() -> None:
         assert table["dice"].mean() == pytest.approx(mean, abs=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_simulated_intervals_hold_the_tool_as_it_is(kind: str) -> None:
     """Of 180 intervals 95 % hold, and 95 % of 60 studies claim nothing; the limits are three standard errors off."""

@@ -86,6 +86,7 @@ def test_an_arm_that_fails_alike_in_every_seed_says_nothing_of_seeds() -> None:
         assert parts.seed_net[:3] == pytest.approx(without.seed_net)
 
 
+@pytest.mark.slow
 def test_seeds_of_one_size_are_seldom_called_abnormal() -> None:
     rng = np.random.default_rng(0)
     for arms in (2, 12):

@@ -41,6 +41,7 @@ def test_files_are_whole_pictures(analysis: Analysis, tmp_path: Path) -> None:
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_the_same_analysis_gives_the_same_bytes(analysis: Analysis, tmp_path: Path) -> None:
     first, second = (write_figures(analysis, tmp_path / name) for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

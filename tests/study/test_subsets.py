@@ -103,6 +103,7 @@ def test_groups_may_be_of_patients_or_of_cases(tmp_path: Path) -> None:
         analyse(SCORES, baseline="base", groups={k: v for k, v in SITES.items() if k != "p059"}, draws=400)
 
 
+@pytest.mark.slow
 def test_in_simulated_studies_the_intervals_hold() -> None:
     assert tenth_coverage("skewed", 60, 0.8, 0.002, studies=60, draws=400) >= 0.88
     together, alone = group_studies([12] * 8, 0.002, studies=50, draws=400)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 from test_design import FILE, run
 from test_sweeper import Sweeps, sweeps
 
@@ -28,6 +29,7 @@ def anchor(root: Path, *left_out: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 def test_an_anchor_that_lacks_a_case_is_refused_before_the_first_run(sweeps: Sweeps, phantom_root: Path) -> None:
     file = sweeps.outputs.parent / "anchor.csv"
     study = f"{FILE}{FOLDS}anchors: {{nnU-Net: {file}}}\n"

@@ -342,6 +342,7 @@ def every_trial(space: Space) -> list[dict[str, Any]]:
     return trials
 
 
+@pytest.mark.slow
 @given(spaces())
 def test_examples_are_trials_that_use_every_end_that_can_be_reached(space: Space) -> None:
     possible = every_trial(space)

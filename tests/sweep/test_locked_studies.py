@@ -62,6 +62,7 @@ def test_each_run_has_the_settings_that_were_locked(sweeps: Sweeps) -> None:
     assert len({one["split_hash"] for one in content["runs"]}) == 4, "of two seeds and two folds"
 
 
+@pytest.mark.slow
 def test_it_does_not_go_on_with_other_code(sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
     file = LOCKED.replace("seeds: [0, 3]", "seeds: [0]")
     run(sweeps, file=file)

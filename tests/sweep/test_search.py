@@ -409,6 +409,7 @@ def side_by_side(path: Path, processes: int, code: str = WORK, **settings: Any) 
     assert statuses == [0] * processes
 
 
+@pytest.mark.slow
 def test_processes_at_once_on_one_journal_end_with_n_trials(tmp_path: Path) -> None:
     settings = {"n_trials": 15, "retries": 1, "sampler": "random"}
     side_by_side(tmp_path, 3, **settings)

@@ -39,6 +39,7 @@ def tags(sweeps: Sweeps) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_only_arms_of_open_comparisons_get_more_seeds(sweeps: Sweeps) -> None:
     said = run(sweeps, file=FILE)
     seeds = trained(sweeps)

@@ -145,6 +145,7 @@ def test_the_winners_options_are_named_only_where_they_are(sweeps: Sweeps) -> No
     assert "experiments=best" not in summary
 
 
+@pytest.mark.slow
 def test_a_finished_grid_is_not_run_again(sweeps: Sweeps) -> None:
     sweeps.run("seed=1,2")
     (sweeps.folder / "owner.json").write_text("[1]")  # a disk's fault
@@ -167,6 +168,7 @@ def test_a_fault_of_the_users_is_not_tried_again(sweeps: Sweeps) -> None:
     assert [act["arm"] for act in sweeps.acts] == ["wrong", "well"]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_cannot_work_ends_with_its_first_error(sweeps: Sweeps) -> None:
     said = sweeps.run("arm=fail", "seed=range(20)", "hydra.sweeper.max_failures=3", code=1)
     assert len(sweeps.acts) == 3
@@ -197,6 +199,7 @@ def test_trials_of_a_search_are_not_tested_but_the_winner_is(sweeps: Sweeps) -> 
     assert command in (sweeps.folder / "summary.md").read_text(), "as it is, it finds the run"
 
 
+@pytest.mark.slow
 def test_trials_are_pruned_where_the_others_were_better(sweeps: Sweeps) -> None:
     said = sweeps.run(
         "seed=9,8,7,6,1,2,3,4", "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_options={n_startup_trials: 2}"
@@ -388,6 +391,7 @@ def test_the_same_grid_with_its_places_named_otherwise_is_the_same_grid(sweeps: 
     assert len(sweeps.acts) == 2
 
 
+@pytest.mark.slow
 def test_settings_without_effect_make_no_other_jobs_and_hold_for_those_that_are_left(sweeps: Sweeps) -> None:
     sweeps.run("arm=well,fail", "seed=1", code=1)
     sweeps.run("arm=well,fail", "seed=1", "trainer.workers=1", code=1)
@@ -457,6 +461,7 @@ def test_a_trial_that_somebody_else_stops_goes_on_from_where_it_saved(sweeps: Sw
     assert list(sweeps.trials["state"]) == ["finished"]
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_go_on_over_other_data(sweeps: Sweeps, tmp_path: Path, phantom_root: Path) -> None:
     few = tmp_path / "few"
     shutil.copytree(phantom_root, few)
