@@ -23,7 +23,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import ndimage
 
-from seg.data.cases import CaseSet, class_indices
+from seg.data.cases import CaseSet
+from seg.data.classes import class_indices
 from seg.data.fingerprint import fingerprint
 from seg.data.phantom import phantom
 from seg.data.volumes import read_header, read_label, write_label

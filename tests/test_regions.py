@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from seg.data.cases import IGNORE, CaseSet, class_indices, folder, read_classes
+from seg.data.cases import CaseSet, folder
+from seg.data.classes import IGNORE, class_indices, read_classes
 from seg.data.fingerprint import CasePrint, Fingerprint
 from seg.errors import ConfigError
 from seg.metrics import dice, score_case

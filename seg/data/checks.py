@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from seg.data import grids
-from seg.data.cases import CaseSet, in_words, question
+from seg.data.cases import CaseSet
+from seg.data.classes import in_words, question
 from seg.data.volumes import is_picture
 
 TILTED = (

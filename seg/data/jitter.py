@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, special
 
-from seg.data.cases import CaseSet, class_indices
+from seg.data.cases import CaseSet
+from seg.data.classes import class_indices
 from seg.data.volumes import read_label
 from seg.regions import inside
 

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from seg.data.cases import IGNORE, Case, CaseSet, class_indices
+from seg.data.cases import Case, CaseSet
+from seg.data.classes import IGNORE, class_indices
 from seg.data.fingerprint import Fingerprint, of_image
 from seg.data.grids import Unit, nonzero_box, spacing_mm
 from seg.data.nifti import to_ras

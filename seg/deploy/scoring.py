@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from seg.config.build import build
-from seg.data.cases import IGNORE, Case, CaseSet, class_indices
+from seg.data.cases import Case, CaseSet
+from seg.data.classes import IGNORE, class_indices
 from seg.data.fingerprint import Fingerprint
 from seg.data.splits import Split
 from seg.data.volumes import read_header, read_label, stored_ending

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seg.data.cases import IGNORE
+from seg.data.classes import IGNORE
 from seg.data.preprocess import Geometry
 from seg.regions import Regions, inside, probabilities
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from seg.data.cases import IGNORE, Case, class_indices
+from seg.data.cases import Case
+from seg.data.classes import IGNORE, class_indices
 from seg.data.leaks import FIX
 from seg.data.nifti import to_ras
 from seg.data.preprocess import read_scan

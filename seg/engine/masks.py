@@ -10,8 +10,9 @@ from unicodedata import normalize
 
 import pandas as pd
 
-from seg.data.cases import Case, CaseSet, Classes, class_indices, listed_classes, read_classes, seen_classes
+from seg.data.cases import Case, CaseSet
 from seg.data.checks import grid_faults, label_faults
+from seg.data.classes import Classes, class_indices, listed_classes, read_classes, seen_classes
 from seg.data.formats import listed
 from seg.data.grids import Header
 from seg.data.patients import patients_of

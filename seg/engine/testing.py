@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from seg.data.cases import IGNORE, class_indices
+from seg.data.classes import IGNORE, class_indices
 from seg.data.grids import spacing_mm
 from seg.data.nifti import from_ras, to_ras
 from seg.data.preprocess import Prepared

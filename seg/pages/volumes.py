@@ -21,7 +21,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from seg.data.cases import IGNORE, Case, class_indices
+from seg.data.cases import Case
+from seg.data.classes import IGNORE, class_indices
 from seg.data.grids import Header, Unit, grid, same_grid, spacing_mm
 from seg.data.nifti import to_ras
 from seg.data.volumes import read_header, read_image, read_label

@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.data.cases import IGNORE, class_indices, folder, hippocampus
+from seg.data.cases import folder, hippocampus
+from seg.data.classes import IGNORE, class_indices
 from seg.errors import ConfigError, DataError
 
 DECATHLON = {

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seg.data import preprocess
-from seg.data.cases import IGNORE, Case, CaseSet
+from seg.data.cases import Case, CaseSet
+from seg.data.classes import IGNORE
 from seg.data.fingerprint import fingerprint
 from seg.data.nifti import from_ras, write_volume
 from seg.data.plan import ChannelNorm, Plan

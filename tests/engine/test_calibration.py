@@ -10,7 +10,7 @@ import torch
 from monai.metrics import CalibrationErrorMetric
 from numpy.typing import NDArray
 
-from seg.data.cases import IGNORE
+from seg.data.classes import IGNORE
 from seg.data.preprocess import Geometry
 from seg.engine.calibration import BINS, Reliability
 from seg.engine.decision import decide

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from training import TINY, arguments, composed
 
-from seg.data.cases import IGNORE
+from seg.data.classes import IGNORE
 from seg.engine.distributed import World
 from seg.engine.inference import Slices
 from seg.engine.testing import validate

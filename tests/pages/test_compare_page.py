@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from benchmarks.compare import MadeUp, make_up
 from seg.compare import main
-from seg.data.cases import CaseSet, class_indices, folder
+from seg.data.cases import CaseSet, folder
+from seg.data.classes import class_indices
 from seg.data.nifti import to_ras
 from seg.data.volumes import read_image, read_label
 from seg.pages import compare
