@@ -10,6 +10,7 @@ from seg.data import grids
 from seg.data.cases import CaseSet
 from seg.data.classes import in_words, question
 from seg.data.volumes import is_picture
+from seg.errors import counted
 
 TILTED = (
     "its axes are not at right angles (sheared, as by a tilted gantry), so volumes and distances would come out wrong. "
@@ -22,12 +23,11 @@ def image_faults(path: Path, image: np.ndarray, declared: int) -> list[str]:
     """What is wrong with the voxels (C, X, Y, Z) of one file that should hold ``declared`` channels."""
     faults = []
     if len(image) != declared:
-        fix = (
-            "Save all pictures in colours (RGB), or all in grey"
-            if is_picture(path)
-            else "Declare the channels in dataset.json, or split the file"
-        )
-        faults.append(f"{path}: {len(image)} channels, but {declared} should be in this file. {fix}.")
+        fix = "Declare the channels in dataset.json, or split the file"
+        if is_picture(path):
+            fix = "Save all pictures in colours (RGB) or all in grey, and declare as many channels in dataset.json"
+        seen = counted(len(image), "channel")
+        faults.append(f"{path}: {seen}, but {declared} should be in this file. {fix}.")
     bad = image.size - np.count_nonzero(np.isfinite(image))
     if bad:
         faults.append(f"{path}: {bad} voxels are NaN or infinite. Replace them, for instance by 0.")
@@ -62,7 +62,7 @@ def label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
     classes = dict(zip(caseset.names, caseset.labels, strict=True))
     ask = question(strange)
     return [
-        f"{path}: label values {in_words(strange)} (value: voxels) are not classes; the classes are {classes}."
+        f"{path}: label {in_words(strange)} (value: voxels) are not classes; the classes are {classes}."
         f" {ask or 'Add them to dataset.json or fix the file.'}"
     ]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from seg.data import layouts, pictures, volumes
 from seg.data.processors import processors
-from seg.errors import ConfigError, DataError, together
+from seg.errors import ConfigError, DataError, counted, together
 from seg.regions import Regions, among, regions_of
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,9 @@ def seen_classes(labels: Sequence[Path], where: Path) -> Classes:
             return Classes({"background": 0, "foreground": values[-1]})
     if asked := question(values):
         raise DataError(
-            f"{where}: the labels hold the values {in_words(values)}, and no dataset.json says what they mean. {asked}"
+            f"{where}: the labels hold {in_words(values)}, and no dataset.json says what that means. {asked}"
         )
-    log.info("%s has no dataset.json: label values %s, read off %d labels", where, values, len(labels))
+    log.info("%s has no dataset.json: label values %s, found in %s", where, values, counted(len(labels), "label"))
     return Classes({"background": 0} | {f"class_{value}": value for value in values if value})
 
 
@@ -168,7 +168,7 @@ def question(values: Collection[int]) -> str:
 
 def in_words(values: Mapping[int, int] | Sequence[int]) -> str:
     """Values of labels, with their numbers of voxels where these are given; of very many only the range."""
-    return str(values) if len(values) <= BLENDED else f"{len(values)} values from {min(values)} to {max(values)}"
+    return f"values {values}" if len(values) <= BLENDED else f"{len(values)} values from {min(values)} to {max(values)}"
 
 
 def _label_values(paths: Iterable[Path]) -> list[int]:

@@ -246,7 +246,10 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[tuple
             faults.append(str(e))
     try:
         if case.label is None:
-            raise DataError(f"case {case.id} has no label; every case here needs one. Add it, or leave the case out.")
+            raise DataError(
+                f"case {case.id} has no label; every case here needs one. Add it, take the case out of the folder, or "
+                "list the others in a cases.csv (case,image,label)."
+            )
         headers[case.label] = volumes.read_header(case.label)
         label = volumes.read_label(case.label)
         faults += label_faults(case.label, label, caseset)

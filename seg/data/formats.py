@@ -114,4 +114,6 @@ def there(root: Path) -> str:
     if said := _other_images(root, (path for path in within if path not in slices)):
         return said
     counts = Counter(ending(path).lower() or path.suffix.lower() or "without ending" for path in within)
-    return "It holds " + ", ".join(f"{n} files {end}" for end, n in counts.most_common(5)) + "."
+    within_it = [path.parent.name for path in root.glob("*/dataset.json")]
+    inner = f" Data sets are in {few(within_it)}: set data.root to one of these folders." if within_it else ""
+    return "It holds " + ", ".join(f"{n} files {end}" for end, n in counts.most_common(5)) + f".{inner}"

@@ -58,7 +58,7 @@ def sheared(affine: np.ndarray) -> bool:
 def grid(header: Header) -> str:
     """Shape, spacing and origin in words, for messages."""
     if header.unit == "pixels":
-        return f"{times(header.shape[:2])} pixels"
+        return " — ".join((f"{times(header.shape[:2])} pixels", *header.notes))
     origin = ", ".join(f"{mm:.4g}" for mm in header.affine[:3, 3])
     return f"shape {times(header.shape[:3])}, spacing {times(header.spacing_mm)} mm, origin ({origin})"
 
@@ -89,7 +89,8 @@ def checked(header: Header) -> Header:
             that cannot be inverted. The file is not named.
     """
     if len(header.shape) not in (3, 4) or min(header.shape) < 1:
-        raise DataError(f"shape {header.shape}. A volume is (X, Y, Z), or (X, Y, Z, channels).")
+        fix = " Store a flat image as one slice, (X, Y, 1)." if len(header.shape) == 2 else ""
+        raise DataError(f"shape {header.shape}. A volume is (X, Y, Z), or (X, Y, Z, channels).{fix}")
     if header.dtype.kind not in "iuf":
         raise DataError(f"voxels of type {header.dtype}. Plain numbers are needed, one a voxel and channel.")
     axes = header.affine[:3, :3]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from seg.data import lists, names
 from seg.data.formats import there
 from seg.data.volumes import FORMATS
-from seg.errors import ConfigError, DataError
+from seg.errors import ConfigError, DataError, InputError
 
 log = logging.getLogger(__name__)
 FILE = "dataset.json"
@@ -131,10 +131,10 @@ def _listings(where: Path, settings: Mapping[str, object], layout: str) -> dict[
     by_name = "channel_names" in settings and (root / "imagesTr").is_dir() and layout != "decathlon"
     own = {root / FILE: "decathlon"} if "training" in settings and not by_name else {}
     own |= {root / FILE: "nnunet"} if "dataset" in settings and not own else {}
-    found = {path: "csv" for path in sorted(root.glob("[!.]*.csv")) if _is_table(path)} | own
+    found = {path: "csv" for path in sorted(root.glob("[!.]*.csv")) if _lists_cases(path)} | own
     if where.is_file() or layout == "datalist" or not settings:
         others = [path for path in sorted(root.glob("[!.]*.json")) if path.name != FILE]
-        found |= {path: "datalist" for path in others if _is_datalist(path)}
+        found |= {path: "datalist" for path in others if _lists_cases(path)}
     if where.is_file() and where.name != FILE:
         if where not in found:
             raise DataError(f"{where}: lists no cases. Needed is {LAYOUTS['csv']}, or {LAYOUTS['datalist']}.")
@@ -144,15 +144,12 @@ def _listings(where: Path, settings: Mapping[str, object], layout: str) -> dict[
     return {path: kind for path, kind in found.items() if layout in ("auto", kind)}
 
 
-def _is_table(where: Path) -> bool:
+def _lists_cases(where: Path) -> bool:
+    """Whether this is a table of cases, or a datalist; with a warning where it cannot be read."""
     try:
-        return {*lists.TABLE} <= {*lists.heading(where)}
-    except ConfigError:
-        return False
-
-
-def _is_datalist(where: Path) -> bool:
-    try:
+        if where.suffix == ".csv":
+            return {*lists.TABLE} <= {*lists.heading(where)}
         return lists.is_datalist(lists.read_json(where))
-    except DataError:
+    except InputError as e:
+        log.warning("not read as a list of cases: %s", e)
         return False

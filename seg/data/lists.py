@@ -13,7 +13,7 @@ from seg.data.formats import images_of
 from seg.data.names import LABEL_WORDS, Files, bare_name, base_of, name_of, names_of
 from seg.data.patients import clean, rows_of
 from seg.data.volumes import stem
-from seg.errors import DataError, few, together
+from seg.errors import DataError, counted, few, together
 
 log = logging.getLogger(__name__)
 PARTS = {"training": "train", "validation": "val", "testing": "test", "test": "test"}  # of a datalist; of a split
@@ -77,9 +77,9 @@ def by_datalist(where: Path) -> Files:
     content = read_json(where)
     cases = _datalist(content, where)
     if bare := sum(len(content.get(key) or ()) for key in PARTS) - len(cases):
-        log.warning("%s: %d cases without a label take no part.", where, bare)
+        log.warning("%s: left out: %s without a label.", where, counted(bare, "case"))
     if {part for part, _ in cases} != {"train"} or any(entry.fold is not None for _, entry in cases):
-        log.warning("%s has parts of its own: they count with data.split_file=%s, and not without.", where, where)
+        log.warning("%s has parts of its own, which count only with data.split_file=%s.", where, where)
     return _files(where.parent, [entry for _, entry in cases], where)
 
 
@@ -201,8 +201,8 @@ def _files(root: Path, entries: Iterable[Entry], where: Path) -> Files:
     if strange := _of_another(files):
         log.warning("%s: labels have the names of other cases: %s. Are the lines mixed up?", where, few(strange))
     lying = {path for by_stem in known.values() for paths in by_stem.values() for path in paths}
-    if unlisted := [path.name for path in lying - used]:
-        log.warning("%s does not list %d files, which take no part: %s.", where, len(unlisted), few(unlisted))
+    if unlisted := [path.relative_to(root).as_posix() for path in lying - used]:
+        log.warning("%s: left out: %s that it does not list, %s.", where, counted(len(unlisted), "file"), few(unlisted))
     if len({name for name, _, _ in files}) < len(files) == len({images[0].parent for _, images, _ in files}):
         return [(normalize("NFC", images[0].parent.name), images, label) for _, images, label in files]
     return files
@@ -222,13 +222,14 @@ def _of_another(files: Files) -> list[str]:
 def _inside(root: Path, text: str, where: Path, faults: list[str]) -> Path:
     """The file a listed path means, within the data folder."""
     plain = text if os.path.exists(root / text) or "\\" not in text else text.replace("\\", "/")
-    path = Path(os.path.normpath(plain))
     for base in (root.absolute(), root.resolve()):
-        if path.is_absolute() and path.is_relative_to(base):
-            path = path.relative_to(base)
-    if path.is_absolute() or path.parts[:1] == ("..",) or PureWindowsPath(plain).drive:
-        faults.append(f"{where}: {text} is outside the folder.")
-    return root / path
+        path = Path(os.path.normpath(base / plain))
+        if path.is_relative_to(base) and not PureWindowsPath(plain).drive:
+            return root / path.relative_to(base)
+    faults.append(
+        f"{where}: {text} is outside the folder. Put the list into a folder that holds all its files, or links to them."
+    )
+    return root / plain
 
 
 def _lying(path: Path, known: dict[Path, dict[str, list[Path]]]) -> list[Path]:

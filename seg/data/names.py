@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 from seg.data.formats import WRITE, has_volumes, images_of, listed, there
 from seg.data.volumes import ending, is_volume, stem
-from seg.errors import DataError, few, together
+from seg.errors import DataError, counted, few, together
 
 log = logging.getLogger(__name__)
 Files = list[tuple[str, tuple[Path, ...], Path | None]]  # case id, images, label
@@ -84,9 +84,10 @@ def _matched(images: list[Path], labels: list[Path], where: Path, declared: int 
         _add(cases.setdefault(case, {}), _channel(path, case), path, faults)
     count = _count(cases, declared)
     wanted = [f"{number:04}" for number in range(count)]
-    rule = f"files are named <case>_0000 to <case>_{count - 1:04}, one for each channel"
+    last = f" to <case>_{count - 1:04}" if count > 1 else ""
+    rule = f"{counted(count, 'channel')} a case, so files are named <case>_0000{last}"
     faults += [
-        f"{path}: belongs to no case; {rule}."
+        f"{path}: belongs to no case: {rule}."
         for case, by in cases.items()
         for digits, path in by.items()
         if digits not in wanted and (digits or (numbered and (len(by) > 1 or case not in by_id)))

@@ -119,7 +119,7 @@ def _check(image: Image.Image) -> None:
             "<case>_0000, <case>_0001 …, or all as RGB of 8 bits."
         )
     if image.mode in ("RGBA", "LA", "PA") and image.getchannel("A").getextrema() != (255, 255):
-        raise DataError("some of it is transparent, and what is there is not said. Save it without transparency.")
+        raise DataError("parts of it are transparent, and nothing says what is there. Save it without transparency.")
 
 
 def _notes(image: Image.Image) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
     if right != plan.patch and not automatic:
         raise ConfigError(
             f"The patch {times(plan.patch)} does not suit this network, which takes multiples of "
-            f"{times(network.multiple)}. Set data.patch={list(right)}."
+            f"{times(network.multiple)}, two such blocks at least. Set data.patch={list(right)}."
         )
     try:
         with torch.no_grad():
@@ -137,8 +137,11 @@ def suited(plan: Plan, network: Network, automatic: bool) -> Plan:
 
 
 def rounded_up(patch: Sequence[int], network: Network) -> tuple[int, ...]:
-    """The smallest patch that the network can take and that holds ``patch``."""
-    return tuple(math.ceil(size / by) * by for size, by in zip(patch, network.multiple, strict=True))
+    """The smallest patch that the network can take and that holds ``patch``: two blocks of its multiples or more."""
+    blocks = [math.ceil(size / by) for size, by in zip(patch, network.multiple, strict=True)]
+    if math.prod(blocks) == 1:
+        blocks[patch.index(max(patch))] = 2
+    return tuple(count * by for count, by in zip(blocks, network.multiple, strict=True))
 
 
 def _loss(cfg: DictConfig, within: Regions | None, dims: int) -> DeepSupervision:

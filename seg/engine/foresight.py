@@ -26,7 +26,7 @@ from seg.engine.device import memory_mib, peak_mib, total_mib
 from seg.engine.distributed import World
 from seg.engine.loop import Hooks, Settings, fit
 from seg.engine.progress import Budget
-from seg.errors import few, times
+from seg.errors import counted, times
 from seg.files import file_name
 from seg.models import Network, parameter_count
 from seg.models.cost import gflops
@@ -53,9 +53,9 @@ def end_check(cfg: DictConfig, built: Built, world: World) -> None:
     """
     material = built.material
     if found := find_leaks(cfg, material):
-        log.warning("scores would be too good:\n%s\n%s", "\n".join(f"  {leak}." for leak in found), FIX)
+        log.warning("leaks, which make scores too good:\n%s\n%s", "\n".join(f"  {leak}." for leak in found), FIX)
     log.info("check: no fault found, in the configuration and in %d cases.", len(material.cases.cases))
-    log.info("  leaks %s", "as above" if found else "none: no image and no mask is there as two patients")
+    log.info("  leaks %s", "as above" if found else "none: no image and no mask belongs to two patients")
     tried = try_steps(cfg, built, world)
     for line in (_network(cfg, built), _minutes(built.budget, tried), _memory(built, tried), _disk(cfg, material)):
         log.info("  %s", line)
@@ -194,11 +194,11 @@ def sheet(cfg: DictConfig, material: Material) -> tuple[Path, int]:
     path = preview(
         looks,
         Path(cfg.paths.outputs) / "check" / f"{file_name(cases.name, 'data')}.png",
-        title=f"{cases.name}: {len(cases.cases)} cases, classes {few(cases.names[1:])}",
+        title=f"{cases.name}: {counted(len(cases.cases), 'case')}, {counted(len(cases.names) - 1, 'structure')}",
         channel=f"channel {cases.channels[0]}",
         class_names=cases.names,
         patch_mm=np.multiply(sides, plan.spacing_mm).tolist(),
-        patch=f"a patch of {times(plan.patch)} voxels",
+        patch=f"a patch of {times(plan.patch)} {'pixels' if material.fingerprint.unit == 'pixels' else 'voxels'}",
         axis=plan.slice_axis,
         window=plan.normalization[0].window,
     )

@@ -240,7 +240,7 @@ def test_files_that_the_list_leaves_out_are_named(tmp_path, caplog):
         volume(tmp_path / "labelsTr" / f"{name}.nii.gz", label=True)
     listing(tmp_path, ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz"))
     assert found(tmp_path) == {"a": 1}
-    assert "does not list 2 files" in caplog.text
+    assert "left out: 2 files that it does not list" in caplog.text
 
 
 def test_nnunet_finds_files_by_name_though_its_json_lists_some(tmp_path, caplog):

@@ -244,6 +244,40 @@ def test_a_wrong_table_is_refused_with_every_line(tmp_path, content, words):
     refused(tmp_path, *words)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("cases.csv", "case,image,label\nä,x,y\n".encode("latin-1"), "cases.csv: not UTF-8"),
+        ("list.json", b'{"training": [{"image": "x",}]}', "list.json: not readable as JSON"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_named(tmp_path, caplog, name, content, words):
+    pair_of_folders(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    assert len(folder(tmp_path).cases) == 3
+    assert f"not read as a list of cases: {tmp_path}/{words}" in caplog.text
+    refused(tmp_path / name, "lists no cases")
+
+
+def test_a_path_may_leave_the_folder_if_it_comes_back(tmp_path):
+    pairs(tmp_path / "set", ("",))
+    lines = [f"{name},../set/imagesTr/{name}.nii.gz,labelsTr/../labelsTr/{name}.nii.gz" for name in NAMES]
+    write(tmp_path / "set/cases.csv", "\n".join(["case,image,label", *lines]))
+    cases = folder(tmp_path / "set").cases
+    assert [case.images[0] for case in cases] == [tmp_path / f"set/imagesTr/{name}.nii.gz" for name in NAMES]
+
+
+def test_the_folder_above_data_sets_is_refused_with_theirs(tmp_path):
+    nnunet_2(tmp_path / "Dataset001_Liver")
+    refused(tmp_path, "Data sets are in Dataset001_Liver: set data.root to one of these folders")
+
+
+def test_channels_beyond_those_declared_are_refused_with_their_number(tmp_path):
+    nnunet_2(tmp_path)
+    write(tmp_path / "dataset.json", {"channel_names": {"0": "T1"}, "labels": {"background": 0, "liver": 1}})
+    refused(tmp_path, "p1_0001.nii.gz: belongs to no case: 1 channel a case, so files are named <case>_0000.")
+
+
 def test_columns_that_are_not_read_are_named(tmp_path, caplog):
     pairs(tmp_path, ("",))
     lines = [f"{name},imagesTr/{name}.nii.gz,labelsTr/{name}.nii.gz,7" for name in NAMES]
@@ -261,7 +295,7 @@ def test_the_parts_of_a_datalist_are_a_split(tmp_path, caplog):
     content = {"training": [listing("p1")], "validation": [listing("p2")], "testing": [listing("p3"), {"image": "x"}]}
     write(tmp_path / "folds.json", content)
     assert [case.id for case in folder(tmp_path).cases] == [*NAMES]
-    assert "1 cases without a label" in caplog.text
+    assert "left out: 1 case without a label" in caplog.text
     split = load_split(tmp_path / "folds.json", prints, fold=0)
     assert (split.train, split.val, split.test) == (("p1",), ("p2",), ("p3",))
     write(tmp_path / "folds.json", {"training": [listing("p1", fold=0), listing("p2")]})

@@ -100,6 +100,7 @@ BROKEN = {
     "truncated": (truncated, "cut off"),
     "2-D": (lambda path: save(path, np.zeros((2, 3), np.float32)), "shape"),
     "5-D": (lambda path: save(path, np.zeros((2, 2, 2, 2, 2), np.float32)), "shape"),
+    "flat": (lambda path: save(path, np.zeros((2, 3), np.float32)), r"Store a flat image as one slice, \(X, Y, 1\)"),
     "complex": (lambda path: save(path, np.zeros((2, 3, 4), np.complex64)), "Plain numbers"),
 }
 

@@ -208,7 +208,7 @@ def refused_cmyk(path: Path) -> Path:
         (refused_colours, "a mask in colours .*#00ff00.* Save it with one number a pixel"),
         (refused_jpeg, "a mask as JPEG, which changes values at edges"),
         (refused_pages, "3 pictures in one file"),
-        (refused_transparent, "some of it is transparent"),
+        (refused_transparent, "parts of it are transparent"),
         (refused_cut_off, "the file is cut off or damaged"),
         (refused_empty, "the file is empty"),
         (refused_other, "neither PNG, nor JPEG, nor TIFF"),
@@ -236,7 +236,22 @@ def test_an_image_and_its_mask_share_one_size(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         fingerprint(folder(tmp_path), tmp_path / "cache")
     assert "b.png: 9×6 pixels, but b.png has 8×6 pixels" in str(error.value)
-    assert "c.png: 1 channels, but 3 should be in this file. Save all pictures in colours (RGB)" in str(error.value)
+    assert "c.png: 1 channel, but 3 should be in this file. Save all pictures in colours (RGB)" in str(error.value)
+
+
+def test_a_mask_that_is_not_turned_as_its_image_is_refused_with_the_turn(tmp_path: Path) -> None:
+    pair(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "images" / "a.png", COLOURS, exif=exif)
+    with pytest.raises(DataError, match=r"a\.png: 9×6 pixels, but a\.png has 6×9 pixels — EXIF orientation 6"):
+        fingerprint(folder(tmp_path), tmp_path / "cache")
+
+
+def test_smoothed_masks_are_refused_with_their_range(tmp_path: Path) -> None:
+    pair(tmp_path, mask=np.arange(54, dtype=np.uint8).reshape(6, 9))
+    with pytest.raises(DataError, match="the labels hold 54 values from 0 to 53, and no dataset"):
+        folder(tmp_path)
 
 
 def test_beside_volumes_pictures_are_previews(tmp_path: Path) -> None:

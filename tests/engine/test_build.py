@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from seg.data.fingerprint import CasePrint, Fingerprint
 from seg.data.plan import make_plan
-from seg.engine.build import build_network, build_run
+from seg.engine.build import build_network, build_run, suited
 from seg.engine.cases import read_material
 from seg.engine.device import choose_device, choose_precision
 from seg.engine.distributed import World
@@ -39,6 +39,17 @@ def test_kernels_are_narrow_on_thick_slices_but_not_where_an_earlier_plan_says_n
         sizes.append({module.kernel_size for module in network.modules() if isinstance(module, torch.nn.Conv3d)})
     assert sizes[0] == sizes[1] | {(3, 3, 1)}
     assert (3, 3, 1) not in sizes[1]
+
+
+def test_a_patch_is_two_blocks_of_what_the_network_takes() -> None:
+    """Of one block, a single voxel would be left on the coarsest map, which cannot be normalised."""
+    one = CasePrint("a", "a", (20, 24, 16), (1.0, 1.0, 1.0), "", "", {1: 9}, ())
+    cfg = composed("model=swin_unetr", "model.width=12", "model.depths=[1,1,1,1]", "dims=3")
+    plan = make_plan(Fingerprint((one,), ("MRI",), {"background": 0, "a": 1}), ["MRI"], dims=3, strides=None)
+    network = build_network(cfg, plan, 1, 2)
+    assert suited(plan, network, automatic=True).patch == (64, 32, 32)
+    with pytest.raises(ConfigError, match=r"two such blocks at least. Set data.patch=\[64, 32, 32\]"):
+        suited(replace(plan, patch=(32, 32, 32)), network, automatic=False)
 
 
 @pytest.mark.parametrize(
