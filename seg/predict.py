@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
             "model=hippocampus@champion, or study=… arm=…) input=scans/ output=masks/."
         )
 
+    from seg.data.formats import MAPS
     from seg.data.scans import scans
     from seg.deploy.choice import networks
     from seg.deploy.worklist import predict_all
@@ -38,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     found = scans(Path(cfg.input).expanduser(), len(members[0].package.channels))
     if cfg.disagreement and len(members) == 1:
         raise ConfigError("disagreement=true needs several networks, such as run=[a1b2,c3d4]; here is one.")
-    maps = [name for name in ("probabilities", "disagreement") if cfg[name]]
+    maps = [name for name in MAPS if cfg[name]]
     failed = predict_all(members, found, Path(cfg.output).expanduser(), overwrite=cfg.overwrite, maps=maps)
     log.info("%d of %d scans are predicted: %s", len(found) - len(failed), len(found), cfg.output)
     if failed:

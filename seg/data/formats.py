@@ -29,6 +29,7 @@ OTHERS = {  # what else people keep images in, and how it becomes a volume that 
     "pictures": ((".bmp", ".gif", ".webp", ".jp2"), "save them as PNG"),
 }
 
+MAPS = ("probabilities", "disagreement")  # folders that ``seg.predict`` makes beside its masks
 BESIDE = (  # no scans
     *(".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec", ".db", ".ini"),
     *OTHERS["pictures"][0],
@@ -45,7 +46,7 @@ def listed(where: Path) -> list[Path]:
     if not where.is_dir():
         raise DataError(f"{where}: no such folder. {WRITE}")
     # macOS writes a companion '._<name>' beside every file it copies to a foreign disk.
-    files = sorted(path for path in where.iterdir() if not path.name.startswith("."))
+    files = sorted(path for path in where.iterdir() if not path.name.startswith(".") and path.name not in MAPS)
     volumes = images_of(files)
     rest = [path for path in files if path not in {*volumes, *_voxels_of(volumes)}]
     if others := _other_images(where, rest, beside=any(map(is_volume, volumes))):

@@ -71,13 +71,13 @@ def plan_of(cfg: DictConfig, prints: Fingerprint, split: Split, patch_voxels: in
 
 
 def settle(cfg: DictConfig, prints: Fingerprint) -> None:
-    """Sets ``dims`` where it is auto: 2 for pictures, 3 for volumes.
+    """Sets ``dims`` where it is auto: 2 for pictures and where all volumes are one slice, otherwise 3.
 
     Raises:
         ConfigError: it is 3, and the data are pictures.
     """
     if cfg.dims == "auto":
-        cfg.dims = 2 if prints.unit == "pixels" else 3
+        cfg.dims = 2 if any(all(case.shape[axis] == 1 for case in prints.cases) for axis in range(3)) else 3
     elif cfg.dims == 3 and prints.unit == "pixels":
         raise ConfigError("dims is 3, and the images are pictures, which have two. Set dims=2, or leave it at auto.")
 

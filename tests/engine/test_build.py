@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from seg.data.fingerprint import CasePrint, Fingerprint
 from seg.data.plan import make_plan
 from seg.engine.build import build_network, build_run, suited
-from seg.engine.cases import read_material
+from seg.engine.cases import read_material, settle
 from seg.engine.device import choose_device, choose_precision
 from seg.engine.distributed import World
 from seg.engine.progress import Budget, Progress, budget_of
@@ -39,6 +39,17 @@ def test_kernels_are_narrow_on_thick_slices_but_not_where_an_earlier_plan_says_n
         sizes.append({module.kernel_size for module in network.modules() if isinstance(module, torch.nn.Conv3d)})
     assert sizes[0] == sizes[1] | {(3, 3, 1)}
     assert (3, 3, 1) not in sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dims"),
+    [([(64, 64, 1), (60, 50, 1)], 2), ([(1, 64, 64)], 2), ([(64, 64, 1), (64, 64, 2)], 3), ([(1, 8, 8), (8, 8, 1)], 3)],
+)
+def test_volumes_of_one_slice_are_two_dimensional(shapes: list[tuple[int, int, int]], dims: int) -> None:
+    cases = tuple(CasePrint(str(shape), "a", shape, (1.0, 1.0, 5.0), "", "", {1: 9}, ()) for shape in shapes)
+    cfg = composed()
+    settle(cfg, Fingerprint(cases, ("MRI",), {"background": 0, "a": 1}))
+    assert cfg.dims == dims
 
 
 def test_a_patch_is_two_blocks_of_what_the_network_takes() -> None:

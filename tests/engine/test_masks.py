@@ -53,6 +53,13 @@ def scored(tmp_path: Path, ref: Path) -> Callable[..., pd.DataFrame]:
     return command
 
 
+def test_maps_of_a_prediction_are_no_masks(scored: Callable[..., pd.DataFrame], tmp_path: Path) -> None:
+    masks = {f"c{n}.nii.gz": label() for n in range(8)}
+    made = folder(tmp_path / "made", masks)
+    folder(made / "probabilities", masks)
+    assert (scored(f"pred={made}")["dice"] == 1).all()
+
+
 def test_scores_are_those_of_the_metrics(
     scored: Callable[..., pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
