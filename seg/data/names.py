@@ -174,7 +174,7 @@ def by_folder(root: Path) -> Found:
     ``segmentations`` or ``instances`` (the annotators', in KiTS) take no part.
 
     Raises:
-        DataError: it is not plain which files are labels or channels, with what was found.
+        DataError: it is not clear which files are labels or channels, with what was found.
     """
     faults: list[str] = []
     groups = _groups(root, faults)
@@ -186,11 +186,12 @@ def by_folder(root: Path) -> Found:
         labels, counts = plain, Counter({role: n for role, n in counts.items() if role not in others})
     images = sorted(counts.keys() - set(labels))
     if len(labels) != 1 or not images or any("/" in role for role in images):
-        several = f"There are several labels: {few(labels)}. " if len(labels) > 1 else ""
+        seen = {0: "No name ends in seg, label, mask or the like. ", 1: ""}
         raise DataError(
-            f"{root}: which files are images and labels is not plain. {there(root)} Found, in so many cases: "
-            f"{', '.join(f'{role} ({n})' for role, n in counts.most_common(12)) or 'nothing'}. One label and the same "
-            f"images a case are read. {several}{WRITE}"
+            f"{root}: it is not clear which files are images and which are labels. {there(root)} Found, in so many "
+            f"cases: {', '.join(f'{role} ({n})' for role, n in counts.most_common(12)) or 'nothing'}. One label and the "
+            "same images a case are read. "
+            f"{seen.get(len(labels), f'There are several labels: {few(labels)}. ')}{WRITE}"
         )
     for role in images:
         if lacking := [case for case, roles in groups.items() if role not in roles]:

@@ -105,7 +105,8 @@ def make_plan(
     batch follow a number of voxels instead of the memory of one graphics card.
 
     Raises:
-        ConfigError: a patch of another length than ``dims``, or a spacing that makes volumes of absurd size.
+        ConfigError: a patch of another length than ``dims``, a spacing that makes volumes of absurd size, or slices
+            that would be lines.
         DataError: CT normalisation where no case has foreground.
     """
     spacing_mm, why_spacing = _spacing(fingerprint, spacing)
@@ -143,10 +144,15 @@ def make_plan(
 
 
 def _slice_axis(shape: Sequence[int], spacing_mm: Sequence[float], asked: Axis) -> tuple[int, str]:
+    flat = [axis for axis in range(3) if shape[axis] == 1]
     if asked != "auto":
+        if flat and "xyz".index(asked) not in flat:
+            raise ConfigError(
+                f"data.slice_axis={asked} would cut lines out of images of {times(shape)} voxels. Leave it at auto."
+            )
         return "xyz".index(asked), "as given"
-    if 1 in shape:
-        return max(axis for axis in range(3) if shape[axis] == 1), "the images have one voxel along it"
+    if flat:
+        return max(flat), "the images have one voxel along it"
     coarsest = max(range(3), key=lambda axis: (float(f"{spacing_mm[axis]:.4g}"), axis))
     return coarsest, "the coarsest one, or the last of several; data.slice_axis=z, for instance, sets another"
 
@@ -161,8 +167,8 @@ def _levels(steps: Sequence[Step], widths: Sequence[Step], asked: Asked) -> list
     lines = [f"strides {' '.join(map(times, steps))}: {why}"]
     if any(1 in width for width in widths):
         lines.append(
-            f"kernels {' '.join(map(times, widths))}: along an axis whose voxels are twice the finest or more nothing "
-            "is convolved until finer axes are pooled"
+            f"kernels {' '.join(map(times, widths))}: nothing is convolved along an axis of one voxel, and along one "
+            "whose voxels are at least twice the finest only once finer axes are pooled"
         )
     return lines
 

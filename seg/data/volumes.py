@@ -94,7 +94,7 @@ def files_of(volumes: Iterable[Path]) -> list[Path]:
     """All files of some volumes, for their hashes: with the voxels beside a header, and the slices of a series.
 
     Raises:
-        DataError: they are not plain.
+        DataError: it is not clear which these are.
         OSError: there is no such file.
     """
     return [file for path in volumes for file in _format(path).files(path)]

@@ -272,6 +272,12 @@ def test_the_folder_above_data_sets_is_refused_with_theirs(tmp_path):
     refused(tmp_path, "Data sets are in Dataset001_Liver: set data.root to one of these folders")
 
 
+def test_folders_of_cases_without_any_label_are_refused(tmp_path):
+    for name in NAMES:
+        volume(tmp_path / name / f"{name}_t1.nii.gz")
+    refused(tmp_path, "t1 (3)", "No name ends in seg, label, mask")
+
+
 def test_channels_beyond_those_declared_are_refused_with_their_number(tmp_path):
     nnunet_2(tmp_path)
     write(tmp_path / "dataset.json", {"channel_names": {"0": "T1"}, "labels": {"background": 0, "liver": 1}})

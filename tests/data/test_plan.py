@@ -109,6 +109,12 @@ def test_an_axis_of_one_voxel_is_the_slice_axis_whatever_its_spacing(shape, mm, 
     assert plan.slice_axis == axis
 
 
+def test_slices_of_one_slice_that_would_be_lines_are_refused():
+    assert make_plan(one((64, 64, 1)), ["MRI"], dims=2, slice_axis="z").patch == (64, 64)
+    with pytest.raises(ConfigError, match=r"data\.slice_axis=x would cut lines out of images of 64×64×1 voxels"):
+        make_plan(one((64, 64, 1)), ["MRI"], dims=2, slice_axis="x")
+
+
 def test_the_slice_axis_as_given():
     plan = make_plan(one((40, 50, 60), (5.5, 5.5, 3.3)), ["PET"], dims=2, slice_axis="z")
     assert (plan.slice_axis, plan.patch) == (2, (40, 56))
