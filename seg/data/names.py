@@ -189,8 +189,8 @@ def by_folder(root: Path) -> Found:
         seen = {0: "No name ends in seg, label, mask or the like. ", 1: ""}
         raise DataError(
             f"{root}: it is not clear which files are images and which are labels. {there(root)} Found, in so many "
-            f"cases: {', '.join(f'{role} ({n})' for role, n in counts.most_common(12)) or 'nothing'}. One label and the "
-            "same images a case are read. "
+            f"cases: {', '.join(f'{role} ({n})' for role, n in counts.most_common(12)) or 'nothing'}. "
+            "One label and the same images a case are read. "
             f"{seen.get(len(labels), f'There are several labels: {few(labels)}. ')}{WRITE}"
         )
     for role in images:
