@@ -112,6 +112,7 @@ def relabelled(phantom_root: Path, root: Path, labels: dict[str, str]) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_classes_are_matched_by_name(
     outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
 ) -> None:

@@ -184,6 +184,7 @@ def test_lines_of_a_long_first_epoch_come_soon_and_then_each_minute(
     assert "about 67 min for 1000 steps of 4 s, plus the validations; trainer.max_minutes=10" in took[0][1]
 
 
+@pytest.mark.slow
 def test_early_stopping_waits_for_validations(tiny: Runner, tmp_path: Path) -> None:
     wait = ("trainer.max_epochs=9", "trainer.validate_every=2", "trainer.early_stopping=2", "optimizer.lr=0.0")
     wait += ("trainer.steps_per_epoch=1",)
@@ -202,6 +203,7 @@ def test_all_cases_but_the_test_part(tiny: Runner) -> None:
     assert "test_dice" in result.metrics
 
 
+@pytest.mark.slow
 def test_minutes_are_kept(tiny: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = count(step=0.1)  # every look at it takes a tenth of a second
     monkeypatch.setattr("seg.engine.loop.time", SimpleNamespace(perf_counter=lambda: next(clock)))

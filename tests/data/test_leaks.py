@@ -41,6 +41,7 @@ def test_a_copy_is_found_whatever_was_done_to_it(phantom_root: Path, tmp_path: P
     assert ("mirrored" in seen["copy=phantom_004"]) == (change in ("mirrored", "turned_over", "all_of_it"))
 
 
+@pytest.mark.slow
 def test_different_patients_are_no_leak(tmp_path: Path) -> None:
     from seg.data.phantom import phantom
 

@@ -102,6 +102,7 @@ def test_every_network_can_be_exported(predictor: Predictor, tmp_path: Path, mod
         torch.testing.assert_close(answer(windows), network(windows), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_file_that_answers_otherwise_is_refused(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

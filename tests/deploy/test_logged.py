@@ -127,6 +127,7 @@ def test_what_is_no_scan_is_refused_in_words(run: RunFolder, tmp_path: Path, mon
         served.predict(None, pd.DataFrame({"picture": ["x"]}))
 
 
+@pytest.mark.slow
 def test_what_did_not_arrive_is_one_warning_and_is_logged_by_sync(
     tiny: Any, empty_database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,10 +67,20 @@ def test_a_patch_is_two_blocks_of_what_the_network_takes() -> None:
     ("transform", "words"),
     [
         ("{_target_: monai.transforms.CastToTyped, keys: [image], dtype: nothing}", "cannot change a patch.*nothing"),
-        ("{_target_: monai.transforms.Lambdad, keys: [image], func: evil.f}", "cannot change a patch.*callable"),
-        ("{_target_: monai.transforms.RandFlipd, keys: [image], spatial_axis: 5, prob: 1}", "cannot change a patch"),
+        pytest.param(
+            "{_target_: monai.transforms.Lambdad, keys: [image], func: evil.f}",
+            "cannot change a patch.*callable",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "{_target_: monai.transforms.RandFlipd, keys: [image], spatial_axis: 5, prob: 1}",
+            "cannot change a patch",
+            marks=pytest.mark.slow,
+        ),
         ("{_target_: monai.transforms.CenterSpatialCropd, keys: [image], roi_size: [4, 4, 4]}", "transforms made"),
-        ("{_target_: monai.transforms.RandFlipd, key: [image]}", "RandFlipd cannot be built"),
+        pytest.param(
+            "{_target_: monai.transforms.RandFlipd, key: [image]}", "RandFlipd cannot be built", marks=pytest.mark.slow
+        ),
         ("{_target_: monai.transforms.LoadImaged, keys: [image]}", "could run any code"),
     ],
 )

@@ -57,6 +57,7 @@ def read(path: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_on_unions_of_labels_and_its_network_answers_as_it_did(
     tiny: Callable[..., Any], root: Path, tmp_path: Path
 ) -> None:

@@ -151,6 +151,7 @@ def config(outputs: Path, name: str) -> Any:
     return OmegaConf.create(asked | {"paths": {"outputs": str(outputs)}, "tracking": {"uri": None}})
 
 
+@pytest.mark.slow
 def test_runs_of_every_record_stand_on_one_line(
     tmp_path: Path, empty_database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

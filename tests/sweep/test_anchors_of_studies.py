@@ -47,6 +47,7 @@ def test_an_anchor_that_lacks_a_case_is_refused_before_the_first_run(sweeps: Swe
     assert len(sweeps.acts) == 4
 
 
+@pytest.mark.slow
 def test_only_what_is_scored_must_be_there(sweeps: Sweeps, phantom_root: Path) -> None:
     file = sweeps.outputs.parent / "anchor.csv"
     file.write_text("case,class,dice\nother,body,0.9\n")

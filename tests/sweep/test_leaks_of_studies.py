@@ -29,6 +29,7 @@ def sweeps(tmp_path: Path, phantom_root: Path) -> Iterator[Sweeps]:
     sweeps.end()
 
 
+@pytest.mark.slow
 def test_a_leak_is_refused_until_it_is_allowed_by_name(sweeps: Sweeps) -> None:
     said = run(sweeps, code=2)
     assert "phantom_004a=phantom_004b: the same image, mirrored, twice (correlation of the details 1.00)" in said

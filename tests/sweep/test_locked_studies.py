@@ -28,6 +28,7 @@ def params(sweeps: Sweeps) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_what_it_commits_itself_to_is_known_before_its_first_run(sweeps: Sweeps, phantom_root: Path) -> None:
     said = run(sweeps, file=LOCKED)
     content = unseal((sweeps.folder / "lock.json").read_bytes())
