@@ -1,10 +1,12 @@
 """What the tests share: small data sets on disk, composed configurations, one finished run."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from composing import quick
 from killed import forking
@@ -20,6 +22,14 @@ def quick_compositions() -> Iterator[None]:
     """Hundreds of tests compose the configuration."""
     with quick():
         yield
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers() -> None:
+    """What a test draws depends neither on the tests before it nor on the process that it runs in."""
+    np.random.seed(0)  # for code that draws from it, as MONAI does
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

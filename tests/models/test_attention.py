@@ -91,7 +91,7 @@ def test_cbam_stays_open_whatever_its_kernel_adds_up_to(dims):
 
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_a_convolution_by_planes_is_the_convolution(size):
-    x, kernel = torch.randn(2, 2, 5, 8, 4), torch.randn(1, 2, size, size, size)
+    x, kernel = torch.randn(2, 2, 5, 8, 4).double(), torch.randn(1, 2, size, size, size).double()
     torch.testing.assert_close(attention._by_planes(x, kernel), F.conv3d(x, kernel, padding=size // 2))
 
 
