@@ -62,7 +62,7 @@ def label_faults(path: Path, label: np.ndarray, caseset: CaseSet) -> list[str]:
     classes = dict(zip(caseset.names, caseset.labels, strict=True))
     ask = question(strange)
     return [
-        f"{path}: label {in_words(strange)} (value: voxels) are not classes; the classes are {classes}."
+        f"{path}: label has {in_words(strange)} that are not classes; the classes are {classes}."
         f" {ask or 'Add them to dataset.json or fix the file.'}"
     ]
 

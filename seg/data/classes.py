@@ -168,7 +168,9 @@ def question(values: Collection[int]) -> str:
 
 def in_words(values: Mapping[int, int] | Sequence[int]) -> str:
     """Values of labels, with their numbers of voxels where these are given; of very many only the range."""
-    return f"values {values}" if len(values) <= BLENDED else f"{len(values)} values from {min(values)} to {max(values)}"
+    if len(values) > BLENDED:
+        return f"{len(values)} values from {min(values)} to {max(values)}"
+    return f"values {values}" + (" (value: voxels)" if isinstance(values, Mapping) else "")
 
 
 def _label_values(paths: Iterable[Path]) -> list[int]:

@@ -52,6 +52,7 @@ _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what MLflow will not ta
 _UNKNOWN_USER, _FORBIDDEN = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"), "PERMISSION_DENIED"
 _DAMAGED = ("file is not a database", "database disk image is malformed")  # sqlite's words
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
+_LONGEST_TAG = 8000  # characters, MLflow's own limit; the whole report of a study is an artifact
 _BATCH = 500  # reports sent at once
 _PROCESS, _ERROR = "seg.process", "error"  # tags of ours
 
@@ -266,7 +267,7 @@ class Mlflow(Sink):
         items: list[Metric | Param | RunTag] = []
         for report in reports:
             items += [Param(key, value[:_LONGEST_PARAM]) for key, value in report.get("params", {}).items()]
-            items += [RunTag(key, value) for key, value in report.get("tags", {}).items()]
+            items += [RunTag(key, value[:_LONGEST_TAG]) for key, value in report.get("tags", {}).items()]
             numbers = report.get("metrics", {}).items()
             items += [Metric(key, value, report["time"], report["step"]) for key, value in numbers]
         if items:

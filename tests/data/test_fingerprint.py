@@ -158,7 +158,7 @@ def broken(caseset, tmp_path):
         r"cut\.nii\.gz.*cut off": ((files / "cut.nii.gz",), save(files / "same.nii", np.zeros((9, 9, 9), np.uint8))),
         r"four\.nii\.gz.*2 channels, but 1": ((save(files / "four.nii.gz", np.stack([image, image], -1)),), good.label),
         r"nan\.nii\.gz: 2 voxels are NaN": ((save(files / "nan.nii.gz", nan),), good.label),
-        r"values\.nii\.gz: label values \{3: 1\}": (
+        r"values\.nii\.gz: label has values \{3: 1\}": (
             good.images,
             save(files / "values.nii.gz", np.where(np.arange(336).reshape(6, 7, 8) == 4, 3, 2).astype(np.uint8)),
         ),
@@ -193,7 +193,7 @@ def test_every_fault_of_one_case_is_in_one_message(tmp_path, cache):
     image[0, 0, 0], label[0, 0, 0] = np.nan, 99
     moved = save(tmp_path / "l.nii", label, np.diag([1.0, 2, 4, 1]))
     found = faults_of(Case("c", "c", (save(tmp_path / "i.nii", image),), moved), cache)
-    for words in ("3 faults", "i.nii: 1 voxels are NaN", "l.nii: label values {99: 1}", "must share one grid"):
+    for words in ("3 faults", "i.nii: 1 voxels are NaN", "l.nii: label has values {99: 1}", "must share one grid"):
         assert words in found
 
 
@@ -203,7 +203,12 @@ def test_an_unreadable_image_hides_no_fault_of_the_label_nor_of_another_channel(
     cut.write_bytes(cut.read_bytes()[:-100])
     paths = (cut, tmp_path / "gone.nii", save(tmp_path / "i_0002.nii", np.full_like(image, np.inf)))
     found = faults_of(Case("c", "c", paths, save(tmp_path / "l.nii", label + 90)), cache, ("T1", "T2", "T3"))
-    for words in ("i_0000.nii: the file is cut off", "gone.nii: no such file", "voxels are NaN", "label values {90:"):
+    for words in (
+        "i_0000.nii: the file is cut off",
+        "gone.nii: no such file",
+        "voxels are NaN",
+        "label has values {90:",
+    ):
         assert words in found
     assert found.count("but i_0000.nii has shape 6×7×8, spacing 1×2×4 mm") == 2
 

@@ -157,7 +157,7 @@ def test_other_grids_and_unknown_values_are_named_together(scored: Callable[...,
         scored(f"pred={made}")
     for name in ("c1.nii.gz", "c3.nii.gz"):
         write_volume(made / name, label() * 3, AFFINE)
-    with pytest.raises(DataError, match=r"(?s)2 faults.*c1\.nii\.gz: label values \{3.*c3\.nii\.gz"):
+    with pytest.raises(DataError, match=r"(?s)2 faults.*c1\.nii\.gz: label has values \{3.*c3\.nii\.gz"):
         scored(f"pred={made}", "classes=[lobe,tail]")
     assert not (tmp_path / "out").exists()
 

@@ -178,12 +178,14 @@ def test_numbers_that_are_none_and_names_that_mlflow_refuses(begin: Any, client:
     tracker, _ = begin()
     tracker.log_metrics({"val_dice_left (cyst)": 0.5, "loss": math.nan, "hd95_mm": math.inf}, step=0)
     tracker.log_params({"note": "x" * 7000})
+    tracker.set_tags({"report": "y" * 9000})
     tracker.finish("FAILED")
     run = client.get_run(tracker.run_id)
     assert run.data.metrics["val_dice_left _cyst_"] == 0.5
     assert math.isnan(run.data.metrics["loss"])
     assert run.data.metrics["hd95_mm"] > 1e300
     assert run.data.params["note"] == "x" * 6000
+    assert run.data.tags["report"] == "y" * 8000
     assert run.info.status == "FAILED"
 
 
