@@ -132,6 +132,7 @@ def test_a_bad_scan_fails_alone_and_is_tried_again(predict: Callable[..., Path],
     assert {path: path.stat().st_mtime_ns for path in others} == others  # what was finished is as it was
 
 
+@pytest.mark.slow
 def test_what_changed_is_predicted_again(predict: Callable[..., Path], scans: Path) -> None:
     first, second = sorted(scans.iterdir())[:2]
     masks = predict(f"input={scans}")

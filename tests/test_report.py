@@ -354,6 +354,7 @@ def test_a_report_says_which_cases_and_which_code(compared: tuple[Path, list[Jou
     assert "Preliminary" not in said
 
 
+@pytest.mark.slow
 def test_a_report_of_half_a_study_says_so_in_every_file(compared: tuple[Path, list[Journal]], tmp_path: Path) -> None:
     folder, _ = compared
     replace(asked("attention"), runs=6, arms=("a", "b", "c"), against=("baseline", "previous")).write(folder)

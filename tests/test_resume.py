@@ -75,7 +75,8 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted(
     assert series(elsewhere, again, "epoch") == [(4, 1), (8, 2), (12, 3)][:epochs]
 
 
-@pytest.mark.parametrize("steps", [4, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [4, 8])
 def test_a_run_interrupted_at_the_end_of_an_epoch_loses_nothing_of_it(
     steps: int, whole: tuple[Path, Result], tiny: Runner, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

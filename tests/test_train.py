@@ -197,6 +197,7 @@ def test_two_dimensions(tiny: Runner) -> None:
     assert 0 <= result.metrics["test_dice"] <= 1
 
 
+@pytest.mark.slow
 def test_all_cases_but_the_test_part(tiny: Runner) -> None:
     result = tiny("data.fold=all", "trainer.max_epochs=1")
     assert "best_val_dice" not in result.metrics

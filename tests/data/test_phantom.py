@@ -80,6 +80,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_several_processes_may_start_together(tmp_path):
     root = tmp_path / "set"
     with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:

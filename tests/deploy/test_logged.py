@@ -148,6 +148,7 @@ def test_what_did_not_arrive_is_one_warning_and_is_logged_by_sync(
     assert not run.is_pending
 
 
+@pytest.mark.slow
 def test_a_run_without_mlflow_has_no_model_there(tiny: Any, tmp_path: Path) -> None:
     result = tiny("trainer.max_epochs=1")
     with pytest.raises(ConfigError, match="not recorded in MLflow"):

@@ -97,6 +97,7 @@ def test_the_first_champion_needs_no_comparison_and_a_worse_one_is_refused_with_
     assert actions(store) == [("promoted", "", "1"), ("promoted", "1", "3"), ("promoted", "3", "2")]
 
 
+@pytest.mark.slow
 def test_a_real_but_small_loss_is_not_worse_and_equal_is_not_better(store: Mlflow, dice: np.ndarray) -> None:
     a_version(store, "organs", dice)
     a_version(store, "organs", dice - 0.004 + noise(0.002))
@@ -222,6 +223,7 @@ def test_a_run_becomes_a_version_with_all_that_it_needs(
     assert [entry.action for entry in state(store, "organs").history.entries] == ["registered", "reviewed"]
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_no_empty_model_behind(
     trained: Any, store: Mlflow, command: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,7 @@ def told(study: Study) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_a_study_that_was_kept_to_says_what_became_of_its_claims(study: Study) -> None:
     line = told(study)
     assert line.startswith("- Locked before its first run (")

@@ -311,6 +311,7 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, object], message
         analyse(SCORES, **({"baseline": "base"} | options))
 
 
+@pytest.mark.slow
 def test_it_is_usable_alone() -> None:
     heavy = ("hydra", "omegaconf", "mlflow", "torch", "monai", "matplotlib")
     code = f"import sys, seg.study.analysis; print(*[name for name in {heavy} if name in sys.modules])"

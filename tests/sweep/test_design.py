@@ -345,6 +345,7 @@ def test_a_study_says_first_what_each_arm_changes(sweeps: Sweeps) -> None:
     assert not (sweeps.outputs / "sweeps").exists()
 
 
+@pytest.mark.slow
 def test_a_study_says_before_its_first_run_what_it_can_find(sweeps: Sweeps) -> None:
     said = run(sweeps, "check=true")
     assert "study two: 2 trainings (2 arms × 1 seed)" in said
@@ -360,6 +361,7 @@ def test_a_study_says_before_its_first_run_what_it_can_find(sweeps: Sweeps) -> N
     assert "warning" not in run(sweeps, "check=true", file=f"{file}margin: 0.2\n")
 
 
+@pytest.mark.slow
 def test_a_study_has_no_winner(sweeps: Sweeps) -> None:
     said = run(sweeps)
     assert said.count("what each arm changes") == 1

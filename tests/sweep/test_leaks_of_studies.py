@@ -65,6 +65,7 @@ def test_a_fold_that_chooses_is_not_reported_unasked(sweeps: Sweeps, choice: str
     assert len(Asked.read(sweeps.folder).leaks) == 1
 
 
+@pytest.mark.slow
 def test_a_single_run_is_warned_by_its_check(sweeps: Sweeps, caplog: pytest.LogCaptureFixture) -> None:
     from composing import composed
 

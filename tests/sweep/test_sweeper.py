@@ -401,6 +401,7 @@ def test_settings_without_effect_make_no_other_jobs_and_hold_for_those_that_are_
     assert workers == ["  workers: 1"] * 2 + ["  workers: auto"] * 3
 
 
+@pytest.mark.slow
 def test_the_failed_jobs_of_a_grid_are_tried_again_by_the_same_command(sweeps: Sweeps) -> None:
     few = ("arm=once,well", "hydra.sweeper.retries=0", "hydra.sweeper.max_failures=1")
     said = sweeps.run(*few, code=1)
