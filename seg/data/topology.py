@@ -118,8 +118,14 @@ def fit_patch(shape: Sequence[int], spacing_mm: Sequence[float], asked: Asked, l
 
 
 def _padded(size: Sequence[int], spacing_mm: Sequence[float], asked: Asked) -> Step:
-    by = divisor(poolings(size, spacing_mm, asked))
-    return tuple(math.ceil(n / step) * step for n, step in zip(size, by, strict=True))
+    """Rounded up to what the poolings divide; less far where the longer size has fewer poolings, which suit both."""
+
+    def up(like: Sequence[int]) -> Step:
+        by = divisor(poolings(like, spacing_mm, asked))
+        return tuple(math.ceil(n / step) * step for n, step in zip(size, by, strict=True))
+
+    patch, fewer = up(size), up(up(size))
+    return fewer if math.prod(fewer) < math.prod(patch) and up(fewer) == fewer else patch
 
 
 def _shorter(size: Sequence[int], axis: int, spacing_mm: Sequence[float], asked: Asked) -> int | None:
