@@ -112,7 +112,7 @@ def fit_patch(shape: Sequence[int], spacing_mm: Sequence[float], asked: Asked, l
                 break
         else:
             break
-    by = divisor(poolings(size, spacing_mm, asked))
+    by = divisor(poolings(patch, spacing_mm, asked))
     why = f"the median volume without its empty margin, {times(shape)}, in multiples of "
     return patch, why + f"{times(by)} (its poolings) and at most {limit} voxels"
 
@@ -124,7 +124,8 @@ def _padded(size: Sequence[int], spacing_mm: Sequence[float], asked: Asked) -> S
         by = divisor(poolings(like, spacing_mm, asked))
         return tuple(math.ceil(n / step) * step for n, step in zip(size, by, strict=True))
 
-    patch, fewer = up(size), up(up(size))
+    patch = up(size)
+    fewer = up(patch)
     return fewer if math.prod(fewer) < math.prod(patch) and up(fewer) == fewer else patch
 
 
