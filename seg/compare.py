@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
         name=f"Study {cfg.study}" if cfg.study is not None else f"Sweep {cfg.sweep}" if cfg.sweep is not None else "",
         pooled=cfg.folds == "pooled" or (cfg.folds == "auto" and cfg.runs is None),
         root=cfg.data.root,
-        channel=None if cfg.channel == "auto" else cfg.channel,
+        channel=None if cfg.channel == "auto" else int(cfg.channel),
         window=None if cfg.window == "auto" else (float(cfg.window[0]), float(cfg.window[1])),
         max_mb=cfg.max_mb,
     )
@@ -55,7 +55,8 @@ def check(cfg: DictConfig) -> None:
         faults.append(f"folds is {cfg.folds!r}; it must be pooled, apart or auto.")
     if not _is_number(cfg.max_mb) or cfg.max_mb < 1:
         faults.append(f"max_mb is {cfg.max_mb!r}; it must be a number, 1 or more.")
-    if cfg.channel != "auto" and (not isinstance(cfg.channel, int) or cfg.channel < 0 or cfg.channel is True):
+    channel = number(cfg.channel)
+    if channel != "auto" and (type(channel) is not int or channel < 0):
         faults.append(f"channel is {cfg.channel!r}; it must be auto, or a whole number, 0 or more.")
     pair = isinstance(window, list) and len(window) == 2 and all(map(_is_number, window)) and window[0] < window[1]
     if window != "auto" and not pair:

@@ -289,7 +289,7 @@ def read_scores(source: str | Path | TextIO) -> pd.DataFrame:
         DataError: there is no such file, or it is not a CSV.
     """
     try:
-        scores = pd.read_csv(source, dtype=str, keep_default_na=False)
+        scores = pd.read_csv(source, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{source} is not a readable CSV of scores: {error}") from error
     numbers = [column for column in (*METRICS, *COUNTS) if column in scores]
@@ -299,7 +299,7 @@ def read_scores(source: str | Path | TextIO) -> pd.DataFrame:
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Spread of every metric over cases, from rows of ``score_case`` with the column ``case``, by class and over them.
 
-        A class counts in the cases where it is scored. The last line first averages the classes within a case and then
+    A class counts in the cases where it is scored. The last line first averages the classes within a case and then
     looks at the cases, since cases are what is drawn at random; its ``present``, ``missed`` and ``false`` are totals.
 
     Returns:

@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     table = runs(outputs, uri, **wanted)
     if table.empty:
         raise ConfigError(_none_found(outputs, uri, wanted))
-    table = arranged(table, cfg.sort or ("case_dice" if "case" in wanted else "started"), cfg.reverse)
+    ranked, table = table, arranged(table, cfg.sort or ("case_dice" if "case" in wanted else "started"), cfg.reverse)
     given = [cfg.columns] if isinstance(cfg.columns, str) else list(cfg.columns or ())
     check_columns(given, table)
     first = number(cfg.top)
@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
     telling = [name for name in usual if name in top and (name == cfg.sort or top[name].notna().any())]
     show(top, given or [name for name in telling if name != "arm" or not top["arm"].equals(top["name"])])
     if "case" in wanted:
-        for word, row in (("best", table.iloc[0]), ("worst", table.iloc[-1])):
+        for word, row in (("best", ranked.iloc[0]), ("worst", ranked.iloc[-1])):
             print(
                 f"{word:<5}  {row['run_id_short']}  {row['case_dice']:.4f}  {row['picture'] or 'has no picture here'}"
             )

@@ -6,6 +6,7 @@ With ``-m`` a sweep of such runs, see seg.sweep.
 import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ def train(
         from seg.engine.cases import describe, prepare_cases, read_material
         from seg.engine.console import log_to
         from seg.engine.device import choose_device, choose_precision
-        from seg.engine.distributed import connect, disconnect, in_turn, join
+        from seg.engine.distributed import connect, disconnect, from_leader, in_turn, join
         from seg.engine.seeding import seed_everything
         from seg.records.sink import sink_class
 
@@ -102,9 +103,9 @@ def train(
         log_to(level=logging.INFO if world.leads else logging.WARNING)
     sink_class(cfg.tracking.kind)  # a tracker that does not exist is refused before the data are read
     device = choose_device(cfg.trainer.device, world.local_rank)
-    precision = choose_precision(cfg.trainer.precision, device)
     connect(world, device)
     try:
+        precision = replace(from_leader(choose_precision(cfg.trainer.precision, device)), device=device)
         with in_turn(world):  # rank 0 reads; the others find it in the cache
             material = read_material(cfg)
             describe(material)

@@ -167,6 +167,8 @@ def test_a_file_of_ones_own(run: Callable[..., RunFolder], tmp_path: Path) -> No
         ({"runs": ["a"], "folds": "all"}, "folds is 'all'"),
         ({"runs": ["a"], "max_mb": 0}, "max_mb is 0"),
         ({"runs": ["a"], "channel": -1}, "channel is -1"),
+        ({"runs": ["a"], "channel": "one"}, "channel is 'one'"),
+        ({"runs": ["a"], "channel": "1"}, "channel is 1, but"),  # as the command line gives it
         ({"runs": ["a"], "channel": 1}, "channel is 1, but .* has the channels 0 to 0"),
         ({"runs": ["a"], "window": [5, 5]}, "window is .*must be auto or two"),
         ({"runs": ["a"], "window": "ct"}, "window is ct"),

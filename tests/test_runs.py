@@ -14,7 +14,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from seg import runs as verb
-from seg.errors import ConfigError
+from seg.errors import ConfigError, DataError
 from seg.records import mlflow as mlflow_store
 from seg.records.journal import Journal
 from seg.records.mlflow import Mlflow
@@ -307,6 +307,31 @@ def test_the_scores_of_a_run_of_another_machine_come_from_mlflow(outputs: Path, 
     assert list(table["case_dice"].round(6)) == [0.4, 0.35]
     assert list(table["arm"]) == ["se", "se"]
     assert Path(table["picture"][0]).is_relative_to(outputs), "the run's tag says where it drew"
+
+
+def test_best_and_worst_are_by_the_case_whatever_the_order(printed: Callable[..., list[str]]) -> None:
+    usual = printed(case="017")[-2:]
+    assert printed(case="017", reverse=True)[-2:] == usual == printed(case="017", sort="started")[-2:]
+
+
+def test_a_picture_that_was_removed_is_none(tmp_path: Path, capsys: Any) -> None:
+    kept, removed = (
+        make_run(tmp_path, name, kind="none", cases={"x": dice}) for name, dice in (("a", 0.5), ("b", 0.4))
+    )
+    shutil.rmtree(removed.folders.predictions)
+    assert runs(tmp_path, case="x")["picture"].tolist() == [str(kept.folders.predictions / "x_Slice_012.png"), None]
+    verb.main(config(tmp_path, case="x"))
+    assert capsys.readouterr().out.splitlines()[-1].endswith("0.4000  has no picture here")
+
+
+def test_a_run_from_before_a_metric_has_its_others(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", kind="none", cases={"x": 0.5})
+    path = run.folders.cases
+    pd.read_csv(path).drop(columns="nsd").to_csv(path, index=False)
+    assert "case_nsd" not in runs(tmp_path, case="x")
+    path.write_bytes(b"case,class\n\xff,y\n")
+    with pytest.raises(DataError, match=r"cases\.csv is not a readable CSV"):
+        runs(tmp_path, case="x")
 
 
 @pytest.mark.parametrize("name", ["NA", "007", "nan", "None", "1e5"])

@@ -144,7 +144,8 @@ def divided(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
             folder = Path(value if equals else next(rest, "")).absolute()
             if not folder.is_dir():
                 raise ConfigError(f"There is no folder {folder}, which {flag} names.")
-            settings.append(f"hydra.searchpath=['file://{folder}','file://.']")
+            within = str(folder).replace("'", r"\'")
+            settings.append(f"hydra.searchpath=['file://{within}','file://.']")
         elif argument.startswith("-"):
             flags.add(flag)
         else:
@@ -199,7 +200,8 @@ def _faults(argument: str, many: bool) -> Iterator[str]:
         elif place and not override.is_add():
             yield f"'{argument}': there is no {group} at {place}. Write {group}={value}."
         elif not override.is_delete():
-            yield from _wrong_options(override, group)
+            with suppress(HydraException):  # a glob or an interval names no option
+                yield from _wrong_options(override, group)
     elif argument[0] not in "+~" and not key.startswith(_OPEN) and key not in _keys():
         shown = "hydra" if key.startswith("hydra.") else "job"
         yield f"There is no key '{key}'.{nearest(key, [*_keys(), *_groups()])} `--cfg {shown}` prints every key."

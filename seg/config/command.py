@@ -47,7 +47,8 @@ def verb(name: str, main: Callable[[DictConfig], None], lists: Collection[str] =
                 several = {key for key, value in _values(cfg).items() if isinstance(value, list)}
                 wrong = several - {*lists, "allow_targets"}
                 together(ConfigError, [f"{key} is a list; it takes one value." for key in sorted(wrong)])
-                with allowing(cfg.get("allow_targets", ())):
+                allowed = cfg.get("allow_targets") or ()
+                with allowing([allowed] if isinstance(allowed, str) else allowed):
                     main(cfg)
 
     return run
@@ -155,7 +156,9 @@ def of_the_disk(error: OSError, after: str) -> DataError:
     if error.errno not in _USERS_DISK and "written" not in str(error):  # NumPy's word for a full disk
         raise error
     reason = f"{error.strerror or 'The disk is full'}: {error.filename or 'the outputs'}"
-    return DataError(f"{reason}. Make room, or choose another folder by paths.outputs or paths.cache; {after}.")
+    closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    fix = "Ask for access to it" if closed else "Make room"
+    return DataError(f"{reason}. {fix}, or choose another folder by paths.outputs or paths.cache; {after}.")
 
 
 def _end(error: SegError) -> NoReturn:

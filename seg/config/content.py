@@ -1,6 +1,5 @@
 """Configurations, and what users type, as plain data."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from seg.errors import without_passwords
+from seg.files import digest
 
 PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things are, not what they are
 WITHOUT_EFFECT = (
@@ -47,7 +47,7 @@ def plain_value(value: object) -> object:
 def config_hash(cfg: DictConfig) -> str:
     """Sha256 of what can change a score: everything but where files are and how the run is recorded and drawn."""
     content = {key: value for key, value in flat(plain(cfg)).items() if not key.startswith(WITHOUT_EFFECT)}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest(content)
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -207,6 +207,9 @@ def _impossible(v: Values) -> Iterator[str]:
     for key in ("data.root", "paths.outputs", "paths.cache", "tracking.experiment"):
         if v.get(key) == "":  # as in data.root=$DATA where there is no such variable
             yield f"{key} is empty. Give it a value, or leave it out."
+    for key in ("paths.outputs", "paths.cache"):
+        if str(v.get(key, "")).startswith("~"):
+            yield f"{key} is {v[key]}; in a file ~ is not your home: write ${{oc.env:HOME}} in its place."
     given = [key for key in _BUDGETS if v.get(key) not in (None, "auto")]
     fold, folds, dims, axes = map(v.get, ("data.fold", "data.folds", "dims", "augmentation.mirror_axes"))
     patch, dims = (None, 3) if dims == "auto" else (dims, dims)  # the data decide, once they are read

@@ -128,8 +128,7 @@ def hippocampus(root: str | Path, *, name: str = "hippocampus", patient: str | N
         return cases
     subjects = [f"subject_{(int(number[1]) + 1) // 2:03d}" for number in numbers if number]
     return replace(
-        cases,
-        cases=tuple(replace(case, patient=subject) for case, subject in zip(cases.cases, subjects, strict=True)),
+        cases, cases=tuple(replace(case, patient=subject) for case, subject in zip(cases.cases, subjects, strict=True))
     )
 
 

@@ -48,7 +48,8 @@ def listed(where: Path) -> list[Path]:
     # macOS writes a companion '._<name>' beside every file it copies to a foreign disk.
     files = sorted(path for path in where.iterdir() if not path.name.startswith(".") and path.name not in MAPS)
     volumes = images_of(files)
-    rest = [path for path in files if path not in {*volumes, *_voxels_of(volumes)}]
+    known = {*volumes, *files_of(path for path in volumes if ending(path).lower() in HEADERS)}  # with their voxels
+    rest = [path for path in files if path not in known]
     if others := _other_images(where, rest, beside=any(map(is_volume, volumes))):
         raise DataError(others)
     if unread := [path.name for path in rest if path.suffix.lower() not in BESIDE]:
@@ -59,11 +60,6 @@ def listed(where: Path) -> list[Path]:
 def images_of(paths: Sequence[Path]) -> list[Path]:
     """The volumes among some paths; where there are none, the pictures, which beside volumes are mere previews."""
     return [path for path in paths if is_volume(path)] or [path for path in paths if is_picture(path)]
-
-
-def _voxels_of(volumes: Iterable[Path]) -> list[Path]:
-    """The files that hold the voxels of headers."""
-    return files_of(path for path in volumes if ending(path).lower() in HEADERS)
 
 
 def has_volumes(path: Path) -> bool:

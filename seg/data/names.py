@@ -4,6 +4,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from unicodedata import normalize
 
@@ -59,9 +60,10 @@ def by_pair(root: Path, declared: int | None = None) -> Found | None:
             log.warning("%s: only %s are read, not %s.", root, " and ".join(used), few(unread))
         return _matched(listed(found[0]), listed(found[1]), found[0], declared)
     files = [path for path in images_of(sorted(root.rglob("*"))) if path.parent == root]
-    labels = [path for path in files if bare_name(stem(path), LABEL_WORDS) != stem(path)]
+    bare = [bare_name(stem(path), LABEL_WORDS) == stem(path) for path in files]
+    labels = [path for path, is_bare in zip(files, bare, strict=True) if not is_bare]
     if 0 < len(labels) < len(files):
-        return _matched([path for path in files if path not in labels], labels, root, declared)
+        return _matched([*compress(files, bare)], labels, root, declared)
     return None
 
 
@@ -81,7 +83,7 @@ def _matched(images: list[Path], labels: list[Path], where: Path, declared: int 
     }  # images by the digits of their channel, "" if none
     for path, name in zip(images, own, strict=True):
         case = name or (base_of(path) if numbered or (declared or 0) > 1 else "") or name_of(path)
-        _add(cases.setdefault(case, {}), _channel(path, case), path, faults)
+        add(cases.setdefault(case, {}), _channel(path, case), path, faults)
     count = _count(cases, declared)
     wanted = [f"{number:04}" for number in range(count)]
     last = f" to <case>_{count - 1:04}" if count > 1 else ""
@@ -115,7 +117,7 @@ def _labels(images: list[Path], labels: list[Path], faults: list[str]) -> dict[s
     by_id: dict[str, Path] = {}
     for path in labels:
         name, bare = name_of(path), bare_name(name_of(path), LABEL_WORDS)
-        _add(by_id, name if name in names or bare not in names else bare, path, faults)
+        add(by_id, name if name in names or bare not in names else bare, path, faults)
     return by_id
 
 
@@ -130,7 +132,8 @@ def _count(cases: Mapping[str, Mapping[str, Path]], declared: int | None) -> int
     return declared or (int(last) + 1 if last else 1)
 
 
-def _add(known: dict[str, Path], key: str, path: Path, faults: list[str]) -> None:
+def add(known: dict[str, Path], key: str, path: Path, faults: list[str]) -> None:
+    """``known[key] = path``; a fault where there is one of that name."""
     if key in known:
         faults.append(f"{path}: is {known[key].name} again. A case has one such file: remove one of the two.")
     else:
@@ -220,7 +223,7 @@ def _groups(root: Path, faults: list[str]) -> dict[str, dict[str, Path]]:
         role = bids[2] if bids else "/".join([*parts[depth + 1 : -1], name_of(path).removeprefix(own).lstrip("_-")])
         if bids and parts[0] == "derivatives" and not _is_label(role):
             continue  # images that a pipeline made of the others
-        _add(groups[case], role or "image", path, faults)
+        add(groups[case], role or "image", path, faults)
     return groups
 
 

@@ -36,7 +36,7 @@ def phantom(
     Raises:
         DataError: ``root`` holds something else, or a phantom of other settings.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     settings = {"format": FORMAT, "cases": cases, "seed": seed}
     if not root.exists() or not any(root.iterdir()):
         _make(root, settings)

@@ -57,16 +57,15 @@ def other_palettes(masks: Iterable[Path]) -> str:
     """What is wrong where one index has several colours: then it is not one class. Nothing where all agree."""
     palettes: dict[Path, list[tuple[int, ...]]] = {}
     for path in masks:
-        with (
-            suppress(OSError),
-            Image.open(path, formats=KINDS) as image,
-        ):  # reported with the rest
-            palettes[path] = _palette(image)
+        with suppress(OSError, Image.DecompressionBombError), Image.open(path, formats=KINDS) as image:
+            palettes[path] = _palette(image)  # one that cannot be read is reported with the rest
     if len({*map(tuple, palettes.values())}) < 2:
         return ""
     first: dict[int, tuple[Path, tuple[int, ...]]] = {}
     for path in filter(palettes.get, palettes):
         for index in np.unique(read(path)[1]).tolist():
+            if index >= len(palettes[path]):
+                return f"{path}: colour {index} is not in its palette of {len(palettes[path])}. Save it again."
             colour = palettes[path][index]
             earlier, known = first.setdefault(index, (path, colour))
             if known != colour:

@@ -1,14 +1,15 @@
 """Images without labels, to be predicted: from a file, a folder, a Decathlon data set, or a table of paths."""
 
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from seg.data.cases import Case
 from seg.data.formats import listed
 from seg.data.lists import by_list, read_json
-from seg.data.names import CHANNEL
+from seg.data.names import CHANNEL, add
 from seg.data.volumes import READ, ending, has_colours, is_volume, stem
-from seg.errors import DataError
+from seg.errors import DataError, counted, together
 
 
 def scans(where: Path, channels: int) -> list[Case]:
@@ -34,7 +35,8 @@ def scans(where: Path, channels: int) -> list[Case]:
         inner = where / "imagesTs"
         found = _grouped(listed(inner if inner.is_dir() else where), channels)
     else:
-        found = [Case(stem(where.resolve()).removesuffix("_0000"), "", _siblings(where, channels), None)]
+        whole = Path(os.path.abspath(where))  # of a link its own name
+        found = [Case(stem(whole).removesuffix("_0000"), "", _siblings(where, channels), None)]
     if not found:
         raise DataError(f"{where} has nothing that ends in {READ}.")
     names = [case.id for case in found]
@@ -42,7 +44,7 @@ def scans(where: Path, channels: int) -> list[Case]:
         name for name in names if not name or name[0] == "." or set(name) & set("/\\") or not name.isprintable()
     ]:
         raise DataError(f"{where}: {', '.join(map(repr, strange))} cannot be the name of a mask's file. Rename it.")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(f"{where}: {', '.join(twice)} is there twice, and both masks would have one name.")
     return sorted(found, key=lambda case: case.id)
 
@@ -50,10 +52,16 @@ def scans(where: Path, channels: int) -> list[Case]:
 def _grouped(files: list[Path], channels: int) -> list[Case]:
     alike = all(stem(path).endswith("_0000") for path in files)
     groups: dict[str, dict[str, Path]] = defaultdict(dict)
+    faults: list[str] = []
     for path in files:
         numbered = alike or (channels > 1 and not has_colours(path))
         match = CHANNEL.fullmatch(stem(path)) if numbered else None
-        groups[match[1] if match else stem(path)][match[2] if match else ""] = path
+        case, digits = (match[1], match[2]) if match else (stem(path), "")
+        if digits and int(digits) >= channels:
+            takes = f"the network takes {counted(channels, 'channel')}, numbered from 0000"
+            faults.append(f"{path}: is channel {digits}, and {takes}. Take it out.")
+        add(groups[case], digits, path, faults)
+    together(DataError, faults)
     return [Case(case, "", _in_order(parts, channels), None) for case, parts in groups.items()]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from seg.config.build import build
 from seg.config.content import first_line, plain
@@ -180,6 +181,11 @@ def build_training(cfg: DictConfig, network: nn.Module, budget: Budget, precisio
         scheduler = build(cfg.scheduler)(optimizer, budget.schedule_steps)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"The optimizer or the scheduler cannot be built from its section: {error}") from error
+    if not isinstance(scheduler, LambdaLR):
+        raise ConfigError(
+            f"scheduler._target_ makes a {type(scheduler).__name__}; it must make a torch.optim.lr_scheduler.LambdaLR, "
+            "as those of seg.schedulers do."
+        )
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.dtype is torch.float16)
     average = weight_average(network, cfg.trainer.ema) if cfg.trainer.ema else None
     return Training(network, network, optimizer, scheduler, scaler, average)

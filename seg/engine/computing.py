@@ -1,10 +1,8 @@
 """How a network computes fastest on this machine: memory layout and precision, measured once and kept."""
 
 import copy
-import hashlib
 import json
 import logging
-import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +17,7 @@ from seg.config.content import plain
 from seg.data.plan import Plan
 from seg.engine.device import Precision, machine
 from seg.engine.distributed import World, from_leader
-from seg.files import atomic_write
+from seg.files import atomic_write, digest
 from seg.models import Network
 from seg.records.folder import RunFolder, find, one_at_a_time
 
@@ -51,7 +49,7 @@ def choose_computing(
         try:
             with one_at_a_time(cache):
                 number, why = fastest(ways, network, batch, cache / "computing.json", about)
-        except (OSError, sqlite3.Error) as error:  # a cache that may only be read, or a neighbour that measures long
+        except OSError as error:  # a cache that may only be read, or a neighbour that measures long
             why = f"{ways[0].name} {ways[0].layout}: the measurement cannot be stored in {cache} ({error})"
     number, why = from_leader((number, why))
     log.info("  computes in %s", why)
@@ -98,11 +96,7 @@ def ways_to_compute(chosen: Precision, precision: str, layout: str) -> list[Prec
 
 
 def fastest(
-    ways: Sequence[Precision],
-    network: nn.Module,
-    batch: Sequence[int],
-    kept: Path,
-    about: Mapping[str, object],
+    ways: Sequence[Precision], network: nn.Module, batch: Sequence[int], kept: Path, about: Mapping[str, object]
 ) -> tuple[int, str]:
     """The fastest of ``ways``: measured in a few passes, or as it was measured before.
 
@@ -118,7 +112,7 @@ def fastest(
     """
     names = [f"{way.name} {way.layout}" for way in ways]
     holds_for = {"machine": machine(ways[0].device), "batch": list(batch), "ways": names, **about}
-    key = hashlib.sha256(json.dumps(holds_for, sort_keys=True).encode()).hexdigest()[:16]
+    key = digest(holds_for)[:16]
     known: dict[str, dict[str, object]] = {}
     with suppress(OSError, ValueError, TypeError):  # none yet, or damaged
         known = {**json.loads(kept.read_text("utf-8"))}

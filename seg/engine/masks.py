@@ -151,11 +151,7 @@ def _scored(case: Case, cases: CaseSet, tolerance_mm: float, faults: list[str]) 
     label, *masks = (class_indices(array, cases.labels, cases.ignore) for array in arrays)
     header = read_header(case.label)
     rows_of = partial(
-        case_rows,
-        spacing_mm=header.spacing_mm,
-        tolerance_mm=tolerance_mm,
-        unit=header.unit,
-        within=cases.within,
+        case_rows, spacing_mm=header.spacing_mm, tolerance_mm=tolerance_mm, unit=header.unit, within=cases.within
     )
     return [
         row

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from seg.data.plan import Plan
 from seg.engine.cases import Material, plan_of
 from seg.engine.device import total_mib
-from seg.engine.distributed import World
+from seg.engine.distributed import World, gathered
 from seg.errors import times
 from seg.models import Network, parameter_count
 from seg.models.cost import kept_mib
@@ -40,7 +40,7 @@ def fitted(
         world: its processes share the batch, and on a processor the memory.
         build: the network for a plan, and the plan with a patch that it can take.
     """
-    there, apart = total_mib(device), world.size if device.type == "cuda" else 1
+    there, apart = min(gathered(total_mib(device))), world.size if device.type == "cuda" else 1
     plan, voxels = material.plan, math.prod(material.plan.patch)
     least = LEAST[len(plan.patch)] if cfg.data.batch_size == "auto" and not cfg.resume else plan.batch_size
     while True:

@@ -245,5 +245,5 @@ def _pictures_to_send(record: Record, cfg: DictConfig, cases: pd.DataFrame, pict
         caption: next(path for path in pictures if path.name.startswith(f"{case}_Slice_"))
         for caption, case in ranked.items()
     }
-    sheet = contact_sheet(first, record.folders.predictions / "contact_sheet.png")
-    return [sheet, *pictures] if cfg.predictions.upload == "all" else [sheet]
+    sheet = [contact_sheet(first, record.folders.predictions / "contact_sheet.png")] if first else []
+    return [*sheet, *(pictures if cfg.predictions.upload == "all" else [])]

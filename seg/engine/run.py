@@ -10,6 +10,7 @@ from signal import Signals
 
 import numpy as np
 import pandas as pd
+import torch
 from omegaconf import DictConfig
 from torch import nn
 
@@ -116,6 +117,8 @@ def _fit(job: Job, record: Record | None, interrupted: Callable[[], bool]) -> No
     if cfg.resume:
         checkpoint.resume(find(Path(cfg.paths.outputs), cfg.resume), training)
         log.info("resumed after step %d, epoch %d", training.progress.step, training.progress.epoch)
+    if device.type == "cuda":  # of which earlier runs of this process may have taken more
+        torch.cuda.reset_peak_memory_stats(device)
     if not world.leads:  # dropout of its own; rank 0 keeps the stream that a checkpoint restores
         seed_everything(cfg.seed + 1_000_003 * world.rank + training.progress.step)
     training.model = parallel(training.network, world, device)

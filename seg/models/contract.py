@@ -71,27 +71,9 @@ class SmallMaps(nn.Module):
         return result
 
 
-class SmallMapConv2d(SmallMaps, nn.Conv2d):
-    """A ``nn.Conv2d`` that is right for the smallest maps."""
-
-
-class SmallMapConv3d(SmallMaps, nn.Conv3d):
-    """A ``nn.Conv3d`` that is right for the smallest maps."""
-
-
-class SmallMapConvTranspose2d(SmallMaps, nn.ConvTranspose2d):
-    """A ``nn.ConvTranspose2d`` that is right for the smallest maps."""
-
-
-class SmallMapConvTranspose3d(SmallMaps, nn.ConvTranspose3d):
-    """A ``nn.ConvTranspose3d`` that is right for the smallest maps."""
-
-
 _RIGHT: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Conv2d: SmallMapConv2d,
-    nn.Conv3d: SmallMapConv3d,
-    nn.ConvTranspose2d: SmallMapConvTranspose2d,
-    nn.ConvTranspose3d: SmallMapConvTranspose3d,
+    kind: type(f"SmallMap{kind.__name__}", (SmallMaps, kind), {})
+    for kind in (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 }
 
 

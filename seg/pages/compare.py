@@ -141,12 +141,14 @@ def case_set(runs: Sequence[ScoredRun], root: str | None) -> CaseSet:
 
 def _view(run: ScoredRun, channel: int | None) -> tuple[int, tuple[float, float] | None]:
     """Axis across which the run's own pictures cut, and their window, so that the page looks like them at first."""
+
+    def parsed(text: str) -> tuple[int, list[tuple[float, float] | None]]:
+        plan = json.loads(text)
+        return int(plan["slice_axis"]), [ChannelNorm(**norm).window for norm in plan["normalization"]]
+
     path = run.folders.plan
-    plan: dict[str, Any] = (
-        json.loads(path.read_text("utf-8")) if path.exists() else {"slice_axis": 2, "normalization": []}
-    )
-    norms = [ChannelNorm(**norm) for norm in plan["normalization"]]
-    return int(plan["slice_axis"]), norms[channel or 0].window if (channel or 0) < len(norms) else None
+    axis, windows = run.folders.read(path, parsed) if path.exists() else (2, [])
+    return axis, windows[channel or 0] if (channel or 0) < len(windows) else None
 
 
 def _about(

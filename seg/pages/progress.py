@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
+from seg.config.content import WITHOUT_EFFECT
 from seg.config.options import OPTIONS
 from seg.errors import ConfigError, nearest
 from seg.files import atomic_write, file_name
@@ -36,9 +37,7 @@ CAPTION = (
     "Points: results; the line: the best so far, with 95 % intervals over patients. Hover over a point to read what it "
     "is; those on the line are links to their row of the table."
 )
-# Parameters that cannot change a score, or that the page shows separately.
-_NO_SETTINGS = ("data.root", "data.fold", "trainer.workers", "check", "resume", "study", "arm", "seed", "parameters")
-_NO_SECTIONS = ("paths.", "tracking.", "predictions.", "resolved.")
+_SHOWN_APART = ("data.fold", "seed", "parameters")
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
@@ -143,7 +142,8 @@ def _settings(row: dict[str, Any]) -> dict[str, str]:
     return {
         key: text.rpartition(".")[2] if key.endswith("_target_") else text
         for key, text in sorted(named.items())
-        if key not in (*_NO_SETTINGS, *OPTIONS) and not key.startswith(_NO_SECTIONS) and not key.endswith("_partial_")
+        if key not in (*_SHOWN_APART, *OPTIONS) and not key.startswith((*WITHOUT_EFFECT, "resolved."))
+        if not key.endswith("_partial_")
         if text not in ("", "{}")
     }
 

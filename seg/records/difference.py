@@ -78,7 +78,10 @@ def described(outputs: Path, uri: str | None, run: str) -> Described:
     if config is None:
         raise DataError(f"Run {run} has no config/config.yaml: it ended before it wrote one, or it was removed.")
     lines = (read("environment/packages.txt") or "").splitlines()
-    split = json.loads(read("data/split.json") or "{}")
+    try:
+        split = json.loads(read("data/split.json") or "{}")
+    except ValueError as error:
+        raise DataError(f"data/split.json of run {run} is damaged ({error}). Restore it from a copy.") from error
     return Described(
         record,
         flat(keyed(OmegaConf.to_container(OmegaConf.create(config)))),

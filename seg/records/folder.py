@@ -4,6 +4,7 @@ Each run has ``<outputs>/runs/run_<short>/`` and ``<outputs>/predictions/run_<sh
 eight characters of its run id, or more where those are taken. A file ``run_id`` in both names the owner.
 """
 
+import errno
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -228,9 +229,14 @@ def one_at_a_time(outputs: Path, wait_s: float = 300) -> Iterator[None]:
     The lock is sqlite's own: every platform has it, and it ends with the process that holds it.
 
     Raises:
-        sqlite3.OperationalError: another process held it for ``wait_s``.
+        PermissionError: another process held it for ``wait_s``, or nothing may be written there.
     """
     outputs.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(outputs / ".lock", timeout=wait_s, isolation_level=None)) as lock:
-        lock.execute("BEGIN EXCLUSIVE")
+    place = outputs / ".lock"
+    with ExitStack() as held:
+        try:
+            lock = held.enter_context(closing(sqlite3.connect(place, timeout=wait_s, isolation_level=None)))
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            raise PermissionError(errno.EACCES, f"It cannot be locked ({error})", str(place)) from None
         yield

@@ -210,6 +210,17 @@ class Mlflow(Sink):
             found = list(self._runs(f"attributes.run_id = '{run_id}'", deleted_too=True))
         return str(found[0].info.lifecycle_stage) if found else "unknown"
 
+    def run(self, run_id: str | None) -> "Run | None":
+        """What MLflow knows of a run; None where it knows none of that id."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_run(run_id or "None")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
     def search(self, run: str, tags: Mapping[str, str]) -> list[Recorded]:
         """Every run whose id begins with ``run`` and that has ``tags``, newest first."""
         conditions = {"attributes.run_id LIKE": f"{run}%"} | {f"tags.`{key}` =": value for key, value in tags.items()}
@@ -221,8 +232,10 @@ class Mlflow(Sink):
             return [_recorded(run, experiments[run.info.experiment_id]) for run in found]
 
     def read_artifact(self, run_id: str, path: str) -> str | None:
-        """The text of a run's artifact; None where it has none of that name."""
+        """The text of a run's artifact; None where it has none of that name, or where there is no such run."""
         with self.explained(), TemporaryDirectory() as place:
+            if self.run(run_id) is None:
+                return None
             if path not in [file.path for file in self.client.list_artifacts(run_id, str(Path(path).parent))]:
                 return None
             return Path(self.client.download_artifacts(run_id, path, place)).read_text("utf-8")

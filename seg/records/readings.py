@@ -6,7 +6,6 @@ often it is reported; a run of no study is one once it is scored. What is read a
 
 import logging
 import os
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -94,7 +93,7 @@ def note_reading(
                 mine = _appended(outputs, Reading(0, datetime.now(UTC).isoformat(), part, kind, reader, name))
             if mine and folder and not (folder / NOTE).exists():
                 atomic_write(folder / NOTE, mine.text)
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
         log.warning("That these scores were read could not be noted in %s: %s", outputs / FILE, error)
     return readings(outputs, part)
 

@@ -114,7 +114,7 @@ class Pusher:
             last = self._closing.wait(pause)
             try:
                 self._sink.push(self._run, self._unwritten)
-            except (UnreachableError, OSError) as error:  # OSError: of the run's own disk
+            except Exception as error:  # of MLflow, of the run's own disk, of somebody's own sink
                 if not away:
                     message = "%s does not answer (%s); the run continues and keeps its reports."
                     log.warning(message, self._sink.name, error)

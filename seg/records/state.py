@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from seg.files import atomic_write
+from seg.records.folder import RunFolder
 
 _STATE = "state.json"
 SILENT = 300.0  # seconds without a sign of life after which a process of another host counts as gone
@@ -67,6 +68,13 @@ class State:
     def true_status(self) -> str:
         """The status; KILLED if it says RUNNING but the process no longer exists."""
         return "KILLED" if self.status == "RUNNING" and self.process.gone else self.status
+
+
+def has_finished(run: RunFolder) -> bool:
+    """Whether its training came to its end, neither stopped nor pruned; DataError where its summary is damaged."""
+    state = read_state(run.run)
+    ended = state is not None and state.status == "FINISHED" and run.summary.exists()
+    return ended and run.read(run.summary, json.loads)["status"] == "finished"
 
 
 def write_state(run: Path, state: State) -> None:

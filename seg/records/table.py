@@ -102,8 +102,6 @@ def scores_of(table: "pd.DataFrame", outputs: Path, uri: str | None = None) -> "
     """
     import pandas as pd
 
-    from seg.metrics import read_scores
-
     here, stores = sources(outputs, uri)
     folders = {folders.run_id: folders for folders in here}
     homes = {
@@ -114,9 +112,9 @@ def scores_of(table: "pd.DataFrame", outputs: Path, uri: str | None = None) -> "
     parts = []
     for run_id in table["run_id"]:
         where = run_id, folders.get(run_id), homes.get(run_id)
-        scores = read_scores(StringIO(_scores(*where)))
-        if len(scores) and (calibration := _kept(*where, "calibration")):
-            scores = scores.merge(read_scores(StringIO(calibration)), on=["case", "class"], how="left")
+        scores = _kept(*where, "cases")
+        if len(scores) and len(calibration := _kept(*where, "calibration")):
+            scores = scores.merge(calibration, on=["case", "class"], how="left")
         parts.append(scores.assign(run_id=run_id))
     return pd.concat(parts, ignore_index=True)
 
@@ -239,33 +237,33 @@ def _with_case(
     """The runs that tested ``case``, with their scores in it and their picture of it."""
     import pandas as pd
 
-    from seg.metrics import METRICS, read_scores
+    from seg.metrics import METRICS
 
     rows: list[dict[str, Any]] = []
     tested: set[str] = set()
     for run_id, predictions in zip(table["run_id"], table["predictions"], strict=True):
-        scores = read_scores(StringIO(_scores(run_id, folders.get(run_id), homes.get(run_id))))
+        scores = _kept(run_id, folders.get(run_id), homes.get(run_id), "cases")
         tested |= set(scores["case"])
         mine = scores[scores["case"] == case]
         if len(mine):
             pictures = sorted(Path(str(predictions)).glob(f"{glob.escape(case)}_Slice_*.png"))
-            means = {f"case_{metric}": mine[metric].mean() for metric in METRICS}
+            means = {f"case_{metric}": mine[metric].mean() for metric in METRICS if metric in mine}
             picture = str(pictures[len(pictures) // 2]) if pictures else None  # the middle one of several slices
             rows.append({"run_id": run_id, **means, "picture": picture})
     if not rows:
         hint = nearest(case, sorted(tested)) or f" They tested {', '.join(sorted(tested)[:10]) or 'none at all'}."
         raise ConfigError(f"None of these {len(table)} runs tested the case {case}.{hint}")
-    return arranged(table.merge(pd.DataFrame(rows), on="run_id"), "case_dice")
+    found = table.merge(pd.DataFrame(rows).drop(columns="picture"), on="run_id")
+    drawn = {row["run_id"]: row["picture"] for row in rows}
+    found["picture"] = pd.Series([drawn[run_id] for run_id in found["run_id"]], dtype=object)  # None stays None
+    return arranged(found, "case_dice")
 
 
-def _scores(run_id: str, folders: RunFolder | None, home: Mlflow | None) -> str:
-    """The run's table of test cases; only its header where it has none."""
-    return _kept(run_id, folders, home, "cases") or "case\n"
+def _kept(run_id: str, folders: RunFolder | None, home: Mlflow | None, name: str) -> "pd.DataFrame":
+    """One of the run's tables of its test cases; without a row where it has none."""
+    from seg.metrics import read_scores
 
-
-def _kept(run_id: str, folders: RunFolder | None, home: Mlflow | None, name: str) -> str | None:
-    """One of the run's tables of its test cases; None where it has none."""
     if folders:
         path: Path = getattr(folders, name)
-        return path.read_text("utf-8") if path.exists() else None
-    return home.read_artifact(run_id, f"data/{name}.csv") if home else None
+        return read_scores(path if path.exists() else StringIO("case\n"))
+    return read_scores(StringIO((home and home.read_artifact(run_id, f"data/{name}.csv")) or "case\n"))

@@ -179,6 +179,27 @@ def test_a_broken_file_of_this_machine_is_refused_by_every_command(
     assert "local/default.yaml" in said(importlib.import_module(f"seg.{verb}").run, [], monkeypatch, capfd)
 
 
+@pytest.mark.parametrize("several", ["model=glob(*)", "model=interval(0,1)"])
+def test_several_options_by_a_pattern_hide_no_other_fault(
+    several: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = said(train.run, ["-m", several, "hydra.sweeper.n_trialz=3"], monkeypatch, capfd)
+    assert "Did you mean 'hydra.sweeper.n_trials'?" in printed
+
+
+@pytest.mark.parametrize("given", ["null", "my_package", "[my_package]"])
+def test_targets_of_this_machine_may_be_none_or_one(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/default.yaml").write_text(f"allow_targets: {given}\n")
+    monkeypatch.chdir(tmp_path)
+    assert "Give a network" in said(
+        importlib.import_module("seg.predict").run, ["input=x", "output=y"], monkeypatch, capfd
+    )
+
+
 PLACES = (
     *("/data/O'Brien", "/a, b/c", "/a,b", "my scans [1]", 'it\'s "x"', "C:\\scans\\", "x\\'y", "'s", '"', "(a)"),
     *("a=b", "a: b", "{a}", "$x", "%d", "ä ö", "a#b", "*", "12e45678", "true", "null_", "~x", "a~/b", "@home", "!x"),

@@ -117,6 +117,7 @@ def test_a_verb_is_given_its_keys_and_the_places(monkeypatch: pytest.MonkeyPatch
         (ConfigError("key is wrong"), 2, "error: key is wrong"),
         (SegError("went wrong at http://me:secret@host"), 1, "http://me:***@host"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "/a/b. Make room"),
+        (OSError(errno.EACCES, "Permission denied", "/a/b"), 2, "/a/b. Ask for access to it, or choose another"),
         (KeyboardInterrupt(), 1, "stopped"),
     ],
 )

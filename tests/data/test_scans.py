@@ -82,3 +82,28 @@ def test_places_without_scans(tmp_path: Path) -> None:
         scans(tmp_path, 1)
     with pytest.raises(DataError, match="1 Analyze"):
         scans(put(tmp_path, "a.img"), 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "channels", "message"),
+    [
+        (["a.nii", "a.nii.gz"], 1, r"a\.nii\.gz: is a\.nii again"),
+        (["a_0000.nii", "a_0000.nii.gz"], 1, "again"),
+        (
+            [f"a_000{n}.nii" for n in range(4)],
+            2,
+            r"(?s)2 faults.*a_0002\.nii: is channel 0002, and the network takes 2",
+        ),
+    ],
+)
+def test_no_image_of_a_folder_is_left_out_in_silence(
+    tmp_path: Path, files: list[str], channels: int, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        scans(put(tmp_path, *files), channels)
+
+
+def test_a_link_gives_its_own_name(tmp_path: Path) -> None:
+    put(tmp_path, "store/MD5-123.nii.gz")
+    (tmp_path / "sub-01.nii.gz").symlink_to("store/MD5-123.nii.gz")
+    assert found(tmp_path / "sub-01.nii.gz") == {"sub-01": ["sub-01.nii.gz"]}
