@@ -424,3 +424,16 @@ def test_data_means_the_data_set_though_it_is_a_group_of_options_too(
         run()
     assert stopped.value.code == 2
     assert "data set 007" in capsys.readouterr().err
+
+
+def test_a_damaged_study_hides_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "sweeps/attention-0"
+    for name, text in (("attention-0", None), ("damaged", "{"), ("newer", '{"name": "attention", "unknown": 1}')):
+        (tmp_path / "sweeps" / name).mkdir(parents=True)
+        if text is None:
+            asked("attention").write(folder)
+        else:
+            (tmp_path / "sweeps" / name / "study.json").write_text(text)
+    assert find_sweep(tmp_path, "attention") == folder
+    with pytest.raises(DataError, match=r"newer/study\.json cannot be read .* another version of seg wrote it"):
+        Asked.read(tmp_path / "sweeps/newer")

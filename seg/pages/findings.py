@@ -50,7 +50,7 @@ def findings_page(
     identity = replace(identity_table(asked, known), heads=["", "This study"])
     parts.append(fold("What was run, and how to repeat it", table_html(identity, heading=False, long=True)))
     text, references = methods(analysis, known)
-    listed = "".join(f"<li>{escaped(source.partition('. ')[2])}</li>" for source in references)
+    listed = "".join(f"<li>{escaped(source)}</li>" for source in references)
     parts.append(fold("Methods, to paste into a paper", f"<p>{escaped(text)}</p><ol>{listed}</ol>"))
     for table in (checklist(analysis, known), glossary(analysis)):
         parts.append(fold(table.name, table_html(table, heading=False, long=True)))
@@ -59,8 +59,7 @@ def findings_page(
 
 def _size(analysis: Analysis) -> str:
     meta = analysis.meta
-    seeds = counted(max(meta.seeds.values()), "seed")
-    return f"{counted(meta.patients, 'patient')}, {counted(len(meta.arms), 'arm')}, {seeds}"
+    return f"{counted(meta.patients, 'patient')}, {counted(len(meta.arms), 'arm')}, {meta.seeds_each}"
 
 
 def _figure(folder: Path, name: str) -> str:

@@ -57,10 +57,7 @@ def draw(picture: Picture, dpi: int) -> Image.Image:
     below = top + size[1] + gap
     sheet = Image.new("RGB", (width, below + legend.height + margin), "white")
     pen = ImageDraw.Draw(sheet)
-    for text, font, line in (
-        (picture.title, font_of(13, dpi, True), 0.1),
-        (picture.subtitle, font_of(9.5, dpi), 0.35),
-    ):
+    for text, font, line in ((picture.title, font_of(13, dpi, True), 0.1), (picture.subtitle, font_of(9.5, dpi), 0.35)):
         pen.text((margin, line * dpi), fitted(text, font, width - 2 * margin), font=font, fill=INK)
     box = _close_up((picture.label > 0) | (picture.pred > 0))
     zoom = picture.image.shape[1] / (box[2] - box[0])

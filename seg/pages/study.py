@@ -73,7 +73,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     analysis = _analysis(asked, table, used, rule, looks)
     analysis = with_claims(analysis, asked, table, every, looks, folder, outputs)
     cost = costs(table)
-    effects = factor_effects(asked, scores, "common" if looks else rule, analysis.meta.nominal)
+    effects = factor_effects(asked, used, "common" if looks else rule, analysis.meta.nominal)
     calibration = calibration_table(used, analysis)
     more = [*_more(asked, effects, looks), *([calibration] if calibration else [])]
     scores.to_csv(folder / "scores.csv", index=False)
@@ -129,7 +129,7 @@ def _analysis(
         "groups": patient_groups(asked.groups, whose) if asked.groups else None,
         "margin": asked.margin,
     }
-    notice, remarks = _notice(asked, table), (*_remarks(table), *_planned(asked), *asked.leaks)
+    notice, remarks = _notice(asked, table), (*_remarks(table), *_planned(asked, scores), *asked.leaks)
     if looks and asked.until:
         found = analysis_at(looks, scores, **options)
         told = words(looks, Seeds(*asked.until))
@@ -242,14 +242,14 @@ def _part(table: "pd.DataFrame") -> str:
     return next((words for name, words in known.items() if name in table and table[name].notna().all()), "")
 
 
-def _planned(asked: Asked) -> tuple[str, ...]:
+def _planned(asked: Asked, scores: "pd.DataFrame") -> tuple[str, ...]:
     """What the study was to find, beside what its comparisons say that they would have found."""
-    from seg.metrics import METRICS
+    from seg.metrics import METRICS, lengths_of
     from seg.study.sentences import size
 
     if asked.planned is None:
         return ()
-    found = METRICS[asked.primary].with_unit(size(asked.planned, asked.primary))
+    found = METRICS[asked.primary].with_unit(size(asked.planned, asked.primary), lengths_of(scores))
     return (f"Planned before its first run to find a true difference of {found} in 80 % of such studies.",)
 
 

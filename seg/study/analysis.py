@@ -21,17 +21,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from seg.errors import ConfigError, DataError, few
+from seg.errors import ConfigError, DataError, counted, few
 from seg.metrics import METRICS, lengths_of
 from seg.study.contrasts import Spread, contrast_table, interval, pair_weights, resample, spread
 from seg.study.options import AGAINST, check_options, compared_pairs, margins_of, metrics_of
 from seg.study.scores import Incomplete, Numbers, Values, patient_values
 from seg.study.subsets import subset_tables
 
-BY_CLASS = (
-    *("class", "metric", "primary", "arm", "against", "kind", "patients"),
-    *("difference", "ci_low", "ci_high"),
-)
+BY_CLASS = ("class", "metric", "primary", "arm", "against", "kind", "patients", "difference", "ci_low", "ci_high")
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,12 @@ class Meta:
     def nominal(self) -> float:
         """Two-sided level that p-values and intervals are held to: of several looks, alpha is that of all together."""
         return self.alpha if self.level is None else self.level
+
+    @property
+    def seeds_each(self) -> str:
+        """How many an arm has: ``3 seeds``, ``2 to 3 seeds``."""
+        least, most = min(self.seeds.values()), max(self.seeds.values())
+        return ("" if least == most else f"{least} to ") + counted(most, "seed")
 
     @property
     def fixed(self) -> bool:
@@ -277,11 +280,7 @@ def _names(pairs: Mapping[tuple[int, int], str], meta: Meta) -> pd.DataFrame:
 
 
 def _subsets(
-    values: Values,
-    parts: Spread,
-    pairs: Mapping[tuple[int, int], str],
-    groups: Mapping[str, str] | None,
-    meta: Meta,
+    values: Values, parts: Spread, pairs: Mapping[tuple[int, int], str], groups: Mapping[str, str] | None, meta: Meta
 ) -> dict[str, pd.DataFrame]:
     """By the primary metric: means in the worst tenth of the patients and in the groups, and the differences there."""
     rules = {"draws": meta.draws, "seed": meta.seed, "alpha": meta.nominal}

@@ -74,7 +74,8 @@ def _faults(table: pd.DataFrame, primary: str) -> list[str]:
     for metric in (name for name in METRICS if name in table):
         numbers = pd.to_numeric(table[metric], errors="coerce")
         low, high = METRICS[metric].limits
-        rule = f"a number from {low:g} to {high:g}" if isfinite(high) else "a finite number"
+        least = f", {low:g} or more" if isfinite(low) else ""
+        rule = f"a number from {low:g} to {high:g}" if isfinite(high) else f"a finite number{least}"
         if len(bad := table[(table[metric] != "") & ~(numbers.between(low, high) & np.isfinite(numbers))]):
             value = bad.iloc[0][metric]
             faults.append(f"{metric} of {_named(bad)[0]} is {value!r}; it must be {rule}.")
@@ -89,7 +90,7 @@ def check_anchors(anchors: Mapping[str, str], wanted: Iterable[tuple[str, str]])
     """Refuses anchors that lack a score.
 
     Args:
-        anchors: texts of ``read_anchor`` by name.
+        anchors: texts of ``read_anchors`` by name.
         wanted: (case, class) of each structure of the reference that is scored.
 
     Raises:
@@ -124,7 +125,7 @@ def with_anchors(
     Args:
         found: the analysis of the arms.
         scores: that it is of.
-        anchors: texts of ``read_anchor`` by name.
+        anchors: texts of ``read_anchors`` by name.
         arms: that were asked for, which make the family while some are missing.
         incomplete: as in ``analyse``.
 

@@ -1,6 +1,6 @@
 """The answer to a study's question in a sentence for each arm, without a p-value."""
 
-from math import ceil
+from math import ceil, floor
 
 from seg.metrics import METRICS
 from seg.study.analysis import Analysis, Meta
@@ -39,11 +39,16 @@ def remark(analysis: Analysis) -> list[str]:
     return ceiling(analysis.meta) if marked else []
 
 
-def amount(value: float, metric: str, lengths: str = "mm") -> str:
-    """A size of the primary metric as people say it: ``1.3 points`` for a share, else with its unit; rounded up."""
+def amount(value: float, metric: str, lengths: str = "mm", *, up: bool = True) -> str:
+    """A size of the primary metric as people say it: ``1.3 points`` for a share, otherwise with its unit.
+
+    Rounded up, as what is excluded is; or down, as what is found at least is.
+    """
+    steps = 100 if METRICS[metric].unit else 1000
+    whole = ceil(value * steps - 1e-6) if up else floor(value * steps + 1e-6)
     if METRICS[metric].unit:
-        return METRICS[metric].with_unit(f"{ceil(value * 100 - 1e-6) / 100:g}", lengths)
-    points = ceil(value * 1000 - 1e-6) / 10
+        return METRICS[metric].with_unit(f"{whole / 100:g}", lengths)
+    points = whole / 10
     return f"{points:g} point{'' if points == 1 else 's'}"
 
 
@@ -57,10 +62,8 @@ def _finding(analysis: Analysis, line: Row) -> str:
         least, most = sorted(map(abs, (low, high)))
         size = amount(abs(line["difference"]), metric.name, meta.lengths)
         note = f"; {MARK}" if below_ceiling(line, meta) else ""
-        return (
-            f"{line['verdict']} by {size} of {metric.label} (between {amount(least, metric.name, meta.lengths)} and "
-            f"{amount(most, metric.name, meta.lengths)}{note})"
-        )
+        ends = [amount(end, metric.name, meta.lengths, up=up) for end, up in ((least, False), (most, True))]
+        return f"{line['verdict']} by {size} of {metric.label} (between {' and '.join(ends)}{note})"
     matters = meta.margins.get(metric.name, 0.0)
     head = "no gain that matters" if high < matters else "no answer yet"
     return _why_none(analysis, line) or f"{head}; {_excluded(low, high, meta)}"

@@ -1,14 +1,13 @@
 """Tables of a study by class, for the worst patients, and by group of patients."""
 
 from collections.abc import Sequence
-from math import isfinite
 
 import pandas as pd
 
 from seg.errors import counted
 from seg.metrics import METRICS
 from seg.study.analysis import Analysis
-from seg.study.sentences import percent, signed, spelled
+from seg.study.sentences import percent, signed, spelled, with_ends
 from seg.study.subsets import GROUP_FROM, WORST
 from seg.study.typeset import Cell, Table
 
@@ -43,9 +42,7 @@ def classes_table(analysis: Analysis) -> Table:
         columns += [failures(part, one) for one in counts]
         rows = [list(row) for row in zip(*columns, strict=True)]
         rows += [_anchor_row(anchor, one, str(name), meta.metrics, compared, len(columns)) for anchor, one in anchors]
-        judged = (
-            "" if len(meta.classes) == analysis.classes["class"].nunique() or name not in meta.classes else ", judged"
-        )
+        judged = ", judged" if name in meta.classes and len(meta.classes) < analysis.classes["class"].nunique() else ""
         heading = f"{name}{judged}: present in {first['present']} of {meta.every} cases, scored in {first['cases']}"
         blocks[heading] = rows
     heads = ["Arm"]
@@ -84,12 +81,7 @@ def subsets_table(analysis: Analysis) -> Table:
         tenth, count = name == WORST, part["patients"].iloc[0]
         heading = f"The worst tenth of the patients ({count})" if tenth else f"{name}: {counted(count, 'patient')}"
         heading += ", too few to judge" if count < GROUP_FROM and not tenth else ""
-        means = [
-            spelled(line["value"], meta.primary)
-            + (f" [{spelled(line['ci_low'], meta.primary)}, {spelled(line['ci_high'], meta.primary)}]")
-            * isfinite(line["ci_low"])
-            for _, line in part.iterrows()
-        ]
+        means = [with_ends(line["value"], line["ci_low"], line["ci_high"], meta.primary) for _, line in part.iterrows()]
         gains = _gains(own.rename(columns={"value": "difference"}), meta.primary, list(part["arm"]))
         blocks[heading] = [
             [Cell(arm), Cell(mean), gain] for arm, mean, gain in zip(part["arm"], means, gains, strict=True)
@@ -118,8 +110,7 @@ def _gains(lines: pd.DataFrame, metric: str, arms: Sequence[str]) -> list[Cell]:
     """The difference of each arm with its interval; a dash where there is none."""
     kind = "baseline" if lines["kind"].str.contains("baseline").any() else "previous"
     texts = {
-        line["arm"]: signed(line["difference"], metric)
-        + f" [{signed(line['ci_low'], metric)}, {signed(line['ci_high'], metric)}]" * isfinite(line["ci_low"])
+        line["arm"]: with_ends(line["difference"], line["ci_low"], line["ci_high"], metric, signed)
         for _, line in lines[lines["kind"].str.contains(kind)].iterrows()
     }
     return [Cell(texts.get(arm, "–")) for arm in arms]

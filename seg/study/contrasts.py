@@ -18,7 +18,7 @@ A finished tool of one seed is meant as it is: no seed of its own makes its diff
 docs/statistics.md has the simulations behind each choice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,20 +139,20 @@ def resample(spreads: Sequence[Spread], draws: int, seed: int) -> list[Numbers]:
     rng = np.random.default_rng(seed)
     count, arms = spreads[0].means.shape[1], len(spreads[0].means)
     centred = np.concatenate([one.means - one.means.mean(1, keepdims=True) for one in spreads]).T
-    step = max(1, CHUNK // count)
-    even = np.full(count, 1 / count)
-    patients = np.concatenate(
-        [
-            rng.multinomial(count, even, size=min(step, draws - start)).astype(float) @ centred / count
-            for start in range(0, draws, step)
-        ]
-    )
+    patients = np.concatenate([weights @ centred / count for weights in times_drawn(rng, count, draws)])
     patients *= np.sqrt(count / (count - 1)) * student(rng, count - 1, draws)
     normal = rng.normal(size=(draws, arms))
     pooled = student(rng, spreads[0].seed_df, draws)
     parts = np.split(patients, len(spreads), axis=1)
     tails = [student(rng, one.own_df, draws) if one.abnormal.any() else pooled for one in spreads]
     return [part + normal * tail * np.sqrt(one.seed_net) for part, tail, one in zip(parts, tails, spreads, strict=True)]
+
+
+def times_drawn(rng: np.random.Generator, count: int, draws: int) -> Iterator[Numbers]:
+    """(some of the draws, count) how often each of ``count`` patients is drawn with replacement."""
+    step = max(1, CHUNK // count)
+    for start in range(0, draws, step):
+        yield rng.multinomial(count, np.full(count, 1 / count), size=min(step, draws - start)).astype(float)
 
 
 def student(rng: np.random.Generator, freedom: int | Numbers, draws: int) -> Numbers:

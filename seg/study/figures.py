@@ -21,7 +21,7 @@ from seg.metrics import METRICS, unit_in
 from seg.study.analysis import Analysis, Meta
 from seg.study.drawing import BLUE, GREEN, GREY, INK, ORANGE, SAND, new_figure, plain, write
 from seg.study.scores import Numbers, Row
-from seg.study.sentences import percent, signed
+from seg.study.sentences import percent, signed, with_ends
 
 COLORS = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "inconclusive": GREY, "": GREY}  # "": of one class
 SHAPES = {"better": "o", "worse": "s", "equivalent": "D", "inconclusive": "o", "": "|"}
@@ -96,9 +96,7 @@ def differences(analysis: Analysis) -> Figure:
         for _, line in lines.iterrows()
     ]
     figure, (panel,), places = _figure(names, panels=1, least=0.5)
-    wide = analysis.patients[analysis.patients["metric"] == metric].pivot(
-        index="arm", columns="patient", values="value"
-    )
+    wide = analysis.patients.query("metric == @metric").pivot(index="arm", columns="patient", values="value")
     paired = [(wide.loc[line["arm"]] - wide.loc[line["against"]]).to_numpy(float) for _, line in lines.iterrows()]
     _frame(panel, metric, analysis.meta)
     calm = _calm(analysis, lines)
@@ -141,8 +139,7 @@ def _pair(line: Row) -> str:
 
 
 def _numbers(line: Row, metric: str) -> str:
-    ends = f"[{signed(line['ci_low'], metric)}, {signed(line['ci_high'], metric)}]"
-    return f"{signed(line['difference'], metric)} {ends}  {line['verdict']}"
+    return f"{with_ends(line['difference'], line['ci_low'], line['ci_high'], metric, signed)}  {line['verdict']}"
 
 
 def _figure(names: Sequence[str], *, panels: int, least: float = 0.0) -> tuple[Figure, list[Axes], list[float]]:
@@ -183,20 +180,10 @@ def _frame(panel: Axes, metric: str, meta: Meta) -> None:
 
 
 def _interval(panel: Axes, place: float, line: Row) -> None:
-    color, width = COLORS[line["verdict"]], 1.8 if line["verdict"] else 0.9
-    panel.plot(
-        [line["ci_low"], line["ci_high"]], [place, place], color=color, lw=width, solid_capstyle="butt", zorder=2
-    )
-    panel.plot(
-        line["difference"],
-        place,
-        SHAPES[line["verdict"]],
-        color=color,
-        mfc=_face(line["verdict"]),
-        ms=6,
-        mew=1.5,
-        zorder=3,
-    )
+    verdict, ends = line["verdict"], [line["ci_low"], line["ci_high"]]
+    color, width = COLORS[verdict], 1.8 if verdict else 0.9
+    panel.plot(ends, [place, place], color=color, lw=width, solid_capstyle="butt", zorder=2)
+    panel.plot(line["difference"], place, SHAPES[verdict], color=color, mfc=_face(verdict), ms=6, mew=1.5, zorder=3)
 
 
 def _calm(analysis: Analysis, lines: pd.DataFrame) -> pd.DataFrame:

@@ -4,12 +4,10 @@ A line holds results on the same cases of the same data, scored in the same part
 compared with one out of fold, nor with one of another test part.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from hashlib import sha256
 from math import isfinite, nan
 from typing import Literal
 
@@ -17,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from seg.errors import few
+from seg.files import digest
 from seg.study.contrasts import interval, resample, spread
 from seg.study.scores import patient_values, scored
-from seg.study.sentences import signed, spelled
+from seg.study.sentences import signed, spelled, with_ends
 
 DRAWS, LEVEL = 10_000, 0.95
 SHOWN_SETTINGS, LETTERS = 6, 30
@@ -47,7 +46,7 @@ class Point:
     def comparable(self) -> str:
         """A hash, the same for results that can be compared: of part, data, and all cases with patient and classes."""
         rows = sorted(self.scores[["case", "patient", "class"]].astype(str).itertuples(index=False, name=None))
-        return sha256(json.dumps([self.part, self.data, rows]).encode()).hexdigest()
+        return digest([self.part, self.data, rows])
 
     @cached_property
     def dice(self) -> float:
@@ -86,18 +85,14 @@ class Best:
     @property
     def dice(self) -> str:
         """0.871 [0.860, 0.881]."""
-        return spelled(self.point.dice, "dice") + _ends(self.low, self.high, spelled)
+        return with_ends(self.point.dice, self.low, self.high, "dice")
 
     @property
     def gained(self) -> str:
         """What it brought over the best before it; – for the first."""
         if not isfinite(self.gain):
             return "–"
-        return signed(self.gain, "dice") + _ends(self.gain_low, self.gain_high, signed)
-
-
-def _ends(low: float, high: float, text: Callable[[float, str], str]) -> str:
-    return f" [{text(low, 'dice')}, {text(high, 'dice')}]" if isfinite(low) else ""
+        return with_ends(self.gain, self.gain_low, self.gain_high, "dice", signed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,12 +36,7 @@ _OF_RUN = {  # tags of a run and what they tell
 
 
 def lock_of(
-    asked: Asked,
-    *,
-    runs: list[dict[str, str]],
-    data: str,
-    code: Mapping[str, str],
-    stop: Mapping[str, object],
+    asked: Asked, *, runs: list[dict[str, str]], data: str, code: Mapping[str, str], stop: Mapping[str, object]
 ) -> dict[str, Any]:
     """What a study commits itself to, as plain data.
 

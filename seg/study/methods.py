@@ -1,6 +1,6 @@
 """What a reader needs beside a study's numbers: methods to paste into a paper, a checklist, what the words mean."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seg.errors import counted, few
@@ -51,15 +51,15 @@ class Facts:
 
 
 def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
-    """A paragraph for the methods section of a paper, and its numbered references."""
-    meta, cited = analysis.meta, [*dict.fromkeys(_cited(analysis, facts))]
+    """A paragraph for the methods section of a paper, and its references in the order of their numbers."""
+    meta = analysis.meta
+    cited: dict[str, int] = {}  # the number of each source, in the order of the text
 
     def ref(name: str) -> str:
-        return f" [{cited.index(name) + 1}]" if name in cited else ""
+        return f" [{cited.setdefault(name, len(cited) + 1)}]" if name in SOURCES else ""
 
     arms, judged = len(meta.arms), METRICS[meta.primary].label
     data = f" on {facts.dataset}{f' (version {facts.version})' if facts.version else ''}" if facts.dataset else ""
-    seeds = _seeds(analysis)
     budget = f" for {facts.budget}" if facts.budget else ""
     folds = f" in {meta.folds} folds" if meta.folds > 1 else ""
     metrics = ", ".join(f"{_name(metric, meta)}{ref(metric)}" for metric in meta.metrics)
@@ -67,7 +67,7 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
     level = percent(1 - meta.alpha)
     text = [
         f"We compared {arms} configurations{data}, which differed in nothing but what each declares "
-        f"({', '.join(meta.arms)}). Each was trained with {seeds}{folds}{budget} and scored on "
+        f"({', '.join(meta.arms)}). Each was trained with {meta.seeds_each}{folds}{budget} and scored on "
         f"{counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''} of {counted(meta.patients, 'patient')}.",
         f"Scores were {metrics}, by case and class{ref('metrics')}; a structure that was missed or made up got the "
         "worst value, and none was dropped. Classes were averaged within a case, cases within a patient, then seeds.",
@@ -107,25 +107,7 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
         text.append(f"Question, arms, metric, margin, test, runs, data and code were fixed beforehand ({facts.lock}).")
     if facts.code:
         text.append(f"The code was {facts.code}.")
-    return " ".join(text), [f"{place}. {SOURCES[name]}" for place, name in enumerate(cited, 1)]
-
-
-def _seeds(analysis: Analysis) -> str:
-    """How many an arm has."""
-    least, most = min(analysis.meta.seeds.values()), max(analysis.meta.seeds.values())
-    return ("" if least == most or analysis.meta.level is None else f"{least} to ") + counted(most, "seed")
-
-
-def _cited(analysis: Analysis, facts: Facts) -> Iterator[str]:
-    """Names in SOURCES, in the order in which the paragraph cites them."""
-    meta = analysis.meta
-    yield from (metric for metric in meta.metrics if metric in SOURCES)
-    yield from ("metrics", "holm", "variance", "wilcoxon")
-    yield from ["tost"] * (meta.primary in meta.margins)
-    yield from ("spending", "repeated") if meta.level is not None else ()
-    yield from ["tail"] * bool(len(analysis.subsets))
-    yield from ["groups"] * meta.grouped
-    yield from ["ece", "ace"] * facts.calibrated
+    return " ".join(text), [SOURCES[name] for name in cited]
 
 
 def _name(metric: str, meta: Meta) -> str:
@@ -142,7 +124,6 @@ def checklist(analysis: Analysis, facts: Facts) -> Table:
     """The items of CLAIM (2024) and of Metrics Reloaded that the record can answer, in our words."""
     meta = analysis.meta
     surface = [METRICS[name].label for name in meta.metrics if name in ("nsd", "hd95_mm", "assd_mm")]
-    seeds = _seeds(analysis)
     tests = f"{percent(1 - meta.alpha)} intervals over {meta.drawn}; two tests after Holm over {meta.family}"
     claim = {
         "4 Objectives": f"the question above; margin {_margins(analysis) or 'none'}",
@@ -155,7 +136,7 @@ def checklist(analysis: Analysis, facts: Facts) -> Table:
         "25 Training": "; ".join(filter(None, [facts.settings.get("Training", ""), facts.budget])),
         "28 Performance metrics": ", ".join(_name(metric, meta) for metric in meta.metrics),
         "29 Uncertainty and significance": tests,
-        "30 Robustness": "; ".join([f"{seeds} an arm", *analysis.subsets["subset"].unique()]),
+        "30 Robustness": "; ".join([f"{meta.seeds_each} an arm", *analysis.subsets["subset"].unique()]),
         "32 Internal testing": f"{counted(meta.cases, 'case')} {meta.part or 'scored'}",
         "33 External testing": "none: cases of the same data set",
         "37 Performance in subgroups": "by class" + (" and by group" if meta.grouped else "; no groups were given"),
@@ -172,10 +153,7 @@ def checklist(analysis: Analysis, facts: Facts) -> Table:
         "Missing and empty masks": "worst value where one mask is empty, not scored where both are; none dropped",
         "Calibration": "ECE and mL1-ACE, exploratory" if facts.calibrated else "not assessed",
     }
-    blocks = {
-        f"CLAIM, {len(claim)} of its 44 items": claim,
-        "Metrics Reloaded": reloaded,
-    }
+    blocks = {f"CLAIM, {len(claim)} of its 44 items": claim, "Metrics Reloaded": reloaded}
     rows = {
         title: [[Cell(item), Cell(told or "the record does not tell")] for item, told in items.items()]
         for title, items in blocks.items()

@@ -12,12 +12,7 @@ AGAINST = ("baseline", "previous")
 
 
 def check_options(
-    metrics: Sequence[str],
-    primary: str,
-    margins: Mapping[str, float],
-    against: Sequence[str],
-    draws: int,
-    alpha: float,
+    metrics: Sequence[str], primary: str, margins: Mapping[str, float], against: Sequence[str], draws: int, alpha: float
 ) -> None:
     """Holds the rules of ``analyse``'s options; ConfigError with every fault."""
     faults = []
@@ -31,8 +26,8 @@ def check_options(
         for metric, margin in margins.items()
         if not (isfinite(margin) and margin > 0)
     ]
-    if not against or set(against) - set(AGAINST):
-        faults.append(f"against is {list(against)}; give baseline, previous, or both")
+    if isinstance(against, str) or not against or set(against) - set(AGAINST):
+        faults.append(f"against is {against!r}; give a list of baseline, previous, or both")
     if not 0 < alpha < 0.5:
         faults.append(f"alpha is {alpha}; give a level between 0 and 0.5, such as 0.05")
     elif draws < 20 / alpha:

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, inf, isfinite, sqrt
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,7 @@ class Design:
     to_baseline: int  # the comparisons with the baseline among them
     metric: str
     margin: float
+    lengths: str = "mm"  # or the pixels of pictures
 
     def finds(self, variances: Variances) -> float:
         """The smallest true difference that such a study finds in 80 of 100 repetitions; infinite: it finds none.
@@ -108,7 +110,7 @@ class Design:
     def spelled(self, variances: Variances) -> str:
         """What it finds, with its unit; – for nothing."""
         found = self.finds(variances)
-        return _spelled(found, self.metric) if isfinite(found) else "–"
+        return _spelled(found, self.metric, self.lengths) if isfinite(found) else "–"
 
 
 def _half(share: Numbers, patients: int, seeds: int) -> Numbers:
@@ -194,7 +196,7 @@ def verdict(design: Design, basis: Basis) -> str:
     """What the study finds, whether that is as small as its own margin, and what it would take if not; in sentences."""
     if design.seeds < 2:
         return f"{ONE_SEED} {verdict(replace(design, seeds=USUAL_SEEDS), basis)}"
-    margin = f"its margin, {_spelled(design.margin, design.metric)}"
+    margin = f"its margin, {_spelled(design.margin, design.metric, design.lengths)}"
     if not isfinite(design.finds(basis.expected)):
         few = f"{counted(design.patients, 'patient')} are too few for {counted(design.family, 'comparison')}"
         return f"It can find no difference, however large: {few}. It would take {ways(design, basis.expected)}."
@@ -214,31 +216,25 @@ def verdict(design: Design, basis: Basis) -> str:
 def ways(design: Design, variances: Variances) -> str:
     """How the study would find a difference as small as its margin: more seeds, fewer comparisons, more patients."""
     fewer, found = replace(design, family=design.to_baseline), []
-    seeds, less = _seeds(design, variances), _seeds(fewer, variances) if design.to_baseline < design.family else None
+    seeds = _fewest(design, "seeds", MOST_SEEDS, variances)
+    less = _fewest(fewer, "seeds", MOST_SEEDS, variances) if design.to_baseline < design.family else None
     if seeds:
         found.append(f"{seeds} seeds an arm")
     if less and less != seeds:
         found.append(f"{less} with compare: [baseline], which leaves {counted(fewer.family, 'comparison')}")
     for one in (design, replace(design, seeds=10)):
         if not found or one is design:
-            patients = _patients(one, variances)
-            found += [f"about {patients} patients with {one.seeds} seeds an arm"] if patients else []
+            patients = _fewest(one, "patients", MOST_TIMES * one.patients, variances)
+            found += [f"about {ceil(patients / 10) * 10} patients with {one.seeds} seeds an arm"] if patients else []
     return ", or ".join(found) or f"more than {MOST_SEEDS} seeds an arm or {MOST_TIMES} times as many patients"
 
 
-def _seeds(design: Design, variances: Variances) -> int | None:
-    """The fewest seeds an arm that do; None where none do."""
-    numbers = range(max(design.seeds, 2), MOST_SEEDS + 1)
-    place = bisect_left(numbers, True, key=lambda seeds: replace(design, seeds=seeds).holds(variances))
+def _fewest(design: Design, key: str, most: int, variances: Variances) -> int | None:
+    """The fewest ``seeds`` or ``patients``, two at least, that do; None where ``most`` do not."""
+    numbers = range(max(getattr(design, key), 2), most + 1)
+    place = bisect_left(numbers, True, key=lambda n: replace(design, **dict[str, Any]({key: n})).holds(variances))
     return numbers[place] if place < len(numbers) else None
 
 
-def _patients(design: Design, variances: Variances) -> int | None:
-    """About the fewest patients that do; None where none do."""
-    numbers = range(max(design.patients, 2), MOST_TIMES * design.patients + 1)
-    place = bisect_left(numbers, True, key=lambda patients: replace(design, patients=patients).holds(variances))
-    return ceil(numbers[place] / 10) * 10 if place < len(numbers) else None
-
-
-def _spelled(value: float, metric: str) -> str:
-    return METRICS[metric].with_unit(size(value, metric))
+def _spelled(value: float, metric: str, lengths: str) -> str:
+    return METRICS[metric].with_unit(size(value, metric), lengths)

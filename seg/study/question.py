@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from seg.errors import ConfigError
+from seg.errors import ConfigError, DataError
 from seg.files import atomic_write
 
 FILE = "study.json"
@@ -54,20 +55,32 @@ class Asked:
 
     @classmethod
     def read(cls, folder: Path) -> "Asked":
-        """What ``write`` kept."""
-        content = json.loads((folder / FILE).read_text("utf-8"))
-        lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
-        return cls(**content | lists)
+        """What ``write`` kept.
+
+        Raises:
+            DataError: the file is damaged, or of another version of seg.
+        """
+        try:
+            content = json.loads((folder / FILE).read_text("utf-8"))
+            lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
+            return cls(**content | lists)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{folder / FILE} cannot be read ({error}): it is damaged, or another version of seg wrote it."
+            ) from error
 
 
 def find_sweep(outputs: Path, study: str) -> Path:
-    """The folder of the latest sweep of a study, which may be named by the sweep too.
+    """The folder of the latest sweep of a study, which may be named by the sweep too. Files that are damaged count not.
 
     Raises:
         ConfigError: there is none.
     """
     found = sorted((outputs / "sweeps").glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
-    names = {path.parent: Asked.read(path.parent).name for path in found}
+    names = {}
+    for path in found:
+        with suppress(DataError):
+            names[path.parent] = Asked.read(path.parent).name
     if mine := [folder for folder, name in names.items() if study in (name, folder.name)]:
         return mine[-1]
     there = ", ".join(sorted(set(names.values()))) or "none"

@@ -83,7 +83,7 @@ def patient_values(
     judged = counted[counted["class"].isin(chosen)]
     patients = sorted(judged["patient"].unique())
     if len(patients) < least:
-        raise DataError(f"the arms share {len(patients)} patient; statistics over patients need two at least")
+        raise DataError(f"the arms share {len(patients)} patient; this needs {least} at least")
     by_class = counted.groupby("class", sort=False)
     cases = judged["case"].nunique()
     return Values(

@@ -1,5 +1,6 @@
 """The findings of a study in plain words, and how numbers are spelled in them."""
 
+from collections.abc import Callable
 from math import isfinite
 from statistics import median
 from typing import TYPE_CHECKING
@@ -35,9 +36,14 @@ def size(value: float, metric: str) -> str:
     return f"{value:.{METRICS[metric].digits + 1}f}"
 
 
+def with_ends(value: float, low: float, high: float, metric: str, text: Callable[[float, str], str] = spelled) -> str:
+    """``0.871 [0.860, 0.881]``; the value alone where there is no interval."""
+    return text(value, metric) + (f" [{text(low, metric)}, {text(high, metric)}]" if isfinite(low) else "")
+
+
 def percent(share: float) -> str:
-    """95 %, with the space that belongs there."""
-    return f"{share:.0%}".replace("%", " %")
+    """95 %, with the space that belongs there; 99.9 % of what is nearly all."""
+    return f"{share:.{1 if 0.995 <= share < 1 else 0}%}".replace("%", " %")
 
 
 def at_least(share: float) -> str:
@@ -60,7 +66,7 @@ def sentences(analysis: "Analysis") -> list[str]:
         *meta.claims,
         *meta.remarks,
         *(f"Left out as unfinished: {'; '.join(meta.left_out)}." for _ in meta.left_out[:1]),
-        *_unscored(meta),
+        *_unscored(meta, analysis.classes["class"].nunique()),
         *_one_seed(meta),
         *_abnormal(analysis),
         *(
@@ -77,11 +83,10 @@ def sentences(analysis: "Analysis") -> list[str]:
 
 
 def _design(meta: "Meta") -> str:
-    least, most = min(meta.seeds.values()), max(meta.seeds.values())
-    seeds = ("" if least == most else f"{least} to ") + counted(most, "seed")
     family = f"{counted(meta.family, 'comparison')} as one family at {percent(meta.alpha)} (Holm)"
     folds = f" in {meta.folds} folds" if meta.folds > 1 else ""
-    arms = counted(len(meta.arms), "tool") if meta.fixed else f"{counted(len(meta.arms), 'arm')} with {seeds} each"
+    each = "" if meta.fixed else f" with {meta.seeds_each} each"
+    arms = counted(len(meta.arms), "tool" if meta.fixed else "arm") + each
     return (
         f"{arms}, {meta.patients} patients "
         f"({counted(meta.cases, 'case')}{f' {meta.part}' if meta.part else ''}){folds}; judged by "
@@ -105,11 +110,12 @@ def _family(analysis: "Analysis") -> str:
     return f" The family is by {METRICS[meta.primary].label}{f', {over}' if over else ''}{secondary}.{classes}"
 
 
-def _unscored(meta: "Meta") -> list[str]:
+def _unscored(meta: "Meta", classes: int) -> list[str]:
     if not meta.unscored:
         return []
+    what = f"none of {few(meta.classes)}" if len(meta.classes) < classes else "no structure"
     return [
-        f"Not scored, for there is no structure in the reference nor in any prediction: "
+        f"Not scored, for there is {what} in the reference nor in any prediction: "
         f"{counted(meta.unscored, 'more case')}."
     ]
 
@@ -142,8 +148,8 @@ def _abnormal(analysis: "Analysis") -> list[str]:
     for _, line in wild.iterrows():
         means, middle = line["by_seed"], median(line["by_seed"])
         place = max(range(len(means)), key=lambda run: abs(means[run] - middle))
-        run = ORDINALS[place] if place < len(ORDINALS) else f"{place + 1}th"
-        found.append(f"{line['arm']} ({', '.join(spelled(mean, metric) for mean in means)}), inspect the {run} run")
+        run = f"the {ORDINALS[place]} run" if place < len(ORDINALS) else f"run {place + 1}"
+        found.append(f"{line['arm']} ({', '.join(spelled(mean, metric) for mean in means)}), inspect {run}")
     usual = size(float((calm["seed_sd"] ** 2).mean() ** 0.5), metric)
     return [
         f"Abnormal seed spread: {'; '.join(found)}. The other arms' means have an SD of {usual} from seed to seed, and "
@@ -152,7 +158,7 @@ def _abnormal(analysis: "Analysis") -> list[str]:
 
 
 def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
-    who, metric, scale = f"{line['arm']} against {line['against']}", meta.primary, METRICS[meta.primary]
+    who, metric, scale = _who(line), meta.primary, METRICS[meta.primary]
     difference = (
         f"{scale.label} {scale.with_unit(signed(line['difference'], metric), meta.lengths)} "
         f"({percent(1 - meta.alpha)} interval {signed(line['ci_low'], metric)} to {signed(line['ci_high'], metric)})"
@@ -214,11 +220,7 @@ def _in_classes(analysis: "Analysis", line: Row) -> str:
     if len(classes) > CLASSES_TOLD:
         classes = classes.sort_values("difference", ascending=METRICS[metric].better < 0, kind="stable").iloc[[0, -1]]
         kind = "Most and least by class"
-    told = [
-        f"{one['class']} {signed(one['difference'], metric)} ({signed(one['ci_low'], metric)} to "
-        f"{signed(one['ci_high'], metric)})"
-        for _, one in classes.iterrows()
-    ]
+    told = [f"{one['class']} {_gain(one, metric, 'difference')}" for _, one in classes.iterrows()]
     return f" {kind}: {', '.join(told)}." if told else ""
 
 
@@ -289,13 +291,13 @@ def _who(line: Row) -> str:
     return f"{line['arm']} against {line['against']}"
 
 
-def _gain(line: Row, metric: str) -> str:
-    return f"{signed(line['value'], metric)} ({signed(line['ci_low'], metric)} to {signed(line['ci_high'], metric)})"
+def _gain(line: Row, metric: str, name: str = "value") -> str:
+    return f"{signed(line[name], metric)} ({signed(line['ci_low'], metric)} to {signed(line['ci_high'], metric)})"
 
 
 def _secondary(metric: str, part: pd.DataFrame) -> str:
     groups = {
-        verdict: [f"{line['arm']} against {line['against']}" for _, line in part[part["verdict"] == verdict].iterrows()]
+        verdict: [_who(line) for _, line in part[part["verdict"] == verdict].iterrows()]
         for verdict in ("better", "worse", "equivalent")
     }
     said = [f"{verdict}: {few(names)}" for verdict, names in groups.items() if names]

@@ -33,7 +33,7 @@ LEAST = 0.01  # share of the level below which a look spends nothing: the draws 
 STEP = 0.001  # of information between two looks, at least
 DOUBT = 0.05  # that the variance over seeds is above its upper limit
 CHANCE = 0.1  # of a verdict at the last look, below which a comparison gets no more seeds
-POINTS = 120  # at which a density is known
+NODES, WIDTHS = np.polynomial.legendre.leggauss(120)  # where in (-1, 1) a density is known, and with which weights
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class Looking:
         least = float(cautious[(decided == 0) & (given_up == 0)].min(initial=1.0))
         known = _growing([look.information for look in before], least, self.seeds.most - count)
         level = levels(known, self.alpha, len(self.weights))[-1]
-        table = self._table(parts, level)
+        (drawn,) = resample([parts], enough(level, self.draws), self.seed)
+        table = contrast_table(parts, drawn, self.weights, self.metric, margin=self.margin, alpha=level)
         if before:
             table.loc[decided > 0] = before[-1].table
         decided[(decided == 0) & (table["verdict"] != "inconclusive")] = count
@@ -109,10 +110,6 @@ class Looking:
         going_on = (decided == 0) & (given_up == 0) & (not last)
         wanted = tuple(np.flatnonzero((self.weights[going_on] != 0).any(0)).tolist())
         return Look(taken, known[-1], level, table, tuple(decided.tolist()), tuple(given_up.tolist()), wanted, last)
-
-    def _table(self, parts: Spread, level: float) -> pd.DataFrame:
-        (drawn,) = resample([parts], enough(level, self.draws), self.seed)
-        return contrast_table(parts, drawn, self.weights, self.metric, margin=self.margin, alpha=level)
 
 
 def enough(level: float, draws: int) -> int:
@@ -183,15 +180,8 @@ def _after(shares: tuple[float, ...], alpha: float) -> _Passed:
     if share**3 >= LEAST and due > 0:
         end = optimize.brentq(lambda end: _beyond(end, before, step) - due, 0, end)
         level = 2 * float(stats.norm.sf(end / np.sqrt(share)))
-    nodes, widths = _nodes()
-    density = stats.norm.pdf((nodes[:, None] * end - before.points) / step) @ before.weights / step
-    return _Passed(level, before.spent + due * bool(level), nodes * end, density * widths * end)
-
-
-@lru_cache
-def _nodes() -> tuple[Numbers, Numbers]:
-    """Where in (-1, 1) an integrand is evaluated, and with which weights."""
-    return np.polynomial.legendre.leggauss(POINTS)
+    density = stats.norm.pdf((NODES[:, None] * end - before.points) / step) @ before.weights / step
+    return _Passed(level, before.spent + due * bool(level), NODES * end, density * WIDTHS * end)
 
 
 def _beyond(end: float, before: _Passed, step: float) -> float:

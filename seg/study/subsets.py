@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from seg.errors import ConfigError, DataError, few, together
-from seg.study.contrasts import CHUNK, Spread, interval, student
+from seg.study.contrasts import Spread, interval, student, times_drawn
 from seg.study.scores import Numbers
 
 SHARE = 0.1  # of the patients
@@ -56,12 +56,8 @@ def subset_tables(
     places = _places(groups, patients) if groups else {}
     tables = []
     for lines in (np.eye(len(parts.means)), weights):
-        found = [group_table(parts, places, lines, **rules)] if places and len(lines) else []
-        if len(patients) >= TENTH_SHOWN_FROM:
-            tenth = tenth_table(parts, lines, better, **rules)
-            if lines is not weights:  # of an arm alone few patients tell too little: see docs/statistics.md
-                tenth = tenth.assign(ci_low=np.nan, ci_high=np.nan)
-            found.insert(0, tenth)
+        found = [tenth_table(parts, lines, better, **rules)] if len(patients) >= TENTH_SHOWN_FROM else []
+        found += [group_table(parts, places, lines, **rules)] if places and len(lines) else []
         tables.append(pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*COLUMNS]))
     return tables[0], tables[1]
 
@@ -94,11 +90,7 @@ def tenth_deviations(parts: Spread, better: int, draws: int, seed: int) -> Numbe
     """
     rng = np.random.default_rng(seed)
     count = parts.means.shape[1]
-    step, even = max(1, CHUNK // count), np.full(count, 1 / count)
-    tenths = [
-        worst_tenth(parts.means, better, rng.multinomial(count, even, size=min(step, draws - start)).astype(float))
-        for start in range(0, draws, step)
-    ]
+    tenths = [worst_tenth(parts.means, better, weights) for weights in times_drawn(rng, count, draws)]
     patients = np.concatenate(tenths) - worst_tenth(parts.means, better)
     patients *= np.sqrt(count / (count - 1)) * student(rng, max(round(SHARE * count) - 1, 1), draws)
     return patients + _seeds(parts, rng, draws)
@@ -128,7 +120,7 @@ def tenth_table(parts: Spread, weights: Numbers, better: int, *, draws: int, see
     value = (worst_tenth(parts.means, better) @ weights.T)[0]
     table = pd.DataFrame({"subset": WORST, "patients": round(SHARE * count), "line": range(len(value)), "value": value})
     low = high = np.full(len(table), np.nan)
-    if count >= TENTH_FROM and len(table):
+    if count >= TENTH_FROM and len(table) and not weights.sum(1).any():  # of an arm alone it is not known: see docs
         low, high = interval(tenth_deviations(parts, better, draws, seed) @ weights.T, 1 - alpha)
     return table.assign(ci_low=table["value"] + low, ci_high=table["value"] + high)
 
@@ -183,7 +175,7 @@ def read_groups(path: Path) -> dict[str, dict[str, str]]:
     """
     rule = "Groups are a CSV of two columns: `patient,site` or `case,site`, then a line for each."
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not a readable CSV: {error}. {rule}") from error
     if {"case", "group"} <= {*table.columns}:

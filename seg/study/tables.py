@@ -15,7 +15,7 @@ from seg.study.analysis import Analysis
 from seg.study.answer import answer, beside, remark
 from seg.study.breakdown import classes_table, failures, subsets_table, title
 from seg.study.scores import Row
-from seg.study.sentences import at_least, percent, signed, size, spelled, spelled_p
+from seg.study.sentences import at_least, percent, signed, size, spelled, spelled_p, with_ends
 from seg.study.typeset import Cell, Table
 
 COST = {
@@ -62,18 +62,8 @@ def markdown(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequenc
     """The findings in words, then every table, in GitHub's Markdown."""
     words = "\n".join(f"- {typeset.markdown_text(sentence)}" for sentence in analysis.sentences())
     notice = [f"**{typeset.markdown_text(analysis.meta.notice)}**"] if analysis.meta.notice else []
-    return (
-        "\n\n".join(
-            [
-                *notice,
-                typeset.markdown_text(" ".join(answer(analysis))),
-                *map(typeset.markdown_text, beside(analysis) + remark(analysis)),
-                words,
-                *map(typeset.markdown, tables(analysis, cost, more)),
-            ]
-        )
-        + "\n"
-    )
+    told = map(typeset.markdown_text, [" ".join(answer(analysis)), *beside(analysis), *remark(analysis)])
+    return "\n\n".join([*notice, *told, words, *map(typeset.markdown, tables(analysis, cost, more))]) + "\n"
 
 
 def latex(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[Table] = ()) -> str:
@@ -175,7 +165,7 @@ def _anchor_row(name: str, own: Analysis, metrics: Sequence[str], columns: int) 
 
 
 def _mean(line: Row, metric: str) -> str:
-    return f"{spelled(line['mean'], metric)} [{spelled(line['ci_low'], metric)}, {spelled(line['ci_high'], metric)}]"
+    return with_ends(line["mean"], line["ci_low"], line["ci_high"], metric)
 
 
 def _means(analysis: Analysis, metric: str) -> list[Cell]:
@@ -184,11 +174,7 @@ def _means(analysis: Analysis, metric: str) -> list[Cell]:
     marks = {line["arm"]: MARKS.get(line["verdict"], "") for _, line in chosen.iterrows()}
     best = set(ranks[(ranks["metric"] == metric) & (ranks["rank_1"] >= FIRST)]["arm"])
     return [
-        Cell(
-            _mean(line, metric),
-            bold=line["arm"] in best,
-            mark=marks.get(line["arm"], ""),
-        )
+        Cell(_mean(line, metric), bold=line["arm"] in best, mark=marks.get(line["arm"], ""))
         for _, line in lines[lines["metric"] == metric].iterrows()
     ]
 
@@ -277,18 +263,8 @@ def effects_table(effects: pd.DataFrame, metric: str = "dice") -> Table:
 
 
 def _heads(first: str, level: str) -> list[str]:
-    shown = (
-        "Difference",
-        f"{level} interval",
-        "p mean",
-        "p ranks",
-        "Effect",
-        "W/T/L",
-        "Visible",
-        "Verdict",
-        "False claim",
-    )
-    return [first, *shown]
+    shown = ("p mean", "p ranks", "Effect", "W/T/L", "Visible", "Verdict", "False claim")
+    return [first, "Difference", f"{level} interval", *shown]
 
 
 def _compared(line: Row, metric: str) -> list[Cell]:

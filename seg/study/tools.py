@@ -7,7 +7,7 @@ import pandas as pd
 from seg.metrics import MEAN_OF_CLASSES, lengths_of, shown
 from seg.study.analysis import Analysis, analyse
 from seg.study.scores import scored
-from seg.study.sentences import percent, spelled
+from seg.study.sentences import percent, spelled, with_ends
 from seg.study.typeset import Cell, Table
 
 LEAST = 2  # patients of an interval
@@ -57,7 +57,7 @@ def _lines(part: pd.DataFrame, tools: Sequence[str]) -> list[list[str]]:
     for tool in tools:
         lines = arms[arms["arm"] == tool].set_index("metric")
         means = [
-            f"{spelled(line['mean'], metric)} [{spelled(line['ci_low'], metric)}, {spelled(line['ci_high'], metric)}]"
+            with_ends(line["mean"], line["ci_low"], line["ci_high"], str(metric))
             for metric, line in lines.loc[[*shown()]].iterrows()
         ]
         found.append(means + _counts(counted[counted["arm"] == tool]))

@@ -146,6 +146,7 @@ def test_a_class_that_a_case_has_in_no_mask_of_the_tool_is_left_empty_or_out() -
         ("case,class,dice\na,b,89\n", "dice of a b is '89'; it must be a number from 0 to 1"),
         ("case,class,dice\na,b,high\n", "dice of a b is 'high'"),
         ("case,class,dice,hd95_mm\na,b,0.5,inf\n", "hd95_mm of a b is 'inf'; it must be a finite number"),
+        ("case,class,dice,hd95_mm\na,b,0.5,-3\n", "hd95_mm of a b is '-3'; it must be a finite number, 0 or more"),
         ("case,class,dice\na,b,0.5,\n", "head has 3 columns, and the line 'a,b,0.5,' has 4"),
         ("case,class,dice\na,b,0.5\na,c\n", "the line 'a,c' has 2"),
         ("case,class,dice,dice\na,b,0.5,0.6\n", "dice, dice, and 1 lines; .* each once"),

@@ -3,12 +3,14 @@
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from benchmarks.statistics import study
 from seg.study.analysis import Analysis, analyse
 from seg.study.answer import amount, answer, remark
 from seg.study.methods import SOURCES, Facts, checklist, glossary, methods
+from seg.study.sentences import percent
 from seg.study.tables import markdown
 
 CALM = {"patients": 60, "spread": 0.004, "rest": 0.004, "seed_spread": 0.0005}
@@ -63,6 +65,27 @@ def test_sizes_are_rounded_up_so_that_what_is_excluded_is() -> None:
     assert amount(0.01, "nsd") == "1 point"
     assert amount(0.0101, "dice") == "1.1 points"
     assert amount(0.301, "hd95_mm") == "0.31 mm"
+
+
+def test_what_is_found_at_least_is_rounded_down(analysis: Analysis) -> None:
+    assert (amount(0.00002, "dice", up=False), amount(0.00402, "dice", up=False)) == ("0 points", "0.4 points")
+    assert amount(0.019, "hd95_mm", up=False) == "0.01 mm"
+    lines = analysis.comparisons[analysis.comparisons["primary"]].set_index("arm")
+    least, most = map(float, re.findall(r"between ([0-9.]+) points? and ([0-9.]+)", answer(analysis)[0])[0])
+    assert least <= 100 * lines.loc["se", "ci_low"] < 100 * lines.loc["se", "ci_high"] <= most
+
+
+def test_nearly_all_is_not_all() -> None:
+    assert [percent(share) for share in (0.95, 0.996, 0.999, 1)] == ["95 %", "99.6 %", "99.9 %", "100 %"]
+
+
+def test_a_case_without_the_judged_class_has_perhaps_another() -> None:
+    other = SCORES.assign(**{"class": "organ"})
+    found = analyse(
+        pd.concat([SCORES[SCORES["case"] != "case_000"], other]), baseline="base", classes=["structure"], draws=400
+    )
+    told = [sentence for sentence in found.sentences() if sentence.startswith("Not scored")]
+    assert told == ["Not scored, for there is none of structure in the reference nor in any prediction: 1 more case."]
 
 
 def test_a_difference_below_what_half_a_voxel_costs_is_marked_and_the_mark_is_explained_once(
