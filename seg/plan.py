@@ -80,16 +80,8 @@ def _show(found: "Forecast", counts: Sequence[int]) -> None:
     assert basis is not None
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, title_justify="left")
     grid.title = f"Smallest difference in {METRICS[design.metric].label} that is found in 80 % of such studies"
-    heads = [
-        "",
-        "seeds",
-        "trainings",
-        "time",
-        f"{counts[0]} patients",
-        "to be safe",
-        *(f"{n} patients" for n in counts[1:]),
-    ]
-    for head in heads:
+    first, *more = (f"{n} patients" for n in counts)
+    for head in ("", "seeds", "trainings", "time", first, "to be safe", *more):
         grid.add_column(head, justify="right")
     for seeds in sorted({*SEEDS, design.seeds}):
         here = replace(design, seeds=seeds)
@@ -108,7 +100,7 @@ def run() -> None:
             print(text, end="")
             return
         own = [argument for argument in typed if argument.partition("=")[0] in OmegaConf.create(text)]
-        main(read(text, own), [argument for argument in typed if argument not in own])
+        main(read(text, own), [argument for argument in typed if argument not in (*own, "-m", "--multirun")])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What a sweep is: read from the command line and ``hydra.sweeper``, and checked before its first trial."""
 
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from seg.config.options import known_keys
 from seg.config.schema import check
 from seg.config.trust import check_origin
 from seg.errors import ConfigError, nearest, together
+from seg.files import digest
 from seg.study.question import changes
 from seg.sweep.design import Differences, Study, check_arms, identity, read_study
 from seg.sweep.goal import Goal
@@ -42,12 +42,7 @@ _KINDS = {
 }
 _MAPPINGS = ("params", "when", "sampler_options", "pruner_options", "study")
 _LISTS = ("enqueue", "objective", "direction")  # or one value
-_OF_SEARCH = {
-    "enqueue": [],
-    "sampler": "tpe",
-    "sampler_options": {},
-    "seed": 0,
-}  # ignored in a grid, and their defaults
+_OF_SEARCH = {"enqueue": [], "sampler": "tpe", "sampler_options": {}, "seed": 0}  # ignored in a grid; their defaults
 _OF_GOAL = ("n_trials", "sampler", "sampler_options", "pruner", "pruner_options", "seed", "retries")
 _COSTS = ("params", "seconds", "memory_mib", "samples_per_second", "epoch_seconds")
 _NUMBERS = ("train_loss", "train_dice", "val_dice", "val_loss", *_COSTS)
@@ -113,6 +108,7 @@ def read_sweep(arguments: Sequence[str], settings: Settings, context: HydraConte
         ConfigError: with every fault of the settings, the space, and every trial that can be known before it starts.
     """
     together(ConfigError, list(_setting_faults(settings)))
+    settings = {**settings, **{key: kind.read(settings[key]) for key, kind in _KINDS.items()}}
     if config.hydra.runtime.choices["hydra/launcher"] == "joblib":  # a trial that is killed takes others with it
         raise ConfigError("hydra/launcher=joblib is not supported. Write hydra/launcher=submitit_local.")
     given = tuple(argument for argument in arguments if _is_place(argument))
@@ -132,7 +128,7 @@ def read_sweep(arguments: Sequence[str], settings: Settings, context: HydraConte
     different = _different(study, composed) if study else {}
     goal = _goal(settings, composed)
     definition = _definition(settings, goal, space, starts, composed)
-    name = settings["name"] or f"{label}-{_digest(definition)[:8]}"
+    name = settings["name"] or f"{label}-{digest(definition)[:8]}"
 
     def choices(overrides: Sequence[str]) -> dict[str, str]:
         cfg = loader.load_sweep_config(config, [*overrides, *given])
@@ -174,11 +170,7 @@ def _label(config: DictConfig) -> str:
 
 
 def _definition(
-    settings: Settings,
-    goal: Goal,
-    space: Space,
-    starts: Sequence[Mapping[str, Value]],
-    composed: Sequence[DictConfig],
+    settings: Settings, goal: Goal, space: Space, starts: Sequence[Mapping[str, Value]], composed: Sequence[DictConfig]
 ) -> dict[str, object]:
     """What makes a sweep this one and no other, as plain data."""
     definition = {
@@ -190,10 +182,6 @@ def _definition(
     }
     plain: dict[str, object] = json.loads(json.dumps(definition))
     return plain
-
-
-def _digest(definition: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
 
 
 def _different(study: Study, composed: Sequence[DictConfig]) -> Differences:
@@ -251,7 +239,7 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
         if cfg.resume is not None:
             faults["resume continues one run; a sweep is continued by its own command. Leave resume out."] = None
         try:
-            check(cfg, known[key], f"experiments={study}" if study else "the sweep", several=True)
+            check(cfg, known[key], f"experiments={study}" if study else "the sweep", typed, several=True)
         except ConfigError as error:
             faults[str(error)] = None
         out.append(cfg)
@@ -267,9 +255,11 @@ def _goal(settings: Settings, composed: Sequence[DictConfig]) -> Goal:
     if given is None:  # a grid or a study may do without validation
         blind = settings["n_trials"] is None and any(cfg.data.fold == "all" for cfg in composed)
         given = "train_dice" if blind else "val_dice"
-    names = tuple(given) if isinstance(given, list) else (given,)
+    names = tuple(map(str, given if isinstance(given, list) else [given]))
     ways = [None] * len(names) if way is None else way if isinstance(way, list) else [way]
-    faults = [fault for name in names for fault in _objective_faults(str(name), composed)]
+    faults = [fault for name in names for fault in _objective_faults(name, composed)]
+    if not names or len({*names}) < len(names):
+        faults.append(f"hydra.sweeper.objective is {given!r}; it must be one number, or a list of several, each once.")
     if len(ways) != len(names) or not {*ways} <= {None, "maximize", "minimize"}:
         faults.append(
             f"hydra.sweeper.direction is {way!r}; it must be maximize or minimize, one for each of {', '.join(names)}."

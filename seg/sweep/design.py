@@ -19,24 +19,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from seg.config.compose import keys_of
 from seg.config.content import flat, plain
 from seg.errors import ConfigError, together
 from seg.study.anchors import read_anchors
+from seg.study.options import AGAINST
 from seg.study.question import Seeds
 from seg.study.subsets import read_groups
 from seg.sweep.jobs import Space, Value, choice, lines_of
-from seg.sweep.rules import (
-    AGAINST,
-    MARGIN,
-    SEEDS,
-    WHERE,
-    Section,
-    arm_faults,
-    listed,
-    name_faults,
-    section_faults,
-    shared,
-)
+from seg.sweep.rules import MARGIN, SEEDS, WHERE, Section, arm_faults, listed, name_faults, section_faults, shared
 
 Overrides = dict[str, object]
 Differences = dict[str, dict[str, list[object]]]  # by arm: what it changes, [the baseline's value, the arm's]
@@ -99,7 +90,13 @@ class Study:
             ConfigError: ``given``, from the command line, sets what the study sets itself, or varies something, too.
         """
         varied = [parameter.key for parameter in given.parameters]
-        faults = list(self._ignored("The command line", [*map(_key, given.fixed), *varied]))
+        fixed = keys_of(given.fixed)
+        faults = list(self._ignored("The command line", [*fixed, *varied]))
+        if self.redraws and "data.test_fraction" in fixed:
+            faults.append(
+                f"The command line sets data.test_fraction; {WHERE}.base sets it to 0, whereby each seed draws its own "
+                "folds. Change it there."
+            )
         if varied and not faults:
             faults.append(f"The study {self.name} says what varies; {', '.join(varied)} cannot be swept with it.")
         together(ConfigError, faults)
@@ -168,6 +165,7 @@ def read_study(name: str, section: Section) -> Study:
     """
     together(ConfigError, [*section_faults(section), *arm_faults(section)])
     folds, count = section["folds"], None
+    primary, classes = section["metrics"]["primary"], section["classes"]
     until = Seeds(**section["seeds"]) if isinstance(section["seeds"], Mapping) else None
     if isinstance(folds, int):
         count, folds = folds, list(range(folds))
@@ -182,7 +180,12 @@ def read_study(name: str, section: Section) -> Study:
         until,
         None if folds is None else tuple(folds),
         count,
-        *_judged_by(section),
+        primary,
+        tuple(name for name in section["metrics"]["secondary"] if name != primary),
+        None if classes == "all" else tuple(map(str, classes)),
+        None if section["groups"] is None else read_groups(Path(section["groups"])),
+        read_anchors({str(name): path for name, path in section["anchors"].items()}, primary),
+        float(MARGIN if section["margin"] is None else section["margin"]),
         tuple(section["allow_leaks"]),
         section["pilot"],
         section["lock"],
@@ -191,18 +194,6 @@ def read_study(name: str, section: Section) -> Study:
     names = [arm.name for arm in study.arms]
     together(ConfigError, [*name_faults(names, section["design"], [*study.anchors]), *study.faults()])
     return study
-
-
-def _judged_by(
-    section: Section,
-) -> tuple[str, tuple[str, ...], tuple[str, ...] | None, dict[str, dict[str, str]] | None, dict[str, str], float]:
-    """The primary metric, the secondary ones, the classes, the groups, the anchors, the margin."""
-    primary, classes = section["metrics"]["primary"], section["classes"]
-    secondary = tuple(name for name in section["metrics"]["secondary"] if name != primary)
-    margin = MARGIN if section["margin"] is None else section["margin"]
-    groups = None if section["groups"] is None else read_groups(Path(section["groups"]))
-    anchors = read_anchors({str(name): path for name, path in section["anchors"].items()}, primary)
-    return primary, secondary, None if classes == "all" else tuple(map(str, classes)), groups, anchors, float(margin)
 
 
 def identity(section: Section) -> dict[str, object]:
@@ -263,10 +254,6 @@ def _confounded(study: Study, arm: Arm, keys: Sequence[str]) -> str:
     )
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
 def _arms(section: Section) -> list[Arm]:
     """The arms, the baseline first."""
     design, for_all = section["design"], listed(section["allow"])
@@ -310,7 +297,4 @@ def _text(level: object) -> str:
 
 def _against(section: Section) -> list[str]:
     """What each arm is compared with: the arm before it too, where that is no accident of the design."""
-    given = section["compare"]
-    if given is None:
-        return list(AGAINST if section["design"] in _STEPWISE else AGAINST[:1])
-    return given if isinstance(given, list) else [given]
+    return [*listed(section["compare"])] or list(AGAINST if section["design"] in _STEPWISE else AGAINST[:1])

@@ -89,6 +89,7 @@ def forecast(asked: Sweep, study: Study, material: Material | None, patients: in
         to_baseline=len(arms) - 1,
         metric=study.primary,
         margin=study.margin,
+        lengths=material.fingerprint.unit if material else "mm",
     )
     seconds, clock = _seconds(asked.cfg, material, pilot)
     return Forecast(study, design, basis, seconds, clock, len(study.folds or (0,)), asked.n_jobs)
@@ -111,7 +112,8 @@ def read_pilot(named: str | Sequence[str], outputs: Path, uri: str | None) -> Pi
         if unknown := [run for run in named if not table["run_id"].str.startswith(str(run)).any()]:
             raise ConfigError(f"pilot names {', '.join(unknown)}, and no such run is in {outputs}. See seg.runs.")
         table = table[table["run_id"].str.startswith(tuple(map(str, named)))]
-    scores = scores_of(table[table["status"] == "FINISHED"], outputs, uri) if len(table) else table
+    table = table[table["status"] == "FINISHED"]
+    scores = scores_of(table, outputs, uri) if len(table) else table
     if scores.empty:
         raise DataError(f"The {name} has no scores yet: none of its runs has finished and scored its cases.")
     table = table[table["run_id"].isin(scores["run_id"])]

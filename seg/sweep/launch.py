@@ -23,12 +23,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from seg.engine.cases import processes
+from seg.data.processors import processors
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder
 from seg.records.pending import add_to_record
 from seg.signals import heard
 from seg.sweep.definition import Sweep
+from seg.sweep.jobs import lines_of
 from seg.sweep.looks import NextSeed
 from seg.sweep.parent import open_own
 from seg.sweep.search import Search, Trial
@@ -179,7 +180,7 @@ class Workers:
                 error = self._launched(trial, folder, worker, assignment.token)
             while self.stopped and folder.is_alive():  # Ctrl-C may end a launcher before its trial has saved
                 time.sleep(_IDLE)
-            self.stopped = self.stopped or (self.in_process and folder.stopping)
+            self.stopped = self.stopped or (self.in_process and folder.interrupted())
             folder.dismiss()
         if outcome := folder.outcome:
             if folder.own_outcome is None:  # its process died after its run had ended, and before it could say so
@@ -190,11 +191,11 @@ class Workers:
     def _launched(self, trial: Trial, folder: TrialFolder, worker: Worker, token: str) -> str:
         """Starts a job and waits for its end; the message where the trial leaves none itself."""
         place = folder.path.absolute()
-        own = [f"+hydra.job.env_set.{TOKEN}='{token}'", f"hydra.sweep.dir='{place.parent}'"]
-        own.append(f"hydra.sweep.subdir={place.name}")
+        own = {f"+hydra.job.env_set.{TOKEN}": [token], "hydra.sweep.dir": [str(place.parent)]}
+        own["hydra.sweep.subdir"] = [place.name]
         error = "its process died without a message; the end of its log may say why"
         try:
-            overrides = [*trial.overrides, *self.sweep.given, *worker.overrides, *own]
+            overrides = [*trial.overrides, *self.sweep.given, *worker.overrides, *lines_of(own)]
             (job,) = worker.launcher.launch([overrides], trial.number)
             if job.status == JobStatus.FAILED:
                 raise job._return_value  # as job.return_value does, without printing of it
@@ -310,7 +311,7 @@ def _share(slot: int, jobs: int) -> dict[str, str]:
     """Environment of a worker: threads that do not fight over the processors, and a GPU of its own."""
     share = {}
     if "OMP_NUM_THREADS" not in os.environ:
-        share["OMP_NUM_THREADS"] = str(max(1, processes() // jobs))
+        share["OMP_NUM_THREADS"] = str(max(1, processors() // jobs))
     if gpus := _gpus():
         share["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return share

@@ -28,7 +28,7 @@ class LiveTable:
         self.sweep, self.search = sweep, search
         self.ended_so_far = self._count()
         log.info("sweep %s: %s", sweep.name, sweep.folder)
-        if not self.ended_so_far.startswith("0 of"):
+        if search.frame()["state"].isin(_ENDS).any():
             log.info("continued: %s", self.ended_so_far)
 
     def ended(self, trial: Trial, status: str, message: str) -> None:

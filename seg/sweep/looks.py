@@ -3,7 +3,9 @@
 import logging
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from seg.errors import DataError, counted
 from seg.pages.study import look_at
@@ -81,32 +83,13 @@ class NextSeed:
 
 def asked_by(sweep: Sweep) -> Asked:
     """What a study asks, as its report needs it."""
-    assert sweep.study is not None
     study = sweep.study
-    return Asked(
-        name=study.name,
-        sweep=sweep.name,
-        question=study.question,
-        arms=tuple(arm.name for arm in study.arms),
-        different=sweep.different,
-        factors={factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)},
-        against=study.against,
-        primary=study.primary,
-        secondary=study.secondary,
-        classes=study.classes,
-        groups=study.groups,
-        anchors=study.anchors,
-        base=study.base,
-        jitter=sweep.jitter,
-        planned=sweep.planned,
-        margin=study.margin,
-        runs=sweep.total,
-        leaks=sweep.leaks,
-        until=study.until,
-        lock=study.lock,
-        claim=study.claim,
-        part=sweep.part,
-    )
+    assert study is not None
+    kept = {field.name for field in fields(Asked)}
+    same = {key: value for key, value in (vars(sweep) | vars(study)).items() if key in kept}
+    levels = {factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)}
+    own: dict[str, Any] = {"sweep": sweep.name, "runs": sweep.total, "arms": tuple(arm.name for arm in study.arms)}
+    return Asked(**same | own | {"factors": levels})
 
 
 def ended_by(sweep: Sweep, search: Search) -> dict[str, object]:

@@ -4,7 +4,6 @@ import logging
 import shlex
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +91,7 @@ class Parent:
         return self.tracker.closing(self.sweep.folder / "log.txt")
 
 
-def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequence[str]) -> Parent | None:
+def open_parent(sweep: Sweep, search: Search, experiment: str) -> Parent | None:
     """Opens the sweep's run, the same one whenever it continues; None where another machine keeps it."""
     cfg = sweep.cfg
     if sweep.study:
@@ -112,7 +111,7 @@ def open_parent(sweep: Sweep, search: Search, experiment: str, arguments: Sequen
     tracker.set_tags(tags | dict(cfg.tracking.tags))
     varied = {f"sweep.{parameter.key}": parameter.text for parameter in sweep.space.parameters}
     own = {"lock": f"sha256:{sweep.locked}"} if sweep.locked else {}
-    tracker.log_params({"command": command(arguments)} | varied | own)
+    tracker.log_params({"command": command()} | varied | own)
     tracker.log_artifact(sweep.folder / "sweep.json", "")
     return parent
 
@@ -150,10 +149,9 @@ def _found(outputs: Path, run_id: str) -> RunFolder | None:
         return None
 
 
-def command(arguments: Sequence[str]) -> str:
+def command() -> str:
     """The command line of a sweep, without passwords."""
-    words = sys.argv[1:] if sys.argv[1:] else ["-m", *arguments]
-    return without_passwords(shlex.join(["python", "-m", "seg.train", *words]))
+    return without_passwords(shlex.join(["python", "-m", "seg.train", *sys.argv[1:]]))
 
 
 def _intention(sweep: Sweep) -> str:

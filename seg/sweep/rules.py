@@ -5,6 +5,7 @@ from typing import Any
 
 from seg.errors import nearest
 from seg.metrics import METRICS
+from seg.study.options import AGAINST
 from seg.study.question import CLAIMS
 
 Section = Mapping[str, Any]  # ``hydra.sweeper.study``, in plain containers
@@ -14,7 +15,6 @@ SEEDS = (0,)
 DESIGNS = ("arms", "cumulative", "leave_one_out", "one_at_a_time", "factorial")
 # What must be the same for all arms; otherwise a difference has a second cause.
 SHARED = ("data", "trainer", "augmentation", "seed", "dims", "inference")
-AGAINST = ("baseline", "previous")
 _NAMED = {  # of the designs that name arms themselves
     "one_at_a_time": ": the design adds one of that name without any change. Rename the other one.",
     "factorial": ": the levels of its factors are joined by '-'. Use levels that give different names.",
@@ -80,7 +80,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a primary metric and a list of secondary ones: {primary: dice, secondary: [nsd, hd95_mm]}. Metrics with a "
         f"better direction are {', '.join(name for name, metric in METRICS.items() if metric.better)}",
     ),
-    "classes": (lambda value: value == "all" or _once(value, bool), "all, or a list of classes, each once: [tumour]"),
+    "classes": (
+        lambda value: value == "all" or _once(value, lambda name: isinstance(name, str | int) and bool(name)),
+        "all, or a list of classes, each once: [tumour]",
+    ),
     "groups": (lambda value: value is None or isinstance(value, str), "the path of a CSV, such as sites.csv, or null"),
     "anchors": (
         lambda value: isinstance(value, Mapping) and all(isinstance(path, str) and path for path in value.values()),
@@ -95,7 +98,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a study that was run before, by its name or folder, a list of runs such as [a1b2, c3d4], or null",
     ),
     "lock": (lambda value: isinstance(value, bool), "true or false"),
-    "claim": (lambda value: value in CLAIMS, f"one of {', '.join(CLAIMS)}"),
+    "claim": (lambda value: value in [*CLAIMS], f"one of {', '.join(CLAIMS)}"),
     "allow_leaks": (
         lambda value: value == [] or _once(value, lambda name: isinstance(name, str)),
         "a list of leaks by their names, such as [case_a=case_b]",
@@ -105,6 +108,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def section_faults(section: Section) -> Iterator[str]:
     """What is wrong with single keys, and between the metric and its margin."""
+    known = [*_RULES, "arms", "factors", "allow"]
+    for key in section:
+        if key not in known:
+            yield f"There is no {WHERE}.{key}.{nearest(str(key), known)} There are {', '.join(known)}."
     for key, (holds, rule) in _RULES.items():
         if not holds(section[key]):
             near = nearest(str(section[key]), DESIGNS) if key == "design" else ""
@@ -128,7 +135,8 @@ def arm_faults(section: Section) -> Iterator[str]:
     if arms if factorial else factors:
         yield f"{WHERE}: a factorial design has factors, every other one has arms. Leave one of the two out."
     if factorial:
-        if not (factors and all(isinstance(levels, list) and len(levels) > 1 for levels in factors.values())):
+        levels = [*factors.values()] if isinstance(factors, Mapping) else []
+        if not (levels and all(isinstance(own, list) and len(own) > 1 for own in levels)):
             yield f"{WHERE}.factors must name two or more levels for each key: {{attention: [none, se]}}."
     elif not isinstance(arms, Mapping):
         yield f"{WHERE}.arms is {arms!r}; it must be a mapping: {{baseline: {{}}, se: {{attention: se}}}}."
@@ -155,6 +163,8 @@ def _allow_faults(where: str, allow: object) -> Iterator[str]:
 def name_faults(names: Sequence[str], design: str, anchors: Sequence[str] = ()) -> Iterator[str]:
     """What is wrong with the arms' names, which identify their runs, or with those of the anchors beside them."""
     yield from (f"{WHERE}.anchors: {name} is an arm, too. Rename one of the two." for name in anchors if name in names)
+    for name in (name for name in anchors if name in AGAINST):
+        yield f"{WHERE}.anchors: {name} is what table.csv calls one of the study's own comparisons. Rename the anchor."
     for name in dict.fromkeys(names):
         if not name.strip() or not name.isprintable() or "${" in name or name == "???":
             yield f"{WHERE}: an arm is called {name!r}. A name is a line of text, without ${{ and not ???; rename it."

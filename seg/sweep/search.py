@@ -87,7 +87,7 @@ class Search:
         self._lock = threading.RLock()
         self._mine: dict[int, optuna.Trial] = {}  # trials that this process took and whose end it has not recorded
         self._storage = open_storage(address)
-        self._study = self._opened()
+        self.study = self._opened()
 
     @patient
     def enter(self, again: bool = True) -> None:
@@ -96,9 +96,9 @@ class Search:
         With ``again`` a grid's trial that failed for good is entered once more, unless other processes are at work.
         """
         with self._alone():
-            later = [params for batch in self._batches() for params in batch["trials"]]
+            later = [params for batch in self.batches for params in batch["trials"]]
             for params in [*self._starts, *later]:
-                self._study.enqueue_trial(dict(params), skip_if_exists=True)
+                self.study.enqueue_trial(dict(params), skip_if_exists=True)
             trials = self._trials()
             at_work = any(trial.state == TrialState.RUNNING and not self._abandoned(trial) for trial in trials)
             if again and self.goal.n_trials is None and not at_work:
@@ -113,8 +113,8 @@ class Search:
         with self._alone():
             trials = self._trials()
             for left in filter(self._abandoned, trials):
-                return self._taken(optuna.Trial(self._study, left._trial_id), again="process" in left.user_attrs)
-            return self._taken(self._study.ask()) if self._open(trials) else None
+                return self._taken(optuna.Trial(self.study, left._trial_id), again="process" in left.user_attrs)
+            return self._taken(self.study.ask()) if self._open(trials) else None
 
     @patient
     def over(self) -> bool:
@@ -184,35 +184,29 @@ class Search:
     @patient
     def best(self) -> "pd.DataFrame":
         """The rows of ``frame`` of the best trial, the first of equal ones, or of the Pareto front."""
-        found = sorted(trial.number for trial in self._study.best_trials)
+        found = sorted(trial.number for trial in self.study.best_trials)
         return self.frame().iloc[found if len(self.goal.objectives) > 1 else found[:1]]
-
-    @property
-    @patient
-    def study(self) -> Study:
-        """Optuna's, to draw."""
-        return self._study
 
     @property
     @patient
     def parent(self) -> str | None:
         """Run id of the sweep's own run."""
-        parent: str | None = self._study.user_attrs.get("parent")
+        parent: str | None = self.study.user_attrs.get("parent")
         return parent
 
     @patient
     def set_parent_once(self, run_id: str) -> str:
         """Sets the sweep's own run; of several processes the first one wins. Returns the run that is set."""
         with self._alone():
-            if (known := self._study.user_attrs.get("parent")) is None:
-                self._study.set_user_attr("parent", run_id)
+            if (known := self.study.user_attrs.get("parent")) is None:
+                self.study.set_user_attr("parent", run_id)
             return known or run_id
 
     @property
     @patient
     def batches(self) -> list[dict[str, Any]]:
         """What ``add`` added to a grid, the first batch first."""
-        return self._batches()
+        return list(self.study.user_attrs.get("batches", []))
 
     @patient
     def add(self, place: int, trials: Sequence[Mapping[str, Value]], why: str = "") -> None:
@@ -221,14 +215,11 @@ class Search:
         An empty batch is the last one, and ``why`` says why.
         """
         with self._alone():
-            known = self._batches()
+            known = self.batches
             if len(known) == place:
                 batch = {"trials": [dict(params) for params in trials], "why": why}
-                self._study.set_user_attr("batches", [*known, batch])
+                self.study.set_user_attr("batches", [*known, batch])
         self.enter(again=False)
-
-    def _batches(self) -> list[dict[str, Any]]:
-        return list(self._study.user_attrs.get("batches", []))
 
     def close(self) -> None:
         """Lets go of the storage."""
@@ -276,7 +267,7 @@ class Search:
         study.set_metric_names(list(self.goal.objectives))
 
     def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        return self.study.get_trials(deepcopy=False)
 
     def _open(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether a trial can be taken: one that was entered, or a new one."""
@@ -286,7 +277,7 @@ class Search:
         return states[TrialState.COMPLETE] + states[TrialState.PRUNED] + states[TrialState.RUNNING] < self.goal.n_trials
 
     def _enter_again(self, trial: FrozenTrial, attempt: int) -> None:
-        self._study.enqueue_trial(_params(trial), {"retry_of": trial.number, "attempt": attempt})
+        self.study.enqueue_trial(_params(trial), {"retry_of": trial.number, "attempt": attempt})
 
     def _sign(self) -> dict[str, object]:
         return asdict(self.process) | {"beat": time.time()}
@@ -310,7 +301,7 @@ class Search:
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
         ended = None
         with suppress(UpdateFinishedTrialError):
-            ended = self._study.tell(number, values, state, skip_if_finished=True)
+            ended = self.study.tell(number, values, state, skip_if_finished=True)
         if ended is None or ended.state != state:
             log.warning("Trial %d had been given up before it was %s.", number, STATES[state.name])
         self._mine.pop(number, None)

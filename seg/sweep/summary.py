@@ -6,14 +6,15 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pandas as pd
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from seg.errors import ConfigError
+from seg.config.content import keyed
+from seg.errors import ConfigError, counted
 from seg.records.folder import find, place_given
 from seg.study.typeset import Cell, Table, markdown
 from seg.sweep.definition import Sweep
@@ -23,14 +24,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 log = logging.getLogger(__name__)
-_DROPPED = (
-    "paths",
-    "tracking",
-    "check",
-    "resume",
-    "arm",
-    "allow_targets",
-)  # of a winner's configuration: not what made it win
+_DROPPED = ("paths", "tracking", "check", "resume", "arm", "allow_targets")  # of a configuration: not what made it win
 _FEWEST = 4  # trials that allow a statement
 
 
@@ -80,7 +74,7 @@ def study_summary(sweep: Sweep, frame: pd.DataFrame) -> str:
 def _counted(title: str, frame: pd.DataFrame) -> list[str]:
     counts = frame["state"].value_counts()
     listed = ", ".join(f"{count} {state}" for state, count in counts.items())
-    return [f"# {title}", "", f"{len(frame)} trials: {listed}.", ""]
+    return [f"# {title}", "", f"{counted(len(frame), 'trial')}: {listed}.", ""]
 
 
 def _failed(frame: pd.DataFrame) -> list[str]:
@@ -116,8 +110,7 @@ def best_recipe(sweep: Sweep, search: Search) -> str | None:
         return None
     params = {key: winner[key] for key in best.attrs["parameters"] if pd.notna(winner[key])}
     chosen = sweep.choices(sweep.overrides(params))
-    values = OmegaConf.to_container(OmegaConf.load(run.config))
-    assert isinstance(values, dict)
+    values: dict[str, Any] = keyed(OmegaConf.to_container(run.read_config()))
     content = {key: value for key, value in values.items() if key not in _DROPPED}
     if content["inference"]["part"] == "none":  # of a search, whose trials are not tested
         content["inference"]["part"] = "test"
@@ -139,8 +132,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
         return {}
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=max(0.1, min(0.5, 5 / len(finished))))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that of some parameters there are few trials
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that of some there are few trials
             return optuna.importance.get_param_importances(study, evaluator=evaluator)
     except Exception as error:  # the sweep's tables must not wait for it
         log.warning("the importance of the parameters could not be found: %s", error)
@@ -150,15 +142,13 @@ def importances(study: optuna.Study) -> dict[str, float]:
 def draw(search: Search, title: str) -> str:
     """Optuna's plots of a sweep as one page that needs no network; empty where there is nothing to draw."""
     from plotly.io import to_html
-    from plotly.offline import get_plotlyjs
 
-    sections = []
+    sections = list[str]()
     for plot in _plots(search.study):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):
                 figure = plot(search.study)
-            sections.append(to_html(figure, include_plotlyjs=False, full_html=False, default_height="500px"))
+            sections.append(to_html(figure, include_plotlyjs=not sections, full_html=False, default_height="500px"))
         except Exception as error:  # one plot less is no reason to lose the others, let alone the sweep
             log.warning("%s could not be drawn: %s", plot.__name__, error)
     if not sections:
@@ -166,7 +156,7 @@ def draw(search: Search, title: str) -> str:
     title = html.escape(f"Sweep {title}")
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>\n'
-        f"<script>{get_plotlyjs()}</script>\n<style>body {{ font-family: sans-serif; margin: 2em }} "
+        f"<style>body {{ font-family: sans-serif; margin: 2em }} "
         f"section {{ overflow-x: auto }}</style></head>\n<body>\n<h1>{title}</h1>\n"
         + "".join(f"<section>{section}</section>\n" for section in sections)
         + "</body>\n</html>\n"

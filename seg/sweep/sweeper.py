@@ -86,7 +86,7 @@ def sweep(
                 parent.progress(search)
 
         workers = Workers(search, asked, experiment, make_workers(asked, context, task, config), ended)
-        parent = open_parent(asked, search, experiment, arguments) if owns else None
+        parent = open_parent(asked, search, experiment) if owns else None
         if parent:
             record.enter_context(parent.recorded())
         else:
@@ -95,7 +95,7 @@ def sweep(
         with table.watching(workers):
             workers.work()
         log_to(asked.folder / "log.txt")
-        if not (parent or workers.stopped) and (parent := _taken_over(asked, search, experiment, arguments)):
+        if not (parent or workers.stopped) and (parent := _taken_over(asked, search, experiment)):
             record.enter_context(parent.recorded())
         if parent:
             parent.conclude(search)
@@ -156,11 +156,11 @@ def _check_end(asked: Sweep, search: Search, workers: Workers) -> None:
         )
 
 
-def _taken_over(asked: Sweep, search: Search, experiment: str, arguments: list[str]) -> Parent | None:
+def _taken_over(asked: Sweep, search: Search, experiment: str) -> Parent | None:
     """The sweep's own run where the process that kept it died before its end; None otherwise."""
     with one_at_a_time(Path(asked.cfg.paths.outputs)):
         left = unfinished(asked, search) and _claim(asked)
-    return open_parent(asked, search, experiment, arguments) if left else None
+    return open_parent(asked, search, experiment) if left else None
 
 
 def _await_parent(search: Search) -> None:

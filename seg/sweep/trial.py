@@ -118,9 +118,8 @@ class TrialFolder:
         place = Path(run["run"])
         return RunFolder.of(place.parents[1], run["run_id"], place.name.removeprefix("run_"))
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the trial was asked to stop, by its sweep or by a signal."""
+    def interrupted(self) -> bool:
+        """Whether the trial was asked to stop: by its sweep, for it notices no signal while it prepares its data."""
         return (self.path / "stop").exists()
 
     @property
@@ -173,10 +172,6 @@ class TrialReporter(TrialFolder):
     def wanted(self) -> bool:
         """Whether the sweep still waits for this job, and has not launched another one in its place."""
         return bool(self._read("trial").get("token", "") == self.assignment.token == os.environ.get(TOKEN, ""))
-
-    def interrupted(self) -> bool:
-        """Whether the sweep has been stopped; a trial that still prepares its data does not notice a signal."""
-        return self.stopping
 
     def stop(self) -> None:
         """Notes that it was asked to stop, for a sweep in the same process, which did not get the signal."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,6 +213,20 @@ def test_names_tell_the_arms_apart(change: dict[str, Any], words: str) -> None:
     assert words in str(told.value)
 
 
+def test_no_anchor_takes_the_columns_of_the_studys_own_comparisons(tmp_path: Path) -> None:
+    (tmp_path / "tool.csv").write_text("case,class,dice\na,b,0.5\n")
+    tool = str(tmp_path / "tool.csv")
+    assert study(anchors={"nnU-Net": tool}).anchors
+    with pytest.raises(ConfigError, match=r"2 faults|previous is what table\.csv calls"):
+        study(arms={"plain": {}, "se": {"attention": "se"}}, anchors={"baseline": tool, "previous": tool})
+
+
+def test_each_seeds_own_folds_need_the_test_part_that_the_file_says() -> None:
+    asked = study(base={"data.test_fraction": 0}, folds=2)
+    with pytest.raises(ConfigError, match=r"sets data\.test_fraction; .*Change it there"):
+        runs(asked, ["data.test_fraction=0.2"])
+
+
 @pytest.mark.parametrize("key", ["seed", "data.fold", "data.folds", "data.split_seed", "arm", "study"])
 def test_what_the_study_sets_itself_is_refused(key: str) -> None:
     asked: dict[str, Any] = {"folds": 2, "base": {"data.test_fraction": 0}}
@@ -265,6 +280,10 @@ def test_arms_that_are_the_same_are_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"seedz": [0, 1]}, r"no hydra\.sweeper\.study\.seedz\. Did you mean 'seeds'"),
+        ({"lock": True, "claim": ["better"]}, r"claim is \['better'\]"),
+        ({"classes": [["tumour"]]}, "classes is"),
+        ({"design": "factorial", "arms": {}, "factors": "attention"}, "two or more levels"),
         ({"design": "cumulativ"}, "'cumulative'"),
         ({"arms": {"baseline": {}}}, "needs two"),
         ({"compare": ["best"]}, r"compare is \['best'\]; it must be \[baseline, previous\]"),

@@ -9,7 +9,7 @@ import pytest
 from slurm import Slurm, cluster, missing
 from test_sweeper import Sweeps, until
 
-from seg.engine.cases import processes
+from seg.data.processors import processors
 
 pytestmark = pytest.mark.slow
 
@@ -62,8 +62,16 @@ def test_submitit_local_shares_processors_and_gpus_out(sweeps: Sweeps, monkeypat
     sweeps.run_alone("hydra/launcher=submitit_local", "hydra.sweeper.n_jobs=2", "seed=1,2,3")
     assert len({act["pid"] for act in sweeps.acts}) == 3
     assert {act["gpus"] for act in sweeps.acts} == {"3", "5"}
-    assert {act["threads"] for act in sweeps.acts} == {str(max(1, processes() // 2))}
+    assert {act["threads"] for act in sweeps.acts} == {str(max(1, processors() // 2))}
     assert list(sweeps.trials["state"]) == ["finished"] * 3
+
+
+def test_a_folder_may_have_an_apostrophe(sweeps: Sweeps) -> None:
+    place = sweeps.outputs.parent / "O'Brien"
+    sweeps.common = [one.replace(f"={sweeps.outputs}", f"={place}") for one in sweeps.common]
+    sweeps.outputs = place
+    sweeps.run_alone("hydra/launcher=submitit_local", "seed=1,2")
+    assert list(sweeps.trials["state"]) == ["finished"] * 2
 
 
 SLURM = ("hydra/launcher=submitit_slurm", "hydra.sweeper.n_jobs=2", "hydra.launcher.timeout_min=30")

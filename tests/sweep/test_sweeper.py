@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from seg.data.processors import processors
 from seg.sweep import parent
 
 APP = Path(__file__).with_name("app.py")
@@ -215,7 +216,7 @@ def test_trials_are_pruned_where_the_others_were_better(sweeps: Sweeps) -> None:
 def test_two_workers_have_processes_and_threads_of_their_own(sweeps: Sweeps) -> None:
     sweeps.run_alone("seed=1,2,3", "hydra.sweeper.n_jobs=2")
     assert len({act["pid"] for act in sweeps.acts}) == 3
-    assert {act["threads"] for act in sweeps.acts} == {str(max(1, (os.cpu_count() or 1) // 2))}
+    assert {act["threads"] for act in sweeps.acts} == {str(max(1, processors() // 2))}
 
 
 @pytest.mark.slow
@@ -326,6 +327,8 @@ def test_ctrl_c_reaches_all_processes_and_loses_no_trial(sweeps: Sweeps) -> None
         (["seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.enqueue=5"], ["enqueue is 5", "list"]),
         (["seed=choice(1,2)", "hydra.sweeper.n_trials=2", "hydra.sweeper.when=model"], ["when is 'model'", "mapping"]),
         (["seed=1,2", "hydra.sweeper.nname=x"], ["nname"]),
+        (["seed=1,2", "hydra.sweeper.objective=[]"], ["objective is []", "each once"]),
+        (["seed=1,2", "hydra.sweeper.objective=[val_dice,val_dice]"], ["each once"]),
         (["seed=1,-2"], ["seed is -2"]),
         (["seed=1,2", "resume=a1b2c3d4"], ["resume"]),
         (["seed=1,2", "hydra.sweeper.sampler=random"], ["sampler", "n_trials"]),
@@ -363,6 +366,11 @@ def test_faults_are_told_before_the_first_trial(arguments: list[str], words: lis
     assert "secret" not in said
     assert not (sweeps.outputs / "acts.jsonl").exists()
     assert not re.search("Traceback", said)
+
+
+def test_a_number_may_name_a_sweep(sweeps: Sweeps) -> None:
+    sweeps.run("seed=1,2", "hydra.sweeper.name=2024")
+    assert sweeps.folder.name == "2024"
 
 
 def test_a_setting_of_a_file_that_does_not_exist_is_refused(sweeps: Sweeps) -> None:
