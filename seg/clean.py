@@ -68,7 +68,7 @@ def _listed(outputs: Path, kind: str) -> list[RunFolder]:
 def orphans(runs: list[RunFolder], predictions: list[RunFolder], uri: str | None, outputs: Path) -> list[Path]:
     """Predictions whose run folder is gone, and both folders of runs that were deleted in MLflow."""
     known = {run.run_id for run in runs}
-    gone = [folders.predictions for folders in predictions if folders.run_id not in known]
+    gone = [folders.predictions for folders in predictions if folders.run_id not in known and not folders.run.exists()]
     mlflow_at = cache(lambda noted: Mlflow(uri or noted, outputs))
     for run in runs:
         state = read_state(run.run)

@@ -45,7 +45,8 @@ def main(cfg: DictConfig) -> None:
             f"Give one of {', '.join(f'{action}=' for action in _ACTIONS)}: run=a1b2c3d4 name=hippocampus registers, "
             "promote=hippocampus/3 alias=champion promotes. --help prints every key."
         )
-    _normalise(cfg)
+    if isinstance(cfg.card.phi, bool):  # in YAML ``phi: no`` is a truth value
+        cfg.card.phi = "yes" if cfg.card.phi else "no"
     together(ConfigError, [*_faults(cfg, given[0])])
     {
         "run": _register,
@@ -56,12 +57,6 @@ def main(cfg: DictConfig) -> None:
         "compare": _compare,
         "history": _history,
     }[given[0]](cfg)
-
-
-def _normalise(cfg: DictConfig) -> None:
-    """In YAML ``phi: no`` is a truth value."""
-    if isinstance(cfg.card.phi, bool):
-        cfg.card.phi = "yes" if cfg.card.phi else "no"
 
 
 def _faults(cfg: DictConfig, action: str) -> Iterator[str]:

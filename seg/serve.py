@@ -4,10 +4,9 @@ import os
 import secrets
 import shutil
 import socket
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,8 @@ def main(cfg: DictConfig) -> None:
         DataError: a network cannot be used.
     """
     wrong = [f"{key} is {cfg[key]}; it must be above 0." for key in _LIMITS if cfg[key] <= 0]
-    wrong += [f"port is {cfg.port}; it must be a whole number up to 65535."] * (cfg.port not in range(65536))
+    if not isinstance(cfg.port, int) or cfg.port not in range(65536):
+        wrong.append(f"port is {cfg.port}; it must be a whole number up to 65535.")
     if not (cfg.run or cfg.package or cfg.model or cfg.study):
         wrong.append("Give a network: model=hippocampus@champion, package=model.zip, run=a1b2c3d4, or study=… arm=….")
     together(ConfigError, wrong)
@@ -88,11 +88,14 @@ def _alone(folder: Path) -> Iterator[None]:
     """Held while the service is there, for two would write into each other's log."""
     from seg.records.folder import one_at_a_time
 
-    try:
-        with one_at_a_time(folder, wait_s=0.1):
-            yield
-    except sqlite3.OperationalError:
-        raise ConfigError(f"Another service writes to {folder}. Stop it, or set log to a folder of your own.") from None
+    with ExitStack() as held:
+        try:
+            held.enter_context(one_at_a_time(folder, wait_s=0.1))
+        except PermissionError:
+            raise ConfigError(
+                f"Another service writes to {folder}. Stop it, or set log to a folder of your own."
+            ) from None
+        yield
 
 
 @contextmanager

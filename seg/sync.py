@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from seg.config.command import verb
-from seg.errors import ConfigError
-from seg.records.folder import claimed, find
+from seg.errors import ConfigError, InputError, together
+from seg.records.folder import RunFolder, claimed, find
 from seg.records.pending import push_again
 from seg.records.state import read_state
 
@@ -14,12 +14,14 @@ from seg.records.state import read_state
 def main(cfg: DictConfig) -> None:
     """Sends every kept report of the runs that ``run`` names, and their networks where those are missing.
 
+    Of all runs, what one of them lacks holds up no other; every fault is listed at the end.
+
     Raises:
         ConfigError: the run is unknown or still going, or MLflow does not answer; nothing kept is lost by it.
         DataError: a run's network cannot be read.
     """
     outputs = Path(cfg.paths.outputs)
-    waiting = 0
+    waiting, faults = 0, list[str]()
     for run in claimed(outputs) if cfg.run == "all" else [find(outputs, str(cfg.run))]:
         state = read_state(run.run)
         if not state or not run.is_pending:
@@ -34,13 +36,23 @@ def main(cfg: DictConfig) -> None:
                 raise ConfigError(why)
             print(why)
             continue
-        print(f"run {run.short} ({state.name}): sent to {push_again(run, cfg.tracking.uri)}")
-        if run.model_pending.exists():
-            from seg.deploy.logged import log_model
-
-            print(f"run {run.short} ({state.name}): its network is {log_model(run, cfg.tracking.uri).model_uri}")
+        try:
+            _send(run, state.name, cfg.tracking.uri)
+        except InputError as error:
+            if cfg.run != "all":
+                raise
+            faults.append(str(error))
+    together(ConfigError, faults)
     if not waiting:
         print(f"Nothing is waiting to be sent under {outputs / 'runs'}.")
+
+
+def _send(run: RunFolder, name: str, uri: str | None) -> None:
+    print(f"run {run.short} ({name}): sent to {push_again(run, uri)}")
+    if run.model_pending.exists():
+        from seg.deploy.logged import log_model
+
+        print(f"run {run.short} ({name}): its network is {log_model(run, uri).model_uri}")
 
 
 run = verb("sync", main)

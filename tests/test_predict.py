@@ -155,8 +155,14 @@ def test_a_damaged_report_costs_time_and_nothing_else(predict: Callable[..., Pat
 
 def test_masks_never_take_the_place_of_scans(predict: Callable[..., Path], scans: Path) -> None:
     before = {path: path.read_bytes() for path in scans.iterdir()}
-    with pytest.raises(ConfigError, match="take the place of the scans"):
+    with pytest.raises(ConfigError, match="take the place of scans"):
         predict(f"input={scans}", f"output={scans}")
+    first, second = (path.name for path in sorted(scans.iterdir())[:2])
+    table = scans.parent / "table.csv"
+    crossed = [(first, f"scans/{second}"), (second, f"scans/{first}")]
+    table.write_text("case,image\n" + "".join(f"{case.removesuffix('.nii.gz')},{image}\n" for case, image in crossed))
+    with pytest.raises(ConfigError, match="take the place of scans"):
+        predict(f"input={table}", f"output={scans}")
     with pytest.raises(ConfigError, match=r"is a file\. Set output"):
         predict(f"input={scans}", f"output={next(scans.iterdir())}")
     assert {path: path.read_bytes() for path in scans.iterdir()} == before
@@ -237,6 +243,7 @@ def test_probabilities_are_on_the_grid_of_the_scan(predict: Callable[..., Path],
     assert (masks / "probabilities" / scan.name).exists()
     assert (masks / scan.name).read_bytes() == before
     predict(f"input={scan}", "overwrite=true")
+    assert not (masks / "probabilities" / scan.name).exists(), "those of another prediction"
     assert (masks / scan.name).read_bytes() == before  # the same mask, whether its probabilities are written or not
 
 

@@ -102,6 +102,23 @@ def test_a_password_that_was_not_written_down_is_asked_for(tmp_path: Path) -> No
     assert run.is_pending
 
 
+def test_of_all_runs_what_one_lacks_holds_up_no_other(
+    tmp_path: Path, mlflow: type[Taking], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for letter in "abc":
+        make_run(tmp_path, letter * 32, 1)
+
+    def push(self: Taking, run: RunFolder, unwritten: Sequence[Report] = ()) -> None:
+        if run.short[0] != "c":
+            raise ConfigError(f"{run.short} fails.")
+        Taking.got[run.run_id] = 1
+
+    monkeypatch.setattr(Taking, "push", push)
+    with pytest.raises(ConfigError, match=r"(?s)2 faults.*aaaaaaaa fails.*bbbbbbbb fails"):
+        sync.main(config(tmp_path, "all"))
+    assert mlflow.got == {"c" * 32: 1}
+
+
 @pytest.mark.parametrize("uri", [None, "sqlite:///{}/other.db"])
 def test_no_database_is_made_where_one_should_be(tmp_path: Path, uri: str | None) -> None:
     noted(tmp_path, uri and uri.format(tmp_path))

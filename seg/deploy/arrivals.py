@@ -49,12 +49,8 @@ class Period:
 
     def overlaps(self, other: "Period") -> bool:
         """Whether they share a day."""
-        starts, ends = ([one for one in pair if one] for pair in zip(self._ends, other._ends, strict=True))
-        return not (starts and ends and max(starts) >= min(ends))
-
-    @property
-    def _ends(self) -> tuple[datetime | None, datetime | None]:
-        return self.since, self.until
+        ends = ((self.until, other.since), (other.until, self.since))
+        return not any(until and since and until <= since for until, since in ends)
 
     def of(self, table: pd.DataFrame) -> pd.DataFrame:
         """The scans that came in then."""
@@ -66,7 +62,7 @@ class Period:
         return table[kept]
 
     def __str__(self) -> str:
-        first, last = (day and f"{day:%Y-%m-%d}" for day in self._ends)
+        first, last = (day and f"{day:%Y-%m-%d}" for day in (self.since, self.until))
         if first and last:
             return f"{first} to {last}"
         return f"since {first}" if first else f"before {last}" if last else "all days"

@@ -12,7 +12,6 @@ from seg.study.tools import scores_table
 from seg.study.typeset import markdown, markdown_text
 
 LONGEST = 5000  # characters of a description that MLflow's databases hold
-NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def model_card(name: str, run: RunFolder, package: Package, facts: Facts) -> str
     parts = [
         f"# {markdown_text(name)}",
         _question(package),
-        f"**Intended use**: {markdown_text(facts.use) or NOT_STATED}. Not a medical device: look at every mask.",
+        f"**Intended use**: {markdown_text(facts.use) or 'not stated'}. Not a medical device: look at every mask.",
         "## Data",
         _data(package),
         "## Accuracy",

@@ -1,6 +1,5 @@
 """Which networks a command means: ``run=``, ``package=``, ``model=``, or ``study=`` with ``arm=``."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +8,8 @@ from omegaconf import DictConfig
 from seg.deploy.predictor import Predictor
 from seg.deploy.registry import fetched
 from seg.errors import ConfigError, counted, few, nearest
-from seg.records.folder import RunFolder, claimed, find
-from seg.records.state import read_state
+from seg.records.folder import claimed, find
+from seg.records.state import has_finished
 
 KEYS = ("run", "package", "model", "study")
 
@@ -58,7 +57,7 @@ def _of_arm(outputs: Path, study: str, arm: str | None) -> list[Path]:
     Raises:
         ConfigError: there are none, or of several arms; it says which there are.
     """
-    finished = [run for run in claimed(outputs) if _is_finished(run)]
+    finished = [run for run in claimed(outputs) if has_finished(run)]
     arms: dict[str, dict[str, list[Path]]] = {}
     for run in finished:
         cfg = run.read_config()
@@ -71,12 +70,6 @@ def _of_arm(outputs: Path, study: str, arm: str | None) -> list[Path]:
         listed = ", ".join(f"arm={name} ({counted(len(found), 'run')})" for name, found in sorted(own.items()))
         raise ConfigError(f"Choose an arm of the study {study}: {listed}.")
     return own[arm] if arm else next(iter(own.values()))
-
-
-def _is_finished(run: RunFolder) -> bool:
-    state = read_state(run.run)
-    ended = state is not None and state.status == "FINISHED" and run.summary.exists()
-    return ended and run.read(run.summary, json.loads)["status"] == "finished"
 
 
 def _refuse_unlike(places: Sequence[Path], members: Sequence[Predictor]) -> None:

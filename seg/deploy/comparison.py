@@ -24,7 +24,7 @@ def compared(store: Mlflow, versions: Sequence["ModelVersion"], margin: float) -
     """The analysis of finished networks, each against the first, on the cases that all of them were tested on.
 
     Raises:
-        ConfigError: two versions are of one run, or MLflow does not answer.
+        ConfigError: MLflow does not answer.
         DataError: a version was not tested, or they share no test case, or its files differ.
     """
     scores: dict[str, pd.DataFrame] = {}

@@ -90,12 +90,8 @@ class Drift:
             return [*known, *[Cell("–")] * 4, Cell("too few")]
         effect, low, high = (f"{line[end]:+.2f}".replace("-", "−") for end in FOUND[:3])
         tests = [Cell(effect), Cell(f"[{low}, {high}]"), Cell(spelled_p(line["p_holm"]))]
-        return [
-            *known,
-            *tests,
-            Cell(f"{self.limits.of(name):g}"),
-            Cell("beyond", bold=True) if line["beyond"] else Cell(""),
-        ]
+        beyond = bool(line["beyond"])
+        return [*known, *tests, Cell(f"{self.limits.of(name):g}"), Cell("beyond" if beyond else "", bold=beyond)]
 
 
 def drift(now: pd.DataFrame, references: Sequence[tuple[str, pd.DataFrame]], period: Period, limits: Limits) -> Drift:

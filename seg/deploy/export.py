@@ -165,17 +165,12 @@ def _write(network: Network, patch: Sequence[int], path: Path, about: Json) -> N
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what the exporters say to their developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)
 
 
 def _write_example(predictor: Predictor, folder: Path) -> Path:

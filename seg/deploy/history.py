@@ -60,8 +60,10 @@ class History:
         for entry in self.entries:
             if entry.action == "promoted":
                 held.setdefault(entry.alias, []).append(entry.version)
-            elif entry.action == "rolled back" and len(held.get(entry.alias, ())) > 1:
-                held[entry.alias].pop()
+            elif entry.action == "rolled back" and entry.version in (ones := held.get(entry.alias, []))[:-1]:
+                ones.pop()
+                while ones[-1] != entry.version:  # versions between them that were deleted
+                    ones.pop()
         return held
 
     @property

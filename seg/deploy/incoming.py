@@ -4,13 +4,14 @@ import gzip
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from seg.data.cases import Case
 from seg.data.grids import reading
@@ -44,14 +45,9 @@ class Incoming:
     """
 
     def __init__(self, members: Sequence[Predictor], log_folder: Path, *, max_voxels: float) -> None:
-        self.members, self.max_voxels = members, max_voxels
+        self.members, self.max_voxels, self.channels = members, max_voxels, members[0].package.channels
         self.network = "+".join(map(identity, members))
         self._log_folder, self._rows = log_folder, [*read_report(log_folder).values()]
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Of a scan, in their order."""
-        return self.members[0].package.channels
 
     def about(self) -> dict[str, Any]:
         """What a user should know of the network."""
@@ -102,7 +98,10 @@ class Incoming:
         """
         scan = Case(job.id, "", job.images, None)
         passes = _Passes(job)
-        row = predicted([passes.of(member) for member in self.members], scan, self.network, job.folder)
+        with ExitStack() as watched:
+            for member in self.members:
+                watched.enter_context(member.network.register_forward_pre_hook(passes.begin))
+            row = predicted([passes.of(member) for member in self.members], scan, self.network, job.folder)
         row["error"] = outside(row["error"], job.folder)
         self._add(row)
         if row["status"] == "failed":
@@ -112,7 +111,7 @@ class Incoming:
                 self._pack(replace(scan, label=job.folder / row["mask"]))
             except (SegError, MemoryError) as error:  # the mask is there all the same
                 log.warning("job %s has nothing to look at: %s", job.id, error)
-        return {key: row[key] for key in _RESULT if key in row}
+        return {key: row[key] for key in _RESULT}
 
     def _pack(self, scan: Case) -> None:
         assert scan.label
@@ -174,25 +173,13 @@ class _Passes:
         """The same network, watched."""
 
         def predict(network: nn.Module, image: np.ndarray, *, axis: int | None = None) -> Slices:
-            found = member.predict(_Watched(network, self.begin).eval(), image, axis=axis)
+            found = member.predict(network, image, axis=axis)
             self.total += found.passes
             return found
 
         return replace(member, predict=predict)
 
-    def begin(self) -> None:
+    def begin(self, *_: object) -> None:
+        """Before each forward pass."""
         self.job.note(min(1.0, self.done / max(1, self.total)))
         self.done += 1
-
-
-class _Watched(nn.Module):
-    """A network that tells of each forward pass before it."""
-
-    def __init__(self, network: nn.Module, tell: Callable[[], None]) -> None:
-        super().__init__()
-        self.network, self.tell = network, tell
-
-    def forward(self, windows: Tensor) -> Tensor:
-        self.tell()
-        found: Tensor = self.network(windows)
-        return found

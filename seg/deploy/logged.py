@@ -9,8 +9,7 @@ import logging
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,7 +126,7 @@ def _written(place: Path, model: "LoggedModel", package: Package, trusted: list[
 
     code = place / "code" / "seg"
     shutil.copytree(_CODE, code, ignore=_not_code)
-    with _one_by_one, _quiet():
+    with _one_by_one, warnings.catch_warnings(action="ignore"):  # MLflow's on itself, pandas' on names of columns
         from mlflow.models import Model
         from mlflow.pyfunc import save_model
 
@@ -170,10 +169,3 @@ def _show_metrics(store: Mlflow, run: "Run", model_id: str) -> None:
     last = [store.client.get_metric_history(run.info.run_id, name)[-1] for name in names]
     points = [Metric(m.key, m.value, m.timestamp, m.step, model_id, run_id=run.info.run_id) for m in last]
     store.client.log_batch(run.info.run_id, metrics=points)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MLflow on itself, and of pandas on how MLflow compares names of columns
-        yield

@@ -40,16 +40,7 @@ MODEL, WEIGHTS, EXAMPLE = "model.json", "weights.safetensors", "example.safetens
 _MOST_PACKED = 20  # times the size of a zip that a file in it may have: weights hardly shrink
 _TAGS = ("dataset_version", "split_hash", "config_hash", "git_commit", "git_dirty", "seed", "fold")
 _PLAIN = (
-    "settings",
-    "classes",
-    "channels",
-    "computing",
-    "origin",
-    "training",
-    "scores",
-    "confidence",
-    "cost",
-    "regions",
+    *("settings", "classes", "channels", "computing", "origin", "training", "scores", "confidence", "cost", "regions"),
 )
 _COST = ("params", "gflops_a_patch", "inference_seconds_a_case")
 LEVELS = (1, 25, 50, 75, 99)  # percentiles of the foreground's intensities that a package keeps per case

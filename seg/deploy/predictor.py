@@ -204,7 +204,7 @@ def read_for(members: Sequence[Predictor], files: Sequence[Path]) -> Ready:
     """Reads a scan and prepares it for each network.
 
     Raises:
-        DataError: a file cannot be read, or a network could make anything of it.
+        DataError: a file cannot be read, or a network could make nothing of it.
     """
     scan, names = read_scan(files, len(members[0].package.channels)), ", ".join(map(str, files))
     plans = {(plan.spacing_mm, plan.normalization): plan for plan in (member.package.plan for member in members)}

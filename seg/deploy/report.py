@@ -1,13 +1,13 @@
 """The report on predicted scans, ``report.json``, and the same as a table."""
 
-import csv
-import io
 import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from seg.deploy.predictor import Prediction
 from seg.errors import times
@@ -28,14 +28,8 @@ def unfinished(case: str, by: str) -> Row:
         case: its name.
         by: ids of the networks.
     """
-    row: Row = {"case": case, "status": "failed", "error": "", "mask": "", "package": by, "time": now()}
-    row |= {
-        "seconds": 0.0,
-        "stages": dict.fromkeys(STAGES, 0.0),
-        "peak_mb": 0.0,
-        "inputs_sha256": "",
-        "mask_sha256": "",
-    }
+    row: Row = {"case": case, "status": "failed", "error": "", "mask": "", "package": by, "time": now(), "seconds": 0.0}
+    row |= {"stages": dict.fromkeys(STAGES, 0.0), "peak_mb": 0.0, "inputs_sha256": "", "mask_sha256": ""}
     row |= {"scan": {"shape": [], "spacing_mm": [], "intensity": []}, "volumes_ml": {}, "confidence": {}}
     return row | {"risk": "", "findings": [], "expected_dice": {}, "no_promise": ""}
 
@@ -84,12 +78,7 @@ def write_report(folder: Path, rows: Mapping[str, Row]) -> None:
     """Writes ``report.json`` and ``report.csv``, each whole or not at all."""
     listed = [rows[name] for name in sorted(rows)]
     atomic_write(folder / NAME, json.dumps({"format": FORMAT, "scans": listed}, indent=1))
-    flat = [_columns(row) for row in listed]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, dict.fromkeys(key for row in flat for key in row), restval="")
-    writer.writeheader()
-    writer.writerows(flat)
-    atomic_write(folder / TABLE, table.getvalue())
+    atomic_write(folder / TABLE, pd.DataFrame([_columns(row) for row in listed]).to_csv(index=False))
 
 
 def _columns(row: Row) -> Row:

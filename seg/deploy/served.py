@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 from contextlib import suppress
-from dataclasses import astuple
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,12 +23,12 @@ from mlflow.types.schema import Array, Map
 
 from seg.data.volumes import files_of
 from seg.deploy.predictor import Predictor
+from seg.deploy.report import described
 from seg.errors import DataError, SegError
 
 log = logging.getLogger(__name__)
 FOLDER = "SEG_SERVE_FOLDER"
 """The variable that names the folder of which files may be asked for by their paths."""
-_ENDINGS = {b"\x1f\x8b": ".nii.gz"}  # by the first bytes; anything else is read as plain NIfTI
 
 
 def columns(channels: int) -> list[str]:
@@ -98,13 +97,8 @@ class Served(PythonModel):
                 log.exception("row %d", number)
                 said = f"Row {number} cannot be predicted; the server's log says why."
                 raise MlflowException(said, error_code=INTERNAL_ERROR) from None
-        return {
-            "mask": mask,
-            "volumes_ml": found.volumes_ml,
-            "risk": found.risk,
-            "findings": [finding.text for finding in found.findings],
-            "expected_dice": {name: [*astuple(one)[:3]] for name, one in found.expected_dice.items()},
-        }
+        about = described(found)
+        return {"mask": mask} | {key: about[key] for key in ("volumes_ml", "risk", "findings", "expected_dice")}
 
 
 def _folder() -> Path | None:
@@ -121,7 +115,7 @@ def _file(cell: Any, place: Path) -> Path:
         content = base64.b64decode(cell, validate=True)
     except binascii.Error:
         raise DataError("a cell is neither base64 nor a path of a NIfTI file.") from None
-    file = place.with_name(place.name + _ENDINGS.get(content[:2], ".nii"))
+    file = place.with_name(place.name + (".nii.gz" if content[:2] == b"\x1f\x8b" else ".nii"))
     file.write_bytes(content)
     return file
 

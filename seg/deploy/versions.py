@@ -19,7 +19,7 @@ from seg.deploy.registry import registered, sought, version_of, versions
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder
 from seg.records.mlflow import Mlflow
-from seg.records.state import read_state
+from seg.records.state import has_finished
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -73,8 +73,7 @@ def register(store: Mlflow, run: RunFolder, name: str, facts: Facts, why: str = 
         ConfigError: the run has not finished, is not in MLflow or is a version already, or MLflow does not answer.
         DataError: the run's folder is damaged.
     """
-    noted = read_state(run.run)
-    if noted is None or noted.status != "FINISHED" or not run.summary.exists():
+    if not has_finished(run):
         raise ConfigError(f"Run {run.short} has not finished; only a finished run can be registered.")
     card = model_card(name, run, Package.of_run(run), facts)
     model = log_model(run, store.uri)
@@ -179,6 +178,11 @@ def rollback(store: Mlflow, name: str, alias: str, *, who: str, why: str) -> str
         ConflictError: somebody else changed the model at the same time.
     """
     known = _put_right(store, state(store, name), who)
+    if known.history.faults:
+        raise ConfigError(
+            f"The history of {name} was altered, so it is not known who had {alias} before. Name the version: "
+            f"promote={name}/1 alias={alias} require=none."
+        )
     held = known.held.get(alias, [])
     if len(held) < 2:
         raise ConfigError(f"{name} had no {alias} before {f'{name}/{held[0]}' if held else 'now, and has none'}.")
@@ -248,9 +252,10 @@ def listed(store: Mlflow, name: str) -> Iterator[str]:
     known = state(store, name)
     for number, version in known.versions.items():
         aliases = ", ".join(alias for alias in sorted({*known.held, *known.aliases}) if known.holder(alias) == number)
-        run_id, tags = str(version.run_id), dict(version.tags)
+        run_id, tags = version.run_id or "unknown", dict(version.tags)
         with store.explained():
-            dice = store.client.get_run(run_id).data.metrics.get("test_dice")
+            origin = store.run(version.run_id)  # None of a version that was registered without a run
+        dice = origin and origin.data.metrics.get("test_dice")
         shown = [f"{name}/{number}", aliases, f"run {run_id[:8]}", "" if dice is None else f"Dice {dice:.3f}"]
         shown += [tags.get("approval", ""), f"by {tags.get('who', 'unknown')}"]
         yield "  ".join(filter(None, shown))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seg.data.cases import Case
+from seg.data.formats import MAPS
 from seg.data.volumes import files_of, mask_ending
 from seg.deploy.findings import spelled
 from seg.deploy.maps import Maps
@@ -49,8 +50,9 @@ def predict_all(
     Raises:
         ConfigError: ``output`` is no folder; or it is where the scans are, and they have the masks' names.
     """
-    if own := [scan.id for scan in scans if _mask(scan, output).resolve() in {p.resolve() for p in scan.images}]:
-        raise ConfigError(f"The masks of {few(own)} would take the place of the scans themselves. Set another output.")
+    images = {image.resolve() for scan in scans for image in scan.images}
+    if own := [scan.id for scan in scans if _mask(scan, output).resolve() in images]:
+        raise ConfigError(f"The masks of {few(own)} would take the place of scans. Set another output.")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
     private_folder(output)
@@ -70,6 +72,8 @@ def predict_all(
             log.info("%s is finished already", job.scan.id)
             return
         row, computed = job.write(), computed + 1
+        for name in {*MAPS} - {*maps}:  # of another network, or of the scan as it was
+            (output / name / f"{job.scan.id}.nii.gz").unlink(missing_ok=True)
         report.add(row)
         if row["status"] == "failed":
             failed.append(job.scan.id)
@@ -164,11 +168,7 @@ class _Job:
                 found.save(self.mask)
                 self.row |= described(found) | {"mask": self.mask.name, "mask_sha256": sha256(self.mask)}
                 self.row["status"] = "finished"
-        return self.row | {
-            "time": now(),
-            "seconds": sum(self.row["stages"].values()),
-            "peak_mb": round(peak_mib(), 1),
-        }
+        return self.row | {"time": now(), "seconds": sum(self.row["stages"].values()), "peak_mb": round(peak_mib(), 1)}
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -131,6 +131,29 @@ def test_rollback_goes_back_step_by_step(store: Mlflow, dice: np.ndarray) -> Non
     assert state(store, "organs").history.entries[-1].why == "it missed tails"
 
 
+def test_rollback_passes_over_a_version_that_was_deleted(store: Mlflow, dice: np.ndarray) -> None:
+    for _ in range(3):
+        champion(store, f"organs/{a_version(store, 'organs', dice)}", "none")
+    store.client.delete_model_version("organs", "2")
+    rollback(store, "organs", "champion", who="Ada", why="")
+    known = state(store, "organs")
+    assert known.aliases == {"champion": "1"}
+    assert not known.off, "the history says the same"
+
+
+def test_a_version_that_has_no_run_is_listed_and_not_compared(
+    store: Mlflow, dice: np.ndarray, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_version(store, "organs", dice)
+    for run_id in (None, "0" * 32):  # added by hand; its run was removed
+        store.client.create_model_version("organs", "file:///x", run_id)
+    command("list=organs")
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["organs/1", "organs/2", "organs/3"]
+    champion(store, "organs/1")
+    with pytest.raises(DataError, match="organs/3 was tested on no case"):
+        champion(store, "organs/3")
+
+
 def test_an_alias_set_in_mlflow_directly_is_shown_and_put_right(
     store: Mlflow, dice: np.ndarray, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
