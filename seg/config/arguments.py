@@ -34,14 +34,8 @@ _SEEDS = "hydra.sweeper.study.seeds"
 _OPEN = (  # below these any key may be given, or Hydra says which
     *("tracking.tags.", "hydra.sweeper.params", "hydra.sweeper.when", "hydra.sweeper.sampler_options"),
     *("hydra.sweeper.pruner_options", "hydra.sweeper.study.", "hydra.launcher", "hydra.job", "hydra.run", "hydra/"),
-    *(
-        "hydra.verbose",
-        "hydra.mode",
-        "hydra.callbacks",
-        "hydra.searchpath",
-        "hydra.hydra_logging",
-        "hydra.output_subdir",
-    ),
+    *("hydra.verbose", "hydra.mode", "hydra.callbacks", "hydra.searchpath", "hydra.hydra_logging"),
+    "hydra.output_subdir",
 )
 
 

@@ -13,18 +13,8 @@ from seg.files import digest
 
 PLACES = ("paths.outputs", "paths.cache", "data.root", "tracking.uri")  # where things are, not what they are
 WITHOUT_EFFECT = (
-    "paths.",
-    "tracking.",
-    "check",
-    "allow_targets",
-    "card.",
-    "resume",
-    "data.root",
-    "trainer.workers",
-    "trainer.layout",
-    "predictions.",
-    "study",
-    "arm",
+    *("paths.", "tracking.", "check", "allow_targets", "card.", "resume", "data.root", "trainer.workers"),
+    *("trainer.layout", "predictions.", "study", "arm"),
 )
 
 

@@ -106,18 +106,13 @@ def _named(labels: Mapping[str, object], value_first: bool) -> list[tuple[str, o
     return [(str(name) if isinstance(name, str | int) else "", value) for value, name in labels.items()]
 
 
-def _known_spelling(name: str) -> str:
-    """``Ignore`` is no class either."""
-    return "ignore" if name.casefold() == "ignore" else name
-
-
 def _checked(named: list[tuple[str, object]], where: Path, regions: Regions | None = None) -> Classes:
     """Classes, background first, in the order of their values or of ``regions``; every fault at once."""
     faults: list[str] = []
     classes: dict[str, int] = {}
     metrics: dict[str, str] = {}
     for name, value in named:
-        name = _known_spelling(name.strip())
+        name = "ignore" if (name := name.strip()).casefold() == "ignore" else name  # Ignore is no class either
         key = re.sub(r"[^\w\-./: ]", "_", normalize("NFC", name))  # as a metric of this class is called in the record
         if not re.fullmatch(WHOLE, str(value)):
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")

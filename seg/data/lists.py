@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from seg.data.formats import images_of
 from seg.data.names import LABEL_WORDS, Files, bare_name, base_of, name_of, names_of
-from seg.data.patients import clean, rows_of
+from seg.data.patients import table_of
 from seg.data.volumes import stem
 from seg.errors import DataError, counted, few, together
 
@@ -122,12 +122,6 @@ def is_datalist(content: object) -> bool:
     return isinstance(training, list) and any(isinstance(one, dict) and "image" in one for one in training)
 
 
-def heading(where: Path) -> list[str]:
-    """The columns of a table, in small letters; raises ConfigError where it cannot be read."""
-    found = rows_of(where)
-    return [clean(cell).lower() for cell in found[0][1]] if found else []
-
-
 def by_table(where: Path) -> Files:
     """Cases by a table with the columns ``case``, ``image``, ``image2`` … (one a channel) and ``label``.
 
@@ -135,7 +129,8 @@ def by_table(where: Path) -> Files:
         DataError: with every line that is no such case; or as ``by_list``.
         ConfigError: it cannot be read.
     """
-    columns = heading(where)
+    faults: list[str] = []
+    columns, rows = table_of(where, faults)
     images = ["image", *(f"image{n}" for n in range(2, len(columns) + 1) if f"image{n}" in columns)]
     gaps = [name for name in images[1:] if name != f"image{images.index(name) + 1}"]
     if gaps or {name for name in columns if columns.count(name) > 1 and name} or not {*TABLE} <= {*columns}:
@@ -145,13 +140,8 @@ def by_table(where: Path) -> Files:
         )
     if unread := [name for name in columns if name not in (*TABLE, *images, "patient", "group")]:
         log.warning("%s: columns that are not read: %s.", where, few(unread))
-    faults: list[str] = []
     entries = []
-    for line, cells in rows_of(where)[1:]:
-        if len(cells) != len(columns):
-            faults.append(f"{where}: line {line} has {len(cells)} cells, the heading has {len(columns)}.")
-            continue
-        row = dict(zip(columns, map(clean, cells), strict=True))
+    for line, row in rows:
         if empty := [name for name in ("case", *images, "label") if not row[name]]:
             faults.append(f"{where}: line {line} has nothing in {', '.join(empty)}.")
         elif row["case"].startswith(".") or {*row["case"]} & {*"/\\"}:

@@ -90,19 +90,14 @@ def _table(root: Path, name: str) -> dict[str, str]:
     path = next((path for path in (Path(name).expanduser(), root / name) if path.is_file()), None)
     if path is None:
         raise ConfigError(f"data.patient: no file {name}, neither here nor in {root}.")
-    rows = rows_of(path)
-    header = [clean(cell).lower() for cell in rows[0][1]] if rows else []
-    if header.count("case") != 1 or header.count("patient") != 1:
-        raise ConfigError(f"{path}: a table with the columns 'case' and 'patient' is needed.")
     faults: list[str] = []
+    columns, rows = table_of(path, faults)
+    if columns.count("case") != 1 or columns.count("patient") != 1:
+        raise ConfigError(f"{path}: a table with the columns 'case' and 'patient' is needed.")
     found: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for line, cells in rows[1:]:
-        if len(cells) != len(header):
-            faults.append(f"{path}: line {line} has {len(cells)} cells, the heading has {len(header)}.")
-            continue
-        case, patient = (clean(cells[header.index(column)]) for column in ("case", "patient"))
-        case = volumes.stem(Path(case))
+    for line, row in rows:
+        case, patient = volumes.stem(Path(row["case"])), row["patient"]
         if not case:
             faults.append(f"{path}: line {line} names no case.")
         elif _nobody(patient):
@@ -152,6 +147,22 @@ def rows_of(path: Path) -> list[tuple[int, list[str]]]:
         return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as e:
         raise ConfigError(f"{path}: line {reader.line_num} is not readable as CSV ({e}).") from None
+
+
+def table_of(path: Path, faults: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns of a table, in small letters, and its rows with their lines; rows of another length are faults.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    (_, head), *rows = [(line, [*map(clean, cells)]) for line, cells in rows_of(path)] or [(0, list[str]())]
+    columns = [cell.lower() for cell in head]
+    faults += [
+        f"{path}: line {line} has {len(cells)} cells, the heading has {len(columns)}."
+        for line, cells in rows
+        if len(cells) != len(columns)
+    ]
+    return columns, [(n, dict(zip(columns, cells, strict=True))) for n, cells in rows if len(cells) == len(columns)]
 
 
 def clean(cell: str) -> str:

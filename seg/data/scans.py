@@ -8,6 +8,7 @@ from seg.data.cases import Case
 from seg.data.formats import listed
 from seg.data.lists import by_list, read_json
 from seg.data.names import CHANNEL, add
+from seg.data.patients import table_of
 from seg.data.volumes import READ, ending, has_colours, is_volume, stem
 from seg.errors import DataError, counted, together
 
@@ -85,17 +86,12 @@ def _listed(where: Path) -> list[Case]:
 
 
 def _tabled(where: Path, channels: int) -> list[Case]:
-    import pandas as pd
-
-    wanted = ["image", *(f"image{number}" for number in range(2, channels + 1))]
-    try:
-        table = pd.read_csv(where, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (ValueError, OSError) as error:  # pandas says row and column, UnicodeDecodeError the byte; no content
-        raise DataError(f"{where} cannot be read as a table in UTF-8: {type(error).__name__}.") from None
-    columns = [name for name in wanted if name in table] if "image" in table else []
-    if not columns or "case" not in table:
-        raise DataError(f"{where} has the columns {', '.join(table)}; it needs case, {', '.join(wanted)}.")
-    if (table[["case", *columns]] == "").any(axis=None):
-        raise DataError(f"{where} has an empty cell in {', '.join(['case', *columns])}. Fill it, or remove its row.")
-    rows = table.to_dict("records")
-    return [Case(row["case"], "", tuple(where.parent / row[name] for name in columns), None) for row in rows]
+    wanted, faults = ["image", *(f"image{number}" for number in range(2, channels + 1))], list[str]()
+    columns, rows = table_of(where, faults)
+    images = [name for name in wanted if name in columns] if "image" in columns else []
+    if not images or "case" not in columns:
+        raise DataError(f"{where} has the columns {', '.join(columns) or 'none'}; it needs case, {', '.join(wanted)}.")
+    together(DataError, faults)
+    if any(not row[name] for _, row in rows for name in ("case", *images)):
+        raise DataError(f"{where} has an empty cell in {', '.join(['case', *images])}. Fill it, or remove its row.")
+    return [Case(row["case"], "", tuple(where.parent / row[name] for name in images), None) for _, row in rows]

@@ -22,18 +22,14 @@ class Format(NamedTuple):
     header: Callable[[Path], Header]
     read: Callable[[Path, np.dtype[np.generic] | None], tuple[Header, np.ndarray]]
     packed: Callable[[np.ndarray, np.ndarray, str, Path | None], bytes]
-    files: Callable[[Path], list[Path]]
+    files: Callable[[Path], list[Path]] = lambda path: [path]
 
 
-def _itself(path: Path) -> list[Path]:
-    return [path]
-
-
-NIFTI = Format(nifti.read_header, nifti.read, nifti.packed, _itself)
-MGH = Format(mgh.read_header, mgh.read, mgh.packed, _itself)
+NIFTI = Format(nifti.read_header, nifti.read, nifti.packed)
+MGH = Format(mgh.read_header, mgh.read, mgh.packed)
 ITK = Format(itk.read_header, itk.read, itk.packed, itk.files)
 DICOM = Format(dicom.read_header, dicom.read, nifti.packed, dicom.files)
-PICTURE = Format(pictures.read_header, pictures.read, pictures.packed, _itself)
+PICTURE = Format(pictures.read_header, pictures.read, pictures.packed)
 FORMATS = {".nii.gz": NIFTI, ".nii": NIFTI, ".mgz": MGH, ".mgh": MGH}
 FORMATS |= {".nrrd": ITK, ".nhdr": ITK, ".mha": ITK, ".mhd": ITK}
 FORMATS |= dict.fromkeys(pictures.ENDINGS, PICTURE)

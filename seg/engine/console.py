@@ -87,21 +87,11 @@ class Display:
         part = "val" if "val_dice" in numbers else "train"
         if self.dice is None or part == "val" or self.dice[0] == "train":
             self.dice = (part, numbers[f"{part}_dice"]) if f"{part}_dice" in numbers else self.dice
-        names = (
-            ("train_loss", "loss"),
-            ("train_dice", "train dice"),
-            ("val_loss", "val loss"),
-            ("val_dice", "val dice"),
-        )
-        parts = [f"{label} {numbers[key]:.4f}" for key, label in names if key in numbers]
+        names = {"train_loss": "loss", "train_dice": "train dice", "val_loss": "val loss", "val_dice": "val dice"}
+        parts = "  ".join(f"{label} {numbers[key]:.4f}" for key, label in names.items() if key in numbers)
         if self.shown:
-            log.info(
-                "epoch %3d  %s  lr %.2g  %.1f s",
-                numbers["epoch"],
-                "  ".join(parts),
-                numbers["lr"],
-                numbers["epoch_seconds"],
-            )
+            told = (numbers["epoch"], parts, numbers["lr"], numbers["epoch_seconds"])
+            log.info("epoch %3d  %s  lr %.2g  %.1f s", *told)
 
 
 def announcement(budget: Budget, state: State, speed: float) -> str:

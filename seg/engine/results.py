@@ -26,7 +26,7 @@ from seg.models import parameter_count
 from seg.models.cost import gflops
 from seg.pages.curves import curves
 from seg.pages.panels import contact_sheet, extremes
-from seg.records.folder import RunFolder, place_given
+from seg.records.folder import place_given
 from seg.records.mlflow import NOTE
 from seg.records.predictions import write_manifest
 from seg.records.provenance import common_tags, git
@@ -120,9 +120,9 @@ def _result(progress: Progress, metrics: Mapping[str, float], lengths: str) -> s
         return f"pruned after epoch {progress.epoch}, {took}"
     said = [] if progress.best is None else [f"best validation Dice {progress.best:.4f} (epoch {progress.best_epoch})"]
     if f"{part}_dice" in metrics:
-        known = {metric: metrics.get(f"{part}_{name}") for name, metric in shown().items()}
-        found = {metric.with_unit(metric.label, lengths): value for metric, value in known.items()}
-        scores = ", ".join(f"{name} {value:.4g}" for name, value in found.items() if value is not None)
+        known = ((metric, metrics.get(f"{part}_{name}")) for name, metric in shown().items())
+        found = (f"{metric.with_unit(metric.label, lengths)} {v:.4g}" for metric, v in known if v is not None)
+        scores = ", ".join(found)
         said = [f"**{'test' if part == 'test' else 'out of fold'}: {scores}**", *said]
     return "; ".join([*said, took])
 
@@ -130,24 +130,20 @@ def _result(progress: Progress, metrics: Mapping[str, float], lengths: str) -> s
 @contextmanager
 def recorded(record: Record) -> Iterator[None]:
     """Logs why a run ends, and gives its record its last state."""
+    run = record.folders
     try:
-        with record.closing(record.folders.log), _logged(record.folders):
-            yield
+        with record.closing(run.log):
+            try:
+                yield
+            except InterruptedRunError:
+                command = f"python -m seg.train resume={run.short}{place_given(run.outputs)}"
+                log.warning("run %s is stopped and saved; continue with: %s", run.run_id, command)
+                raise
+            except Exception as error:  # on the screen the command says it once, when it ends
+                log.error("%s", error, exc_info=not isinstance(error, SegError), extra={"file_only": True})
+                raise
     finally:
         log_to()
-
-
-@contextmanager
-def _logged(run: RunFolder) -> Iterator[None]:
-    try:
-        yield
-    except InterruptedRunError:
-        command = f"python -m seg.train resume={run.short}{place_given(run.outputs)}"
-        log.warning("run %s is stopped and saved; continue with: %s", run.run_id, command)
-        raise
-    except Exception as error:  # on the screen the command says it once, when it ends
-        log.error("%s", error, exc_info=not isinstance(error, SegError), extra={"file_only": True})
-        raise
 
 
 def record_results(

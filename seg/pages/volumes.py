@@ -101,14 +101,10 @@ def read_volumes(
     if channel >= len(image):
         raise ConfigError(f"channel is {channel}, but {case.images[0]} has the channels 0 to {len(image) - 1}.")
     turned, turned_affine = to_ras(image[channel], affine)
-    masks = [
-        _mask(path, labels, header, affine, ignore) if path and path.exists() else None for path in (case.label, *preds)
-    ]
-    label = masks[0]
-    if label is None:
-        raise DataError(f"{case.label}: no such file.")
+    label = _mask(case.label, labels, header, affine, ignore)
     known = label != IGNORE
-    shown = [None if mask is None else mask * known for mask in masks[1:]]
+    masks = [_mask(path, labels, header, affine, ignore) if path and path.exists() else None for path in preds]
+    shown = [None if mask is None else mask * known for mask in masks]
     return Volumes(turned, label * known, shown, spacing_mm(turned_affine), header.unit)
 
 
@@ -122,7 +118,7 @@ def pack(volumes: Volumes, budget: int, window: tuple[float, float] | None = Non
     """
     for box, step in _ways(volumes):
         size = np.prod(
-            [len(range(*part.indices(n))[::by]) for part, n, by in zip(box, _shape(volumes), step, strict=True)]
+            [len(range(*part.indices(n))[::by]) for part, n, by in zip(box, volumes.label.shape, step, strict=True)]
         )
         if size <= DENSEST * budget:
             packed = _packed(volumes, box, step, window)
@@ -143,11 +139,6 @@ def _mask(path: Path, labels: Labels, header: Header, affine: np.ndarray, ignore
     except DataError as error:
         raise DataError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     return to_ras(indices, affine)[0]
-
-
-def _shape(volumes: Volumes) -> tuple[int, int, int]:
-    x, y, z = volumes.label.shape
-    return x, y, z
 
 
 def _ways(volumes: Volumes) -> Iterator[tuple[Box, tuple[int, int, int]]]:

@@ -24,7 +24,6 @@ def add_to_record(
     *,
     status: str | None = None,
     error: str = "",
-    tags: Mapping[str, str] | None = None,
     metrics: Mapping[str, float] | None = None,
     artifacts: Sequence[Path] = (),
     uri: str | None = None,
@@ -37,7 +36,6 @@ def add_to_record(
         run: the run's folder.
         status: FAILED or FINISHED, if that is not known there yet; the run's log goes with it.
         error: why; becomes a tag.
-        tags: to be set.
         metrics: final numbers.
         artifacts: files that take the place of those of the same name.
         uri: of the sink; None: where the folder says.
@@ -46,8 +44,6 @@ def add_to_record(
     if state is None:  # it died before it could say anything, and the next run that begins will mark it dead
         return
     folder = RunFolder.at(run)
-    if tags:
-        journal.append({"tags": dict(tags)})
     if metrics:
         journal.append({"metrics": dict(metrics), "step": 0, "time": now_ms()})
     for path in artifacts:

@@ -9,6 +9,7 @@ Groups have simultaneous intervals (max-|t| bootstrap: Westfall and Young 1993; 
 doi:10.1198/016214504000000539): in 95 % of studies all of them hold at once, so that the worst group may be picked out.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -173,20 +174,25 @@ def read_groups(path: Path) -> dict[str, dict[str, str]]:
     Raises:
         ConfigError: it is not such a file, or names someone twice.
     """
+    from seg.data.patients import table_of
+    from seg.data.volumes import stem
+
     rule = "Groups are a CSV of two columns: `patient,site` or `case,site`, then a line for each."
+    faults: list[str] = []
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except (OSError, ValueError) as error:
+        columns, rows = table_of(path, faults)
+    except OSError as error:
         raise ConfigError(f"{path} is not a readable CSV: {error}. {rule}") from error
-    if {"case", "group"} <= {*table.columns}:
-        table = table[["case", "group"]]
-    if table.shape[1] != 2 or table.columns[0] not in ("patient", "case"):
-        raise ConfigError(f"{path} has the columns {', '.join(table.columns)}. {rule}")
-    key, group = table.columns
-    twice = table.loc[table[key].duplicated(), key]
-    if len(twice) or (table == "").any(axis=None):
-        raise ConfigError(f"{path}: {few(set(twice)) or 'a cell'} {'come twice' if len(twice) else 'is empty'}. {rule}")
-    return {str(key): dict(zip(table[key], table[group], strict=True))}
+    together(ConfigError, faults)
+    columns = ["case", "group"] if {"case", "group"} <= {*columns} else columns
+    if len(columns) != 2 or columns[0] not in ("patient", "case"):
+        raise ConfigError(f"{path} has the columns {', '.join(columns)}. {rule}")
+    key, group = columns
+    pairs = [(stem(Path(row[key])) if key == "case" else row[key], row[group]) for _, row in rows]
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice or not all(map(all, pairs)):
+        raise ConfigError(f"{path}: {few(twice) or 'a cell'} {'come twice' if twice else 'is empty'}. {rule}")
+    return {key: dict(pairs)}
 
 
 def patient_groups(groups: Mapping[str, Mapping[str, str]], whose: Iterable[tuple[str, str]]) -> dict[str, str]:

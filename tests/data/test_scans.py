@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seg.data.scans import scans
-from seg.errors import DataError
+from seg.errors import DataError, InputError
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -51,8 +51,10 @@ def test_the_test_images_of_a_decathlon_data_set(tmp_path: Path) -> None:
 
 
 def test_a_table(tmp_path: Path) -> None:
-    (tmp_path / "scans.csv").write_text("case, image, image2\nNA, x/a.nii.gz, b.nii.gz\n007, c.nii, d.nii\n")
-    assert found(tmp_path / "scans.csv", 2) == {"007": ["c.nii", "d.nii"], "NA": ["a.nii.gz", "b.nii.gz"]}
+    text = "case, image, image2\nNA, x/a.nii.gz, b.nii.gz\n007, c.nii, d.nii\n"
+    for written in (text, text.replace("case, image,", "Case, Image,").replace(",", ";")):  # as for training
+        (tmp_path / "scans.csv").write_text(written)
+        assert found(tmp_path / "scans.csv", 2) == {"007": ["c.nii", "d.nii"], "NA": ["a.nii.gz", "b.nii.gz"]}
 
 
 @pytest.mark.parametrize(
@@ -60,17 +62,18 @@ def test_a_table(tmp_path: Path) -> None:
     [
         (b"name,image\na,b.nii\n", "it needs case, image"),
         (b"case,image\na,\n", "an empty cell"),
+        (b"case,image\na,b.nii,c.nii\n", "line 2 has 3 cells, the heading has 2"),
         (b"case,image\na,b.nii\na,c.nii\n", "a is there twice"),
         (b"case,image\n../a,b.nii\n", "cannot be the name of a mask"),
         (b"case,image\n.a,b.nii\n", "cannot be the name of a mask"),
         (b"case,image\na\\b,b.nii\n", "cannot be the name of a mask"),
-        (b"case,image\nM\xfcller,b.nii\n", "as a table in UTF-8"),
-        (b"", "cannot be read as a table"),
+        (b"case,image\nM\xfcller,b.nii\n", r"not UTF-8 \(at byte 12\)"),
+        (b"", "it needs case, image"),
     ],
 )
 def test_tables_that_are_refused(tmp_path: Path, table: bytes, message: str) -> None:
     (tmp_path / "scans.csv").write_bytes(table)
-    with pytest.raises(DataError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         scans(tmp_path / "scans.csv", 1)
     assert "ller" not in str(error.value)
 

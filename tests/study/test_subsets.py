@@ -95,7 +95,7 @@ def test_groups_may_be_of_patients_or_of_cases(tmp_path: Path) -> None:
     whose = [("c1", "007"), ("c2", "007"), ("c3", "NA")]
     (tmp_path / "sites.csv").write_text("patient,site\n007,A\nNA,B\nother,B\n")
     assert patient_groups(read_groups(tmp_path / "sites.csv"), whose) == {"007": "A", "NA": "B"}
-    (tmp_path / "sites.csv").write_text("case,site\nc1,A\nc2,A\nc3,B\n")
+    (tmp_path / "sites.csv").write_text("Case;site\nc1.nii.gz;A\nc2;A\nc3;B\n")  # as spreadsheets write it
     assert patient_groups(read_groups(tmp_path / "sites.csv"), whose) == {"007": "A", "NA": "B"}
     with pytest.raises(DataError, match=r"(?s)no case c3\. .*several groups: 007"):
         patient_groups({"case": {"c1": "A", "c2": "B"}}, whose)
