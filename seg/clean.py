@@ -33,11 +33,12 @@ def main(cfg: DictConfig) -> None:
         print(f"{folder} is left alone: its run is still running.")
     print("\n".join(map(described, chosen)) or "Nothing to remove.")
     if chosen and (cfg.yes or confirmed(chosen)):
-        for folder in chosen:
+        removed = [folder for folder in chosen if not running(folder)]  # nor resumed while the user thought it over
+        for folder in removed:
             empty(folder)
             (folder / OWNER).unlink()  # last: a half-removed folder still names its run
             folder.rmdir()
-        print(f"Folders removed: {len(chosen)}.")
+        print(f"Folders removed: {len(removed)}.")
 
 
 def selected(cfg: DictConfig, outputs: Path) -> list[Path]:

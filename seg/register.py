@@ -95,6 +95,7 @@ def _register(cfg: DictConfig) -> None:
     from seg.deploy.registry import opened
     from seg.deploy.versions import register
     from seg.engine.console import log_to, print_lines
+    from seg.records.address import default_uri
     from seg.records.folder import find
     from seg.records.state import read_state
 
@@ -102,7 +103,8 @@ def _register(cfg: DictConfig) -> None:
     outputs = Path(cfg.paths.outputs)
     run = find(outputs, cfg.run)
     state = read_state(run.run)
-    store = opened(outputs, cfg.tracking.uri or (state.uri if state else None))
+    home = state and state.kind == "mlflow" and (state.uri or default_uri(outputs))
+    store = opened(outputs, cfg.tracking.uri or home or None)
     number = register(store, run, cfg.name, _facts(cfg), cfg.why or "")
     reference = f"{cfg.name}/{number}"
     print_lines(

@@ -42,9 +42,10 @@ def score_run(cfg: DictConfig) -> None:
     from seg.data.cases import folder
     from seg.data.fingerprint import fingerprint
     from seg.deploy.predictor import Predictor
-    from seg.deploy.scoring import own_test, scored, suits, unchanged
+    from seg.deploy.scoring import own_test, place_of, scored, seen, suits, unchanged
     from seg.engine.console import log_to, print_summary
     from seg.engine.rows import part_metrics
+    from seg.records.journal import Journal
     from seg.records.pending import add_to_record
     from seg.records.readings import note_reading, part_of
 
@@ -57,17 +58,20 @@ def score_run(cfg: DictConfig) -> None:
     prints = fingerprint(cases, Path(cfg.paths.cache), allow_shear=sheared)
     if own:
         unchanged(run, prints)
-    place = Path(cfg.paths.outputs) / "scores" / run.run.name / ("test" if own else file_name(cases.name, "data"))
+    known = [] if own else seen(run, prints)
+    place = place_of(Path(cfg.paths.outputs) / "scores" / run.run.name, None if own else cases.name, prints)
     masks = place if cfg.masks else None
     table = pd.DataFrame([row for case in cases.cases for row in scored(case, cases, predictor, run, masks)])
     atomic_write(place / "cases.csv", table.to_csv(index=False))
     part = part_of({case.id: prints.by_id[case.id].sha256 for case in cases.cases})
     note_reading(Path(cfg.paths.outputs), part, kind="run", reader=run.run_id, name=run.run.name)
     if own:
+        atomic_write(run.cases, table.to_csv(index=False))
+        Journal(run.run).append_file(run.cases, "data")
         add_to_record(run.run, metrics=part_metrics(table, "test"))
-    print_summary(
-        table, {"run": run.run_id, "data": f"{cases.name} ({cfg.data.root or 'the test part'})", "scores": place}
-    )
+    lines = {"run": run.run_id, "data": f"{cases.name} ({cfg.data.root or 'the test part'})", "scores": place}
+    kinds = {0: "Test", len(cases.cases): "Training"}
+    print_summary(table, lines, of=kinds.get(len(known), "Partly training"))
 
 
 def score_tools(cfg: DictConfig) -> None:

@@ -1,6 +1,7 @@
 """``python -m seg.serve run=…``: a page and a service that takes scans one after the other and gives their masks."""
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from seg.config.command import verb
-from seg.errors import ConfigError, SegError, together
+from seg.errors import ConfigError, SegError, few, together
 from seg.signals import heard
 
 if TYPE_CHECKING:
@@ -91,16 +92,22 @@ def _alone(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             held.enter_context(one_at_a_time(folder, wait_s=0.1))
-        except PermissionError:
-            raise ConfigError(
-                f"Another service writes to {folder}. Stop it, or set log to a folder of your own."
-            ) from None
+        except PermissionError as error:
+            why = "Another service writes to it" if "is locked" in str(error) else error.strerror
+            raise ConfigError(f"{folder} cannot be used. {why}. Stop it, or set log to a folder of your own.") from None
         yield
 
 
 @contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
-    """A private folder for scans and masks, of which nothing stays, even of a service that was killed."""
+    """A private folder for scans and masks, of which nothing stays, even of a service that was killed.
+
+    Raises:
+        ConfigError: it holds what no service left there.
+    """
+    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if strange := [name for name in there if not re.fullmatch(r"[0-9a-f]{32}", name)]:
+        raise ConfigError(f"{folder} would be emptied, and holds {few(strange)}. Set log to another folder.")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(0o700)
     try:

@@ -14,7 +14,8 @@ from seg.records.state import read_state
 def main(cfg: DictConfig) -> None:
     """Sends every kept report of the runs that ``run`` names, and their networks where those are missing.
 
-    Of all runs, what one of them lacks holds up no other; every fault is listed at the end.
+    Of all runs, what one of them lacks holds up no other; every fault is listed at the end. One that comes twice is the
+    server's, and ends it.
 
     Raises:
         ConfigError: the run is unknown or still going, or MLflow does not answer; nothing kept is lost by it.
@@ -38,9 +39,11 @@ def main(cfg: DictConfig) -> None:
             continue
         try:
             _send(run, state.name, cfg.tracking.uri)
-        except InputError as error:
+        except (InputError, OSError) as error:
             if cfg.run != "all":
                 raise
+            if str(error) in faults:  # of the server, and so of every run
+                break
             faults.append(str(error))
     together(ConfigError, faults)
     if not waiting:

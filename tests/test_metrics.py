@@ -49,7 +49,8 @@ def brute_surface(mask: Mask) -> npt.NDArray[np.int64]:
     """Voxels of the mask with a face neighbour that is outside the mask or outside the array, one by one."""
     points = []
     for voxel in map(tuple, np.argwhere(mask)):
-        for axis, step in product(range(mask.ndim), (-1, 1)):
+        axes = [axis for axis, size in enumerate(mask.shape) if size > 1] or [0]
+        for axis, step in product(axes, (-1, 1)):
             near = tuple(v + step * (a == axis) for a, v in enumerate(voxel))
             if any(not 0 <= n < size for n, size in zip(near, mask.shape, strict=True)) or not mask[near]:
                 points.append(voxel)
@@ -60,6 +61,27 @@ def brute_surface(mask: Mask) -> npt.NDArray[np.int64]:
 def brute_distances(start: Mask, goal: Mask, spacing_mm: tuple[float, ...]) -> npt.NDArray[np.float64]:
     a, b = (brute_surface(mask) * np.array(spacing_mm) for mask in (start, goal))
     return np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1)).min(1)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("metric", EVERY, ids=lambda metric: metric.name)
+def test_a_picture_is_no_volume_of_one_slice(metric: metrics.Metric, axis: int) -> None:
+    """A pixel has four neighbours, whether or not its picture has a third axis."""
+    pred, label = blobs(1, (24, 31))
+    spacing_mm = [0.7, 1.3]
+    volume_mm = [*spacing_mm[:axis], 1.0, *spacing_mm[axis:]]
+    flat = metric(pred, label, spacing_mm)
+    assert metric(np.expand_dims(pred, axis), np.expand_dims(label, axis), volume_mm) == pytest.approx(flat)
+
+
+@pytest.mark.parametrize("mm", [0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.25, 1.6])
+@pytest.mark.parametrize("stored", [np.float32, np.float64])
+def test_a_voxel_is_within_a_tolerance_of_a_voxel(mm: float, stored: type[np.floating]) -> None:
+    label = np.zeros((12, 12, 40), bool)
+    label[3:9, 3:9, 5:30] = True
+    spacing_mm = [float(stored(mm))] * 3
+    assert metrics.nsd(np.roll(label, 1, 2), label, spacing_mm, mm) == 1
+    assert metrics.nsd(np.roll(label, 1, 2), label, spacing_mm, 0.99 * mm) < 1
 
 
 @pytest.mark.parametrize("spacing_mm", SPACINGS)

@@ -168,6 +168,32 @@ def test_masks_never_take_the_place_of_scans(predict: Callable[..., Path], scans
     assert {path: path.read_bytes() for path in scans.iterdir()} == before
 
 
+def test_files_that_no_prediction_made_are_not_overwritten(predict: Callable[..., Path], scans: Path) -> None:
+    labels = scans.parent / "masks"
+    labels.mkdir()
+    for scan in scans.iterdir():
+        (labels / scan.name).write_bytes(b"drawn by hand")
+    with pytest.raises(ConfigError, match=r"that are not in its report: .*overwrite=true"):
+        predict(f"input={scans}")
+    assert {path.read_bytes() for path in labels.iterdir()} == {b"drawn by hand"}
+
+
+def test_other_weights_of_the_same_run_predict_again(
+    predict: Callable[..., Path], scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = min(scans.iterdir())
+    first = rows(masks := predict(f"input={scan}"))
+    assert rows(predict(f"input={scan}")) == first, "finished already"
+    monkeypatch.setattr("seg.deploy.package.sha256", lambda _: 64 * "f")  # as of a run that was continued
+    (again,), (before,) = rows(predict(f"input={scan}")).values(), first.values()
+    assert again["package"].partition("@")[0] == before["package"].partition("@")[0]
+    assert again["package"] != before["package"]
+    scan.write_bytes(b"")
+    with pytest.raises(SegError, match="1 of"):
+        predict(f"input={scan}")
+    assert not (masks / scan.name).exists(), "a mask of the scan as it was"
+
+
 @pytest.mark.parametrize("missing", ["input=null", "output=null", "run=null"])
 def test_a_command_that_is_not_whole_says_what_it_needs(
     predict: Callable[..., Path], missing: str, scans: Path
@@ -243,8 +269,11 @@ def test_probabilities_are_on_the_grid_of_the_scan(predict: Callable[..., Path],
     assert (masks / "probabilities" / scan.name).exists()
     assert (masks / scan.name).read_bytes() == before
     predict(f"input={scan}", "overwrite=true")
-    assert not (masks / "probabilities" / scan.name).exists(), "those of another prediction"
+    assert (masks / "probabilities" / scan.name).exists(), "of the same network and scan"
     assert (masks / scan.name).read_bytes() == before  # the same mask, whether its probabilities are written or not
+    oblique(max(scans.parent.joinpath("scans").iterdir()), scan)
+    predict(f"input={scan}")
+    assert not (masks / "probabilities" / scan.name).exists(), "of the scan as it was"
 
 
 @pytest.mark.slow

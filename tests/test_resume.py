@@ -153,11 +153,21 @@ def test_a_run_does_not_go_on_with_other_data(
         with pytest.raises(StopError):
             train(composed(*TINY, *arguments(root, tmp_path, cache)), "tiny")
     (folder,) = (tmp_path / "runs").iterdir()
-    content = json.loads((root / "dataset.json").read_text())
+    again = composed(f"resume={folder.name[4:]}", *where(tmp_path, cache))
+    whole = (root / "dataset.json").read_text()
+    content = json.loads(whole)
     content["training"] = content["training"][1:]
     (root / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match="12 cases then, 11 now"):
-        train(resumed(composed(f"resume={folder.name[4:]}", *where(tmp_path, cache)), []), "tiny")
+        train(resumed(again, []), "tiny")
+    (root / "dataset.json").write_text(whole)
+    for part in ("imagesTr", "labelsTr"):  # two cases change places: the same files by other names
+        one, two = sorted((root / part).glob("*.nii.gz"))[:2]
+        one.rename(tmp_path / "kept")
+        two.rename(one)
+        (tmp_path / "kept").rename(two)
+    with pytest.raises(ConfigError, match="12 cases then, 12 now"):
+        train(resumed(again, []), "tiny")
 
 
 def test_a_full_disk_is_told_as_one_and_leaves_no_half_written_checkpoint(

@@ -146,3 +146,26 @@ def test_a_data_set_may_be_called_anything_and_stays_in_its_folder(
     cfg.data.name = ".."
     score.main(cfg)
     assert (outputs / "scores" / whole[1].predictions.name / "data" / "cases.csv").exists()
+
+
+def test_cases_of_the_training_are_named_and_data_sets_of_one_name_are_kept_apart(
+    outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path, caplog: Any, capsys: Any
+) -> None:
+    run = outputs / "runs" / whole[1].predictions.name
+    split = json.loads((run / "data/split.json").read_text())
+    for place, ids in (("a/test", split["train"][:1]), ("b/test", split["test"][:1])):
+        for part in ("imagesTr", "labelsTr"):
+            (tmp_path / place / part).mkdir(parents=True)
+            for case in ids:
+                shutil.copy(phantom_root / part / f"{case}.nii.gz", tmp_path / place / part / f"scan_{case}.nii.gz")
+        content = json.loads((phantom_root / "dataset.json").read_text())
+        about = {"labels": content["labels"], "channel_names": {"0": "T1"}}
+        (tmp_path / place / "dataset.json").write_text(json.dumps(about))
+        score.main(config(outputs, whole, tmp_path / place))
+        told = f"The run was trained on, or chosen by, 1 case of these: scan_{ids[0]}" in caplog.text
+        assert told == (place == "a/test")
+        assert ("Training scores of 1 cases" in capsys.readouterr().out) == told
+        caplog.clear()
+    kept = sorted(path.parent.name for path in (outputs / "scores" / run.name).glob("*/cases.csv"))
+    assert len(kept) == 2
+    assert all(name.startswith("test-") for name in kept), "the run's own test part has a place of its own"

@@ -258,8 +258,10 @@ def _ignored(v: Values) -> Iterator[str]:
     if kind not in (None, "mlflow", "none") and "." not in kind:
         yield f"tracking.kind is {kind!r}; it must be mlflow, none, or the path of a class such as my_package.MySink."
     if kind == "none":
+        from seg.config.trust import local_settings  # of this machine, for the runs that are recorded
+
         for key in ("uri", "parent", "experiment", "system_metrics", "log_model"):
-            if v.get(f"tracking.{key}"):
+            if v.get(f"tracking.{key}") and f"tracking.{key}" not in local_settings():
                 yield f"tracking.{key} would be ignored under tracking=none. Leave one of the two out."
     if v.get("data.slice_axis") in ("x", "y", "z") and v.get("dims") in (3, "auto"):
         yield f"data.slice_axis would be ignored under dims={v['dims']}. Leave it out, or set dims=2."

@@ -9,7 +9,7 @@ from pathlib import Path
 from seg.data import layouts, volumes
 from seg.data.classes import Classes, classes_of, mapping_of, seen_classes
 from seg.data.names import Files, channel_names
-from seg.data.patients import patients_of, table_of
+from seg.data.patients import heading, patients_of
 from seg.errors import ConfigError, DataError, together
 from seg.regions import Regions, indices_within
 
@@ -96,7 +96,7 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
         log.info("regions of label values: %s", dict(zip([*classes.values][1:], classes.regions, strict=True)))
     elif values != list(range(len(values))):
         log.info("label values become class indices: %s", {value: i for i, value in enumerate(values)})
-    if patient is None and place.layout == "csv" and place.listing and "patient" in table_of(place.listing, [])[0]:
+    if patient is None and place.layout == "csv" and place.listing and "patient" in heading(place.listing):
         patient = str(place.listing)
     patients = patients_of([case_id for case_id, _, _ in files], place.root, patient)
     cases = [Case(case_id, patients[case_id], images, label) for case_id, images, label in files]

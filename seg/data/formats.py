@@ -48,13 +48,23 @@ def listed(where: Path) -> list[Path]:
     # macOS writes a companion '._<name>' beside every file it copies to a foreign disk.
     files = sorted(path for path in where.iterdir() if not path.name.startswith(".") and path.name not in MAPS)
     volumes = images_of(files)
-    known = {*volumes, *files_of(path for path in volumes if ending(path).lower() in HEADERS)}  # with their voxels
-    rest = [path for path in files if path not in known]
-    if others := _other_images(where, rest, beside=any(map(is_volume, volumes))):
-        raise DataError(others)
+    rest = rest_of(where, files, volumes)
     if unread := [path.name for path in rest if path.suffix.lower() not in BESIDE]:
         log.warning("%s: %d files are not read: %s.", where, len(unread), few(unread))
     return volumes
+
+
+def rest_of(where: Path, files: Iterable[Path], volumes: Sequence[Path]) -> list[Path]:
+    """The files and folders that are none of ``volumes``, nor slices or voxels of them.
+
+    Raises:
+        DataError: there are images among them, of another kind, which would go unread.
+    """
+    known = {*volumes, *files_of(path for path in volumes if ending(path).lower() in HEADERS)}  # with their voxels
+    rest = [path for path in files if path.name[0] != "." and path not in known and path.parent not in known]
+    if others := _other_images(where, rest, among=any(map(is_volume, volumes))):
+        raise DataError(others)
+    return rest
 
 
 def images_of(paths: Sequence[Path]) -> list[Path]:
@@ -67,16 +77,16 @@ def has_volumes(path: Path) -> bool:
     return path.is_dir() and any(map(is_volume, path.iterdir()))
 
 
-def _other_images(where: Path, paths: Iterable[Path], beside: bool = False) -> str:
+def _other_images(where: Path, paths: Iterable[Path], among: bool = False) -> str:
     """What is in ``where`` that is an image, but none that is read, and how it becomes one; nothing without such.
 
-    ``beside`` volumes, pictures are only there to be looked at.
+    ``among`` volumes, pictures are only there to be looked at.
     """
     kinds: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         if has_volumes(path):
             kinds["folders of volumes"].append(path.name)
-        elif path.is_file() and (kind := _kind(path)) and not (beside and kind == "pictures"):
+        elif path.is_file() and (kind := _kind(path)) and not (among and kind == "pictures"):
             kinds[kind].append(path.name)
     said = [
         f"{len(names)} {kind} ({few(names)}): {OTHERS.get(kind, ('', 'move the files up, one name per case'))[1]}"

@@ -24,8 +24,9 @@ def jitter_cost(mask: npt.NDArray[np.bool_]) -> float:
     expectation needs no random numbers. Distances are in voxels along every axis, whatever these measure in mm.
 
     Args:
-        mask: of one structure, 2-D or 3-D, not empty.
+        mask: of one structure, 2-D or 3-D, not empty; along an axis of one voxel there is no surface.
     """
+    mask = np.atleast_1d(mask.squeeze())
     (box,) = ndimage.find_objects(mask.astype(np.uint8))
     inner = np.pad(mask[box], _REACH)
     # The surface runs half-way between neighbours: half a voxel before the first centre on the other side.

@@ -65,7 +65,8 @@ def leaks(cases: CaseSet, prints: Fingerprint, cache: Path, workers: int = 1) ->
         OSError: the disk is full or not writable.
     """
     patients = {case.id: case.patient for case in cases.cases}
-    path = cache / f"leaks-{digest([FORMAT, prints.hash, patients])[:16]}.json"
+    files = {case.id: case.sha256 for case in prints.cases}
+    path = cache / f"leaks-{digest([FORMAT, prints.hash, files, patients])[:16]}.json"
     try:
         return [Leak(**leak) for leak in unseal(path.read_bytes())["leaks"]]
     except (OSError, ValueError, KeyError, TypeError):

@@ -110,7 +110,7 @@ def _datalist(content: Any, where: Path) -> list[tuple[str, Entry]]:
     found: list[tuple[str, Entry]] = []
     for key, part in PARTS.items():
         listed = content.get(key) or []
-        if part != "train" and isinstance(listed, list):
+        if isinstance(listed, list):
             listed = [one for one in listed if isinstance(one, dict) and one.get("label")]
         found += [(part, entry) for entry in _entries(listed, where, key, labelled=True)] if listed else []
     return found

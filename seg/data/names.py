@@ -8,7 +8,7 @@ from itertools import compress
 from pathlib import Path
 from unicodedata import normalize
 
-from seg.data.formats import WRITE, has_volumes, images_of, listed, there
+from seg.data.formats import WRITE, has_volumes, images_of, listed, rest_of, there
 from seg.data.volumes import ending, is_volume, stem
 from seg.errors import DataError, counted, few, together
 
@@ -59,10 +59,11 @@ def by_pair(root: Path, declared: int | None = None) -> Found | None:
         if unread := [path.name for path in beside if is_volume(path) or has_volumes(path)]:
             log.warning("%s: only %s are read, not %s.", root, " and ".join(used), few(unread))
         return _matched(listed(found[0]), listed(found[1]), found[0], declared)
-    files = [path for path in images_of(sorted(root.rglob("*"))) if path.parent == root]
+    files = [path for path in images_of(sorted(root.rglob("*"))) if path.parent == root and path.name[0] != "."]
     bare = [bare_name(stem(path), LABEL_WORDS) == stem(path) for path in files]
     labels = [path for path, is_bare in zip(files, bare, strict=True) if not is_bare]
     if 0 < len(labels) < len(files):
+        rest_of(root, (path for path in root.iterdir() if path.is_file()), files)
         return _matched([*compress(files, bare)], labels, root, declared)
     return None
 
@@ -224,7 +225,15 @@ def _groups(root: Path, faults: list[str]) -> dict[str, dict[str, Path]]:
         if bids and parts[0] == "derivatives" and not _is_label(role):
             continue  # images that a pipeline made of the others
         add(groups[case], role or "image", path, faults)
+    if found:
+        rest_of(root, (path for path in root.rglob("*") if path.is_file() and _is_of_a_case(path, root)), [*parts_of])
     return groups
+
+
+def _is_of_a_case(path: Path, root: Path) -> bool:
+    """Whether it is neither hidden nor in a folder that BIDS keeps for something else."""
+    parts = path.relative_to(root).parts
+    return parts[0] not in ("derivatives", "sourcedata", "code") and not any(part[0] == "." for part in parts)
 
 
 def _depth(found: Sequence[tuple[str, ...]]) -> int:

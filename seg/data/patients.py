@@ -149,14 +149,18 @@ def rows_of(path: Path) -> list[tuple[int, list[str]]]:
         raise ConfigError(f"{path}: line {reader.line_num} is not readable as CSV ({e}).") from None
 
 
+def heading(path: Path) -> list[str]:
+    """The columns of a table, in small letters; raises ConfigError where it cannot be read."""
+    return [clean(cell).lower() for _, head in rows_of(path)[:1] for cell in head]
+
+
 def table_of(path: Path, faults: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns of a table, in small letters, and its rows with their lines; rows of another length are faults.
 
     Raises:
         ConfigError: it cannot be read.
     """
-    (_, head), *rows = [(line, [*map(clean, cells)]) for line, cells in rows_of(path)] or [(0, list[str]())]
-    columns = [cell.lower() for cell in head]
+    columns, rows = heading(path), [(line, [*map(clean, cells)]) for line, cells in rows_of(path)[1:]]
     faults += [
         f"{path}: line {line} has {len(cells)} cells, the heading has {len(columns)}."
         for line, cells in rows

@@ -27,7 +27,7 @@ from seg.errors import DataError, few
 from seg.files import atomic_folder, digest, seal, sha256, unseal
 
 log = logging.getLogger(__name__)
-FORMAT = 2  # of a cache entry: raised whenever the same settings would give other arrays
+FORMAT = 3  # of a cache entry: raised whenever the same settings would give other arrays
 ANISOTROPY = 3.0  # largest over smallest spacing above which the coarse axis is resampled apart
 VOXELS_PER_CLASS = 10_000  # foreground positions kept for sampling
 # Cases kept open, each by three file handles: together half of those that a process may have.
@@ -194,7 +194,8 @@ def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:
     norms = norms_of(scan, plan)
     normalised = [_normalise(channel[box], norm) for channel, norm in zip(image, norms, strict=True)]
     if any(norm.inside for norm in norms):
-        outside = ~ndimage.binary_fill_holes(filled[box])
+        there = filled[box]
+        outside = ~ndimage.binary_fill_holes(np.atleast_1d(there.squeeze())).reshape(there.shape)
         for channel in normalised:
             channel[outside] = 0
     return np.stack([_resample(channel, shape, coarse, order=3) for channel in normalised]), geometry

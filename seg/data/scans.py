@@ -8,7 +8,7 @@ from seg.data.cases import Case
 from seg.data.formats import listed
 from seg.data.lists import by_list, read_json
 from seg.data.names import CHANNEL, add
-from seg.data.patients import table_of
+from seg.data.patients import clean, table_of
 from seg.data.volumes import READ, ending, has_colours, is_volume, stem
 from seg.errors import DataError, counted, together
 
@@ -24,7 +24,8 @@ def scans(where: Path, channels: int) -> list[Case]:
             all are named so; a file without a number holds all channels.
 
     Raises:
-        DataError: there is nothing of that name, or no image in it, or a name twice.
+        DataError: there is nothing of that name, or no image in it, or a name twice, or what would go unread.
+        ConfigError: a table cannot be read.
     """
     if not where.exists():
         raise DataError(f"There is no {where}. Give a file, a folder or a table of scans.")
@@ -62,6 +63,11 @@ def _grouped(files: list[Path], channels: int) -> list[Case]:
             takes = f"the network takes {counted(channels, 'channel')}, numbered from 0000"
             faults.append(f"{path}: is channel {digits}, and {takes}. Take it out.")
         add(groups[case], digits, path, faults)
+    faults += [
+        f"{parts['']}: {case} is there with numbered channels, too. Keep one of the two."
+        for case, parts in groups.items()
+        if "" in parts and len(parts) > 1
+    ]
     together(DataError, faults)
     return [Case(case, "", _in_order(parts, channels), None) for case, parts in groups.items()]
 
@@ -89,9 +95,17 @@ def _tabled(where: Path, channels: int) -> list[Case]:
     wanted, faults = ["image", *(f"image{number}" for number in range(2, channels + 1))], list[str]()
     columns, rows = table_of(where, faults)
     images = [name for name in wanted if name in columns] if "image" in columns else []
-    if not images or "case" not in columns:
-        raise DataError(f"{where} has the columns {', '.join(columns) or 'none'}; it needs case, {', '.join(wanted)}.")
+    if not images or "case" not in columns or len({*columns}) < len(columns):
+        raise DataError(
+            f"{where} has the columns {', '.join(columns) or 'none'}; it needs case, {', '.join(wanted)}, each once."
+        )
     together(DataError, faults)
     if any(not row[name] for _, row in rows for name in ("case", *images)):
         raise DataError(f"{where} has an empty cell in {', '.join(['case', *images])}. Fill it, or remove its row.")
-    return [Case(row["case"], "", tuple(where.parent / row[name] for name in images), None) for _, row in rows]
+    return [Case(row["case"], "", tuple(_lying(where.parent / row[name]) for name in images), None) for _, row in rows]
+
+
+def _lying(path: Path) -> Path:
+    """The file whose name a table spells in another way: letters taken apart, or more blanks."""
+    beside = [] if path.exists() or not path.parent.is_dir() else path.parent.iterdir()
+    return next((file for file in beside if clean(file.name) == path.name), path)

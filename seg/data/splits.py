@@ -139,8 +139,10 @@ def check_split(split: Split, fingerprint: Fingerprint, source: str = "split") -
             )
     for one, other in combinations(PARTS, 2):
         if shared := {case.patient for case in known[one]} & {case.patient for case in known[other]}:
+            theirs = [case.id for case in known[one] + known[other] if case.patient in shared]
             faults.append(
-                f"{source}: patients in both {one} and {other}: {few(shared)}. A patient belongs to one part."
+                f"{source}: cases of one patient are in both {one} and {other}: {few(theirs)}. A patient belongs to "
+                "one part."
             )
         images = {case.image_sha256: case for case in known[one]}
         twins = [(images[case.image_sha256], case) for case in known[other] if case.image_sha256 in images]

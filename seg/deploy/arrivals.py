@@ -98,7 +98,7 @@ def arrivals(folders: Sequence[Path], package: Package) -> pd.DataFrame:
     """
     own = {package.id, f"run_{package.origin['run_id']}"}
     rows = [(folder, row) for folder in folders for row in read_report(folder).values()]
-    mine = [(folder, row) for folder, row in rows if own & {*str(row.get("package")).split("+")}]
+    mine = [(folder, row) for folder, row in rows if own & _networks(row)]
     if not mine:
         others = {str(row.get("package")) for _, row in rows}
         raise DataError(
@@ -115,6 +115,11 @@ def arrivals(folders: Sequence[Path], package: Package) -> pd.DataFrame:
     table = table.sort_values(TIME, kind="stable", ignore_index=True)
     again = table["sha256"].ne("") & table["sha256"].duplicated()
     return table[~again].drop(columns="sha256").reset_index(drop=True)
+
+
+def _networks(row: Row) -> set[str]:
+    """Those that predicted a scan together, of runs without their weights."""
+    return {one.partition("@")[0] for one in str(row.get("package")).split("+")}
 
 
 def learnt(package: Package) -> pd.DataFrame:

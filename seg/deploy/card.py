@@ -101,7 +101,7 @@ def _accuracy(run: RunFolder, *, by_class: bool) -> str:
     if table is None or table.empty:
         return "No case was scored: nothing is known of its accuracy."
     cfg = run.read_config()
-    part = "test part" if cfg.inference.part == "test" else "validation part, out of fold"
+    part = "validation part, out of fold" if cfg.inference.part == "val" else "test part"
     scores = table.assign(arm=run.short, seed=str(cfg.seed), fold=str(cfg.data.fold))
     found = scores_table(scores, [run.short])
     blocks = {title: lines if by_class else lines[-1:] for title, lines in found.blocks.items()}

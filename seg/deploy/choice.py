@@ -9,6 +9,7 @@ from seg.deploy.predictor import Predictor
 from seg.deploy.registry import fetched
 from seg.errors import ConfigError, counted, few, nearest
 from seg.records.folder import claimed, find
+from seg.records.journal import Journal
 from seg.records.state import has_finished
 
 KEYS = ("run", "package", "model", "study")
@@ -69,7 +70,14 @@ def _of_arm(outputs: Path, study: str, arm: str | None) -> list[Path]:
     if arm not in own and (arm or len(own) > 1):
         listed = ", ".join(f"arm={name} ({counted(len(found), 'run')})" for name, found in sorted(own.items()))
         raise ConfigError(f"Choose an arm of the study {study}: {listed}.")
-    return own[arm] if arm else next(iter(own.values()))
+    places = own[arm] if arm else next(iter(own.values()))
+    sweeps = {Journal(place).tags().get("sweep", "") for place in places}
+    if len(sweeps) > 1:
+        raise ConfigError(
+            f"The runs of the study {study} are of several sweeps: {few(sweeps)}. Name those that are meant: "
+            f"run=[{','.join(place.name.removeprefix('run_') for place in places[:2])},…]; seg.runs lists them."
+        )
+    return places
 
 
 def _refuse_unlike(places: Sequence[Path], members: Sequence[Predictor]) -> None:

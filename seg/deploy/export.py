@@ -174,7 +174,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _write_example(predictor: Predictor, folder: Path) -> Path:
-    """A made-up scan that needs every step: axes to turn, a border to crop, voxels to resample, a side to pad."""
+    """A made-up scan that needs every step: axes to turn, a border to crop, voxels to resample, a side to pad.
+
+    And a corner of 0 within what the crop keeps, for steps that look at the imaged object alone.
+    """
     plan = predictor.package.plan
     sides = list(plan.patch)
     if len(sides) == 2:
@@ -184,6 +187,7 @@ def _write_example(predictor: Predictor, folder: Path) -> Path:
     image = made_up(len(plan.normalization), tuple(round(side / _FINER) for side in prepared)).numpy()
     for channel, norm in zip(image, plan.normalization, strict=True):
         channel[:] = channel * norm.std + norm.mean if norm.kind == "ct" else channel + 10
+    image[:, :2, :2] = 0
     image = np.pad(image, [(0, 0), *[(_BORDER, _BORDER)] * 3])
     affine = np.diag([*(-_FINER * np.array(plan.spacing_mm) * [1, 1, -1]), 1.0])
     write_volume(folder / SCAN, np.moveaxis(image, 0, -1) if len(image) > 1 else image[0], affine)

@@ -131,10 +131,12 @@ def appended(store: Mlflow, known: History, entry: Entry) -> History:
     except MlflowException:
         if not (other := store.client.get_run(known.run_id).data.params.get(key)):
             raise
-        raise ConflictError(
-            f"{known.name} was changed at the same time, so nothing was done here: {read_link(Entry, other) or other}. "
-            "Look at it, and if you still want your change, give the command again."
-        ) from None
+        if other != whole.text:  # where it is, only the answer was lost
+            seen = read_link(Entry, other) or other
+            raise ConflictError(
+                f"{known.name} was changed at the same time, so nothing was done here: {seen}. Look at it, and if you "
+                "still want your change, give the command again."
+            ) from None
     store.client.set_registered_model_tag(known.name, _END, f"{key} {whole.hash}")
     return replace(known, last=whole.number, entries=(*known.entries, whole))
 

@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 VIEW = "view.json"  # of a job's folder: the volumes for the page
 _LOGGED = 5000  # latest scans in the log
 _VIEW_BYTES = 8_000_000
-_RESULT = ("volumes_ml", "risk", "findings", "expected_dice", "confidence", "stages", "seconds", "package", "mask")
+_RESULT = (
+    *("volumes_ml", "risk", "findings", "expected_dice", "no_promise", "confidence", "stages", "seconds"),
+    *("package", "mask"),
+)
 _BEFORE_VOXELS = 2**20  # bytes of a file that may come before its voxels
 _AT_ONCE = 2**20
 
@@ -99,8 +102,8 @@ class Incoming:
         scan = Case(job.id, "", job.images, None)
         passes = _Passes(job)
         with ExitStack() as watched:
-            for member in self.members:
-                watched.enter_context(member.network.register_forward_pre_hook(passes.begin))
+            for network in {member.network for member in self.members}:
+                watched.enter_context(network.register_forward_pre_hook(passes.begin))
             row = predicted([passes.of(member) for member in self.members], scan, self.network, job.folder)
         row["error"] = outside(row["error"], job.folder)
         self._add(row)

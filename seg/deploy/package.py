@@ -26,7 +26,7 @@ from seg.data.splits import Split
 from seg.engine import checkpoint
 from seg.engine.computing import stored
 from seg.errors import DataError
-from seg.files import atomic, atomic_folder, digest
+from seg.files import atomic, atomic_folder, digest, sha256
 from seg.metrics import read_scores
 from seg.records.folder import RunFolder
 from seg.records.journal import Journal
@@ -92,8 +92,10 @@ class Package:
         settings = {key: cfg[key] for key in ("dims", "model", "attention", "inference")}
         settings["augmentation"] = {"mirror_axes": cfg["augmentation"].get("mirror_axes", [])}
         settings["data"] = {key: cfg["data"].get(key) for key in ("patch_voxels", "allow_shear")}
-        tags = {key: value for report in Journal(folder.run).read() for key, value in report.get("tags", {}).items()}
-        origin = {"run_id": folder.run_id, "data": str(cfg["data"]["name"])}
+        tags = Journal(folder.run).tags()
+        path = folder.chosen(str(cfg["inference"]["checkpoint"]))
+        weights = checkpoint.weights(path)
+        origin = {"run_id": folder.run_id, "data": str(cfg["data"]["name"]), "weights": sha256(path)[:12]}
         origin |= {name: version_of(name) for name in ("seg", "torch", "monai")}
         seen = prints.of([*split.train, *split.val])
         return cls(
@@ -105,7 +107,7 @@ class Package:
             origin | {key: tags[key] for key in _TAGS if key in tags},
             tuple(_described(case, prints, plan) for case in seen.cases),
             _scores(folder),
-            checkpoint.weights(folder.chosen(str(cfg["inference"]["checkpoint"]))),
+            weights,
             {},
             confidence=_confidence(folder),
             cost=_cost(folder),

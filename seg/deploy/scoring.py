@@ -14,7 +14,8 @@ from seg.data.splits import Split
 from seg.data.volumes import read_header, read_label, stored_ending
 from seg.deploy.predictor import Predictor
 from seg.engine.rows import Row, case_rows
-from seg.errors import ConfigError, DataError, few
+from seg.errors import ConfigError, DataError, counted, few
+from seg.files import file_name
 from seg.metrics import read_scores
 from seg.records.folder import RunFolder, place_given
 
@@ -53,6 +54,23 @@ def unchanged(run: RunFolder, prints: Fingerprint) -> None:
         raise DataError(f"Cases of the test part are missing or have changed since the run began: {few(other)}.")
 
 
+def seen(run: RunFolder, prints: Fingerprint) -> list[str]:
+    """The cases that the run was trained on, or chosen by, whatever they are called here; with a warning."""
+    began, split = run.read(run.fingerprint, Fingerprint.from_json), run.read(run.split, Split.from_json)
+    files = {began.by_id[case].sha256 for case in (*split.train, *split.val)}
+    if known := [case.id for case in prints.cases if case.sha256 in files]:
+        log.warning("The run was trained on, or chosen by, %s of these: %s.", counted(len(known), "case"), few(known))
+    return known
+
+
+def place_of(folder: Path, name: str | None, prints: Fingerprint) -> Path:
+    """Where in ``folder`` the scores of a data set go, each of its own; of the run's own test part without ``name``."""
+    place = folder / ("test" if name is None else file_name(name, "data"))
+    table = place / "cases.csv"
+    other = table.exists() and {*read_scores(table)["case"]} != {case.id for case in prints.cases}
+    return place.with_name(f"{place.name}-{prints.hash[:8]}") if name and (place.name == "test" or other) else place
+
+
 def suits(cases: CaseSet, predictor: Predictor) -> None:
     """Refuses data that lack what the network was trained on: its classes by name, and as many channels.
 
@@ -76,6 +94,12 @@ def suits(cases: CaseSet, predictor: Predictor) -> None:
         raise DataError(
             f"{cases.name} has the channels {', '.join(cases.channels)}; the network was trained on "
             f"{', '.join(package.channels)}."
+        )
+    here, there = ([*map(str.casefold, names)] for names in (cases.channels, package.channels))
+    if here != there and sorted(here) == sorted(there):
+        raise DataError(
+            f"{cases.name} has the channels in the order {', '.join(cases.channels)}; the network was trained on "
+            f"{', '.join(package.channels)}. List them in that order."
         )
 
 

@@ -125,6 +125,8 @@ class _Scans:
             self.jobs.remove(job)
             if isinstance(error, DataError):
                 raise HTTPException(400, outside(str(error), job.folder)) from None
+            if isinstance(error, OSError):
+                raise _no_room(error) from None
             raise
         self.jobs.submit(job)
         return self._described(job)
@@ -204,7 +206,7 @@ async def _received(request: Request, body: Path, limit: int) -> None:
     except TimeoutError:
         raise HTTPException(408, "The upload came to a halt. Its bytes must keep coming. Send it again.") from None
     except OSError as error:
-        raise HTTPException(507, f"The scan cannot be stored: {error.strerror}. There must be room for it.") from None
+        raise _no_room(error) from None
     except ClientDisconnect:
         raise HTTPException(400, "The upload was cut off. All of it is needed. Send it again.") from None
     if not total:
@@ -279,3 +281,7 @@ def is_loopback(name: str) -> bool:
     with suppress(ValueError):
         return ip_address(name).is_loopback
     return name == "localhost"
+
+
+def _no_room(error: OSError) -> HTTPException:
+    return HTTPException(507, f"The scan cannot be stored: {error.strerror}. There must be room for it.")

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from seg.deploy import comparison
@@ -40,7 +41,8 @@ class State:
     @property
     def held(self) -> dict[str, list[str]]:
         """By alias, the versions that held it one after the other, as far as they still exist."""
-        held = {alias: [one for one in ones if one in self.versions] for alias, ones in self.history.holders.items()}
+        there = {alias: [one for one in ones if one in self.versions] for alias, ones in self.history.holders.items()}
+        held = {alias: [one for one, _ in groupby(ones)] for alias, ones in there.items()}  # as if others never were
         return {alias: ones for alias, ones in held.items() if ones}
 
     def holder(self, alias: str) -> str:

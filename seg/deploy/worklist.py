@@ -16,7 +16,7 @@ from seg.data.volumes import files_of, mask_ending
 from seg.deploy.findings import spelled
 from seg.deploy.maps import Maps
 from seg.deploy.predictor import NO_MAPS, Prediction, Predictor, Ready, compute, read_for
-from seg.deploy.report import Row, described, now, read_report, unfinished, write_report
+from seg.deploy.report import NAME, Row, described, now, read_report, unfinished, write_report
 from seg.engine.console import clock
 from seg.engine.device import peak_mib
 from seg.errors import ConfigError, SegError, few
@@ -57,6 +57,12 @@ def predict_all(
         raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
     private_folder(output)
     report = _Report(output, read_report(output))
+    strange = [job.id for job in scans if _mask(job, output).exists() and job.id not in report.rows]
+    if strange and not overwrite and (report.rows or not (output / NAME).exists()):
+        raise ConfigError(
+            f"{output} has files of the masks' names that are not in its report: {few(strange)}. Set another output, "
+            "or overwrite=true."
+        )
     by, begin, computed, failed = "+".join(map(identity, members)), time.monotonic(), 0, list[str]()
     for name in maps:
         private_folder(output / name)
@@ -71,10 +77,13 @@ def predict_all(
         if job.finished_before:
             log.info("%s is finished already", job.scan.id)
             return
-        row, computed = job.write(), computed + 1
-        for name in {*MAPS} - {*maps}:  # of another network, or of the scan as it was
-            (output / name / f"{job.scan.id}.nii.gz").unlink(missing_ok=True)
+        row, computed, old = job.write(), computed + 1, report.rows.get(job.scan.id, {})
         report.add(row)
+        if row["status"] == "failed" and old and job.mask.exists() and sha256(job.mask) == old["mask_sha256"]:
+            job.mask.unlink()  # of another network, or of the scan as it was
+        if row["status"] == "finished" and any(old.get(key) != row[key] for key in ("package", "inputs_sha256")):
+            for name in {*MAPS} - {*maps}:  # of another network, or of the scan as it was
+                (output / name / f"{job.scan.id}.nii.gz").unlink(missing_ok=True)
         if row["status"] == "failed":
             failed.append(job.scan.id)
         _tell(row, (time.monotonic() - begin) / computed * (len(jobs) - 1 - jobs.index(job)))
@@ -190,8 +199,9 @@ class _Job:
 
 
 def identity(member: Predictor) -> str:
-    """The package's id, or that of the run where the network was never packed."""
-    return member.package.id or f"run_{member.package.origin['run_id']}"
+    """The package's id, or that of the run and its weights where the network was never packed."""
+    origin = member.package.origin
+    return member.package.id or f"run_{origin['run_id']}@{origin['weights']}"
 
 
 def predicted(members: Sequence[Predictor], scan: Case, by: str, output: Path) -> Row:

@@ -164,11 +164,11 @@ def printing() -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def print_summary(cases: pd.DataFrame, lines: Mapping[str, object]) -> None:
-    """Prints the test scores with their spread over the cases, then ``lines`` as name and value."""
+def print_summary(cases: pd.DataFrame, lines: Mapping[str, object], of: str = "Test") -> None:
+    """Prints the scores, ``of`` which part, with their spread over the cases, then ``lines`` as name and value."""
     if not cases.empty:
         scores, shown, lengths = metrics.summary(cases), metrics.shown(), metrics.lengths_of(cases)
-        title = f"Test scores of {cases['case'].nunique()} cases, mean ± SD"
+        title = f"{of} scores of {cases['case'].nunique()} cases, mean ± SD"
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.add_column("class", overflow="fold")
         for name in (*(metric.with_unit(metric.label, lengths) for metric in shown.values()), "missed", "false"):

@@ -283,7 +283,7 @@ def on_grid(slices: Slices, geometry: Geometry) -> Slices:
     axis, coarse = slices.axis, geometry.coarse_axis
     target = [high - low for low, high in geometry.crop]
     plane = [size for number, size in enumerate(target) if number != axis]
-    thick = None if coarse in (None, axis) else int(coarse > axis)
+    thick = None if coarse is None or coarse == axis else coarse - (coarse > axis)
 
     def resampled() -> Iterator[Tensor]:
         known, before, last = -1, torch.empty(0), torch.empty(0)

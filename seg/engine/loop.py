@@ -178,6 +178,7 @@ def _end_epoch(training: Training, budget: Budget, settings: Settings, hooks: Ho
         numbers |= hooks.validate(training.evaluated)
         progress.validation_seconds = from_leader(time.perf_counter() - start)
         progress.seconds += progress.validation_seconds
+        progress.by_clock = progress.by_clock or (progress.step > _DECIDED and budget.clock_ends_first(progress))
         if hasattr(training.scheduler, "report"):
             training.scheduler.report(numbers["val_dice"])
     numbers["epoch_seconds"] = time.perf_counter() - begin

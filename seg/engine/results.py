@@ -27,6 +27,7 @@ from seg.models.cost import gflops
 from seg.pages.curves import curves
 from seg.pages.panels import contact_sheet, extremes
 from seg.records.folder import place_given
+from seg.records.journal import Journal
 from seg.records.mlflow import NOTE
 from seg.records.predictions import write_manifest
 from seg.records.provenance import common_tags, git
@@ -95,7 +96,12 @@ def _tags(record: Record, cfg: DictConfig, built: Built) -> dict[str, str]:
         "fold": cfg.data.fold,
         "predictions": str(record.folders.predictions),
     }
-    return {key: str(value) for key, value in (common_tags() | own | dict(cfg.tracking.tags)).items()}
+    tags = {key: str(value) for key, value in (common_tags() | own | dict(cfg.tracking.tags)).items()}
+    earlier = Journal(record.folders.run).tags()
+    for key in ("code_hash", "git_commit"):  # of a run that is continued: all that it was trained with
+        if tags.get(key) and earlier.get(key, tags[key]) != tags[key]:
+            tags[key] = f"{earlier[key]}, then {tags[key]}"
+    return tags
 
 
 def _description(cfg: DictConfig, built: Built, result: str = "") -> str:
@@ -190,12 +196,12 @@ def _note_reading(record: Record, built: Built) -> None:
     note_reading(run.outputs, part_of(hashes), kind="run", reader=run.run_id, name=record.name)
 
 
-def print_results(record: Record, cases: pd.DataFrame, progress: Progress) -> None:
+def print_results(record: Record, cases: pd.DataFrame, progress: Progress, part: str) -> None:
     """Prints the scores, and where all of it is."""
     training = f"{progress.seconds:.0f} s, {progress.step} steps"
     lines = {"training": training, "run": record.run_id, "predictions": record.folders.predictions}
     with printing():
-        print_summary(cases, lines | record.look)
+        print_summary(cases, lines | record.look, of="Test" if part == "test" else "Out-of-fold")
 
 
 def costs(built: Built, inference_seconds: Sequence[float], joules: float) -> dict[str, float]:

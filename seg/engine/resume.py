@@ -71,10 +71,15 @@ def refuse_other_data(run: RunFolder, material: "Material") -> None:
     if not (run.split.exists() and run.fingerprint.exists()):
         return
     split = run.read(run.split, lambda text: str(json.loads(text)["hash"]))
-    data, cases = run.read(run.fingerprint, lambda text: (json.loads(text)["hash"], len(json.loads(text)["cases"])))
-    if (split, data) != (material.split.hash, material.fingerprint.hash):
-        now = len(material.fingerprint.cases)
+
+    def noted(text: str) -> tuple[str, dict[str, str]]:
+        content = json.loads(text)
+        return content["hash"], {case["id"]: case["sha256"] for case in content["cases"]}
+
+    data, cases = run.read(run.fingerprint, noted)
+    now = {case.id: case.sha256 for case in material.fingerprint.cases}
+    if (split, data, cases) != (material.split.hash, material.fingerprint.hash, now):
         raise ConfigError(
-            f"resume: the data of run {run.run_id} changed since it began ({cases} cases then, {now} now). "
+            f"resume: the data of run {run.run_id} changed since it began ({len(cases)} cases then, {len(now)} now). "
             "Restore them, or start a new run."
         )

@@ -82,7 +82,7 @@ def run(job: Job, name: str, options: Mapping[str, str]) -> Result | None:
         return None
     result, cases = ended
     if job.reporter is None:  # only now: what becomes of stdout is not the run's affair
-        print_results(record, cases, job.built.training.progress)
+        print_results(record, cases, job.built.training.progress, job.cfg.inference.part)
     return result
 
 

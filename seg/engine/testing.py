@@ -123,9 +123,9 @@ def test(
         image, affine = read_image(case.images)
         scores = scored(case, pred, label, cases.names, spacing_mm=spacing_mm(affine))
         rows += scores
-        shown = np.where(label == IGNORE, 0, label)
+        shown = (np.where(label == IGNORE, 0, mask) for mask in (label, pred))  # no error where nobody annotated
         seen = image if unit == "pixels" and len(image) == 3 else image[0]
-        turned = [to_ras(volume, affine) for volume in (seen, shown, pred)]
+        turned = [to_ras(volume, affine) for volume in (seen, *shown)]
         pictures += drawn(
             *(volume for volume, _ in turned),
             case=case.id,

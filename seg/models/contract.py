@@ -75,6 +75,7 @@ _RIGHT: dict[type[nn.Module], type[nn.Module]] = {
     kind: type(f"SmallMap{kind.__name__}", (SmallMaps, kind), {})
     for kind in (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 }
+globals().update({kind.__name__: kind for kind in _RIGHT.values()})  # where pickle looks for them
 
 
 def right_small_maps(network: nn.Module) -> None:

@@ -210,7 +210,8 @@ function paintFrame(pen, canvas, { x, y }, ratio) {
 
 function paintClasses(pen, mask, grid, width) {
   const opacity = chosen.mode === "contour" ? 0 : $("opacity").value / 100;
-  for (const { indices, color } of chosenClasses())
+  const there = new Set(mask);
+  for (const { indices, color } of chosenClasses().filter(({ indices }) => indices.some((k) => there.has(k))))
     paintShape(pen, shapeOf((i) => indices.includes(mask[i]), plane, grid), color, opacity, width);
 }
 
@@ -408,7 +409,8 @@ function listen() {
   on("input", "slice", () => setSlice(Number($("slice").value)));
   on("input", "opacity level width outline", paint);
   on("input", "zoom size", refit);
-  on("change", "measure column", () => {
+  on("change", "measure column", ({ target }) => {
+    if (target.id === "measure") chosen.down = falling(chosen.sort); // the worst first, as at the start
     drawTable();
     paint();
   });

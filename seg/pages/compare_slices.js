@@ -93,7 +93,9 @@ function cut(volume, { columns, rows, strides, c, r, axis }, index) {
 
 // Dice of one slice, mean over those of the classes `wanted` (the indices of each) that are in it; null where none is.
 function sliceDice(label, pred, wanted) {
+  const there = new Set([...label, ...pred]);
   const scores = wanted.map((indices) => {
+    if (!indices.some((k) => there.has(k))) return null;
     let [both, all] = [0, 0];
     label.forEach((value, i) => {
       const [there, here] = [indices.includes(value), indices.includes(pred[i])];

@@ -42,8 +42,10 @@ async function begin() {
   sessionStorage.setItem("token", token);
   fail();
   describe();
-  if (asked.get("job")) follow(asked.get("job"));
-  else giveAnother();
+  if (asked.get("job")) {
+    if (asked.get("job") !== job) files = []; // their name is another scan's
+    follow(asked.get("job"));
+  } else giveAnother();
 }
 
 function describe() {
@@ -134,16 +136,17 @@ async function follow(id) {
   history.replaceState(null, "", `#job=${id}`); // so that the page can be loaded again
   only("working");
   while (job === id) {
+    let found = null;
     try {
-      const found = await (await ask(`jobs/${id}`)).json();
-      if (job !== id) return;
-      if (found.status === "finished") return await show(found);
-      if (found.status === "failed" || found.status === "cancelled") return over(found.error);
-      report(found);
+      found = await (await ask(`jobs/${id}`)).json();
     } catch (error) {
       if (error.status) return over(error.message);
       working("Waiting for", null, "The service does not answer. Trying again.");
     }
+    if (job !== id) return;
+    if (found?.status === "finished") return show(found);
+    if (found?.status === "failed" || found?.status === "cancelled") return over(found.error);
+    if (found) report(found);
     await new Promise((done) => setTimeout(done, POLL_MS));
   }
 }
@@ -172,19 +175,25 @@ async function show({ id, result }) {
   $("risk").textContent = `Risk: ${result.risk}${result.findings.length ? "" : ". Nothing unusual was found."}`;
   $("risk").className = result.risk;
   $("findings").replaceChildren(...result.findings.map((text) => make("li", {}, text)));
+  shown = null; // nor the slices of the scan before
+  $("tiles").replaceChildren();
+  $("viewer").hidden = $("unseen").hidden = true;
   only("found");
   $("found-name").focus();
   try {
     const { about, payload } = await (await ask(`jobs/${id}/view`)).json();
     const volumes = await unpack(about, payload);
+    if (job !== id) return;
     const planes = [2, 1, 0].map((axis) => planeOf(volumes, axis));
     const at = planes.map(({ structure, slices }) => (structure.some(Boolean) ? largest(structure) : slices >> 1));
     shown = { volumes, planes, at };
     const [step, size] = [Math.max(...about.step), times(about.dims) !== times(about.shape)];
     $("coarse").textContent =
       step > 1 ? `Shown coarser than it is: ${times(about.step)} voxels as one.` : size ? "Cropped to the structures." : "";
+    $("viewer").hidden = false; // tiles are laid out by the room that there is
     makeTiles();
   } catch (error) {
+    if (job !== id) return;
     shown = null;
     if (error.status !== 404) fail(`The slices cannot be shown (${error.message}).`);
   }
@@ -192,7 +201,7 @@ async function show({ id, result }) {
   $("unseen").hidden = Boolean(shown);
 }
 
-function tabulate({ volumes_ml, expected_dice, confidence = {} }) {
+function tabulate({ volumes_ml, expected_dice, confidence = {}, no_promise }) {
   const two = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
   const rows = network.classes.map(({ name, color }, place) => {
     const [dice, low, high] = expected_dice[name] ?? [];
@@ -204,8 +213,11 @@ function tabulate({ volumes_ml, expected_dice, confidence = {} }) {
   });
   $("volumes").tBodies[0].replaceChildren(...rows);
   $("promised").textContent = Object.keys(expected_dice).length
-    ? "Expected Dice: mean, and where 90 % of scans like those that the network was tested on will be."
-    : "No Dice can be promised for this scan.";
+    ? "Expected Dice: mean" +
+      (Object.values(expected_dice).some(([, low]) => low !== null)
+        ? ", and where 90 % of scans like those that the network was tested on will be."
+        : "; of too few scans to say where others will be.")
+    : `No Dice can be promised for this scan${no_promise ? `: ${no_promise}` : ""}.`;
 }
 
 async function download() {
@@ -298,8 +310,10 @@ function paint(place) {
   pen.drawImage(grey, left, top, right - left, bottom - top, 0, 0, canvas.width, canvas.height);
   const mode = $("modes").querySelector('[aria-pressed="true"]').value;
   const mask = cut(volumes.label, plane, at[place]);
+  const there = new Set(mask);
   for (const { value } of mode === "off" ? [] : $("volumes").querySelectorAll("input:checked")) {
     const { indices, color } = network.classes[value - 1];
+    if (!indices.some((k) => there.has(k))) continue;
     const shape = shapeOf((i) => indices.includes(mask[i]), plane, grid);
     paintShape(pen, shape, color, mode === "contour" ? 0 : $("opacity").value / 100, 1.4 * ratio);
   }
@@ -308,7 +322,7 @@ function paint(place) {
   slider.value = at[place];
   slider.setAttribute("aria-valuetext", `${number} of 0 to ${plane.last}`);
   output.textContent = `${number} / ${plane.last}`;
-  const inside = network.classes.filter(({ indices }) => indices.some((k) => mask.includes(k))).map(({ name }) => name);
+  const inside = network.classes.filter(({ indices }) => indices.some((k) => there.has(k))).map(({ name }) => name);
   canvas.setAttribute("aria-label", `${AXES[plane.axis]} slice ${number}: ${inside.join(", ") || "no structure"}`);
 }
 

@@ -237,6 +237,6 @@ def one_at_a_time(outputs: Path, wait_s: float = 300) -> Iterator[None]:
         try:
             lock = held.enter_context(closing(sqlite3.connect(place, timeout=wait_s, isolation_level=None)))
             lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             raise PermissionError(errno.EACCES, f"It cannot be locked ({error})", str(place)) from None
         yield

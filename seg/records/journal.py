@@ -72,6 +72,10 @@ class Journal:
         """Every report."""
         return self.read_from(0)[0]
 
+    def tags(self) -> dict[str, str]:
+        """Every tag with its last value."""
+        return {key: value for report in self.read() for key, value in report.get("tags", {}).items()}
+
     def read_from(self, start: int, count: int | None = None) -> tuple[list[Report], int]:
         """At most ``count`` reports from the byte ``start`` on, and where the next one begins.
 

@@ -86,17 +86,20 @@ def _named(rows: pd.DataFrame) -> list[str]:
     return [f"{case} {name}" for case, name in rows[[*KEYS]].itertuples(index=False, name=None)]
 
 
-def check_anchors(anchors: Mapping[str, str], wanted: Iterable[tuple[str, str]]) -> None:
+def check_anchors(
+    anchors: Mapping[str, str], wanted: Iterable[tuple[str, str]], every: Iterable[tuple[str, str]] = ()
+) -> None:
     """Refuses anchors that lack a score.
 
     Args:
         anchors: texts of ``read_anchors`` by name.
         wanted: (case, class) of each structure of the reference that is scored.
+        every: (case, class) that must have a line, which is empty where the tool drew nothing either.
 
     Raises:
         DataError: with what each of them lacks.
     """
-    needed = {*wanted}
+    needed, lines = {*wanted}, {*every}
     faults = []
     for name, text in anchors.items():
         table = _table(text)
@@ -106,6 +109,12 @@ def check_anchors(anchors: Mapping[str, str], wanted: Iterable[tuple[str, str]])
             faults.append(
                 f"The anchor {name}, whose classes are {few(set(table['class']))}, has no score of {len(lacking)} of "
                 f"the {len(needed)} structures that are scored: {shown}. Add a line for each, or leave the anchor out."
+            )
+        elif silent := sorted(lines - {*table[[*KEYS]].itertuples(index=False, name=None)}):
+            shown = few([f"{case} {structure}" for case, structure in silent])
+            faults.append(
+                f"The anchor {name} does not say what the tool drew of {len(silent)} structures that the reference "
+                f"does not have: {shown}. Add a line for each: without a score where it drew nothing, 0 where it did."
             )
     together(DataError, faults)
 

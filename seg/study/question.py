@@ -1,8 +1,8 @@
 """What a study asked, kept in its sweep's folder."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from seg.errors import ConfigError, DataError
 from seg.files import atomic_write
 
+log = logging.getLogger(__name__)
 FILE = "study.json"
 CLAIMS = {"better": "better than", "equivalent": "equivalent to", "not_worse": "not worse than"}
 """What a locked study may claim of each arm beside the one that it is compared with."""
@@ -71,16 +72,23 @@ class Asked:
 
 
 def find_sweep(outputs: Path, study: str) -> Path:
-    """The folder of the latest sweep of a study, which may be named by the sweep too. Files that are damaged count not.
+    """The folder of the latest sweep of a study, which may be named by the sweep too.
+
+    Of those that can be read: the others are named in a warning.
 
     Raises:
         ConfigError: there is none.
+        DataError: the sweep of that very name cannot be read.
     """
     found = sorted((outputs / "sweeps").glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
     names = {}
-    for path in found:
-        with suppress(DataError):
-            names[path.parent] = Asked.read(path.parent).name
+    for folder in (path.parent for path in found):
+        try:
+            names[folder] = Asked.read(folder).name
+        except DataError as error:
+            if folder.name == study:
+                raise
+            log.warning("Left out: %s", error)
     if mine := [folder for folder, name in names.items() if study in (name, folder.name)]:
         return mine[-1]
     there = ", ".join(sorted(set(names.values()))) or "none"

@@ -43,7 +43,8 @@ def with_ends(value: float, low: float, high: float, metric: str, text: Callable
 
 def percent(share: float) -> str:
     """95 %, with the space that belongs there; 99.9 % of what is nearly all."""
-    return f"{share:.{1 if 0.995 <= share < 1 else 0}%}".replace("%", " %")
+    nearly = 0.995 <= share < 1
+    return f"{min(share, 0.999) if nearly else share:.{1 if nearly else 0}%}".replace("%", " %")
 
 
 def at_least(share: float) -> str:

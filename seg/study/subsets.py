@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from seg.errors import ConfigError, DataError, few, together
+from seg.errors import ConfigError, DataError, counted, few, together
 from seg.study.contrasts import Spread, interval, student, times_drawn
 from seg.study.scores import Numbers
 
@@ -207,16 +207,17 @@ def patient_groups(groups: Mapping[str, Mapping[str, str]], whose: Iterable[tupl
     """
     ((key, known),) = groups.items()
     found: dict[str, str] = {}
-    lacking, torn = set(), set()
+    lacking, torn = set(), set()  # by their cases: no message shows a patient
     for case, patient in whose:
         name = patient if key == "patient" else case
         group = known.get(name)
         if group is None:
-            lacking.add(name)
+            lacking.add(case)
         elif found.setdefault(patient, group) != group:
-            torn.add(patient)
-    faults = [f"The table of groups has no {key} {few(lacking)}. Add a line for each."] if lacking else []
-    faults += [f"Patients whose cases are in several groups: {few(torn)}. Give a patient one."] if torn else []
+            torn.add(case)
+    whom = "cases" if key == "case" else "patients of the cases"
+    faults = [f"The table of groups lacks the {whom} {few(lacking)}. Add a line for each."] if lacking else []
+    faults += [f"Cases in another group than others of their patient: {few(torn)}. Give a patient one."] if torn else []
     together(DataError, faults)
     return found
 
@@ -225,7 +226,7 @@ def _places(groups: Mapping[str, str], patients: Iterable[str]) -> dict[str, Num
     """Of each group the places of its patients, largest group first; DataError for a patient without one."""
     order = list(patients)
     if lacking := [patient for patient in order if patient not in groups]:
-        raise DataError(f"groups has no patient {few(lacking)}; give each patient one")
+        raise DataError(f"groups lacks {counted(len(lacking), 'patient')}; give each patient one")
     places: dict[str, list[int]] = {}
     for place, patient in enumerate(order):
         places.setdefault(groups[patient], []).append(place)

@@ -211,6 +211,8 @@ def _setting_faults(settings: Settings) -> Iterator[str]:
         yield f"hydra.sweeper.enqueue is {enqueue!r}; it must be a list of trials, such as [{{optimizer.lr: 0.01}}]."
     if not name.replace("-", "").replace("_", "").isalnum():
         yield f"hydra.sweeper.name is {name!r}; it names a folder: letters, digits, - and _ only."
+    if isinstance(settings["study"], dict) and settings["study"]["question"] and not _is_study(settings):
+        yield "hydra.sweeper.study has a question, but neither arms nor factors. Is one of these misspelt?"
     if settings["n_trials"] is None:
         for key, idle in _OF_SEARCH.items():
             if settings[key] != idle:
@@ -260,7 +262,7 @@ def _goal(settings: Settings, composed: Sequence[DictConfig]) -> Goal:
     faults = [fault for name in names for fault in _objective_faults(name, composed)]
     if not names or len({*names}) < len(names):
         faults.append(f"hydra.sweeper.objective is {given!r}; it must be one number, or a list of several, each once.")
-    if len(ways) != len(names) or not {*ways} <= {None, "maximize", "minimize"}:
+    if len(ways) != len(names) or not all(one in (None, "maximize", "minimize") for one in ways):
         faults.append(
             f"hydra.sweeper.direction is {way!r}; it must be maximize or minimize, one for each of {', '.join(names)}."
         )

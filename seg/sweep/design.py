@@ -20,7 +20,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from seg.config.compose import keys_of
-from seg.config.content import flat, plain
+from seg.config.content import flat, number, plain
 from seg.errors import ConfigError, together
 from seg.study.anchors import read_anchors
 from seg.study.options import AGAINST
@@ -79,9 +79,9 @@ class Study:
         """Whether each seed draws folds of its own, the same for all arms.
 
         Otherwise the luck of one division would be in all seeds alike, and pass for a difference. Only without a test
-        part, which another division would change too.
+        part, which another division would change too; and not with some of the folds, whose cases would be others.
         """
-        return self.folds is not None and self.base.get("data.test_fraction") == 0
+        return self.count is not None and self.base.get("data.test_fraction") == 0
 
     def space(self, given: Space) -> Space:
         """Every run: all arms of a seed and fold together, so that a half-done study can compare what it has.
@@ -90,9 +90,9 @@ class Study:
             ConfigError: ``given``, from the command line, sets what the study sets itself, or varies something, too.
         """
         varied = [parameter.key for parameter in given.parameters]
-        fixed = keys_of(given.fixed)
-        faults = list(self._ignored("The command line", [*fixed, *varied]))
-        if self.redraws and "data.test_fraction" in fixed:
+        faults = list(self._ignored("The command line", [*keys_of(given.fixed), *varied]))
+        typed = {key: number(one.partition("=")[2]) for one in given.fixed for key in keys_of([one])}
+        if self.redraws and typed.get("data.test_fraction"):
             faults.append(
                 f"The command line sets data.test_fraction; {WHERE}.base sets it to 0, whereby each seed draws its own "
                 "folds. Change it there."

@@ -104,7 +104,18 @@ def _journal(path: Path) -> JournalStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         _cut_broken_line(path)
-    return JournalStorage(JournalFileBackend(str(path)))
+    return JournalStorage(_Journal(str(path)))
+
+
+class _Journal(JournalFileBackend):
+    """A journal that keeps no half line of a disk that was full, to which the next one would be added."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            super().append_logs(logs)
+        except OSError:
+            _cut_broken_line(Path(self._file_path))
+            raise
 
 
 def _cut_broken_line(path: Path) -> None:

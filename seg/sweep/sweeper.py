@@ -33,7 +33,7 @@ from seg.sweep.leaks import allowed_leaks
 from seg.sweep.live import LiveTable
 from seg.sweep.lock import locked, with_plan
 from seg.sweep.parent import Parent, open_parent, unfinished
-from seg.sweep.scored import scored_structures
+from seg.sweep.scored import scored_cases, scored_structures
 from seg.sweep.search import Search, Trial
 
 log = logging.getLogger(__name__)
@@ -71,10 +71,10 @@ def sweep(
     with one_at_a_time(Path(asked.cfg.paths.outputs)):
         owns = _claim(asked)
     log_to(asked.folder / "log.txt")
-    asked = replace(asked, locked=locked(asked, material))
     experiment = experiment_name(asked.cfg.tracking.experiment, f"{material.cases.name}/{asked.cfg.study}")
-    definition = asked.definition | {"data": material.fingerprint.hash}
+    definition = asked.definition | {"data": material.fingerprint.hash, "split": material.split.hash}
     with closing(_opened(asked, definition)) as search, ExitStack() as record:
+        asked = replace(asked, locked=locked(asked, material))
         atomic_write(asked.folder / "sweep.json", json.dumps(definition, indent=1))
         search.enter(again=owns)
 
@@ -185,7 +185,8 @@ def _check_classes(asked: Sweep, material: Material) -> None:
     if asked.study and asked.study.groups:
         patient_groups(asked.study.groups, ((case.id, case.patient) for case in material.cases.cases))
     if asked.study and asked.study.anchors:
-        check_anchors(asked.study.anchors, scored_structures(asked.study, asked.cfg, material))
+        every = ((case, name) for case in scored_cases(asked.study, asked.cfg, material) for name in names)
+        check_anchors(asked.study.anchors, scored_structures(asked.study, asked.cfg, material), every)
 
 
 def _worker(owner: Path) -> Process | None:

@@ -16,6 +16,7 @@ from training import arguments, command, composed
 from seg import train as verb
 from seg.config.compose import entry
 from seg.config.options import CONF
+from seg.config.schema import check
 from seg.errors import ConfigError
 from seg.train import train
 
@@ -185,3 +186,10 @@ def test_real_scans_are_learnt(hippocampus_root: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (table,) = tmp_path.glob("runs/*/data/cases.csv")
     assert pd.read_csv(table)["dice"].mean() > 0.6
+
+
+@pytest.mark.parametrize("recipe", ["experiments=hippocampus", "data=phantom"])
+def test_a_trial_in_seconds_suits_every_recipe(recipe: str) -> None:
+    cfg = composed(recipe, "debug=fast", "data.root=here")
+    assert cfg.trainer.max_epochs == 2
+    check(cfg)

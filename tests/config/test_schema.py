@@ -32,6 +32,15 @@ def keys(cfg: DictConfig) -> dict[str, Any]:
     return flat(OmegaConf.to_container(cfg, resolve=False))
 
 
+def test_an_address_of_this_machine_is_no_hindrance_to_a_run_without_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/default.yaml").write_text("# @package _global_\ntracking: {uri: http://team}\n")
+    monkeypatch.chdir(tmp_path)
+    check(composed("tracking=none", "tracking.uri=http://team"))
+
+
 @EACH
 def test_every_option_composes_and_passes_the_checks(group: str, option: str) -> None:
     row = OPTIONS[group].index(option)  # with the options of the other groups in the same row, for fewer compositions

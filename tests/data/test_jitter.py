@@ -34,6 +34,9 @@ def test_large_structures_lose_less_and_each_class_has_its_own(phantom_root: Pat
     square = np.zeros((20, 20), bool)
     square[5:15, 5:15] = True
     assert 0 < jitter_cost(square) < 0.1, "in 2-D, too"
+    for axis in range(3):
+        flat = jitter_cost(np.expand_dims(square, axis))
+        assert flat == jitter_cost(square), "a picture has no surface above and below"
     cases = folder(phantom_root)
     costs = jitter_costs(cases)
     assert set(costs) == set(cases.names[1:])

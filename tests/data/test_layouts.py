@@ -306,6 +306,21 @@ def test_a_volume_of_another_kind_among_the_others_does_not_vanish(tmp_path):
     refused(tmp_path, "c.nrrd")
 
 
+@pytest.mark.parametrize("other", ["c.npy", "c_seg.nii.gz.tmp", "c.nii.gz.tmp"])
+@pytest.mark.parametrize("where", ["", "p1", "p3"])
+def test_images_of_another_kind_vanish_in_no_layout(tmp_path, other, where):
+    """One folder of images and labels, and a folder for each case."""
+    for case in ("p1", "p2"):
+        place = tmp_path / case if where else tmp_path
+        volume(place / f"{case}.nii.gz")
+        volume(place / f"{case}_seg.nii.gz", label=True)
+        (place / f"._{case}.nii.gz").touch()  # macOS
+    assert found(tmp_path) == {"p1": 1, "p2": 1}
+    (tmp_path / where).mkdir(exist_ok=True)
+    (tmp_path / where / other).write_bytes(b"\x1f\x8b")
+    refused(tmp_path, other)
+
+
 def test_an_empty_folder_and_a_foreign_one_are_described(tmp_path):
     refused(tmp_path, "The folder is empty")
     (tmp_path / "notes.txt").touch()

@@ -304,6 +304,8 @@ def test_the_parts_of_a_datalist_are_a_split(tmp_path, caplog):
     assert "left out: 1 case without a label" in caplog.text
     split = load_split(tmp_path / "folds.json", prints, fold=0)
     assert (split.train, split.val, split.test) == (("p1",), ("p2",), ("p3",))
+    write(tmp_path / "folds.json", {"training": [listing("p1"), listing("p2"), {"image": "x"}]})
+    assert [case.id for case in folder(tmp_path).cases] == ["p1", "p2"]
     write(tmp_path / "folds.json", {"training": [listing("p1", fold=0), listing("p2")]})
     with pytest.raises(SegError, match="each case of training has one"):
         load_split(tmp_path / "folds.json", prints, fold=0)

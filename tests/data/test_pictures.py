@@ -163,14 +163,6 @@ def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
         folder(tmp_path)
 
 
-def test_a_colour_that_a_palette_lacks_is_refused(tmp_path: Path) -> None:
-    for case, mask, colours in (("a", MASK, (0, 0, 0, 255, 0, 0)), ("b", MASK * 200, (0, 0, 0, 0, 0, 255))):
-        pair(tmp_path, case)
-        palette(tmp_path / "masks" / f"{case}.png", mask, *colours)
-    with pytest.raises(DataError, match=r"b\.png"):
-        folder(tmp_path)
-
-
 def refused_colours(path: Path) -> Path:
     return save(path / "m.png", COLOURS)
 

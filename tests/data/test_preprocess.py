@@ -75,6 +75,18 @@ def test_outside_of_the_object_is_0_where_the_norm_says_so(tmp_path):
     assert np.array_equal(inside[same], whole[same])
 
 
+def test_a_hole_in_a_picture_belongs_to_the_object(tmp_path):
+    image = np.zeros((12, 12, 1), np.float32)
+    image[2:11, 2:11] = np.random.default_rng(0).normal(100, 20, (9, 9, 1))
+    image[2:4, 2:4] = 0  # an edge of the box outside of the object
+    image[5:8, 5:8] = 0  # enclosed by it
+    case = write_case(tmp_path, image, (image > 100).astype(np.uint8), np.eye(4))
+    inside = prepare_case(case, (0, 1), plan_of((1, 1, 1), [ChannelNorm("zscore", inside=True)]))[0][0]
+    assert inside.shape == (9, 9, 1)
+    assert inside[0, 0, 0] == 0
+    assert (inside[3:6, 3:6] < -3).all()
+
+
 def restored_of(classes, geometry, axis=0):
     logits = F.one_hot(torch.from_numpy(classes).long(), int(classes.max()) + 1).movedim(-1, 0).float()
     slices = on_grid(Slices(axis, iter(logits.unbind(axis + 1))), geometry)

@@ -160,9 +160,9 @@ def test_a_list_of_folds_without_a_test_part_is_read(own):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"train": ["a1"], "val": ["a2"]}, "patients in both train and val: a"),
-        ({"train": ["a1"], "test": ["a2"]}, "patients in both train and test: a"),
-        ({"train": ["b1"], "val": ["a1"], "test": ["a2"]}, "patients in both val and test: a"),
+        ({"train": ["a1"], "val": ["a2"]}, "cases of one patient are in both train and val: a1, a2"),
+        ({"train": ["a1"], "test": ["a2"]}, "cases of one patient are in both train and test: a1, a2"),
+        ({"train": ["b1"], "val": ["a1"], "test": ["a2"]}, "cases of one patient are in both val and test: a1, a2"),
         ({"train": ["c1"], "test": ["d1"]}, "same image is in both train and test: c1 = d1"),
         ({"train": ["a1", "x"], "test": ["y"]}, r"2 faults(.|\n)*train names cases.*x(.|\n)*test names cases.*y"),
         ({"train": [], "val": ["a1"]}, "train is empty"),

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from seg.data.fingerprint import CasePrint, Fingerprint
 from seg.data.plan import make_plan
-from seg.engine.build import build_network, build_run, suited
+from seg.engine.build import build_network, build_run, build_training, suited
 from seg.engine.cases import read_material, settle
-from seg.engine.device import choose_device, choose_precision
+from seg.engine.device import Precision, choose_device, choose_precision
 from seg.engine.distributed import World
 from seg.engine.progress import Budget, Progress, budget_of
 from seg.errors import ConfigError
@@ -115,6 +115,13 @@ def test_the_budget_and_why(given: list[str], cases: int, steps: int | None, min
     budget, why = budget_of(cfg, cases, batch_size=2)
     assert (budget.steps, budget.minutes) == (steps, minutes)
     assert why.startswith(words)
+
+
+def test_a_schedule_must_be_one_that_can_be_placed() -> None:
+    cfg = composed("data=folder", "data.root=here")
+    cfg.scheduler = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "_partial_": True}
+    with pytest.raises(ConfigError, match=r"makes a CosineAnnealingLR; it must make a torch.*LambdaLR"):
+        build_training(cfg, torch.nn.Linear(2, 2), Budget(9, None, 1), Precision(torch.device("cpu"), None))
 
 
 def test_of_steps_and_minutes_the_first_to_end_ends_the_run_and_the_schedule() -> None:

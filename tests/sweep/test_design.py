@@ -217,8 +217,13 @@ def test_no_anchor_takes_the_columns_of_the_studys_own_comparisons(tmp_path: Pat
     (tmp_path / "tool.csv").write_text("case,class,dice\na,b,0.5\n")
     tool = str(tmp_path / "tool.csv")
     assert study(anchors={"nnU-Net": tool}).anchors
-    with pytest.raises(ConfigError, match=r"2 faults|previous is what table\.csv calls"):
+    with pytest.raises(ConfigError, match=r"(?s)2 faults.*baseline is what table.*previous is what table"):
         study(arms={"plain": {}, "se": {"attention": "se"}}, anchors={"baseline": tool, "previous": tool})
+
+
+def test_with_some_of_the_folds_all_seeds_have_the_same() -> None:
+    some, every = (study(base={"data.test_fraction": 0}, folds=folds) for folds in ([0, 1], 2))
+    assert (some.redraws, every.redraws) == (False, True), "the cases of two folds would be others in each seed"
 
 
 def test_each_seeds_own_folds_need_the_test_part_that_the_file_says() -> None:

@@ -1,5 +1,6 @@
 """Where a sweep is kept: what cannot be reached is said without a password; PostgreSQL is a real server here."""
 
+import errno
 import logging
 import subprocess
 import sys
@@ -95,6 +96,22 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"journal\.log cannot be opened"):
         search(tmp_path / "journal.log")
     assert (tmp_path / "journal.log").read_text().endswith("and more"), "another file is left as it was"
+
+
+def test_a_disk_that_fills_for_a_moment_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hand = search(tmp_path / "journal.log")
+    backend, whole = hand._storage._backend, (tmp_path / "journal.log").read_bytes()  # as Optuna keeps it
+
+    def half(file: int) -> None:
+        (tmp_path / "journal.log").write_bytes(whole + b'{"op_code":5,"wor')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("optuna.storages.journal._file.os.fsync", half)
+    with pytest.raises(OSError, match="No space"):
+        backend.append_logs([{"op_code": 5}])
+    assert (tmp_path / "journal.log").read_bytes() == whole
+    monkeypatch.undo()
+    backend.append_logs([])
 
 
 def test_a_relative_path_is_a_journal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
