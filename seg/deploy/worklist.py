@@ -48,21 +48,9 @@ def predict_all(
         maps: those to be written besides, ``probabilities`` or ``disagreement``, each into a folder of its name.
 
     Raises:
-        ConfigError: ``output`` is no folder; or it is where the scans are, and they have the masks' names.
+        ConfigError: ``output`` is no folder, or has files of the masks' names that are scans, or that it did not make.
     """
-    images = {image.resolve() for scan in scans for image in scan.images}
-    if own := [scan.id for scan in scans if _mask(scan, output).resolve() in images]:
-        raise ConfigError(f"The masks of {few(own)} would take the place of scans. Set another output.")
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
-    private_folder(output)
-    report = _Report(output, read_report(output))
-    strange = [job.id for job in scans if _mask(job, output).exists() and job.id not in report.rows]
-    if strange and not overwrite and (report.rows or not (output / NAME).exists()):
-        raise ConfigError(
-            f"{output} has files of the masks' names that are not in its report: {few(strange)}. Set another output, "
-            "or overwrite=true."
-        )
+    report = _opened(scans, output, overwrite=overwrite)
     by, begin, computed, failed = "+".join(map(identity, members)), time.monotonic(), 0, list[str]()
     for name in maps:
         private_folder(output / name)
@@ -79,11 +67,7 @@ def predict_all(
             return
         row, computed, old = job.write(), computed + 1, report.rows.get(job.scan.id, {})
         report.add(row)
-        if row["status"] == "failed" and old and job.mask.exists() and sha256(job.mask) == old["mask_sha256"]:
-            job.mask.unlink()  # of another network, or of the scan as it was
-        if row["status"] == "finished" and any(old.get(key) != row[key] for key in ("package", "inputs_sha256")):
-            for name in {*MAPS} - {*maps}:  # of another network, or of the scan as it was
-                (output / name / f"{job.scan.id}.nii.gz").unlink(missing_ok=True)
+        _remove_old(job, old, row, [output / name / f"{job.scan.id}.nii.gz" for name in {*MAPS} - {*maps}])
         if row["status"] == "failed":
             failed.append(job.scan.id)
         _tell(row, (time.monotonic() - begin) / computed * (len(jobs) - 1 - jobs.index(job)))
@@ -93,6 +77,33 @@ def predict_all(
     finally:
         report.write()
     return failed
+
+
+def _opened(scans: Sequence[Case], output: Path, *, overwrite: bool) -> "_Report":
+    """Makes the folder, and reads its report; ConfigError where a mask would take the place of something else."""
+    images = {image.resolve() for scan in scans for image in scan.images}
+    if own := [scan.id for scan in scans if _mask(scan, output).resolve() in images]:
+        raise ConfigError(f"The masks of {few(own)} would take the place of scans. Set another output.")
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
+    private_folder(output)
+    report = _Report(output, read_report(output))
+    strange = [scan.id for scan in scans if _mask(scan, output).exists() and scan.id not in report.rows]
+    if strange and not overwrite and (report.rows or not (output / NAME).exists()):
+        raise ConfigError(
+            f"{output} has files of the masks' names that are not in its report: {few(strange)}. Set another output, "
+            "or overwrite=true."
+        )
+    return report
+
+
+def _remove_old(job: "_Job", old: Row, row: Row, maps: Sequence[Path]) -> None:
+    """Removes what another network, or the scan as it was, left: the mask of one that fails now, the maps of others."""
+    if row["status"] == "failed" and old and job.mask.exists() and sha256(job.mask) == old["mask_sha256"]:
+        job.mask.unlink()
+    if row["status"] == "finished" and any(old.get(key) != row[key] for key in ("package", "inputs_sha256")):
+        for path in maps:
+            path.unlink(missing_ok=True)
 
 
 def _overlapped(jobs: Sequence["_Job"], read: Callable[["_Job"], None], write: Callable[["_Job"], None]) -> None:

@@ -97,7 +97,7 @@ def test_groups_may_be_of_patients_or_of_cases(tmp_path: Path) -> None:
     assert patient_groups(read_groups(tmp_path / "sites.csv"), whose) == {"007": "A", "NA": "B"}
     (tmp_path / "sites.csv").write_text("Case;site\nc1.nii.gz;A\nc2;A\nc3;B\n")  # as spreadsheets write it
     assert patient_groups(read_groups(tmp_path / "sites.csv"), whose) == {"007": "A", "NA": "B"}
-    with pytest.raises(DataError, match=r"(?s)no case c3\. .*several groups: 007"):
+    with pytest.raises(DataError, match=r"(?s)lacks the cases c3\. .*another group than others of their patient: c2"):
         patient_groups({"case": {"c1": "A", "c2": "B"}}, whose)
     with pytest.raises(DataError, match="groups lacks 1 patient"):
         analyse(SCORES, baseline="base", groups={k: v for k, v in SITES.items() if k != "p059"}, draws=400)
