@@ -1,6 +1,7 @@
 """A wheel carries the package with its options and commands, and works from another folder."""
 
 import configparser
+import re
 import subprocess
 import sys
 import venv
@@ -42,3 +43,16 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
     assert "seg.models.unetpp" in done.stdout
     where = [place / "bin/python", "-c", "import seg; print(seg.__file__)"]
     assert str(place) in subprocess.run(where, cwd=elsewhere, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    files = [path for place in ("docs", "conf", "seg") for path in (ROOT / place).rglob("*.*") if path.suffix != ".pyc"]
+    texts = [
+        path.read_text(errors="ignore")
+        for path in (*files, ROOT / "README.md")
+        if path.suffix in (".md", ".py", ".yaml")
+    ]
+    named = {name for text in texts for name in re.findall(r"pip install [^\n`]*?(?:seg|\.)\[(\w+)\]", text)}
+    assert {"itk", "onnx", "postgres"} <= named <= {*parser["options.extras_require"]}
