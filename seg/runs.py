@@ -50,11 +50,12 @@ def main(cfg: DictConfig) -> None:
     telling = [name for name in usual if name in top and (name == cfg.sort or top[name].notna().any())]
     show(top, given or [name for name in telling if name != "arm" or not top["arm"].equals(top["name"])])
     if "case" in wanted:
-        for word, row in (("best", ranked.iloc[0]), ("worst", ranked.iloc[-1])):
+        known = ranked.dropna(subset="case_dice")  # none where a run rightly predicts nothing
+        for word, row in zip(("best", "worst"), [known.iloc[n] for n in (0, -1) if len(known)], strict=False):
             print(
                 f"{word:<5}  {row['run_id_short']}  {row['case_dice']:.4f}  {row['picture'] or 'has no picture here'}"
             )
-    if cfg.csv is not None:
+    if cfg.csv:
         kept = top[given] if given else top
         atomic_write(Path(cfg.csv), kept.to_csv(index=False))
         print(f"Wrote {len(kept)} runs with {kept.shape[1]} columns to {cfg.csv}.")

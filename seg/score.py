@@ -42,7 +42,7 @@ def score_run(cfg: DictConfig) -> None:
     from seg.data.cases import folder
     from seg.data.fingerprint import fingerprint
     from seg.deploy.predictor import Predictor
-    from seg.deploy.scoring import own_test, place_of, scored, seen, suits, unchanged
+    from seg.deploy.scoring import own_test, place_of, scored, seen, suits, unchanged, was_scored
     from seg.engine.console import log_to, print_summary
     from seg.engine.rows import part_metrics
     from seg.records.journal import Journal
@@ -50,7 +50,9 @@ def score_run(cfg: DictConfig) -> None:
     from seg.records.readings import note_reading, part_of
 
     log_to()
-    own = not cfg.data.root
+    if cfg.data.root == "":
+        raise ConfigError("data.root is empty. Give it a value, or leave it out for the run's own test part.")
+    own = cfg.data.root is None
     cases = own_test(run) if own else folder(cfg.data.root, name=cfg.data.name, patient=cfg.data.patient)
     predictor = Predictor.load(run.run, device=cfg.device)
     suits(cases, predictor)
@@ -65,7 +67,7 @@ def score_run(cfg: DictConfig) -> None:
     atomic_write(place / "cases.csv", table.to_csv(index=False))
     part = part_of({case.id: prints.by_id[case.id].sha256 for case in cases.cases})
     note_reading(Path(cfg.paths.outputs), part, kind="run", reader=run.run_id, name=run.run.name)
-    if own:
+    if own and not was_scored(run):  # out of fold: those scores stay what the run is known by
         atomic_write(run.cases, table.to_csv(index=False))
         Journal(run.run).append_file(run.cases, "data")
         add_to_record(run.run, metrics=part_metrics(table, "test"))

@@ -93,8 +93,8 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             held.enter_context(one_at_a_time(folder, wait_s=0.1))
         except PermissionError as error:
-            why = "Another service writes to it" if "is locked" in str(error) else error.strerror
-            raise ConfigError(f"{folder} cannot be used. {why}. Stop it, or set log to a folder of your own.") from None
+            why = "another service writes to it. Stop it" if "is locked" in str(error) else f"{error.strerror}. Make it"
+            raise ConfigError(f"{folder} cannot be used: {why}, or set log to a folder of your own.") from None
         yield
 
 

@@ -14,18 +14,18 @@ from seg.records.state import read_state
 def main(cfg: DictConfig) -> None:
     """Sends every kept report of the runs that ``run`` names, and their networks where those are missing.
 
-    Of all runs, what one of them lacks holds up no other; every fault is listed at the end. One that comes twice is the
-    server's, and ends it.
+    Of all runs, what one of them lacks holds up no other; every fault is listed at the end. Of a
+    server that failed twice in one way the others wait.
 
     Raises:
         ConfigError: the run is unknown or still going, or MLflow does not answer; nothing kept is lost by it.
         DataError: a run's network cannot be read.
     """
     outputs = Path(cfg.paths.outputs)
-    waiting, faults = 0, list[str]()
+    waiting, faults, away = 0, list[str](), set[str | None]()
     for run in claimed(outputs) if cfg.run == "all" else [find(outputs, str(cfg.run))]:
         state = read_state(run.run)
-        if not state or not run.is_pending:
+        if not state or not run.is_pending or state.uri in away:
             continue
         waiting += 1
         if state.true_status == "RUNNING":
@@ -42,9 +42,10 @@ def main(cfg: DictConfig) -> None:
         except (InputError, OSError) as error:
             if cfg.run != "all":
                 raise
-            if str(error) in faults:  # of the server, and so of every run
-                break
-            faults.append(str(error))
+            if str(error) in faults:  # the second time: of the server, and so of every run that is there
+                away.add(state.uri)
+            else:
+                faults.append(str(error))
     together(ConfigError, faults)
     if not waiting:
         print(f"Nothing is waiting to be sent under {outputs / 'runs'}.")

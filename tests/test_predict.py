@@ -173,7 +173,7 @@ def test_files_that_no_prediction_made_are_not_overwritten(predict: Callable[...
     labels.mkdir()
     for scan in scans.iterdir():
         (labels / scan.name).write_bytes(b"drawn by hand")
-    with pytest.raises(ConfigError, match=r"that are not in its report: .*overwrite=true"):
+    with pytest.raises(ConfigError, match=r"and no report of a prediction: .*overwrite=true"):
         predict(f"input={scans}")
     assert {path.read_bytes() for path in labels.iterdir()} == {b"drawn by hand"}
 

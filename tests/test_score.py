@@ -94,7 +94,7 @@ def test_a_test_part_that_changed_is_refused(
 
 
 def test_a_run_that_tested_itself_is_not_tested_again(outputs: Path, whole: tuple[Path, Any]) -> None:
-    with pytest.raises(ConfigError, match="tested itself; its scores are in"):
+    with pytest.raises(ConfigError, match="was tested on it already; its scores are in"):
         score.main(config(outputs, whole, None))
 
 

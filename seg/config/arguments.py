@@ -60,17 +60,16 @@ def quoted(argument: str, many: bool = False) -> str:
         many: whether a comma may divide the values of a sweep.
     """
     key, equals, value = argument.partition("=")
-    if key.startswith("tracking.tags."):  # any tag may be given
-        return f"++{argument}"
-    text = key in KEYS and KEYS[key].type is str and not KEYS[key].many
+    tag = key.startswith("tracking.tags.")  # any may be given
+    text = tag or (key in KEYS and KEYS[key].type is str and not KEYS[key].many)
     whole = len(value) > 1 and value[0] in "\"'" and value[-1] == value[0]
     divided = "," in value and (many or key not in PLACES)
     if not text or not value or whole or "${" in value or value == "null" or divided:
-        return argument
-    if value.startswith("~/"):
+        return f"++{argument}" if tag else argument
+    if value.startswith("~/") and not tag:
         value = str(Path(value).expanduser())
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value)
-    return f"{key}{equals}'{escaped}'"
+    return f"{'++' if tag else ''}{key}{equals}'{escaped}'"
 
 
 def addable(argument: str) -> str:

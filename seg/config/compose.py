@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import hydra
@@ -32,9 +33,14 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
     """The command of ``conf/<root>.yaml``, composed by Hydra."""
 
     def run() -> None:
-        typed = sys.argv[1:]
+        typed, begun = sys.argv[1:], Event()
+
+        def task(cfg: DictConfig) -> float | None:
+            begun.set()
+            return main(cfg)
+
         gc.freeze()  # what imports made stays, and need not be searched for garbage
-        with exits("the same command continues"), _explained(typed):
+        with exits("the same command continues"), _explained(typed, begun):
             together(ConfigError, wrong_flags(typed))
             key, rest = asked(typed)
             arguments = [*ready(rest, many=bool(MANY & {*typed}))]
@@ -48,7 +54,7 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
                 sys.argv[1:] = arguments
                 hydra.main(config_path=str(CONF), config_name=root, version_base="1.3")(lambda _: None)()
             else:
-                _started(root, main, *divided(arguments))
+                _started(root, task, *divided(arguments))
 
     return run
 
@@ -147,11 +153,11 @@ def keys_of(overrides: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _explained(arguments: Sequence[str]) -> Iterator[None]:
-    """Turns what Hydra raises into a ConfigError with every fault of the command."""
+def _explained(arguments: Sequence[str], begun: Event | None = None) -> Iterator[None]:
+    """Turns what Hydra raises before the work has ``begun`` into a ConfigError with every fault of the command."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
-        if not (faults := explained(error, arguments)):
+        if (begun and begun.is_set()) or not (faults := explained(error, arguments)):
             raise
         together(ConfigError, faults, error)

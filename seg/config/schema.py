@@ -14,8 +14,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from seg.config.content import first_line, flat, keyed
+from seg.config.content import PLACES, first_line, flat, keyed
 from seg.config.kind import Kind, choice, real, whole
+from seg.config.trust import local_settings
 from seg.errors import ConfigError, nearest, together
 
 _TEXT, _TEXT_OR_NULL, _FLAG = Kind(str), Kind(str, (None,)), Kind(bool)
@@ -184,7 +185,7 @@ def _unknown(
         elif section == "card" and key not in typed:
             continue  # of local/default.yaml, for seg.register
         elif not (key in branches or value == {} or section == "experiments" or parent in open_ended):
-            source = "the command line" if key in typed else where
+            source = "the command line" if key in typed else "local/default.yaml" if key in local_settings() else where
             yield f"{source} sets '{key}', which does not exist.{nearest(key, [*known, *KEYS])}"
 
 
@@ -204,7 +205,7 @@ def _alike(value: object, example: object) -> bool:
 
 
 def _impossible(v: Values) -> Iterator[str]:
-    for key in ("data.root", "paths.outputs", "paths.cache", "tracking.experiment"):
+    for key in (*PLACES, "data.split_file", "tracking.experiment", "study"):
         if v.get(key) == "":  # as in data.root=$DATA where there is no such variable
             yield f"{key} is empty. Give it a value, or leave it out."
     for key in ("paths.outputs", "paths.cache"):
@@ -258,8 +259,6 @@ def _ignored(v: Values) -> Iterator[str]:
     if kind not in (None, "mlflow", "none") and "." not in kind:
         yield f"tracking.kind is {kind!r}; it must be mlflow, none, or the path of a class such as my_package.MySink."
     if kind == "none":
-        from seg.config.trust import local_settings  # of this machine, for the runs that are recorded
-
         for key in ("uri", "parent", "experiment", "system_metrics", "log_model"):
             if v.get(f"tracking.{key}") and f"tracking.{key}" not in local_settings():
                 yield f"tracking.{key} would be ignored under tracking=none. Leave one of the two out."

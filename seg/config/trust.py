@@ -55,7 +55,8 @@ def checked(cfg: DictConfig, typed: Collection[str]) -> set[str]:
 
 def check_origin(cfg: DictConfig, typed: Collection[str]) -> None:
     """The same for what was allowed before, as in the jobs of a sweep; ConfigError with every such target and key."""
-    own = {key.replace("/", ".") for key in (*typed, *local_settings())}
+    # A launcher that is typed does not make what a file sets in its section the user's.
+    own = {key.replace("/", ".") for key in (*typed, *local_settings()) if key != "hydra/launcher"}
     together(ConfigError, [*_foreign(cfg), *_of_hydra(cfg.hydra, own)])
 
 
@@ -132,6 +133,8 @@ def _of_hydra(hydra: DictConfig, own: Collection[str]) -> Iterator[str]:
 
 def _runs_code(key: str, value: object) -> bool:
     name = key.removeprefix("hydra.launcher.")
+    if key == "hydra.job.name":  # which becomes a line of a job's script
+        return not _WORD.fullmatch(str(value))
     if name == key:
         return key.startswith(_RUN_CODE) and key.rpartition(".")[2] not in _HARMLESS
     if name == "setup" or name.startswith("additional_parameters"):

@@ -110,8 +110,9 @@ def _datalist(content: Any, where: Path) -> list[tuple[str, Entry]]:
     found: list[tuple[str, Entry]] = []
     for key, part in PARTS.items():
         listed = content.get(key) or []
-        if isinstance(listed, list):
-            listed = [one for one in listed if isinstance(one, dict) and one.get("label")]
+        entries = listed if isinstance(listed, list) else []
+        labelled = [one for one in entries if isinstance(one, dict) and one.get("label")]
+        listed = labelled if labelled or part != "train" else listed
         found += [(part, entry) for entry in _entries(listed, where, key, labelled=True)] if listed else []
     return found
 

@@ -230,10 +230,16 @@ def _groups(root: Path, faults: list[str]) -> dict[str, dict[str, Path]]:
     return groups
 
 
+_NO_CASES = ("derivatives", "sourcedata", "code", "__MACOSX")
+_BESIDE_CASES = (".zip", ".gz", ".tar", ".tgz", ".7z", ".mat", ".h5", "dicomdir")
+
+
 def _is_of_a_case(path: Path, root: Path) -> bool:
-    """Whether it is neither hidden nor in a folder that BIDS keeps for something else."""
+    """Whether it is in a folder of a case, not hidden, and no archive, transform or index that often lies there."""
     parts = path.relative_to(root).parts
-    return parts[0] not in ("derivatives", "sourcedata", "code") and not any(part[0] == "." for part in parts)
+    if len(parts) < 2 or parts[0] in _NO_CASES or any(part[0] == "." for part in parts):
+        return False
+    return ".nii" in path.name.lower() or not path.name.lower().endswith(_BESIDE_CASES)
 
 
 def _depth(found: Sequence[tuple[str, ...]]) -> int:

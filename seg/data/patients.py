@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unicodedata import category, normalize
 
 from seg.data import volumes
@@ -142,7 +143,8 @@ def rows_of(path: Path) -> list[tuple[int, list[str]]]:
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: not UTF-8 (at byte {e.start}). Save it as 'CSV UTF-8'.") from None
     first = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    form: dict[str, Any] = {"delimiter": max(",;\t", key=first.count), "strict": True, "skipinitialspace": True}
+    reader = csv.reader(io.StringIO(text, newline=""), **form)
     try:
         return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as e:

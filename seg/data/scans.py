@@ -95,14 +95,15 @@ def _tabled(where: Path, channels: int) -> list[Case]:
     wanted, faults = ["image", *(f"image{number}" for number in range(2, channels + 1))], list[str]()
     columns, rows = table_of(where, faults)
     images = [name for name in wanted if name in columns] if "image" in columns else []
-    if not images or "case" not in columns or len({*columns}) < len(columns):
+    if not images or any(columns.count(name) != 1 for name in ("case", *images)):
         raise DataError(
             f"{where} has the columns {', '.join(columns) or 'none'}; it needs case, {', '.join(wanted)}, each once."
         )
     together(DataError, faults)
     if any(not row[name] for _, row in rows for name in ("case", *images)):
         raise DataError(f"{where} has an empty cell in {', '.join(['case', *images])}. Fill it, or remove its row.")
-    return [Case(row["case"], "", tuple(_lying(where.parent / row[name]) for name in images), None) for _, row in rows]
+    files = {line: tuple(_lying(where.parent / row[name]) for name in images) for line, row in rows}
+    return [Case(stem(Path(row["case"])), "", files[line], None) for line, row in rows]
 
 
 def _lying(path: Path) -> Path:

@@ -8,6 +8,7 @@ from seg.deploy.package import Package
 from seg.errors import times
 from seg.metrics import read_scores
 from seg.records.folder import RunFolder
+from seg.records.provenance import short
 from seg.study.tools import scores_table
 from seg.study.typeset import markdown, markdown_text
 
@@ -126,7 +127,8 @@ def _origin(run: RunFolder, package: Package, facts: Facts) -> str:
     place = f"study {cfg.study}" + (f", arm {cfg.arm}" if cfg.arm else "")
     lines = [
         f"run `{run.run_id}` ({place}, fold {cfg.data.fold}, seed {cfg.seed})",
-        f"code `{origin.get('git_commit', 'unknown')[:12]}`{changed}; seg {origin['seg']}, torch {origin['torch']}",
+        f"code `{short(origin.get('git_commit', 'unknown'), 12)}`{changed}; "
+        f"seg {origin['seg']}, torch {origin['torch']}",
         f"registered by {facts.who}; protected health information: {facts.phi}",
     ]
     return "\n".join(f"- {markdown_text(line) if '`' not in line else line}" for line in lines)

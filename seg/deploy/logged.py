@@ -74,7 +74,8 @@ def log_model(run: RunFolder, uri: str | None = None) -> "LoggedModel":
         raise ConfigError(f"Run {run.short} is not recorded in MLflow (tracking), so no model of it can be.")
     store = Mlflow(uri or state.uri, run.outputs)
     with store.explained():
-        recorded = store.client.get_run(run.run_id)
+        if (recorded := store.run(run.run_id)) is None:
+            raise ConfigError(f"{store.name} has no run {run.run_id}. Say where it was recorded: tracking.uri=….")
         model = logged(store, recorded)
     if model is None:
         with TemporaryDirectory() as place:

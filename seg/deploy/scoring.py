@@ -15,7 +15,7 @@ from seg.data.volumes import read_header, read_label, stored_ending
 from seg.deploy.predictor import Predictor
 from seg.engine.rows import Row, case_rows
 from seg.errors import ConfigError, DataError, counted, few
-from seg.files import file_name
+from seg.files import atomic_write, file_name
 from seg.metrics import read_scores
 from seg.records.folder import RunFolder, place_given
 
@@ -33,13 +33,19 @@ def own_test(run: RunFolder) -> CaseSet:
     scored = set(read_scores(run.cases)["case"]) if run.cases.exists() else set()
     if not ids:
         raise ConfigError(f"Run {run.short} set no cases aside for a test (data.test_fraction).")
-    if ids & scored:
-        raise ConfigError(f"Run {run.short} tested itself; its scores are in {run.cases}.")
+    place = run.cases if ids & scored else run.outputs / "scores" / run.run.name / "test" / "cases.csv"
+    if place.exists():
+        raise ConfigError(f"Run {run.short} was tested on it already; its scores are in {place}.")
     if not run.summary.exists():
         command = f"python -m seg.train resume={run.short}{place_given(run.outputs)}"
         raise ConfigError(f"Run {run.short} has not come to its end. Continue it first: {command}")
     cases: CaseSet = build(data.cases, root=data.root, name=data.name, patient=data.patient)
     return replace(cases, cases=tuple(case for case in cases.cases if case.id in ids))
+
+
+def was_scored(run: RunFolder) -> bool:
+    """Whether the run has scores of its own: of its test part, or out of fold."""
+    return run.cases.exists() and not read_scores(run.cases).empty
 
 
 def unchanged(run: RunFolder, prints: Fingerprint) -> None:
@@ -57,8 +63,8 @@ def unchanged(run: RunFolder, prints: Fingerprint) -> None:
 def seen(run: RunFolder, prints: Fingerprint) -> list[str]:
     """The cases that the run was trained on, or chosen by, whatever they are called here; with a warning."""
     began, split = run.read(run.fingerprint, Fingerprint.from_json), run.read(run.split, Split.from_json)
-    files = {began.by_id[case].sha256 for case in (*split.train, *split.val)}
-    if known := [case.id for case in prints.cases if case.sha256 in files]:
+    images = {began.by_id[case].image_sha256 for case in (*split.train, *split.val)}
+    if known := [case.id for case in prints.cases if case.image_sha256 in images]:
         log.warning("The run was trained on, or chosen by, %s of these: %s.", counted(len(known), "case"), few(known))
     return known
 
@@ -66,9 +72,12 @@ def seen(run: RunFolder, prints: Fingerprint) -> list[str]:
 def place_of(folder: Path, name: str | None, prints: Fingerprint) -> Path:
     """Where in ``folder`` the scores of a data set go, each of its own; of the run's own test part without ``name``."""
     place = folder / ("test" if name is None else file_name(name, "data"))
-    table = place / "cases.csv"
-    other = table.exists() and {*read_scores(table)["case"]} != {case.id for case in prints.cases}
-    return place.with_name(f"{place.name}-{prints.hash[:8]}") if name and (place.name == "test" or other) else place
+    version = place / "data.sha256"
+    if name and (place.name == "test" or (place / "cases.csv").exists()):
+        known = version.read_text("utf-8") if version.exists() else ""
+        place = place if known == prints.hash else place.with_name(f"{place.name}-{prints.hash[:8]}")
+    atomic_write(place / version.name, prints.hash)
+    return place
 
 
 def suits(cases: CaseSet, predictor: Predictor) -> None:

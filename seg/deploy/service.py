@@ -117,6 +117,8 @@ class _Scans:
         except FullError:
             said = "The queue is full. Scans are taken again as soon as one is done: send it again later."
             raise HTTPException(429, said, {"retry-after": str(self.jobs.retry_seconds)}) from None
+        except OSError as error:
+            raise _no_room(error) from None
         try:
             await _received(request, body := job.folder / f"scan{ending}", self.limit)
             job.images = await run_in_threadpool(divided, body, expected)

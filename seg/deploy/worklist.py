@@ -4,6 +4,7 @@ While one scan is computed, the next is read and the mask of the last is written
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -89,21 +90,23 @@ def _opened(scans: Sequence[Case], output: Path, *, overwrite: bool) -> "_Report
     private_folder(output)
     report = _Report(output, read_report(output))
     strange = [scan.id for scan in scans if _mask(scan, output).exists() and scan.id not in report.rows]
-    if strange and not overwrite and (report.rows or not (output / NAME).exists()):
+    if strange and not overwrite and not (output / NAME).exists():
         raise ConfigError(
-            f"{output} has files of the masks' names that are not in its report: {few(strange)}. Set another output, "
-            "or overwrite=true."
+            f"{output} has files of the masks' names, and no report of a prediction: {few(strange)}. Set another "
+            "output, or overwrite=true."
         )
+    report.write()  # at once: what a process leaves that is killed is known to be its own
     return report
 
 
 def _remove_old(job: "_Job", old: Row, row: Row, maps: Sequence[Path]) -> None:
     """Removes what another network, or the scan as it was, left: the mask of one that fails now, the maps of others."""
-    if row["status"] == "failed" and old and job.mask.exists() and sha256(job.mask) == old["mask_sha256"]:
+    if not old or not row["inputs_sha256"] or (job.is_by(old) and old["inputs_sha256"] == row["inputs_sha256"]):
+        return
+    if row["status"] == "failed" and job.mask.exists() and sha256(job.mask) == old["mask_sha256"]:
         job.mask.unlink()
-    if row["status"] == "finished" and any(old.get(key) != row[key] for key in ("package", "inputs_sha256")):
-        for path in maps:
-            path.unlink(missing_ok=True)
+    for path in maps if row["status"] == "finished" else ():
+        path.unlink(missing_ok=True)
 
 
 def _overlapped(jobs: Sequence["_Job"], read: Callable[["_Job"], None], write: Callable[["_Job"], None]) -> None:
@@ -200,8 +203,12 @@ class _Job:
         finally:
             self.row["stages"][name] = time.perf_counter() - begin
 
+    def is_by(self, row: Row) -> bool:
+        """Whether a row is of these networks; earlier versions did not note the weights of a run."""
+        return row["package"] in (self.by, re.sub("@[0-9a-f]+", "", self.by))
+
     def _is_finished(self, row: Row) -> bool:
-        if (row["status"], row["package"], row["inputs_sha256"]) != ("finished", self.by, self.row["inputs_sha256"]):
+        if (row["status"], row["inputs_sha256"]) != ("finished", self.row["inputs_sha256"]) or not self.is_by(row):
             return False
         try:
             return sha256(self.mask) == row["mask_sha256"] and all(path.exists() for path in self.maps.wanted)

@@ -19,7 +19,7 @@ from seg.engine.device import JOULES_PER_KWH
 from seg.engine.progress import Progress
 from seg.engine.resume import refuse_other_data
 from seg.engine.rows import part_metrics
-from seg.errors import InterruptedRunError, SegError
+from seg.errors import InterruptedRunError, SegError, without_passwords
 from seg.files import atomic_write, sha256
 from seg.metrics import shown
 from seg.models import parameter_count
@@ -73,7 +73,7 @@ def _note_inputs(record: Record, cfg: DictConfig, built: Built) -> None:
         folders.fingerprint: material.fingerprint.to_json(),
         folders.plan: material.plan.to_json(),
         folders.run / "environment/packages.txt": "\n".join(packages) + "\n",
-        folders.run / "environment/git.diff": git("diff", "HEAD"),
+        folders.run / "environment/git.diff": without_passwords(git("diff", "HEAD")),
     }
     for path, content in files.items():
         atomic_write(path, content)
@@ -99,7 +99,7 @@ def _tags(record: Record, cfg: DictConfig, built: Built) -> dict[str, str]:
     tags = {key: str(value) for key, value in (common_tags() | own | dict(cfg.tracking.tags)).items()}
     earlier = Journal(record.folders.run).tags()
     for key in ("code_hash", "git_commit"):  # of a run that is continued: all that it was trained with
-        if tags.get(key) and earlier.get(key, tags[key]) != tags[key]:
+        if tags.get(key) and not earlier.get(key, "").endswith(tags[key]) and key in earlier:
             tags[key] = f"{earlier[key]}, then {tags[key]}"
     return tags
 

@@ -30,6 +30,11 @@ def resumed(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     state = read_state(run.run)
     if state and state.status == "FINISHED":
         raise ConfigError(f"resume={cfg.resume}: run {run.run_id} is finished; there is nothing to resume.")
+    if state and state.status == "RUNNING" and not state.process.here and not state.process.lost(run.last_sign):
+        raise ConfigError(
+            f"resume={cfg.resume}: run {run.run_id} is still running as process {state.process.pid} of "
+            f"{state.process.host}. If that machine is gone, try again five minutes after its last line."
+        )
     if ignored := sorted(set(given) - set(PLACES) - {"resume", "allow_targets"}):
         raise ConfigError(
             f"resume continues run {run.run_id} as it began; {', '.join(ignored)} would be ignored. "

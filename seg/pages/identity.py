@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from seg.data.splits import Split
 from seg.errors import DataError, few
 from seg.records.folder import RunFolder, claimed
+from seg.records.provenance import short
 from seg.records.scored import ScoredRun
 from seg.study.anchors import provenance
 from seg.study.methods import Facts
@@ -45,7 +46,7 @@ def facts(asked: Asked, table: "pd.DataFrame", parents: "pd.DataFrame", outputs:
         settings={"Network": str(asked.base.get("model", ""))}
         | {name: told for name, keys in _SETTINGS.items() if (told := "; ".join(_settings(table, keys)))},
         budget=_budget(table),
-        code=f"commit {few(commit[:10] for commit in commits)}{dirty}" if commits and commits != ["none"] else "",
+        code=f"commit {few(short(commit, 10) for commit in commits)}{dirty}" if commits and commits != ["none"] else "",
         dates=_dates(table),
         machine="; ".join(_values(table, "environment")),
         command=next(iter(_values(parents, "params.command")), ""),

@@ -217,7 +217,9 @@ function tabulate({ volumes_ml, expected_dice, confidence = {}, no_promise }) {
       (Object.values(expected_dice).some(([, low]) => low !== null)
         ? ", and where 90 % of scans like those that the network was tested on will be."
         : "; of too few scans to say where others will be.")
-    : `No Dice can be promised for this scan${no_promise ? `: ${no_promise}` : ""}.`;
+    : no_promise
+      ? `${no_promise[0].toUpperCase()}${no_promise.slice(1)}.`
+      : "No Dice can be promised for this scan.";
 }
 
 async function download() {

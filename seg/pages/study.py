@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg.errors import DataError, SegError, counted, few, together
 from seg.files import atomic_write
+from seg.records.provenance import short
 from seg.study.question import FILE, Asked, Seeds
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def _planned(asked: Asked, scores: "pd.DataFrame") -> tuple[str, ...]:
 def _remarks(table: "pd.DataFrame") -> tuple[str, ...]:
     """What a reader must know of runs that were not all made alike, though no arm says so."""
     commits = sorted(set(table["git_commit"].dropna())) if "git_commit" in table else []
-    known = few([commit[:8] for commit in commits])
+    known = few(map(short, commits))
     return (f"Its runs used {len(commits)} versions of the code: {known}.",) if len(commits) > 1 else ()
 
 

@@ -14,6 +14,7 @@ from seg.config.options import CONF, OPTIONS
 from seg.errors import ConfigError, DataError, counted
 from seg.records.folder import RunFolder
 from seg.records.journal import Recorded
+from seg.records.provenance import short
 from seg.records.table import local, sources
 
 Values = dict[str, Any]  # of a configuration, flat
@@ -82,9 +83,11 @@ def described(outputs: Path, uri: str | None, run: str) -> Described:
         split = json.loads(read("data/split.json") or "{}")
     except ValueError as error:
         raise DataError(f"data/split.json of run {run} is damaged ({error}). Restore it from a copy.") from error
+    values = flat(keyed(OmegaConf.to_container(OmegaConf.create(config))))
+    values.pop("resume", None)  # no setting, but what continued it
     return Described(
         record,
-        flat(keyed(OmegaConf.to_container(OmegaConf.create(config)))),
+        values,
         {name: version for name, _, version in (line.partition("==") for line in lines)},
         {case: part for part in ("train", "val", "test") for case in split.get(part) or ()},
     )
@@ -131,7 +134,7 @@ def _others(one: Described, other: Described) -> dict[str, str]:
         for run in (before, after)
     ]
     codes = [
-        run.tags.get("git_commit", "")[:8] + " with changes" * (run.tags.get("git_dirty") == "true")
+        short(run.tags.get("git_commit", "")) + " with changes" * (run.tags.get("git_dirty") == "true")
         for run in (before, after)
     ]
     moved = [case for case in {*one.parts, *other.parts} if one.parts.get(case) != other.parts.get(case)]

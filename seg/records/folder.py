@@ -99,6 +99,12 @@ class RunFolder:
         old = self._sent.exists() and journal.exists() and int(self._sent.read_text("utf-8")) < journal.stat().st_size
         return self.pending.exists() or self.model_pending.exists() or old
 
+    @property
+    def last_sign(self) -> float:
+        """When its record last got a line, in seconds since the epoch; 0 where it has none."""
+        journal = self.run / "record.jsonl"
+        return journal.stat().st_mtime if journal.exists() else 0.0
+
     def arrived(self) -> None:
         """Notes that the sink has all of the run's record."""
         for mark in (self.pending, self._sent):

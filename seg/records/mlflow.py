@@ -315,8 +315,10 @@ class Mlflow(Sink):
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         if "path" in report:
-            path = run.run / report["path"]
-            if path.exists():
+            path = Path(os.path.normpath(run.run.absolute() / report["path"]))
+            if not path.is_relative_to(run.outputs.absolute()) or path.is_symlink():
+                log.warning("%s is not sent to MLflow: it is not of this run, nor of its outputs.", path)
+            elif path.exists():
                 self.client.log_artifact(run.run_id, str(path), report["folder"] or None)
             else:
                 log.warning("%s was removed before it could be sent to MLflow.", path)

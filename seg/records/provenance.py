@@ -22,7 +22,7 @@ def common_tags() -> dict[str, str]:
     packages = ", ".join(f"{name} {version_of(name)}" for name in ("seg", "torch", "monai"))
     return {
         "git_commit": commit or "none",
-        "git_dirty": str(bool(git("status", "--porcelain"))).lower() if commit else "none",
+        "git_dirty": _dirty() if commit else "none",
         "code_hash": code_hash(),
         "developer": git("config", "user.name").strip() or account,
         "environment": f"{platform.node()}, {platform.platform()}, Python {platform.python_version()}, {packages}",
@@ -34,6 +34,12 @@ def code_hash() -> str:
     """Of this package's own source files: it changes with any of them, committed or not."""
     files = sorted(path.relative_to(_PACKAGE).as_posix() for path in _PACKAGE.rglob("*.py"))
     return digest({name: sha256(_PACKAGE / name) for name in files})
+
+
+def _dirty() -> str:
+    """Whether there are changes that are not committed; unknown where git does not answer in time."""
+    changed = git("status", "--porcelain", "--branch")  # its first line says that it answered
+    return str(len(changed.splitlines()) > 1).lower() if changed else "unknown"
 
 
 def git(*arguments: str) -> str:
@@ -59,3 +65,8 @@ def version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "from a checkout"
+
+
+def short(commits: str, length: int = 8) -> str:
+    """The beginning of a commit; of a run that was continued with other code, of each."""
+    return ", then ".join(commit[:length] for commit in commits.split(", then "))

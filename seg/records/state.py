@@ -30,6 +30,11 @@ class Process:
         return cls(_host(), os.getpid(), psutil.Process().create_time())
 
     @property
+    def here(self) -> bool:
+        """Whether it is, or was, of this host."""
+        return self.host == _host()
+
+    @property
     def gone(self) -> bool:
         """Whether it has certainly ended; of another host's processes nothing is certain."""
         if self.host != _host():

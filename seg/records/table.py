@@ -167,13 +167,14 @@ def local(folder: RunFolder, state: State) -> Recorded:
     tags: dict[str, str] = {}
     metrics: dict[str, float] = {}
     params: dict[str, str] = {}
-    dataset, times = None, []
+    dataset, times, ended = None, [], False
     for report in Journal(folder.run).read():
         tags |= report.get("tags", {}) | ({"error": report["error"]} if "error" in report else {})
         metrics |= report.get("metrics", {})
         params = report.get("params", {}) | params
         dataset = report.get("dataset", {}).get("name", dataset)
-        times += [report["time"]] if "time" in report else []
+        times += [report["time"]] if "time" in report and (not ended or "status" in report) else []
+        ended = ended or "status" in report  # what is added later, such as test scores, is not of its time
     if state.true_status != state.status:
         tags["error"] = GONE
     return Recorded(

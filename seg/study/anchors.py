@@ -114,7 +114,8 @@ def check_anchors(
             shown = few([f"{case} {structure}" for case, structure in silent])
             faults.append(
                 f"The anchor {name} does not say what the tool drew of {len(silent)} structures that the reference "
-                f"does not have: {shown}. Add a line for each: without a score where it drew nothing, 0 where it did."
+                f"does not have: {shown}. Add a line for each: without scores where it drew nothing, otherwise with "
+                "the worst ones, as seg.score gives them: 0 of dice and nsd, of distances the diagonal of the volume."
             )
     together(DataError, faults)
 

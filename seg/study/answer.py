@@ -52,6 +52,13 @@ def amount(value: float, metric: str, lengths: str = "mm", *, up: bool = True) -
     return f"{points:g} point{'' if points == 1 else 's'}"
 
 
+def _size(value: float, metric: str, lengths: str) -> str:
+    """The size of a difference that was found, to two digits."""
+    if METRICS[metric].unit:
+        return METRICS[metric].with_unit(f"{value:.2g}", lengths)
+    return f"{100 * value:.2g} point{'' if f'{100 * value:.2g}' == '1' else 's'}"
+
+
 def _finding(analysis: Analysis, line: Row) -> str:
     meta, metric = analysis.meta, METRICS[analysis.meta.primary]
     if line["verdict"] == "equivalent":
@@ -60,7 +67,7 @@ def _finding(analysis: Analysis, line: Row) -> str:
     low, high = sorted(end * metric.better for end in (line["ci_low"], line["ci_high"]))
     if line["verdict"] != "inconclusive":
         least, most = sorted(map(abs, (low, high)))
-        size = amount(abs(line["difference"]), metric.name, meta.lengths)
+        size = _size(abs(line["difference"]), metric.name, meta.lengths)
         note = f"; {MARK}" if below_ceiling(line, meta) else ""
         ends = [amount(end, metric.name, meta.lengths, up=up) for end, up in ((least, False), (most, True))]
         return f"{line['verdict']} by {size} of {metric.label} (between {' and '.join(ends)}{note})"

@@ -42,7 +42,8 @@ def calibration_table(scores: pd.DataFrame, analysis: Analysis) -> Table | None:
         means = part.means.mean(1)
         for value, deviations, sign in ((means, drawn, ""), (means - means[0], drawn - drawn[:, :1], "+")):
             low, high = interval(deviations, 1 - meta.nominal)
-            ends = zip(value, value + low, value + high, strict=True)
+            least = -1 if sign else 0
+            ends = zip(value, np.clip(value + low, least, 1), np.clip(value + high, least, 1), strict=True)
             texts = [f"{a:{sign}.4f} [{b:{sign}.4f}, {c:{sign}.4f}]".replace("-", "−") for a, b, c in ends]
             columns.append([Cell(text) for text in (["–", *texts[1:]] if sign else texts)])
     heads = ["Arm"]

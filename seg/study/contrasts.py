@@ -144,8 +144,15 @@ def resample(spreads: Sequence[Spread], draws: int, seed: int) -> list[Numbers]:
     normal = rng.normal(size=(draws, arms))
     pooled = student(rng, spreads[0].seed_df, draws)
     parts = np.split(patients, len(spreads), axis=1)
-    tails = [student(rng, one.own_df, draws) if one.abnormal.any() else pooled for one in spreads]
+    tails = [_tail(rng, one, pooled if one.seed_df == spreads[0].seed_df else None, draws) for one in spreads]
     return [part + normal * tail * np.sqrt(one.seed_net) for part, tail, one in zip(parts, tails, spreads, strict=True)]
+
+
+def _tail(rng: np.random.Generator, parts: Spread, pooled: Numbers | None, draws: int) -> Numbers:
+    """The factors that give seeds the tails of Student's t: ``pooled`` where metrics share them, otherwise its own."""
+    if parts.abnormal.any():
+        return student(rng, parts.own_df, draws)
+    return student(rng, parts.seed_df, draws) if pooled is None else pooled
 
 
 def times_drawn(rng: np.random.Generator, count: int, draws: int) -> Iterator[Numbers]:
@@ -226,6 +233,7 @@ def contrast_table(
     unknown = (weights != 0) @ parts.one_seed
     limit = metric.reach * np.abs(weights).sum(1) / 2
     visible = smallest(table, paired.shape[1], alpha / max(family, 1))
+    table["level"] = alpha
     table["smallest"] = np.where(unknown | (visible > limit), np.inf, visible)
     table["ci_low"], table["ci_high"] = table["ci_low"].clip(lower=-limit), table["ci_high"].clip(upper=limit)
     return _judged(table, paired * metric.better, unknown, alpha, family)
@@ -253,6 +261,7 @@ def _tests(paired: Numbers, parts: Spread, weights: Numbers, margin: float) -> d
         )
         share = np.nan_to_num(net / variance)
     tost = stats.t.sf(np.minimum(above, below), freedom)
+    tost = np.where(variance > 0, tost, np.maximum(tost, 2.0 ** (1 - count)))  # as surely as so many patients can be
     return {
         "standard_error": error,
         "freedom": freedom,

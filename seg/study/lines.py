@@ -167,7 +167,8 @@ def _bests(points: Sequence[Point]) -> list[Best]:
     """Intervals are by the bootstrap of studies, over patients; what another seed would give is not in them."""
     found: list[Point] = []
     for point in points:
-        if not found or point.dice > found[-1].dice + 1e-9:  # rounding of means is no gain
+        # By itself and beside the best so far, where a class that one made up counts for both; rounding is no gain.
+        if not found or (point.dice > found[-1].dice + 1e-9 and _mean(found[-1], point)[0] > 1e-9):
             found.append(point)
     return [
         Best(point, *_mean(point)[1:], *(_mean(before, point) if before else ()))

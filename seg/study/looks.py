@@ -11,7 +11,7 @@ from seg.study.analysis import Analysis, analyse
 from seg.study.contrasts import pair_weights
 from seg.study.options import compared_pairs
 from seg.study.question import Seeds
-from seg.study.scores import patient_values
+from seg.study.scores import Numbers, patient_values
 from seg.study.sentences import percent
 from seg.study.sequential import CHANCE, LEAST, Look, Looking, enough
 from seg.study.typeset import Cell, Table
@@ -57,13 +57,23 @@ def looks_of(
     places = {arm: place for place, arm in enumerate(arms)}
     pairs = [(places[one], places[other]) for one, other in compared_pairs(arms, against)]
     weights = pair_weights(pairs, len(arms))
-    return Looking(weights, METRICS[primary], seeds, margin, alpha).looks(values.by_metric[primary])
+
+    def at(taken: Sequence[int]) -> Sequence[Numbers]:  # a class that a later seed made up is none of an earlier look's
+        rows = _first(scores, arms, taken)
+        return patient_values(rows, arms=arms, metrics=[primary], classes=classes).by_metric[primary]
+
+    return Looking(weights, METRICS[primary], seeds, margin, alpha).looks(values.by_metric[primary], at)
 
 
 def taken(looks: Sequence[Look], scores: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     """The rows of the seeds that the last look is at."""
+    return _first(scores, arms, looks[-1].seeds)
+
+
+def _first(scores: pd.DataFrame, arms: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    """The rows of the first seeds of each arm, so many."""
     place = pd.to_numeric(scores["seed"]).groupby(scores["arm"]).rank("dense")
-    return scores[place <= scores["arm"].map(dict(zip(arms, looks[-1].seeds, strict=True)))]
+    return scores[place <= scores["arm"].map(dict(zip(arms, seeds, strict=True)))]
 
 
 def analysis_at(looks: Sequence[Look], scores: pd.DataFrame, **asked: Any) -> Analysis:

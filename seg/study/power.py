@@ -27,6 +27,8 @@ def smallest(table: pd.DataFrame, count: int, level: float) -> Numbers:
 
     Source: minimum detectable effect, Bloom 1995, doi:10.1177/0193841X9501900504.
     """
+    if 2.0 ** (1 - count) > level:
+        return np.full(len(table), np.inf)
     error, freedom = table["standard_error"].to_numpy(), table["freedom"].to_numpy()
     found: Numbers = (exceeded(table, level) + stats.t.ppf(POWER, freedom) * error) * price(table, count, level)
     return found
@@ -97,7 +99,8 @@ def takes(line: Row, target: float, patients: int, seeds: int, level: float) -> 
         level: at which a comparison is found, two-sided.
     """
     if not isfinite(line["smallest"]):
-        return "more patients, or more seeds: so small a study would find no difference at all"
+        more = "more patients" if 2.0 ** (1 - patients) > level else "more patients, or more seeds"
+        return f"{more}: so small a study would find no difference at all"
     freedom, share = float(line["freedom"]), float(line["seed_share"])
     factor = goal = (target / line["smallest"]) ** 2
     for _ in range(20):  # more of both lowers the quantiles, too

@@ -125,13 +125,18 @@ def scored(rows: pd.DataFrame, metrics: Sequence[str], *, earlier: bool = True) 
     def in_any(marked: "pd.Series[bool]") -> "pd.Series[bool]":
         return marked.groupby([rows["case"], rows["class"]]).transform("any")
 
-    earlier = earlier and not blank.any() and not perfect.all()
+    earlier = earlier and not (_has_errors(rows) or blank.any() or perfect.all())
     empty = blank | (perfect & (in_any(blank) | earlier))
     counts = in_any(~empty)
     false = rows["false"].eq(1) if "false" in rows else blank
     filled = rows.assign(present=~in_any(blank | false))
     filled.loc[blank, list(metrics)] = best[list(metrics)].to_numpy()
     return filled[counts]
+
+
+def _has_errors(rows: pd.DataFrame) -> bool:
+    """Whether calibration errors stand beside the scores, which no table of an earlier version has."""
+    return "ece" in rows and bool(pd.to_numeric(rows["ece"], errors="coerce").notna().any())
 
 
 def _quiet(rows: pd.DataFrame) -> "pd.Series[bool]":

@@ -150,6 +150,7 @@ def _abnormal(analysis: "Analysis") -> list[str]:
         means, middle = line["by_seed"], median(line["by_seed"])
         place = max(range(len(means)), key=lambda run: abs(means[run] - middle))
         run = f"the {ORDINALS[place]} run" if place < len(ORDINALS) else f"run {place + 1}"
+        run = "both runs" if len(means) == 2 else run
         found.append(f"{line['arm']} ({', '.join(spelled(mean, metric) for mean in means)}), inspect {run}")
     usual = size(float((calm["seed_sd"] ** 2).mean() ** 0.5), metric)
     return [
@@ -174,7 +175,7 @@ def _comparison(line: Row, meta: "Meta", abnormal: set[str]) -> str:
         margin = scale.with_unit(f"{meta.margins[metric]:g}", meta.lengths)
         inside = f"p {spelled_p(line['p_tost_holm'])} for a difference beyond it, after Holm"
         return f"{who}: equivalent within ±{margin}. {difference}; {inside}; {counts}."
-    small = line["p_tost_holm"] <= meta.nominal
+    small = line["p_tost_holm"] <= line["level"]  # of the look that decided it
     meaning = f" {MARK.capitalize()}." if below_ceiling(line, meta) else ""
     note = f" Real but small: within ±{scale.with_unit(f'{meta.margins[metric]:g}', meta.lengths)}." if small else ""
     doubt = (
@@ -242,13 +243,17 @@ def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
         return f"The seed spread of {' and of '.join(wild)} is abnormal: inspect the runs first."
     mean, ranks = (line[name] <= meta.nominal for name in ("p_mean_holm", "p_wilcoxon_holm"))
     if mean and not ranks:
+        if 2.0 ** (1 - meta.patients) * meta.family > meta.nominal:
+            return f"{meta.patients} patients are too few for the rank test, whatever they show: take more."
+        if abs(line["rank_biserial"]) > 0.5:
+            return "Most patients point the same way; they are too few for the rank test."
         return "The mean differs but the typical patient does not: a few patients account for it; inspect them."
     if mean and ranks:
         return (
             "Mean and typical patient differ in opposite directions, or only just; inspect the patients' differences."
         )
     scale = METRICS[meta.primary]
-    others = "a few others, far off," if meta.fixed else "other seeds"
+    others = "a few others, far off," if meta.fixed or line["seed_share"] < 0.5 else "other seeds"
     start = f"Most patients point one way, but {others} might reverse it. " if ranks else ""
     target = meta.margins.get(meta.primary, abs(line["difference"]))
     pair = [arm for arm in (line["arm"], line["against"]) if arm not in meta.finished]

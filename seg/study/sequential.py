@@ -13,7 +13,7 @@ of any study, at the look's level, so the intervals are repeated confidence inte
 B 51:305). docs/statistics.md has the simulations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -69,12 +69,16 @@ class Looking:
     draws: int = 10_000  # of the bootstrap, at least
     seed: int = 0  # of the bootstrap
 
-    def looks(self, values: Sequence[Numbers]) -> list[Look]:
+    def looks(
+        self, values: Sequence[Numbers], at: Callable[[Sequence[int]], Sequence[Numbers]] | None = None
+    ) -> list[Look]:
         """Every look that these scores allow, the first one first; always the same for the same scores.
 
         Args:
             values: for each arm (seeds, patients), the seeds in the order in which they are trained; those that no
                 look asked for are left out.
+            at: the same of the first seeds of each arm, so many, where later ones change which cases count; None: the
+                first rows of ``values``.
         """
         found: list[Look] = []
         wanted: Sequence[int] = range(len(values))
@@ -83,7 +87,7 @@ class Looking:
                 break
             before = found[-1].seeds if found else (count,) * len(values)
             taken = tuple(count if arm in wanted else own for arm, own in enumerate(before))
-            parts = spread([arm[:own] for arm, own in zip(values, taken, strict=True)])
+            parts = spread(at(taken) if at else [arm[:own] for arm, own in zip(values, taken, strict=True)])
             found.append(self._look(found, parts, taken, count))
             wanted = found[-1].wanted
         return found

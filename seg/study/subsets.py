@@ -9,7 +9,6 @@ Groups have simultaneous intervals (max-|t| bootstrap: Westfall and Young 1993; 
 doi:10.1198/016214504000000539): in 95 % of studies all of them hold at once, so that the worst group may be picked out.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,11 +187,16 @@ def read_groups(path: Path) -> dict[str, dict[str, str]]:
     if len(columns) != 2 or columns[0] not in ("patient", "case"):
         raise ConfigError(f"{path} has the columns {', '.join(columns)}. {rule}")
     key, group = columns
-    pairs = [(stem(Path(row[key])) if key == "case" else row[key], row[group]) for _, row in rows]
-    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if twice or not all(map(all, pairs)):
-        raise ConfigError(f"{path}: {few(twice) or 'a cell'} {'come twice' if twice else 'is empty'}. {rule}")
-    return {key: dict(pairs)}
+    known: dict[str, str] = {}
+    for line, row in rows:
+        name = stem(Path(row[key])) if key == "case" else row[key]
+        if not (name and row[group]):
+            faults.append(f"{path}: line {line} has an empty cell. {rule}")
+        elif name in known:  # no message shows a patient
+            faults.append(f"{path}: the {key} of line {line} is there before. {rule}")
+        known[name] = row[group]
+    together(ConfigError, faults)
+    return {key: known}
 
 
 def patient_groups(groups: Mapping[str, Mapping[str, str]], whose: Iterable[tuple[str, str]]) -> dict[str, str]:

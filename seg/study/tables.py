@@ -72,6 +72,9 @@ def latex(analysis: Analysis, cost: pd.DataFrame | None = None, more: Sequence[T
     return head + "\n".join(typeset.latex(table, analysis.meta.study) for table in tables(analysis, cost, more))
 
 
+KEYS = ("metric", "primary", "kind", "level")  # of a comparison: no numbers of it
+
+
 def wide(analysis: Analysis, cost: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per arm, then per anchor, in full precision, in SI or the metric's units.
 
@@ -91,7 +94,7 @@ def wide(analysis: Analysis, cost: pd.DataFrame | None = None) -> pd.DataFrame:
         ),
         counts[[name for name in ("missed", "false", "structures") if name in counts]],
         *(
-            part.set_index("arm").drop(columns=["metric", "primary", "kind"]).add_prefix(f"{metric}_{against}_")
+            part.set_index("arm").drop(columns=[*KEYS]).add_prefix(f"{metric}_{against}_")
             for against, chosen in compared.items()
             for metric, part in chosen.groupby("metric", sort=False)
         ),

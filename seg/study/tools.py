@@ -66,7 +66,8 @@ def _lines(part: pd.DataFrame, tools: Sequence[str]) -> list[list[str]]:
 
 def _alone(rows: pd.DataFrame) -> list[str]:
     """Of too few patients for an interval."""
-    return [spelled(rows[metric].mean(), metric) if len(rows) else "–" for metric in shown()] + _counts(rows)
+    cases = rows.groupby("case")  # classes within a case first, as everywhere
+    return [spelled(cases[metric].mean().mean(), metric) if len(rows) else "–" for metric in shown()] + _counts(rows)
 
 
 def _counts(rows: pd.DataFrame) -> list[str]:

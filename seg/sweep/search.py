@@ -253,7 +253,7 @@ class Search:
         """Whether the study that was opened is this sweep's."""
         before = study.user_attrs.get("definition", self._definition)
         changed = [key for key, value in before.items() if self._definition.get(key) != value]
-        if changed == ["data"]:
+        if changed and {*changed} <= {"data", "split"}:
             raise ConfigError(
                 f"The data changed since the sweep {self.name} began, so its scores could not be compared. Put them "
                 "back, or choose another hydra.sweeper.name to train all anew."

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import time
 import warnings
@@ -16,6 +17,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal._file import get_lock_file
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 
@@ -111,11 +113,17 @@ class _Journal(JournalFileBackend):
     """A journal that keeps no half line of a disk that was full, to which the next one would be added."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        try:
-            super().append_logs(logs)
-        except OSError:
-            _cut_broken_line(Path(self._file_path))
-            raise
+        """As the parent's, but all or nothing."""
+        lines = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
+        with get_lock_file(self._lock), open(self._file_path, "ab") as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self._file_path, end)
+                raise
 
 
 def _cut_broken_line(path: Path) -> None:

@@ -75,6 +75,17 @@ def test_what_is_found_at_least_is_rounded_down(analysis: Analysis) -> None:
     assert least <= 100 * lines.loc["se", "ci_low"] < 100 * lines.loc["se", "ci_high"] <= most
 
 
+@pytest.mark.parametrize(("patients", "words"), [(5, "5 patients are too few for the rank test"), (60, "inspect them")])
+def test_few_patients_who_all_gain_are_no_failures(patients: int, words: str) -> None:
+    scores = study({"base": 0.0, "se": 0.06}, **CALM | {"patients": patients, "spread": 0.002})
+    if patients > 5:  # a few gain much, the others lose a little
+        few = (scores["arm"] == "se") & (scores["patient"] > "p004")
+        scores.loc[few, "dice"] -= 0.0605
+        scores.loc[(scores["arm"] == "se") & ~few, "dice"] += 0.05
+    told = " ".join(analyse(scores, baseline="base", draws=2000).sentences())
+    assert words in told
+
+
 def test_nearly_all_is_not_all() -> None:
     assert [percent(share) for share in (0.95, 0.996, 0.999, 1)] == ["95 %", "99.6 %", "99.9 %", "100 %"]
 

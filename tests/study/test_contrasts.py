@@ -230,3 +230,20 @@ def test_how_probable_a_false_claim_is_at_least_is_as_published() -> None:
     assert false_claim(np.array([0.0, 0.9])).tolist() == [0.0, 0.5]
     claimed = compared(one_seed(np.linspace(0.9, 1.1, 30)))
     assert np.isnan(claimed["false_claim"]), "nothing is claimed of one seed"
+
+
+def test_each_metric_has_the_tails_of_its_own_seeds() -> None:
+    """Alone or beside a metric of other degrees of freedom, an interval is about as long."""
+    rng = np.random.default_rng(0)
+    calm = spread([rng.normal(size=(3, 1)) * 0.5 + rng.normal(size=(1, 30)) for _ in range(2)])
+    still = spread([np.zeros((3, 30)) + rng.normal(size=(1, 30)), rng.normal(size=(3, 1)) + rng.normal(size=(1, 30))])
+    assert calm.seed_df != still.seed_df
+    (alone,) = resample([calm], 20_000, 0)
+    _, beside = resample([still, calm], 20_000, 0)
+    ends = [np.quantile(one[:, 1] - one[:, 0], (0.025, 0.975)) for one in (alone, beside)]
+    assert np.diff(ends[1]) == pytest.approx(np.diff(ends[0]), rel=0.1)
+
+
+def test_two_patients_without_any_difference_prove_nothing() -> None:
+    assert compared(one_seed(np.zeros(2)), margin=0.005)["verdict"] == "inconclusive"
+    assert compared(one_seed(np.zeros(10)), margin=0.005)["p_tost"] == pytest.approx(2.0**-9)

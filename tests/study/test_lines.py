@@ -130,6 +130,28 @@ def test_a_class_counts_where_the_reference_or_the_prediction_has_it() -> None:
     assert line.bests[1].gain == pytest.approx(0.5 / 6), "paired: where one made it up, the other was right not to"
 
 
+def test_a_perfect_prediction_counts_where_the_table_is_of_this_version() -> None:
+    """A table of an earlier version has 1 where a class is nowhere; one with calibration errors has not."""
+    table = scores(0.8)
+    table.loc[table["case"] == "case_000", "dice"] = 1.0
+    rest = table[table["case"] != "case_000"].groupby("case")["dice"].mean()
+    perfect = pd.concat([rest, pd.Series([1.0])]).mean()
+    now = table.assign(missed=0, false=0, ece=0.01)
+    assert result(0, now).dice == pytest.approx(perfect)
+
+
+def test_the_best_so_far_never_loses_beside_the_one_before() -> None:
+    """Where one makes up a class, the other rightly left it empty: side by side that counts for both."""
+    empty, made_up = (scores(mean, cases=10).assign(missed=0, false=0) for mean in (0.80, 0.845))
+    for table, cases in ((empty, range(10)), (made_up, range(1, 10))):
+        rows = (table["class"] == "tail") & table["case"].isin([f"case_{n:03d}" for n in cases])
+        table.loc[rows, "dice"] = np.nan
+    wrong = (made_up["class"] == "tail") & (made_up["case"] == "case_000")
+    made_up.loc[wrong, ["dice", "false"]] = (0.0, 1)
+    (line,) = lines([result(0, empty), result(1, made_up)])
+    assert all(isnan(best.gain) or best.gain > 0 for best in line.bests)
+
+
 def test_one_patient_has_no_interval() -> None:
     (line,) = lines([result(0, scores(0.8, cases=1)), result(1, scores(0.9, cases=1))])
     assert isnan(line.bests[0].low)

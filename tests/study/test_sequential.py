@@ -146,6 +146,19 @@ def test_the_analysis_of_a_study_is_that_of_its_last_look() -> None:
     assert any("Lan and DeMets" in source for source in cited)
 
 
+def test_a_class_that_a_later_seed_makes_up_changes_no_earlier_look() -> None:
+    """Absent in some cases, in the reference and in all first predictions; then another seed draws it there."""
+    known = study({"base": 0.0, "clear": 0.01, "same": 0.0}, patients=24, seeds=4, classes=("organ", "tumour"), rng=7)
+    nowhere = (known["class"] == "tumour") & known["case"].isin([f"case_{n:03d}" for n in range(8)])
+    known.loc[nowhere, ["dice", "hd95_mm"]] = np.nan
+    made_up = nowhere & (known["seed"] == 3) & (known["arm"] == "same")
+    known.loc[made_up, ["dice", "hd95_mm", "false"]] = (0.0, 100.0, 1)
+    first, *_ = looks_of(known[known["seed"] < 3], Seeds(3, 6), **QUESTION)
+    again, *_ = looks_of(known, Seeds(3, 6), **QUESTION)
+    pd.testing.assert_frame_equal(first.table, again.table)
+    assert first == replace(again, table=first.table)
+
+
 def test_one_comparison_is_told_in_the_singular_and_no_sentence_has_a_gap() -> None:
     known = study({"base": 0.0, "se": 0.0}, patients=20, seeds=2)
     seeds = Seeds(2, 4)

@@ -77,8 +77,8 @@ def test_an_arm_that_failed_does_not_widen_the_groups_of_the_others() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("patient,site\na,1\na,2\n", "a come twice"),
-        ("patient,site\na,\n", "a cell is empty"),
+        ("patient,site\na,1\na,2\n", "the patient of line 3 is there before"),
+        ("patient,site\na,\n", "line 2 has an empty cell"),
         ("name,site\na,1\n", "has the columns name, site"),
         ("patient\na\n", "has the columns patient"),
     ],

@@ -103,15 +103,16 @@ def test_a_disk_that_fills_for_a_moment_leaves_no_half_line(tmp_path: Path, monk
     backend, whole = hand._storage._backend, (tmp_path / "journal.log").read_bytes()  # as Optuna keeps it
 
     def half(file: int) -> None:
-        (tmp_path / "journal.log").write_bytes(whole + b'{"op_code":5,"wor')
+        assert (tmp_path / "journal.log").stat().st_size > len(whole)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("optuna.storages.journal._file.os.fsync", half)
+    monkeypatch.setattr(storage.os, "fsync", half)
     with pytest.raises(OSError, match="No space"):
         backend.append_logs([{"op_code": 5}])
     assert (tmp_path / "journal.log").read_bytes() == whole
     monkeypatch.undo()
-    backend.append_logs([])
+    backend.append_logs([{"op_code": 5}])
+    assert (tmp_path / "journal.log").read_bytes() == whole + b'{"op_code":5}\n'
 
 
 def test_a_relative_path_is_a_journal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
