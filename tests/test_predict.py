@@ -320,7 +320,7 @@ def test_ctrl_c_leaves_whole_masks_and_a_true_report(whole: tuple[Path, Any], sc
     # Where the tests run in the background Ctrl-C is ignored, and a child would inherit that.
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:  # noqa: PLW1509
-        while process.poll() is None and not (masks / "report.json").exists():
+        while process.poll() is None and not ((masks / "report.json").exists() and rows(masks)):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=120)[1]
