@@ -60,7 +60,7 @@ def files(folder: Path) -> list[Path]:
         DataError: a file is no slice, and would be one by its name.
     """
     there = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    slices = {path: None for path in there if _is_slice(path)}
+    slices = dict.fromkeys(filter(_is_slice, there))
     unlike = [path.name for path in there if path not in slices and (not path.suffix or path.suffix[1:].isdigit())]
     if strange := [name for name in unlike if name.upper() != "DICOMDIR"]:
         raise DataError(f"{folder}: {few(strange)} may be slices and are no DICOM. Copy them again, or take them out.")

@@ -4,7 +4,6 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 from unicodedata import normalize
 
@@ -60,11 +59,10 @@ def by_pair(root: Path, declared: int | None = None) -> Found | None:
             log.warning("%s: only %s are read, not %s.", root, " and ".join(used), few(unread))
         return _matched(listed(found[0]), listed(found[1]), found[0], declared)
     files = [path for path in images_of(sorted(root.rglob("*"))) if path.parent == root and path.name[0] != "."]
-    bare = [bare_name(stem(path), LABEL_WORDS) == stem(path) for path in files]
-    labels = [path for path, is_bare in zip(files, bare, strict=True) if not is_bare]
+    labels = dict.fromkeys(path for path in files if bare_name(stem(path), LABEL_WORDS) != stem(path))
     if 0 < len(labels) < len(files):
         rest_of(root, (path for path in root.iterdir() if path.is_file()), files)
-        return _matched([*compress(files, bare)], labels, root, declared)
+        return _matched([path for path in files if path not in labels], [*labels], root, declared)
     return None
 
 

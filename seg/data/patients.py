@@ -153,7 +153,11 @@ def rows_of(path: Path) -> list[tuple[int, list[str]]]:
 
 def heading(path: Path) -> list[str]:
     """The columns of a table, in small letters; raises ConfigError where it cannot be read."""
-    return [clean(cell).lower() for _, head in rows_of(path)[:1] for cell in head]
+    return _columns(rows_of(path))
+
+
+def _columns(rows: list[tuple[int, list[str]]]) -> list[str]:
+    return [clean(cell).lower() for _, head in rows[:1] for cell in head]
 
 
 def table_of(path: Path, faults: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -162,7 +166,8 @@ def table_of(path: Path, faults: list[str]) -> tuple[list[str], list[tuple[int, 
     Raises:
         ConfigError: it cannot be read.
     """
-    columns, rows = heading(path), [(line, [*map(clean, cells)]) for line, cells in rows_of(path)[1:]]
+    lines = rows_of(path)
+    columns, rows = _columns(lines), [(line, [*map(clean, cells)]) for line, cells in lines[1:]]
     faults += [
         f"{path}: line {line} has {len(cells)} cells, the heading has {len(columns)}."
         for line, cells in rows

@@ -102,9 +102,11 @@ def _tabled(where: Path, channels: int) -> list[Case]:
     together(DataError, faults)
     if any(not row[name] for _, row in rows for name in ("case", *images)):
         raise DataError(f"{where} has an empty cell in {', '.join(['case', *images])}. Fill it, or remove its row.")
-    files = {line: tuple(_lying(where.parent / row[name]) for name in images) for line, row in rows}
-    names = {line: row["case"].removesuffix(ending(Path(row["case"]))) for line, row in rows}
-    return [Case(names[line], "", files[line], None) for line, _ in rows]
+    found = []
+    for _, row in rows:
+        files = tuple(_lying(where.parent / row[name]) for name in images)
+        found.append(Case(row["case"].removesuffix(ending(Path(row["case"]))), "", files, None))
+    return found
 
 
 def _lying(path: Path) -> Path:

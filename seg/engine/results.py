@@ -99,7 +99,7 @@ def _tags(record: Record, cfg: DictConfig, built: Built) -> dict[str, str]:
     tags = {key: str(value) for key, value in (common_tags() | own | dict(cfg.tracking.tags)).items()}
     earlier = Journal(record.folders.run).tags()
     for key in ("code_hash", "git_commit"):  # of a run that is continued: all that it was trained with
-        if tags.get(key) and not earlier.get(key, "").endswith(tags[key]) and key in earlier:
+        if key in earlier and not earlier[key].endswith(tags.get(key, "")):
             tags[key] = f"{earlier[key]}, then {tags[key]}"
     return tags
 

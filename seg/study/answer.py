@@ -56,7 +56,8 @@ def _size(value: float, metric: str, lengths: str) -> str:
     """The size of a difference that was found, to two digits."""
     if METRICS[metric].unit:
         return METRICS[metric].with_unit(f"{value:.2g}", lengths)
-    return f"{100 * value:.2g} point{'' if f'{100 * value:.2g}' == '1' else 's'}"
+    points = f"{100 * value:.2g}"
+    return f"{points} point{'' if points == '1' else 's'}"
 
 
 def _finding(analysis: Analysis, line: Row) -> str:
