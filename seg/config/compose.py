@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import hydra
@@ -33,14 +32,15 @@ def entry(root: str, main: Callable[[DictConfig], float | None]) -> Callable[[],
     """The command of ``conf/<root>.yaml``, composed by Hydra."""
 
     def run() -> None:
-        typed, begun = sys.argv[1:], Event()
+        typed, begun = sys.argv[1:], False
 
         def task(cfg: DictConfig) -> float | None:
-            begun.set()
+            nonlocal begun  # plain data: launchers pickle this function
+            begun = True
             return main(cfg)
 
         gc.freeze()  # what imports made stays, and need not be searched for garbage
-        with exits("the same command continues"), _explained(typed, begun):
+        with exits("the same command continues"), _explained(typed, lambda: begun):
             together(ConfigError, wrong_flags(typed))
             key, rest = asked(typed)
             arguments = [*ready(rest, many=bool(MANY & {*typed}))]
@@ -153,11 +153,11 @@ def keys_of(overrides: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _explained(arguments: Sequence[str], begun: Event | None = None) -> Iterator[None]:
+def _explained(arguments: Sequence[str], begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turns what Hydra raises before the work has ``begun`` into a ConfigError with every fault of the command."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
-        if (begun and begun.is_set()) or not (faults := explained(error, arguments)):
+        if begun() or not (faults := explained(error, arguments)):
             raise
         together(ConfigError, faults, error)

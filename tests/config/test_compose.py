@@ -4,13 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import cloudpickle
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from training import arguments, command, composed
 
 from seg import train as verb
@@ -193,3 +195,12 @@ def test_a_trial_in_seconds_suits_every_recipe(recipe: str) -> None:
     cfg = composed(recipe, "debug=fast", "data.root=here")
     assert cfg.trainer.max_epochs == 2
     check(cfg)
+
+
+def test_launchers_can_pickle_what_each_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks: list[Callable[[DictConfig], float | None]] = []
+    monkeypatch.setattr("seg.config.compose._started", lambda root, task, flags, settings: tasks.append(task))
+    monkeypatch.setattr(sys, "argv", ["seg.train", "-m", "seed=1"])
+    entry("train", lambda cfg: float(cfg.seed))()
+    task = cloudpickle.loads(cloudpickle.dumps(tasks[0]))  # as submitit does
+    assert task(OmegaConf.create({"seed": 3})) == 3.0
