@@ -68,6 +68,6 @@ def real(low: float, *words: str | None, high: float = math.inf) -> Kind:
     return Kind(float, words, low, high)
 
 
-def choice(*words: str) -> Kind:
+def choice(*words: str | None) -> Kind:
     """One of the words."""
     return Kind(None, words)

@@ -63,6 +63,7 @@ KEYS: dict[str, Kind] = {
     "trainer.ema": real(0, high=0.999999),  # decay a step
     "trainer.validate_every": whole(1),  # epochs
     "trainer.early_stopping": whole(1, None),  # epochs
+    "trainer.stop": choice("plateau", None),
     "trainer.save_every": whole(1),  # epochs
     "trainer.workers": whole(0, "auto"),  # processes
     "trainer.deterministic": _FLAG,
@@ -231,6 +232,16 @@ def _impossible(v: Values) -> Iterator[str]:
         yield f"trainer.precision=fp16 needs CUDA, and trainer.device is {device}. Set trainer.precision=auto."
 
 
+def followers(v: Mapping[str, object]) -> list[str]:
+    """The options in use that follow the validation Dice, of a configuration as ``flat`` gives it."""
+    following = {
+        "trainer.early_stopping": v.get("trainer.early_stopping") is not None,
+        "trainer.stop=plateau": v.get("trainer.stop") is not None,
+        "scheduler=adaptive": str(v.get("scheduler._target_")).endswith(".adaptive"),
+    }
+    return [option for option, used in following.items() if used]
+
+
 def _without_validation(v: Values) -> Iterator[str]:
     stopping, every = v.get("trainer.early_stopping"), v.get("trainer.validate_every")
     if v.get("inference.part") == "val" and v.get("inference.checkpoint") == "best":
@@ -239,12 +250,8 @@ def _without_validation(v: Values) -> Iterator[str]:
             "Set inference.checkpoint=last."
         )
     if v.get("data.fold") == "all":
-        needs = {
-            "inference.part=val": v.get("inference.part") == "val",
-            "trainer.early_stopping": stopping is not None,
-            "scheduler=adaptive": str(v.get("scheduler._target_")).endswith(".adaptive"),
-        }
-        for option in filter(needs.get, needs):
+        scored = ["inference.part=val"] if v.get("inference.part") == "val" else []
+        for option in [*scored, *followers(v)]:
             yield f"{option} needs a validation part, and data.fold=all has none. Choose a fold."
     if stopping and every and stopping < every:
         yield (

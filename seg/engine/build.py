@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from seg.config.build import build
-from seg.config.content import first_line, plain
+from seg.config.content import first_line, flat, plain
+from seg.config.schema import followers
 from seg.data.augmentation import Augmentation
 from seg.data.plan import Plan
 from seg.data.topology import flat_axes
@@ -26,7 +27,7 @@ from seg.engine.loop import Training
 from seg.engine.memory import fitted
 from seg.engine.predictors import window_predictor
 from seg.engine.progress import Budget, budget_of
-from seg.errors import ConfigError, SegError, times
+from seg.errors import ConfigError, SegError, few, times
 from seg.losses import DeepSupervision
 from seg.models import Network, insert_attention
 from seg.models.thick import narrow_kernels
@@ -68,10 +69,10 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
             f"data.batch_size is {plan.batch_size}, over {world.size} processes; each needs the same share. "
             f"Set data.batch_size={larger}."
         )
-    if not material.split.val and (cfg.trainer.early_stopping or "adaptive" in str(cfg.scheduler.get("_target_"))):
+    if not material.split.val and (following := followers(flat(cfg))):
         raise ConfigError(
-            "trainer.early_stopping and scheduler=adaptive follow the validation Dice, and this split has no "
-            "validation part. Choose another fold or leave them out."
+            f"The validation Dice is needed for {few(following)}, and this split has no validation part. Choose "
+            "another fold or leave them out."
         )
     precision = choose_computing(cfg, network, plan, cases.outputs, world, precision)
     budget, why = budget_of(cfg, len(material.split.train), plan.batch_size)

@@ -1,12 +1,16 @@
 """Where a run stands, and how long it goes on."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from omegaconf import DictConfig
 
 TIMED_STEPS = 10_000  # a schedule over minutes is divided into this many parts
 DEFAULT_EPOCHS, LEAST_STEPS = 40, 25  # 1000 steps at least: fewer taught no network much (benchmarks/RESULTS.md)
+
+_LEAST_VALIDATIONS, _BEGUN, _RISE = 3, 0.1, 0.002  # in a third; Dice
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Progress:
     best: float | None = None  # highest validation Dice
     best_epoch: int | None = None
     by_clock: bool = False  # the schedule follows the minutes of a budget that has steps, too
+    plateau: tuple[int, float] | None = None  # the step, and the budget's share done, when validation rose no more
     ended: bool = False  # by a hook, before the budget was spent
     pruned: bool = False  # ended because other trials of the sweep were better at that epoch
     loss_sum: float = 0.0  # over the steps of the epoch under way
@@ -47,6 +52,8 @@ class Budget:
 
     def schedule_step(self, progress: Progress) -> int:
         """Where the schedule stands: by the clock only where that ends the run, so that another run repeats itself."""
+        if progress.plateau:
+            return min(self.schedule_steps, int(self.schedule_steps * self.done(progress)))
         if self.minutes is None:
             return progress.step
         by_steps = self.steps is not None and not progress.by_clock
@@ -66,18 +73,42 @@ class Budget:
         """Share of the budget that is used up, from 0; 1 or more at the end."""
         steps = progress.step / self.steps if self.steps is not None else 0.0
         minutes = progress.seconds / max(1e-3, self._seconds(progress)) if self.minutes is not None else 0.0
-        return max(steps, minutes)
+        if progress.plateau is None:
+            return max(steps, minutes)
+        since, share = progress.plateau
+        return max(steps, minutes, 1 - (1 - share) * (1 - (progress.step - since) / rest_of(since)))
 
     def remaining_seconds(self, progress: Progress, speed: float) -> float:
         """Seconds to go at ``speed`` steps per second."""
         steps = math.inf
-        if self.steps is not None and speed > 0:
-            steps = (self.steps - progress.step) / speed
+        ends = [] if self.steps is None else [self.steps]
+        ends += [progress.plateau[0] + rest_of(progress.plateau[0])] if progress.plateau else []
+        if ends and speed > 0:
+            steps = (min(ends) - progress.step) / speed
         return steps if self.minutes is None else min(steps, max(0.0, self._seconds(progress) - progress.seconds))
 
     def _seconds(self, progress: Progress) -> float:
         """Seconds for steps: the minutes, less what the last validation will take."""
         return 60 * (self.minutes or 0.0) - progress.validation_seconds
+
+
+def rest_of(step: int) -> int:
+    """Steps in which a run that rises no more after ``step`` runs through the rest of its schedule."""
+    return max(1, step // 3)
+
+
+def rises_no_more(history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the last third of the validations is no better than the third before: by less than 0.002 in mean Dice.
+
+    Means of at least three, for a single validation of few cases says little at a high rate. False for a network that
+    has found nothing yet (Dice below 0.1): some take long to begin.
+    """
+    dice = [numbers["val_dice"] for numbers in history if "val_dice" in numbers]
+    third = len(dice) // 3
+    if third < _LEAST_VALIDATIONS:
+        return False
+    before, last = fmean(dice[-2 * third : -third]), fmean(dice[-third:])
+    return last >= _BEGUN and last - before < _RISE
 
 
 def budget_of(cfg: DictConfig, train_cases: int, batch_size: int) -> tuple[Budget, str]:

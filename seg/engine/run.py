@@ -25,7 +25,7 @@ from seg.engine.inference import Slices
 from seg.engine.live import Live
 from seg.engine.loop import Hooks, Settings, fit
 from seg.engine.predictors import case_predictor, clocked
-from seg.engine.progress import Progress
+from seg.engine.progress import Progress, rest_of
 from seg.engine.reporter import Reporter
 from seg.engine.results import costs, note_start, print_results, record_results, recorded
 from seg.engine.rows import case_table
@@ -123,8 +123,10 @@ def _fit(job: Job, record: Record | None, interrupted: Callable[[], bool]) -> No
         seed_everything(cfg.seed + 1_000_003 * world.rank + training.progress.step)
     training.model = parallel(training.network, world, device)
     samples = built.material.plan.batch_size * t.accumulate
-    within = built.material.cases.within
-    settings = Settings(built.precision, samples, t.accumulate, t.clip_norm, t.validate_every, t.save_every, within)
+    every = (t.validate_every, t.save_every)
+    settings = Settings(
+        built.precision, samples, t.accumulate, t.clip_norm, *every, t.get("stop"), built.material.cases.within
+    )
     live = Live(record, cfg.tracking.get("every_steps", "auto")) if record else None
     with Display(built.budget, world.leads, live=job.reporter is None) as display:
         hooks = _hooks(job, record, display, live, interrupted)
@@ -151,6 +153,9 @@ def _hooks(
 
     def on_epoch(numbers: dict[str, float]) -> bool:
         display.epoch(numbers)
+        if progress.plateau and progress.plateau[0] == progress.step:
+            rest = rest_of(progress.step)
+            log.info("the validation Dice rises no more: the rest of the schedule takes %d steps (trainer.stop)", rest)
         if live:
             live.epoch(progress, numbers)
         if job.reporter and job.reporter.epoch(numbers):

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from seg.config.content import flat
+from seg.config.schema import followers
 from seg.data.leaks import FIX, Leak
 from seg.data.patients import related
 from seg.engine.cases import Material, find_leaks
@@ -41,15 +43,10 @@ def allowed_leaks(asked: Sweep, material: Material) -> tuple[str, ...]:
 
 def _of_validation(asked: Sweep) -> Iterator[Leak]:
     """Arms that choose by the very cases that they are then scored on."""
-    arms = [
-        str(cfg.arm)
-        for cfg in asked.examples.values()
-        if cfg.inference.part == "val"
-        and (cfg.trainer.early_stopping is not None or str(cfg.scheduler.get("_target_")).endswith(".adaptive"))
-    ]
-    if arms:
+    scored = [cfg for cfg in asked.examples.values() if cfg.inference.part == "val"]
+    if by := {str(cfg.arm): used for cfg in scored if (used := followers(flat(cfg)))}:
+        options = few({option for used in by.values() for option in used})
         yield Leak(
             "validation",
-            f"{few(arms)} follow the Dice of the fold that is then scored (trainer.early_stopping or "
-            "scheduler=adaptive), which favours them",
+            f"{few(by)} follow the Dice of the fold that is then scored ({options}), which favours them",
         )

@@ -82,6 +82,8 @@ def test_every_study_composes_and_passes_the_checks(path: Path) -> None:
         (["inference.mirror=true", "augmentation=light"], ["mirror_axes", "inference.mirror=false"]),
         (["trainer.precision=fp16", "trainer.device=cpu"], ["CUDA"]),
         (["data.fold=all", "trainer.early_stopping=3"], ["early_stopping", "validation part"]),
+        (["data.fold=all", "trainer.stop=plateau"], ["trainer.stop=plateau needs a validation part"]),
+        (["trainer.stop=early"], ["trainer.stop is 'early'", "one of plateau, null"]),
         (["data.fold=all", "scheduler=adaptive"], ["adaptive", "validation part"]),
         (["tracking=none", "tracking.uri=http://x"], ["tracking.uri would be ignored"]),
         (["data=folder"], ["data.root has no value"]),
