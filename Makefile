@@ -6,7 +6,7 @@ ARGS ?=
 # Tests side by side, one process a processor; ARGS="-n 0 …" runs them in one, for a debugger.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
 
-.PHONY: train test test-slow lint format map bench build
+.PHONY: train test test-slow lint format map bench record build
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -38,6 +38,9 @@ map: $(VENV)/installed         ## the map in CONTRIBUTING.md, from the first lin
 
 bench: $(VENV)/installed      ## the figures of benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks $(ARGS)
+
+record: $(VENV)/installed     ## the record on Hippocampus from scratch, about four hours; ARGS="data.root=/data/Task04_Hippocampus"
+	$(BIN)/python -m benchmarks.record $(ARGS)
 
 build: $(VENV)/installed      ## sdist and wheel in dist/
 	$(BIN)/python -m build

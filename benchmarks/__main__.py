@@ -1,6 +1,6 @@
 """``python -m benchmarks``: every measurement, one after the other; or those named.
 
-``drift`` (thousands of simulated logs), ``quality`` (trains for 10 and for 25 minutes), ``models`` (half an hour),
+``drift`` (thousands of simulated logs), ``record`` (trains for four hours), ``models`` (half an hour),
 ``predict`` (large scans), ``conformal`` (trains for 5 minutes), ``leaks`` (copies of scans), ``planning`` and
 ``anchors`` (thousands of simulated studies), ``calibration`` (a minute), ``steps`` (minutes) and ``compare`` (needs
 Chromium) run only by name.
@@ -27,7 +27,7 @@ QUICK = (
 )
 BY_NAME = (
     "drift",
-    "quality",
+    "record",
     "compare",
     "models",
     "predict",

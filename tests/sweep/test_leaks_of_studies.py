@@ -52,11 +52,12 @@ def test_what_is_allowed_must_be_there(sweeps: Sweeps) -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", [
+    "choice",
+    [
         "scheduler: adaptive",
         pytest.param("trainer.early_stopping: 3", marks=pytest.mark.slow),
         pytest.param("trainer.stop: plateau", marks=pytest.mark.slow),
-    ]
+    ],
 )
 def test_a_fold_that_chooses_is_not_reported_unasked(sweeps: Sweeps, choice: str) -> None:
     head, arms = "# @package hydra.sweeper.study\nquestion: q\nfolds: 2\n", "arms: {a: {}, b: {loss: tversky}}\n"
