@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg.records.readings import Readings, note_reading
+from seg.records.readings import note_reading
 from seg.study.analysis import Analysis
 from seg.study.lock import FILE, changes_since, judged
 from seg.study.question import Asked
@@ -42,7 +42,7 @@ def with_claims(
         line = own.iloc[0]
         reader, ended = str(line["run_id"]), line["status"] == "FINISHED"
         recorded = str(line.get("params.lock", "")).removeprefix("sha256:").replace("nan", "")
-    read = note_study(folder, outputs, reader)
+    read = note_reading(outputs, asked.part, kind="study", reader=reader, name=asked.name, folder=folder)
     if asked.lock or recorded or (folder / FILE).exists():
         changed = changes_since(folder, recorded, asked, table, ended, looks)
         analysis = judged(analysis, asked, recorded, changed, read.place(reader), looks)
@@ -50,18 +50,6 @@ def with_claims(
         analysis = _told(analysis, "Exploratory: it was not locked before its first run (lock: true).")
     subject = "This test part has" if analysis.meta.part == "of the test part" else "These cases have"
     return _told(analysis, *read.told(subject))
-
-
-def note_study(folder: Path, outputs: Path, reader: str) -> Readings:
-    """Notes that a study has read the cases that it scores, once; all readings of these cases.
-
-    Args:
-        folder: of the study.
-        outputs: holds the ledger.
-        reader: run id of the study's own run.
-    """
-    asked = Asked.read(folder)
-    return note_reading(outputs, asked.part, kind="study", reader=reader, name=asked.name, folder=folder)
 
 
 def _told(analysis: Analysis, *sentences: str) -> Analysis:

@@ -46,15 +46,12 @@ class Column:
 
 
 def columns_of(groups: Sequence[Sequence[ScoredRun]]) -> list[Column]:
-    """One a group; a class counts in a case where the reference or any column has it, as in studies.
-
-    The tables are taken at their word, for their numbers stand beside the masks.
-    """
+    """One a group; a class counts in a case where the reference or any column has it, as in studies."""
     tables = [run.table.assign(column=place) for place, group in enumerate(groups) for run in group]
     rows = pd.concat(tables, ignore_index=True)
     known = [name for name in METRICS if name in rows]
     found: list[Scores] = [{case: {} for run in group for case in run.scores} for group in groups]
-    for row in scored(rows, known, earlier=False).to_dict("records"):
+    for row in scored(rows, known).to_dict("records"):
         numbers = {name: float(row[name]) for name in known if row[name] == row[name]}
         found[row["column"]][row["case"]][row["class"]] = numbers
     return [Column(*one) for one in zip(labels(groups), groups, found, strict=True)]

@@ -152,13 +152,6 @@ function fitTiles() {
   }
 }
 
-function windowShown() {
-  const [low, high] = volumes.about.window;
-  const middle = low + ((high - low) * $("level").value) / 100;
-  const half = ((high - low) * $("width").value) / 200;
-  return [middle - half, middle + half];
-}
-
 let waiting = 0;
 function paint() {
   cancelAnimationFrame(waiting);
@@ -169,7 +162,7 @@ function paintNow() {
   const image = cut(volumes.image, plane, chosen.slice);
   now = {
     image,
-    grey: greyPicture(image, plane, volumes.about.kept, windowShown()),
+    grey: greyPicture(image, plane, volumes.about.kept, contrast(volumes.about.window)),
     label: cut(volumes.label, plane, chosen.slice),
     preds: volumes.preds.map((pred, run) => (pred && chosen.shown.has(run) ? cut(pred, plane, chosen.slice) : null)),
   };
@@ -251,13 +244,10 @@ function captionTile({ kind, run, canvas, score: place }) {
 function showSlice() {
   const { id } = cases[chosen.case];
   const number = plane.number(chosen.slice);
-  const [low, high] = windowShown();
   const words = `${AXES[plane.axis]} slice ${number} of 0 to ${plane.last}`;
   $("slice").value = chosen.slice;
   $("slice").setAttribute("aria-valuetext", words);
   $("slice-number").textContent = `${number} of 0–${plane.last}`;
-  $("level").nextElementSibling.textContent = short((low + high) / 2);
-  $("width").nextElementSibling.textContent = short(high - low);
   const address = `#case=${encodeURIComponent(id)}&plane=${AXES[plane.axis]}&slice=${chosen.slice}`;
   if (location.hash !== address) history.replaceState(null, "", address);
 }
@@ -398,7 +388,6 @@ function refit() {
 }
 
 function listen() {
-  const on = (kind, ids, act) => ids.split(" ").forEach((id) => $(id).addEventListener(kind, act));
   on("click", "planes", ({ target }) => target.value && plane && setPlane(Number(target.value)));
   on("click", "modes", ({ target }) => target.value && setMode(target.value));
   on("click", "previous", () => stepCase(-1));

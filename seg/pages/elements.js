@@ -24,6 +24,17 @@ const largest = (values) => values.reduce((best, value, i) => (value > values[be
 const short = (value) => (Math.abs(value) >= 1e5 ? value.toExponential(2) : String(Number(value.toPrecision(4))));
 const times = (numbers) => numbers.map((number) => Number(number.toFixed(2))).join(" × ");
 
+const on = (kind, ids, act) => ids.split(" ").forEach((id) => $(id).addEventListener(kind, act));
+
+// The image values shown black and white, by the sliders, which say them.
+function contrast([low, high]) {
+  const middle = low + ((high - low) * $("level").value) / 100;
+  const half = ((high - low) * $("width").value) / 200;
+  $("level").nextElementSibling.textContent = short(middle);
+  $("width").nextElementSibling.textContent = short(2 * half);
+  return [middle - half, middle + half];
+}
+
 function press(group, value) {
   for (const button of $(group).children) button.setAttribute("aria-pressed", button.value === String(value));
 }

@@ -291,22 +291,13 @@ function paintAll() {
   });
 }
 
-function contrast() {
-  const [low, high] = shown.volumes.about.window;
-  const middle = low + ((high - low) * $("level").value) / 100;
-  const half = ((high - low) * $("width").value) / 200;
-  $("level").nextElementSibling.textContent = short(middle);
-  $("width").nextElementSibling.textContent = short(2 * half);
-  return [middle - half, middle + half];
-}
-
 function paint(place) {
   const { volumes, planes, at, tiles } = shown;
   const [plane, { canvas, slider, output }] = [planes[place], tiles[place]];
   const pen = canvas.getContext("2d");
   const grid = gridOn(canvas, boxOf(plane));
   const [left, top, right, bottom] = grid.box;
-  const grey = greyPicture(cut(volumes.image, plane, at[place]), plane, volumes.about.kept, contrast());
+  const grey = greyPicture(cut(volumes.image, plane, at[place]), plane, volumes.about.kept, contrast(volumes.about.window));
   const ratio = devicePixelRatio || 1;
   pen.imageSmoothingQuality = "high";
   pen.drawImage(grey, left, top, right - left, bottom - top, 0, 0, canvas.width, canvas.height);
@@ -330,7 +321,6 @@ function paint(place) {
 
 // ---------------------------------------------------------------- start
 function listen() {
-  const on = (kind, ids, act) => ids.split(" ").forEach((id) => $(id).addEventListener(kind, act));
   on("submit", "entry", (event) => {
     event.preventDefault();
     sessionStorage.setItem("token", $("token").value.trim());

@@ -54,7 +54,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     from seg.records.table import runs
     from seg.study.calibration import calibration_table
     from seg.study.figures import write_figures
-    from seg.study.looks import taken
+    from seg.study.looks import first
     from seg.study.tables import markdown, tables, write_tables
 
     asked = Asked.read(folder)
@@ -70,7 +70,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     scores = _scores(table, outputs, uri)
     rule: Incomplete = "common" if _notice(asked, table) else "refuse"
     looks = looks_so_far(asked, table, scores)
-    used = taken(looks, scores, asked.arms) if looks else scores
+    used = first(scores, asked.arms, looks[-1].seeds) if looks else scores
     analysis = _analysis(asked, table, used, rule, looks)
     analysis = with_claims(analysis, asked, table, every, looks, folder, outputs)
     cost = costs(table)
@@ -117,6 +117,7 @@ def _analysis(
     from seg.study.analysis import analyse
     from seg.study.anchors import with_anchors
     from seg.study.looks import analysis_at, words
+    from seg.study.sequential import levels
     from seg.study.subsets import patient_groups
 
     whose = scores[["case", "patient"]].drop_duplicates().itertuples(index=False, name=None)
@@ -135,23 +136,14 @@ def _analysis(
         found = analysis_at(looks, scores, **options)
         told = words(looks, Seeds(*asked.until))
         notice, remarks = "" if looks[-1].why else f"Preliminary: {told}", (told, *remarks)
-    else:
-        found = analyse(scores, incomplete=rule, level=_first_level(asked), **options)
+    else:  # before the first look of a study whose seeds are added: the least level
+        level = levels([asked.until[0] / asked.until[1]], 0.05)[0] if asked.until else None
+        found = analyse(scores, incomplete=rule, level=level, **options)
     costs_of_jitter = [asked.jitter[name] for name in found.meta.classes if name in asked.jitter]
     jitter = fmean(costs_of_jitter) if costs_of_jitter else None
     part = _part(table)
     meta = replace(found.meta, study=asked.name, jitter=jitter, part=part, notice=notice, remarks=remarks)
     return with_anchors(replace(found, meta=meta), scores, asked.anchors, arms=asked.arms, incomplete=rule)
-
-
-def _first_level(asked: Asked) -> float | None:
-    """Of a study whose seeds are added until it is decided, and that has not come to its first look: the least."""
-    from seg.study.sequential import levels
-
-    if asked.until is None:
-        return None
-    start, most = asked.until
-    return levels([start / most], 0.05)[0]
 
 
 def look_at(asked: Asked, outputs: Path, uri: str | None) -> "list[Look]":

@@ -15,6 +15,7 @@ import base64
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from seg.data.cases import Case
 from seg.data.classes import IGNORE, class_indices
-from seg.data.grids import Header, Unit, grid, same_grid, spacing_mm
+from seg.data.grids import Header, Unit, grid, nonzero_box, same_grid, spacing_mm
 from seg.data.nifti import to_ras
 from seg.data.volumes import read_header, read_image, read_label
 from seg.errors import ConfigError, DataError
@@ -155,17 +156,13 @@ def _ways(volumes: Volumes) -> Iterator[tuple[Box, tuple[int, int, int]]]:
 
 def _around(volumes: Volumes) -> Box:
     """The box around everything but background, with its margin; the whole volume if there is nothing."""
-    filled = volumes.label > 0
-    for pred in volumes.preds:
-        if pred is not None:
-            filled |= pred > 0
-    parts = []
-    for axis, (size, mm) in enumerate(zip(filled.shape, volumes.spacing_mm, strict=True)):
-        places = np.flatnonzero(filled.any(tuple(other for other in range(3) if other != axis)))
-        margin = round(MARGIN_MM / mm)
-        low, high = (places[0], places[-1] + 1) if len(places) else (0, size)
-        parts.append(slice(max(0, int(low) - margin), min(size, int(high) + margin)))
-    return parts[0], parts[1], parts[2]
+    filled = reduce(np.logical_or, (pred for pred in volumes.preds if pred is not None), volumes.label > 0)
+    margins = [round(MARGIN_MM / mm) for mm in volumes.spacing_mm]
+    x, y, z = (
+        slice(max(0, part.start - margin), min(size, part.stop + margin))
+        for part, size, margin in zip(nonzero_box(filled), filled.shape, margins, strict=True)
+    )
+    return x, y, z
 
 
 def _packed(volumes: Volumes, box: Box, step: tuple[int, int, int], window: tuple[float, float] | None) -> Packed:

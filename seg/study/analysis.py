@@ -172,9 +172,7 @@ def analyse(
     check_options(metrics, primary, margins, against, draws, alpha)
     order = _order(scores, arms, baseline)
     asked = compared_pairs(order, against)  # what was asked is the family, also while an arm is missing
-    values = patient_values(
-        scores, arms=order, metrics=metrics, classes=classes, incomplete=incomplete, earlier=fixed is not True
-    )
+    values = patient_values(scores, arms=order, metrics=metrics, classes=classes, incomplete=incomplete)
     if baseline not in values.arms:
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
     finished = (values.arms if fixed else ()) if isinstance(fixed, bool) else tuple(fixed)

@@ -47,12 +47,7 @@ class Spread:
     abnormal: npt.NDArray[np.bool_]  # (arms,) whether an arm's seed spread is abnormal, and it keeps its own s²
     by_seed: tuple[Numbers, ...]  # for each arm its mean in each seed
     own_df: Numbers  # (arms,) degrees of freedom of each s² by itself, for where some are abnormal
-    fixed: npt.NDArray[np.bool_]  # (arms,) whether an arm is a finished tool, and no other training of it is meant
-
-    @property
-    def one_seed(self) -> npt.NDArray[np.bool_]:
-        """(arms,) whether nothing is known of another training of the arm."""
-        return np.array([len(means) == 1 for means in self.by_seed]) & ~self.fixed
+    one_seed: npt.NDArray[np.bool_]  # (arms,) whether nothing is known of another training of the arm
 
 
 def spread(values: Sequence[Numbers], fixed: bool | Sequence[bool] = False) -> Spread:
@@ -84,7 +79,7 @@ def spread(values: Sequence[Numbers], fixed: bool | Sequence[bool] = False) -> S
         abnormal=abnormal,
         by_seed=tuple(arm.mean(1) for arm in values),
         own_df=np.where((seeds > 1) & ~still, seeds - 1, max(total, 1)).astype(float),
-        fixed=tools,
+        one_seed=(seeds == 1) & ~tools,
     )
 
 

@@ -59,18 +59,13 @@ def looks_of(
     weights = pair_weights(pairs, len(arms))
 
     def at(taken: Sequence[int]) -> Sequence[Numbers]:  # a class that a later seed made up is none of an earlier look's
-        rows = _first(scores, arms, taken)
+        rows = first(scores, arms, taken)
         return patient_values(rows, arms=arms, metrics=[primary], classes=classes).by_metric[primary]
 
     return Looking(weights, METRICS[primary], seeds, margin, alpha).looks(values.by_metric[primary], at)
 
 
-def taken(looks: Sequence[Look], scores: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """The rows of the seeds that the last look is at."""
-    return _first(scores, arms, looks[-1].seeds)
-
-
-def _first(scores: pd.DataFrame, arms: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+def first(scores: pd.DataFrame, arms: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
     """The rows of the first seeds of each arm, so many."""
     place = pd.to_numeric(scores["seed"]).groupby(scores["arm"]).rank("dense")
     return scores[place <= scores["arm"].map(dict(zip(arms, seeds, strict=True)))]
@@ -85,7 +80,7 @@ def analysis_at(looks: Sequence[Look], scores: pd.DataFrame, **asked: Any) -> An
         asked: arguments of ``analyse``, ``arms`` in the order of the looks.
     """
     look = looks[-1]
-    used = taken(looks, scores, list(asked["arms"]))
+    used = first(scores, list(asked["arms"]), look.seeds)
     found = analyse(used, level=look.level, draws=enough(look.level, 10_000), **asked)
     own = found.comparisons.index[found.comparisons["primary"]]
     for name in look.table:

@@ -52,7 +52,6 @@ def patient_values(
     classes: Sequence[str] | None = None,
     incomplete: Incomplete = "refuse",
     least: int = 2,
-    earlier: bool = True,
 ) -> Values:
     """Checks a table of scores and averages it to one value per arm, seed and patient.
 
@@ -68,7 +67,6 @@ def patient_values(
             done: the arms that have scores, of each the seeds that scored every case of its fullest seed, and of these
             the cases that all arms share. ``left_out`` says what was left out.
         least: patients that there must be.
-        earlier: as in ``scored``.
 
     Raises:
         ConfigError: an unknown arm, metric or class.
@@ -78,7 +76,7 @@ def patient_values(
     frame = _checked(scores, metrics)
     arms, absent = _known_arms(frame, arms, incomplete)
     frame, left_out = _complete(frame[frame["arm"].isin(arms)], arms, incomplete)
-    counted = scored(frame, metrics, earlier=earlier)
+    counted = scored(frame, metrics)
     chosen = _known_classes(frame, classes)
     judged = counted[counted["class"].isin(chosen)]
     patients = sorted(judged["patient"].unique())
@@ -102,53 +100,34 @@ def patient_values(
     )
 
 
-def scored(rows: pd.DataFrame, metrics: Sequence[str], *, earlier: bool = True) -> pd.DataFrame:
+def scored(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """The rows that count, and in them ``present``: whether the case has the class in its reference.
 
     A class that a case has in neither the reference nor any prediction is not scored there, so that it cannot lift a
     mean. Where one prediction has it by mistake, it counts for all, and those that rightly left it empty get the best
-    value there is.
-
-    In neither is a row without any score, its ``missed`` and ``false`` both 0. Earlier versions wrote the best value
-    there, as for a prediction that is right to the voxel; in a table of theirs such a row counts as empty where all
-    arms and seeds have it alike.
+    value there is. In neither is a row without any score, its ``missed`` and ``false`` both 0.
 
     Args:
         rows: one per case and class, and per arm and seed if there are several.
         metrics: whose columns are filled.
-        earlier: whether a table may be of an earlier version; False: take it at its word.
     """
-    best = pd.Series({name: metric.best for name, metric in METRICS.items() if name in rows})
-    quiet, blank = _quiet(rows), _blank(rows)
-    perfect = quiet & rows[best.index].eq(best).all(axis=1)
+    blank = _blank(rows)
 
     def in_any(marked: "pd.Series[bool]") -> "pd.Series[bool]":
         return marked.groupby([rows["case"], rows["class"]]).transform("any")
 
-    earlier = earlier and not (_has_errors(rows) or blank.any() or perfect.all())
-    empty = blank | (perfect & (in_any(blank) | earlier))
-    counts = in_any(~empty)
     false = rows["false"].eq(1) if "false" in rows else blank
     filled = rows.assign(present=~in_any(blank | false))
-    filled.loc[blank, list(metrics)] = best[list(metrics)].to_numpy()
-    return filled[counts]
-
-
-def _has_errors(rows: pd.DataFrame) -> bool:
-    """Whether calibration errors stand beside the scores, which no table of an earlier version has."""
-    return "ece" in rows and bool(pd.to_numeric(rows["ece"], errors="coerce").notna().any())
-
-
-def _quiet(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Rows that are told to be neither missed nor false."""
-    if not set(COUNTS) <= set(rows):
-        return pd.Series(False, index=rows.index)
-    return rows[list(COUNTS)].eq(0).all(axis=1)
+    filled.loc[blank, list(metrics)] = [METRICS[name].best for name in metrics]
+    return filled[in_any(~blank)]
 
 
 def _blank(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Rows whose class is in neither reference nor prediction, as this version writes it."""
-    return _quiet(rows) & rows[[name for name in METRICS if name in rows]].isna().all(axis=1)
+    """Rows whose class is in neither reference nor prediction: neither missed nor false, and without a score."""
+    if not set(COUNTS) <= set(rows):
+        return pd.Series(False, index=rows.index)
+    unscored = rows[[name for name in METRICS if name in rows]].isna().all(axis=1)
+    return rows[list(COUNTS)].eq(0).all(axis=1) & unscored
 
 
 def _failures(rows: "DataFrameGroupBy[tuple[str, ...]]") -> pd.DataFrame:

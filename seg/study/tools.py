@@ -49,7 +49,7 @@ def scores_table(scores: pd.DataFrame, tools: Sequence[str]) -> Table:
 
 def _lines(part: pd.DataFrame, tools: Sequence[str]) -> list[list[str]]:
     """Of each tool: its means with intervals, what it missed, what it made up, and the cases that count."""
-    counted = scored(part, [*shown()], earlier=False)
+    counted = scored(part, [*shown()])
     if counted["patient"].nunique() < LEAST:
         return [_alone(counted[counted["arm"] == tool]) for tool in tools]
     arms = compare_tools(part, tools).arms

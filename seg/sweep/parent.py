@@ -14,12 +14,12 @@ import pandas as pd
 from seg.engine.console import print_lines, printing
 from seg.errors import ConfigError, without_passwords
 from seg.files import atomic_write
-from seg.pages.claims import note_study
 from seg.pages.study import report
 from seg.records.folder import RunFolder, find
 from seg.records.mlflow import NOTE
 from seg.records.opening import open_record
 from seg.records.provenance import common_tags
+from seg.records.readings import note_reading
 from seg.records.record import Record
 from seg.records.state import read_state
 from seg.sweep.definition import Sweep
@@ -44,7 +44,9 @@ class Parent:
             frame = search.frame()
             counts = frame["state"].value_counts()
             if self.sweep.study and counts.get("finished"):
-                note_study(self.sweep.folder, Path(self.sweep.cfg.paths.outputs), self.tracker.run_id)
+                outputs, asked, folder = Path(self.sweep.cfg.paths.outputs), asked_by(self.sweep), self.sweep.folder
+                own = self.tracker.run_id
+                note_reading(outputs, asked.part, kind="study", reader=own, name=asked.name, folder=folder)
             metrics = {state: float(counts.get(state, 0)) for state in ("finished", "pruned", "failed")}
             ended = int(sum(metrics.values()))
             tags: dict[str, Any] = {}

@@ -136,7 +136,7 @@ def test_a_perfect_prediction_counts_where_the_table_is_of_this_version() -> Non
     table.loc[table["case"] == "case_000", "dice"] = 1.0
     rest = table[table["case"] != "case_000"].groupby("case")["dice"].mean()
     perfect = pd.concat([rest, pd.Series([1.0])]).mean()
-    now = table.assign(missed=0, false=0, ece=0.01)
+    now = table.assign(missed=0, false=0)
     assert result(0, now).dice == pytest.approx(perfect)
 
 

@@ -159,13 +159,13 @@ def test_failures_are_counted_over_the_rows_that_count() -> None:
 
 Kind = Literal["found", "missed", "false", "neither"]
 WRITTEN = {"found": (0.8, 2.0, 0, 0), "missed": (0.0, 60.0, 1, 0), "false": (0.0, 60.0, 0, 1)}
-NEITHER = {"now": (np.nan, np.nan, 0, 0), "earlier": (1.0, 0.0, 0, 0)}  # how it is written
+WRITTEN |= {"neither": (np.nan, np.nan, 0, 0)}
 
 
-def told(kinds: dict[str, dict[str, list[Kind]]], written: str = "now") -> pd.DataFrame:
+def told(kinds: dict[str, dict[str, list[Kind]]]) -> pd.DataFrame:
     """Scores by arm and class, a case after the other, each of a patient of its own; two seeds alike."""
     rows = [
-        (arm, seed, 0, f"c{n}", f"p{n}", name, *(WRITTEN | {"neither": NEITHER[written]})[kind])
+        (arm, seed, 0, f"c{n}", f"p{n}", name, *WRITTEN[kind])
         for arm, by_class in kinds.items()
         for seed in range(2)
         for name, cases in by_class.items()
@@ -180,15 +180,14 @@ def means(found: Values, metric: str = "dice") -> list[list[float]]:
     return [arm.mean(0).round(6).tolist() for arm in found.by_metric[metric]]
 
 
-@pytest.mark.parametrize("written", NEITHER)
-def test_a_class_that_is_nowhere_is_not_scored_and_one_that_an_arm_makes_up_is(written: str) -> None:
+def test_a_class_that_is_nowhere_is_not_scored_and_one_that_an_arm_makes_up_is() -> None:
     usual: dict[str, list[Kind]] = {"organ": ["found", "found", "found"]}
     good = usual | {"tumour": ["found", "neither", "neither"]}
     bad = usual | {"tumour": ["missed", "neither", "false"]}
-    found = values(told({"good": good, "bad": bad}, written))
+    found = values(told({"good": good, "bad": bad}))
     assert means(found) == [[0.8, 0.8, 0.9], [0.4, 0.8, 0.4]], "right to leave it empty: 1; nowhere: not scored"
     assert means(found, "hd95_mm") == [[2.0, 2.0, 1.0], [31.0, 2.0, 31.0]]
-    assert means(values(told({"good": good}, written))) == [[0.8, 0.8, 0.8]], "no other arm, nothing made up"
+    assert means(values(told({"good": good}))) == [[0.8, 0.8, 0.8]], "no other arm, nothing made up"
     assert found.failures.to_dict("list") == {"missed": [0, 2], "false": [0, 2], "structures": [8, 8]}
     tumour = found.classes[found.classes["class"] == "tumour"].set_index("arm")
     assert tumour[["cases", "present", "missed", "false"]].to_numpy().tolist() == [[2, 1, 0, 0], [2, 1, 2, 2]]
@@ -199,8 +198,7 @@ def test_absent_classes_cannot_lift_a_mean() -> None:
     """78 of 117 classes are in no case: an empty prediction has nothing right."""
     absent: dict[str, list[Kind]] = {f"absent {n}": ["neither"] * 3 for n in range(78)}
     missed: dict[str, list[Kind]] = {f"organ {n}": ["missed"] * 3 for n in range(39)}
-    for written in NEITHER:
-        assert means(values(told({"empty": absent | missed}, written))) == [[0.0, 0.0, 0.0]]
+    assert means(values(told({"empty": absent | missed}))) == [[0.0, 0.0, 0.0]]
 
 
 def test_a_case_without_any_structure_is_not_scored_and_counted() -> None:
@@ -222,12 +220,6 @@ def test_a_right_voxel_for_voxel_prediction_counts() -> None:
     assert means(values(everything)) == [[1.0] * 3] * 2, "a table with nothing but right predictions"
     unsure = scores.assign(dice=scores["dice"].where(~scores["case"].eq("c1"), 1.0), hd95_mm=0.0).drop(columns="false")
     assert len(values(unsure).patients) == 3, "without the counts nothing says that the class is nowhere"
-
-
-def test_runs_of_earlier_versions_and_of_this_one_agree() -> None:
-    kinds: dict[str, list[Kind]] = {"organ": ["found"] * 3, "tumour": ["found", "neither", "neither"]}
-    mixed = pd.concat([told({"a": kinds}, "earlier"), told({"b": kinds}, "now")])
-    assert means(values(mixed)) == [[0.8, 0.8, 0.8]] * 2
 
 
 @pytest.mark.parametrize("count", ["missed", "false"])
