@@ -102,7 +102,7 @@ def train(
     else:
         log_to(level=logging.INFO if world.leads else logging.WARNING)
     sink_class(cfg.tracking.kind)  # a tracker that does not exist is refused before the data are read
-    device = choose_device(cfg.trainer.device, world.local_rank)
+    device = choose_device(cfg.trainer.device, world.local_rank, world.local_size)
     connect(world, device)
     try:
         precision = replace(from_leader(choose_precision(cfg.trainer.precision, device)), device=device)

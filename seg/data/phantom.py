@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from seg.data import nifti
+from seg.data import layouts, nifti
 from seg.data.cases import CaseSet, folder
 from seg.errors import DataError
 from seg.files import atomic_folder
@@ -40,7 +40,8 @@ def phantom(
     settings = {"format": FORMAT, "cases": cases, "seed": seed}
     if not root.exists() or not any(root.iterdir()):
         _make(root, settings)
-    found = _settings(root)
+    about = root / "dataset.json"
+    found = layouts.settings_of(about).get("phantom") if about.exists() else None
     if found != settings:
         raise DataError(
             f"{root}: holds {f'a phantom made with {found}' if found else 'something other than a phantom'},"
@@ -107,14 +108,6 @@ def _smooth(rng: np.random.Generator, shape: np.ndarray, spacing_mm: np.ndarray,
         rng.standard_normal(shape, dtype=np.float32), scale_mm / spacing_mm, mode="wrap", truncate=3
     )
     return np.asarray((field - field.mean()) / field.std())
-
-
-def _settings(root: Path) -> dict[str, object] | None:
-    try:
-        settings = json.loads((root / "dataset.json").read_text(encoding="utf-8")).get("phantom")
-    except (OSError, ValueError):
-        return None
-    return settings if isinstance(settings, dict) else None
 
 
 def _make(root: Path, settings: dict[str, int]) -> None:

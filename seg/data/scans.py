@@ -1,10 +1,11 @@
 """Images without labels, to be predicted: from a file, a folder, a Decathlon data set, or a table of paths."""
 
 import os
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from seg.data.cases import Case
+from seg.data.cases import CONTROL, Case
 from seg.data.formats import listed
 from seg.data.lists import by_list, read_json
 from seg.data.names import CHANNEL, add
@@ -43,7 +44,7 @@ def scans(where: Path, channels: int) -> list[Case]:
         raise DataError(f"{where} has nothing that ends in {READ}.")
     names = [case.id for case in found]
     if strange := [
-        name for name in names if not name or name[0] == "." or set(name) & set("/\\") or not name.isprintable()
+        name for name in names if not name or name[0] == "." or set(name) & set("/\\") or re.search(CONTROL, name)
     ]:
         raise DataError(f"{where}: {', '.join(map(repr, strange))} cannot be the name of a mask's file. Rename it.")
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):

@@ -36,7 +36,7 @@ class Precision:
         return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
+def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
     """The device called ``name`` (auto, cpu, cuda, mps); auto takes cuda, then mps, then cpu.
 
     Raises:
@@ -48,10 +48,10 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if not there.get(name):
         seen = ", ".join(kind for kind, present in there.items() if present)
         raise ConfigError(f"The device is {name}, and PyTorch sees {seen} here. Choose what is here, or auto.")
-    if name == "cuda" and local_rank >= torch.cuda.device_count():
+    if name == "cuda" and local_size > (count := torch.cuda.device_count()):  # in all processes: the first one says it
         raise ConfigError(
-            f"Process {local_rank + 1} of this machine has no GPU: there are {torch.cuda.device_count()}. "
-            f"Start torchrun with --nproc_per_node={torch.cuda.device_count()}."
+            f"{local_size} processes of this machine need a GPU each, and there are {count}. "
+            f"Start torchrun with --nproc_per_node={count}."
         )
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
 

@@ -117,6 +117,8 @@ def _fit(job: Job, record: Record | None, interrupted: Callable[[], bool]) -> No
     if cfg.resume:
         checkpoint.resume(find(Path(cfg.paths.outputs), cfg.resume), training)
         log.info("resumed after step %d, epoch %d", training.progress.step, training.progress.epoch)
+        if job.reporter and training.progress.pruned:  # it was stopped on its way to say so
+            job.reporter.pruned = True
     if device.type == "cuda":  # of which earlier runs of this process may have taken more
         torch.cuda.reset_peak_memory_stats(device)
     if not world.leads:  # dropout of its own; rank 0 keeps the stream that a checkpoint restores

@@ -164,7 +164,7 @@ def read_study(name: str, section: Section) -> Study:
         ConfigError: with every fault.
     """
     together(ConfigError, [*section_faults(section), *arm_faults(section)])
-    folds, count = section["folds"], None
+    folds, count, pilot = section["folds"], None, section["pilot"]
     primary, classes = section["metrics"]["primary"], section["classes"]
     until = Seeds(**section["seeds"]) if isinstance(section["seeds"], Mapping) else None
     if isinstance(folds, int):
@@ -187,7 +187,7 @@ def read_study(name: str, section: Section) -> Study:
         read_anchors({str(name): path for name, path in section["anchors"].items()}, primary),
         float(MARGIN if section["margin"] is None else section["margin"]),
         tuple(section["allow_leaks"]),
-        section["pilot"],
+        [*map(str, pilot)] if isinstance(pilot, list) else pilot,
         section["lock"],
         section["claim"],
     )

@@ -323,15 +323,15 @@ def _table(trials: Sequence[FrozenTrial], objectives: Sequence[str], keys: Seque
     own, retried = ("run_id", "predictions", "error"), _retried(trials)
     rows = [
         {"number": trial.number, "state": STATES[trial.state.name]}
-        | dict(zip(objectives, trial.values or [None] * len(objectives), strict=True))
         | _params(trial)
         | {key: trial.user_attrs.get(key) for key in own}
         | {"attempt": trial.user_attrs.get("attempt", 1), "retried": trial.number in retried}
         | {"started": trial.datetime_start, "seconds": trial.duration.total_seconds() if trial.duration else None}
+        | dict(zip(objectives, trial.values or [None] * len(objectives), strict=True))  # seconds may be one of them
         for trial in trials
     ]
     columns = ["number", "state", *objectives, *keys, "run_id", "predictions", "attempt", "retried", "started"]
-    table = pd.DataFrame(rows, columns=[*columns, "seconds", "error"])
+    table = pd.DataFrame(rows, columns=[*dict.fromkeys([*columns, "seconds", "error"])])
     table = table.astype(dict.fromkeys([*objectives, "seconds"], float) | {"retried": bool})
     for key in own:  # None where there is none, which pandas would make NaN
         table[key] = table[key].astype(object).where(table[key].notna(), None)

@@ -43,6 +43,8 @@ TRAIN = {
     "--foo": "There is no flag --foo",
     "--cgf=job": "Did you mean '--cfg'?",
     "--cfg=jobs": "--cfg job, hydra or all",
+    "--resolve": "belong to --cfg",
+    "--package=trainer": "belong to --cfg",
     "--cfg=job model=null": "There is no model=null.",
     "--cfg=job modle=unet": "Did you mean 'model'?",
     "--config-dir=nowhere seed=1": "There is no folder",

@@ -80,6 +80,12 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_dataset_json_that_is_no_object_is_named(tmp_path):
+    (tmp_path / "dataset.json").write_text("[]")
+    with pytest.raises(DataError, match=r"dataset\.json: holds a list"):
+        phantom(tmp_path, cases=1)
+
+
 @pytest.mark.slow
 def test_several_processes_may_start_together(tmp_path):
     root = tmp_path / "set"

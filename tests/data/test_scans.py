@@ -78,6 +78,13 @@ def test_tables_that_are_refused(tmp_path: Path, table: bytes, message: str) -> 
     assert "ller" not in str(error.value)
 
 
+def test_names_that_a_training_takes_are_taken(tmp_path: Path) -> None:
+    names = ("scan\u00a01", "患者\u300002", "Jose\u0301")
+    for name in names:
+        put(tmp_path, f"{name}.nii.gz")
+    assert [case.id for case in scans(tmp_path, 1)] == sorted(names)
+
+
 def test_places_without_scans(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no"):
         scans(tmp_path / "none", 1)

@@ -415,3 +415,7 @@ def test_a_half_done_study_names_what_failed_and_no_report(sweeps: Sweeps) -> No
 def test_a_study_refuses_a_seed_of_the_command_line(sweeps: Sweeps) -> None:
     for seed in ("seed=5", "seed=1,2"):
         assert "hydra.sweeper.study.seeds=[5]" in run(sweeps, seed, code=2)
+
+
+def test_a_run_id_without_a_letter_names_a_pilot() -> None:
+    assert study(pilot=[7712, "a1b2"]).pilot == ["7712", "a1b2"]

@@ -133,3 +133,15 @@ def test_the_page_fetches_nothing_and_shows_names_as_they_are(tmp_path: Path) ->
     assert "<h1>Sweep a&lt;/title&gt;&lt;b&gt;</h1>" in text
     assert text.count("plotly.js v") == 1, "the library is in it, once"
     assert "alert(1)</script>" not in text
+
+
+@pytest.mark.parametrize("objectives", [("seconds",), ("val_dice", "seconds")])
+def test_seconds_may_be_an_objective(objectives: Sequence[str], tmp_path: Path) -> None:
+    """The table has the seconds of each trial, too; those of the objective are the run's own."""
+    goal = Goal(tuple(objectives), ("maximize", "minimize")[-len(objectives) :], 1, "random")
+    hand = Search("tune", tmp_path / "journal.log", goal, Process.this(), SPACE)
+    trial = hand.take()
+    assert trial
+    hand.complete(trial.number, [0.5, 100.0][-len(objectives) :])
+    assert hand.frame()["seconds"].tolist() == [100.0]
+    assert hand.best().iloc[0]["seconds"] == 100.0
