@@ -116,3 +116,8 @@ def unseal(text: str | bytes, *, earlier: bool = False) -> dict[str, Any]:
     if written != digest(content) and not (earlier and written is None):
         raise ValueError("its content does not have its checksum")
     return content
+
+
+def tuples(value: Any) -> Any:
+    """Nested lists, as JSON has them, as tuples; anything else unchanged."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

@@ -194,24 +194,11 @@ def _volumes(logits: Tensor, target: Tensor, batch: bool, *, background: bool) -
     counts = counts.sum(1)
     # Only while training: a validation has different numbers of cases on the processes, and would wait for ever.
     if counts.requires_grad and distributed.is_available() and distributed.is_initialized():
-        counts = _SumOverProcesses.apply(counts)  # type: ignore[no-untyped-call]
+        total = counts.detach().clone()
+        distributed.all_reduce(total)
+        # Every process has the same loss of the sum, so its gradient, summed over the processes, is a multiple.
+        counts = total + distributed.get_world_size() * (counts - counts.detach())
     return counts[0], counts[1], counts[2]
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """Sum of a tensor over all processes. Every process has the same loss of it, so gradients are summed too."""
-
-    @staticmethod
-    def forward(_context: object, value: Tensor) -> Tensor:
-        total = value.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(_context: object, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        distributed.all_reduce(total)
-        return total
 
 
 def _probability_and_truth(logits: Tensor, target: Tensor, *, background: bool) -> tuple[Tensor, Tensor]:

@@ -98,7 +98,7 @@ class Pair:
         pred, label = self.pred.squeeze(flat), self.label.squeeze(flat)  # a pixel has no neighbours off its picture
         spacing_mm = [mm for axis, mm in enumerate(self.spacing_mm) if axis not in flat]
         (box,) = ndimage.find_objects((pred | label).astype(np.uint8))
-        pred, label = _surface(pred[box]), _surface(label[box])
+        pred, label = (mask & ~ndimage.binary_erosion(mask) for mask in (pred[box], label[box]))
         return _nearest(pred, label, spacing_mm), _nearest(label, pred, spacing_mm)
 
 
@@ -325,12 +325,6 @@ def _line(part: pd.DataFrame) -> dict[str, float]:
         values = part[metric]
         line |= {f"{metric}_mean": values.mean(), f"{metric}_sd": values.std(), f"{metric}_median": values.median()}
     return line
-
-
-def _surface(mask: Mask) -> Mask:
-    """Voxels of the mask with a face neighbour outside it, or at the border of the array."""
-    surface: Mask = mask & ~ndimage.binary_erosion(mask)
-    return surface
 
 
 def _nearest(start: Mask, goal: Mask, spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -7,11 +7,11 @@ is None for ordinary classes, of which a voxel has one.
 Source: Isensee et al., nnU-Net for Brain Tumor Segmentation, BrainLes 2020, doi:10.1007/978-3-030-72087-2_11.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from seg.errors import ConfigError, together
 
@@ -30,12 +30,6 @@ def indices_within(values: Sequence[int], regions: Regions | None) -> Regions | 
     if regions is None:
         return None
     return tuple(tuple(index for index, value in enumerate(values) if value in region) for region in regions)
-
-
-def regions_in(content: Mapping[str, Any]) -> Regions | None:
-    """The key ``regions`` of what was written as JSON; files of earlier versions have none."""
-    regions = content.get("regions")
-    return regions and tuple(map(tuple, regions))
 
 
 def among(label: "Labels", values: int | Sequence[int]) -> "Labels":

@@ -9,7 +9,7 @@ from pathlib import Path
 from seg.data import layouts, volumes
 from seg.data.classes import Classes, classes_of, mapping_of, seen_classes
 from seg.data.names import Files, channel_names
-from seg.data.patients import heading, patients_of
+from seg.data.patients import columns_of, patients_of, rows_of
 from seg.errors import ConfigError, DataError, together
 from seg.regions import Regions, indices_within
 
@@ -96,8 +96,9 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
         log.info("regions of label values: %s", dict(zip([*classes.values][1:], classes.regions, strict=True)))
     elif values != list(range(len(values))):
         log.info("label values become class indices: %s", {value: i for i, value in enumerate(values)})
-    if patient is None and place.layout == "csv" and place.listing and "patient" in heading(place.listing):
-        patient = str(place.listing)
+    table = place.listing if place.layout == "csv" else None
+    if patient is None and table and "patient" in columns_of(rows_of(table)):
+        patient = str(table)
     patients = patients_of([case_id for case_id, _, _ in files], place.root, patient)
     cases = [Case(case_id, patients[case_id], images, label) for case_id, images, label in files]
     cases.sort(key=lambda case: case.id)

@@ -20,8 +20,8 @@ from seg.data.cases import Case, CaseSet
 from seg.data.checks import SHEAR, grid_faults, image_faults, label_faults, notes, repeated
 from seg.data.processors import processors
 from seg.errors import DataError, few, together
-from seg.files import atomic_write, digest, seal, sha256, unseal
-from seg.regions import Regions, among, regions_in
+from seg.files import atomic_write, digest, seal, sha256, tuples, unseal
+from seg.regions import Regions, among
 
 log = logging.getLogger(__name__)
 FORMAT = 6  # raised when CasePrint or the checks change, so that every case is read anew
@@ -119,7 +119,7 @@ class Fingerprint:
         """
         content = unseal(text, earlier=True)
         cases, channels = tuple(map(_case_print, content["cases"])), tuple(content["channels"])
-        return cls(cases, channels, content["classes"], content.get("ignore"), regions_in(content))
+        return cls(cases, channels, content["classes"], content.get("ignore"), tuples(content.get("regions")))
 
 
 def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow_shear: bool = False) -> Fingerprint:
@@ -155,7 +155,7 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow
         faults += chain.from_iterable(pool.map(look, caseset.cases))
     if entries != known:
         atomic_write(path, seal({"cases": entries}))
-    if caseset.cases and not faults and not any(_structures(entry) for entry in entries.values()):
+    if not faults and not any(any(entry["print"]["foreground_voxels"].values()) for entry in entries.values()):
         faults.append(
             f"{caseset.name}: no case has any structure: all labels are 0 everywhere. Are they the right files?"
         )
@@ -171,10 +171,6 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow
     found = Fingerprint(tuple(prints), caseset.channels, caseset.classes, caseset.ignore, caseset.regions)
     _warn(found, [note for case in prints for note in entries[case.id]["notes"]])
     return found
-
-
-def _structures(entry: dict[str, Any]) -> bool:
-    return any(entry["print"]["foreground_voxels"].values())
 
 
 def _warn(found: Fingerprint, notes: Sequence[Sequence[str]]) -> None:
@@ -217,13 +213,9 @@ def _file_key(case: Case) -> list[list[object]] | None:
 
 
 def _case_print(content: dict[str, Any]) -> CasePrint:
-    values = content | {key: tuple(content[key]) for key in ("shape", "spacing_mm")}
+    values = {key: tuples(value) for key, value in content.items()}
     values["foreground_voxels"] = {int(index): n for index, n in content["foreground_voxels"].items()}
-    values["cropped"] = tuple(content["cropped"]) if content.get("cropped") else None
-    values["intensity"] = tuple(
-        Intensity(i["mean"], i["std"], tuple(i["quantiles"]), tuple(image) if (image := i.get("image")) else None)
-        for i in content["intensity"]
-    )
+    values["intensity"] = tuple(Intensity(**{key: tuples(v) for key, v in one.items()}) for one in content["intensity"])
     return CasePrint(**values)
 
 

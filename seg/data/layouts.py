@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from seg.data import lists, names
 from seg.data.formats import there
-from seg.data.patients import heading
+from seg.data.patients import columns_of, rows_of
 from seg.data.volumes import FORMATS
 from seg.errors import ConfigError, DataError, InputError
 
@@ -149,7 +149,7 @@ def _lists_cases(where: Path) -> bool:
     """Whether this is a table of cases, or a datalist; with a warning where it cannot be read."""
     try:
         if where.suffix == ".csv":
-            return {*lists.TABLE} <= {*heading(where)}
+            return {*lists.TABLE} <= {*columns_of(rows_of(where))}
         return lists.is_datalist(lists.read_json(where))
     except InputError as e:
         log.warning("not read as a list of cases: %s", e)

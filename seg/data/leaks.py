@@ -19,7 +19,7 @@ from scipy import fft, ndimage
 
 from seg.data.cases import Case, CaseSet
 from seg.data.fingerprint import Fingerprint
-from seg.data.grids import spacing_mm
+from seg.data.grids import nonzero_box, spacing_mm
 from seg.data.nifti import to_ras
 from seg.data.volumes import read_image, read_label
 from seg.files import atomic_write, digest, seal, unseal
@@ -50,12 +50,6 @@ class Leak:
         return f"{self.name}: {self.what}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Look:
-    small: np.ndarray  # float32 (X, Y, Z), of the first channel, RAS
-    mask: str  # hash of the label; "" where it is empty
-
-
 def leaks(cases: CaseSet, prints: Fingerprint, cache: Path, workers: int = 1) -> list[Leak]:
     """Every pair of cases of different patients that have one image or one mask; of several channels the first counts.
 
@@ -79,9 +73,9 @@ def _find(cases: Sequence[Case], prints: Fingerprint, workers: int) -> list[Leak
     sides = [max(np.multiply(case.shape, case.spacing_mm)) for case in prints.cases]
     voxel_mm = float(np.median(sides)) / SIDE
     with ThreadPoolExecutor(workers) as pool:
-        looks = list(pool.map(lambda case: _look(case, voxel_mm), cases))
-        pairs = list(neighbours([look.small for look in looks], [case.patient for case in cases]))
-        alike = list(pool.map(lambda pair: likeness(looks[pair[0]].small[FLIPS[pair[2]]], looks[pair[1]].small), pairs))
+        small, drawn = zip(*pool.map(lambda case: _look(case, voxel_mm), cases), strict=True)
+        pairs = list(neighbours(small, [case.patient for case in cases]))
+        alike = list(pool.map(lambda pair: likeness(small[pair[0]][FLIPS[pair[2]]], small[pair[1]]), pairs))
     found: dict[str, Leak] = {}
     for (n, m, flip), correlation in zip(pairs, alike, strict=True):
         if correlation >= ALIKE:
@@ -89,8 +83,8 @@ def _find(cases: Sequence[Case], prints: Fingerprint, workers: int) -> list[Leak
             leak = Leak.of(cases[n], cases[m], what)
             found[leak.name] = leak
     masks: dict[str, list[Case]] = {}
-    for case, look in zip(cases, looks, strict=True):
-        masks.setdefault(look.mask, []).append(case)
+    for case, mask in zip(cases, drawn, strict=True):
+        masks.setdefault(mask, []).append(case)
     masks.pop("", None)
     for one, other in chain.from_iterable(combinations(same, 2) for same in masks.values()):
         if one.patient != other.patient:
@@ -99,18 +93,18 @@ def _find(cases: Sequence[Case], prints: Fingerprint, workers: int) -> list[Leak
     return [found[name] for name in sorted(found)]
 
 
-def _look(case: Case, voxel_mm: float) -> _Look:
+def _look(case: Case, voxel_mm: float) -> tuple[np.ndarray, str]:
+    """The first channel of a case, float32 (X, Y, Z) in RAS, small; and the hash of its label, "" of an empty one."""
     image, affine = read_image(case.images)
     volume, turned = to_ras(image[0], affine)
     small = shrunk(volume, spacing_mm(turned), voxel_mm)
     label = to_ras(read_label(case.label), affine)[0].astype(np.int32) if case.label else np.zeros(1)
-    return _Look(small, sha256(str(label.shape).encode() + label.tobytes()).hexdigest() if label.any() else "")
+    return small, sha256(str(label.shape).encode() + label.tobytes()).hexdigest() if label.any() else ""
 
 
 def shrunk(volume: np.ndarray, spacing_mm: Sequence[float], voxel_mm: float) -> np.ndarray:
     """What is not zero of ``volume`` (X, Y, Z), with voxels of about ``voxel_mm`` along each axis; float32."""
-    box = ndimage.find_objects((volume != 0).astype(np.uint8))
-    volume = volume[box[0]] if box else volume
+    volume = volume[nonzero_box(volume != 0)]
     most = 3 * SIDE  # a volume so long has another field of view, or its header is wrong
     shape = [int(n) for n in np.clip(np.rint(np.multiply(volume.shape, spacing_mm) / voxel_mm), 1, most)]
     small = resized(volume, shape)

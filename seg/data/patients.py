@@ -151,12 +151,8 @@ def rows_of(path: Path) -> list[tuple[int, list[str]]]:
         raise ConfigError(f"{path}: line {reader.line_num} is not readable as CSV ({e}).") from None
 
 
-def heading(path: Path) -> list[str]:
-    """The columns of a table, in small letters; raises ConfigError where it cannot be read."""
-    return _columns(rows_of(path))
-
-
-def _columns(rows: list[tuple[int, list[str]]]) -> list[str]:
+def columns_of(rows: list[tuple[int, list[str]]]) -> list[str]:
+    """The columns of a table that ``rows_of`` read, in small letters."""
     return [clean(cell).lower() for _, head in rows[:1] for cell in head]
 
 
@@ -167,7 +163,7 @@ def table_of(path: Path, faults: list[str]) -> tuple[list[str], list[tuple[int, 
         ConfigError: it cannot be read.
     """
     lines = rows_of(path)
-    columns, rows = _columns(lines), [(line, [*map(clean, cells)]) for line, cells in lines[1:]]
+    columns, rows = columns_of(lines), [(line, [*map(clean, cells)]) for line, cells in lines[1:]]
     faults += [
         f"{path}: line {line} has {len(cells)} cells, the heading has {len(columns)}."
         for line, cells in rows

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from seg.data.fingerprint import Fingerprint, rounded
 from seg.data.topology import Asked, Auto, Step, fit_patch, kernels, poolings
 from seg.errors import ConfigError, DataError, times
-from seg.files import seal, unseal
+from seg.files import seal, tuples, unseal
 
 ANISOTROPIC = 3  # ratio of voxel sizes above which the coarse axis is treated by itself
 LARGEST_VOLUME = 2**31  # voxels of a prepared volume: 8 GiB a channel
@@ -244,8 +244,3 @@ def _norm(
         ChannelNorm("ct", low, high, mean, std),
         f"normalisation of {name}: clipped to the foreground's {window}; {why}",
     )
-
-
-def tuples(value: Any) -> Any:
-    """Nested lists, as JSON has them, as tuples; anything else unchanged."""
-    return tuple(map(tuples, value)) if isinstance(value, list) else value

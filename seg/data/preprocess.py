@@ -21,10 +21,10 @@ from seg.data.classes import IGNORE, class_indices
 from seg.data.fingerprint import Fingerprint, of_image
 from seg.data.grids import Unit, nonzero_box, spacing_mm
 from seg.data.nifti import to_ras
-from seg.data.plan import ChannelNorm, Plan, tuples
+from seg.data.plan import ChannelNorm, Plan
 from seg.data.volumes import read_header, read_image, read_label
 from seg.errors import DataError, few
-from seg.files import atomic_folder, digest, seal, sha256, unseal
+from seg.files import atomic_folder, digest, seal, sha256, tuples, unseal
 
 log = logging.getLogger(__name__)
 FORMAT = 3  # of a cache entry: raised whenever the same settings would give other arrays

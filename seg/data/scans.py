@@ -38,8 +38,9 @@ def scans(where: Path, channels: int) -> list[Case]:
         inner = where / "imagesTs"
         found = _grouped(listed(inner if inner.is_dir() else where), channels)
     else:
+        digits = "0000" if stem(where).endswith("_0000") else ""
         whole = Path(os.path.abspath(where))  # of a link its own name
-        found = [Case(stem(whole).removesuffix("_0000"), "", _siblings(where, channels), None)]
+        found = [Case(stem(whole).removesuffix("_0000"), "", _in_order({digits: where}, channels), None)]
     if not found:
         raise DataError(f"{where} has nothing that ends in {READ}.")
     names = [case.id for case in found]
@@ -79,10 +80,6 @@ def _in_order(parts: dict[str, Path], channels: int) -> tuple[Path, ...]:
         return (parts.get("", first),)
     base = stem(first)[:-4]
     return tuple(first.with_name(f"{base}{number:04}{ending(first)}") for number in range(channels))
-
-
-def _siblings(path: Path, channels: int) -> tuple[Path, ...]:
-    return _in_order({"0000": path}, channels) if stem(path).endswith("_0000") else (path,)
 
 
 def _listed(where: Path) -> list[Case]:

@@ -26,13 +26,13 @@ from seg.data.splits import Split
 from seg.engine import checkpoint
 from seg.engine.computing import stored
 from seg.errors import DataError
-from seg.files import atomic, atomic_folder, digest, sha256
+from seg.files import atomic, atomic_folder, digest, sha256, tuples
 from seg.metrics import read_scores
 from seg.records.folder import RunFolder
 from seg.records.journal import Journal
 from seg.records.provenance import version_of
 from seg.records.state import read_state
-from seg.regions import Regions, indices_within, regions_in
+from seg.regions import Regions, indices_within
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -165,7 +165,8 @@ def read(place: Path) -> Package:
         if damaged:
             raise DataError(f"{place} is damaged: {', '.join(damaged)} is not as it was written. Take another copy.")
         described = {key: about[key] for key in _PLAIN if key in about}
-        described |= {key: tuple(about[key]) for key in ("channels", "training")} | {"regions": regions_in(about)}
+        described |= {key: tuples(about[key]) for key in ("channels", "training")}
+        described |= {"regions": tuples(about.get("regions"))}
         return Package(
             **described,
             plan=Plan.from_json(json.dumps(about["plan"])),

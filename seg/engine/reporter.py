@@ -10,6 +10,8 @@ from seg.records.folder import RunFolder
 class Reporter(Protocol):
     """Whoever asked for a run and follows it, such as a sweep's trial. The run then shows nothing itself."""
 
+    pruned: bool  # whether it has ended the run after an epoch, as worse than others
+
     @property
     def log(self) -> Path:
         """A file for the run's log lines, besides the run's own."""

@@ -1,8 +1,9 @@
 """The contract that every network of this package keeps."""
 
+import copy
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -87,3 +88,20 @@ def right_small_maps(network: nn.Module) -> None:
 def parameter_count(network: nn.Module) -> int:
     """Number of trainable values."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def traced(
+    network: Network, size: Sequence[int], modules: Iterable[nn.Module]
+) -> tuple[list[tuple[nn.Module, Tensor]], Tensor]:
+    """What ``modules`` of ``network`` make of an image of ``size``, in the order they run, and the logits.
+
+    Computed on shapes alone: the tensors hold nothing.
+    """
+    probe, wanted = copy.deepcopy(network).to("meta").eval(), {*modules}
+    outputs: list[tuple[nn.Module, Tensor]] = []
+    for module, twin in zip(network.modules(), probe.modules(), strict=True):
+        if module in wanted:
+            twin.register_forward_hook(lambda _twin, _inputs, output, module=module: outputs.append((module, output)))
+    with torch.no_grad():
+        logits: Tensor = probe(torch.empty(1, network.in_channels, *size, device="meta"))
+    return outputs, logits

@@ -1,15 +1,13 @@
 """Puts an attention block into any network, by configuration and without a second copy of the network."""
 
-import copy
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from seg.errors import ConfigError
-from seg.models.contract import Network, right_small_maps
+from seg.models.contract import Network, right_small_maps, traced
 
 PLACES = ("encoder", "decoder", "bottleneck", "all")
 
@@ -58,21 +56,11 @@ def insert_attention(network: Network, block: Callable[[int, int], nn.Module], w
 
 def _places(network: Network) -> list[_Place]:
     """The feature blocks in the order they run, each with its channels and its part of the network."""
-    calls = _trace(network)
+    outputs, logits = traced(network, [2 * size for size in network.multiple], network.blocks)
+    calls = [(block, output.shape) for block, output in outputs if output is not logits]
     grids = [math.prod(shape[2:]) for _, shape in calls]
     places = []
-    for n, (index, shape) in enumerate(calls):
+    for n, (block, shape) in enumerate(calls):
         part = "bottleneck" if grids[n] == min(grids) else "encoder" if grids[n] == min(grids[: n + 1]) else "decoder"
-        places.append(_Place(network.blocks[index], shape[1], part))
+        places.append(_Place(block, shape[1], part))
     return places
-
-
-def _trace(network: Network) -> list[tuple[int, torch.Size]]:
-    """Number and output shape of every block, in the order they run; computed on shapes alone."""
-    probe = copy.deepcopy(network).to("meta").eval()
-    outputs: list[tuple[int, Tensor]] = []
-    for index, block in enumerate(probe.blocks):
-        block.register_forward_hook(lambda _block, _inputs, output, index=index: outputs.append((index, output)))
-    with torch.no_grad():
-        logits = probe(torch.empty(1, network.in_channels, *[2 * size for size in network.multiple], device="meta"))
-    return [(index, output.shape) for index, output in outputs if output is not logits]

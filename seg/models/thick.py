@@ -1,14 +1,13 @@
 """Networks for thick slices: layers that scale along some axes only, and kernels one wide across slices far apart."""
 
-import copy
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from seg.models.contract import Network
+from seg.models.contract import Network, traced
 
 Flat = Callable[[Sequence[int], bool], Sequence[int]]
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
@@ -41,29 +40,14 @@ def narrow_kernels(network: Network, patch: Sequence[int], flat: Flat) -> None:
         flat: of the size of the map that a convolution makes, and whether it is the coarsest, the axes along which it
             is not convolved. One that scales along such an axis stays as it is there.
     """
-    grids = _grids(network, patch)
+    layers = [layer for layer in network.modules() if isinstance(layer, _CONVOLUTIONS + _TRANSPOSED)]
+    grids: dict[Any, set[tuple[int, ...]]] = defaultdict(set)
+    for layer, output in traced(network, patch, layers)[0]:
+        grids[layer].add(tuple(output.shape[2:]))
     coarsest = min(map(math.prod, {size for sizes in grids.values() for size in sizes}), default=0)
-    layer: Any
-    for name, layer in network.named_modules():
-        if name in grids:
-            axes = [{*flat(size, math.prod(size) == coarsest)} for size in grids[name]]
-            _narrow(layer, [axis for axis in set.intersection(*axes) if layer.stride[axis] == 1])
-
-
-def _grids(network: Network, patch: Sequence[int]) -> dict[str, set[tuple[int, ...]]]:
-    """Sizes of the maps that each convolution makes of a patch; computed on shapes alone."""
-    probe = copy.deepcopy(network).to("meta").eval()
-    grids: dict[str, set[tuple[int, ...]]] = {}
-    for name, layer in probe.named_modules():
-        if isinstance(layer, _CONVOLUTIONS + _TRANSPOSED):
-
-            def note(_layer: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
-                grids.setdefault(name, set()).add(tuple(output.shape[2:]))
-
-            layer.register_forward_hook(note)
-    with torch.no_grad():
-        probe(torch.empty(1, network.in_channels, *patch, device="meta"))
-    return grids
+    for convolution, sizes in grids.items():
+        axes = [{*flat(size, math.prod(size) == coarsest)} for size in sizes]
+        _narrow(convolution, [axis for axis in set.intersection(*axes) if convolution.stride[axis] == 1])
 
 
 def _narrow(layer: Any, axes: Sequence[int]) -> None:

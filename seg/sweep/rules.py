@@ -94,9 +94,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a difference above 0 in the unit of the primary metric, such as 0.005 of Dice, or null",
     ),
     "pilot": (
-        lambda value: value is None
-        or isinstance(value, str)
-        or _once(value, lambda run: isinstance(run, str | int)),  # a run id without a letter is read as a number
+        lambda value: (
+            value is None or isinstance(value, str) or _once(value, lambda run: isinstance(run, str | int))
+        ),  # a run id without a letter is read as a number
         "a study that was run before, by its name or folder, a list of runs such as [a1b2, c3d4], or null",
     ),
     "lock": (lambda value: isinstance(value, bool), "true or false"),
