@@ -71,17 +71,14 @@ def _token(given: str, *, needed: bool) -> str:
     return given or (secrets.token_urlsafe(24) if needed else "")
 
 
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> socket.socket:
     """The address is taken before the network is loaded, which may take a while."""
     try:
-        place = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise ConfigError(
             f"host={host} port={port}: {error.strerror}. Choose an address of this machine and a free port."
         ) from None
-    with place:
-        yield place
 
 
 @contextmanager

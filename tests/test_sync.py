@@ -29,7 +29,7 @@ class Taking(Sink):
 
 @pytest.fixture
 def mlflow(monkeypatch: pytest.MonkeyPatch) -> type[Taking]:
-    monkeypatch.setattr(pending, "sink_of", lambda *_: Taking(None, Path()))
+    monkeypatch.setattr(pending, "sink_class", lambda _: Taking)
     monkeypatch.setattr(Taking, "got", {})
     return Taking
 

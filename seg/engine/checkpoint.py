@@ -113,8 +113,3 @@ def weights(path: Path) -> dict[str, Tensor]:
     if content["average"] is not None:
         found = {key.removeprefix("module."): value for key, value in content["average"].items() if key != "n_averaged"}
     return found
-
-
-def load_weights(path: Path, network: torch.nn.Module) -> None:
-    """Puts the weights that were validated into ``network``."""
-    network.load_state_dict(weights(path))

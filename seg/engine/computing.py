@@ -19,7 +19,7 @@ from seg.engine.device import Precision, machine
 from seg.engine.distributed import World, from_leader
 from seg.files import atomic_write, digest
 from seg.models import Network
-from seg.records.folder import RunFolder, find, one_at_a_time
+from seg.records.folder import find, one_at_a_time
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def choose_computing(
     """
     ways, reason = ways_to_compute(precision, cfg.trainer.precision, cfg.trainer.layout), "as the options say"
     if cfg.resume and (run := find(Path(cfg.paths.outputs), cfg.resume)).computing.exists():
-        ways, reason = [as_it_began(run, precision)], "as the run began"
+        ways, reason = [as_before(run.read(run.computing, stored), precision)], "as the run began"
     if cfg.check:
         return ways[0]
     number, why = 0, f"{ways[0].name} {ways[0].layout}: {reason}"
@@ -56,15 +56,6 @@ def choose_computing(
     return ways[number]
 
 
-def as_it_began(run: RunFolder, precision: Precision) -> Precision:
-    """How a run computed; its half precision becomes what this device has, as in ``precision``.
-
-    Raises:
-        DataError: its folder does not say so, or is damaged.
-    """
-    return as_before(run.read(run.computing, stored), precision)
-
-
 def stored(text: str) -> dict[str, str]:
     """``precision`` and ``layout`` of the text of ``computing.json``."""
     content = json.loads(text)
@@ -72,7 +63,7 @@ def stored(text: str) -> dict[str, str]:
 
 
 def as_before(computed: Mapping[str, str], precision: Precision) -> Precision:
-    """The same for what ``stored`` gives."""
+    """How a run computed that left what ``stored`` gives; its half precision becomes what this device has."""
     dtype = None if computed["precision"] == "fp32" else precision.dtype
     return replace(precision, dtype=dtype, layout=computed["layout"])
 

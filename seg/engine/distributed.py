@@ -77,11 +77,7 @@ def in_turn(world: World) -> Iterator[None]:
 
 def from_leader(value: T) -> T:
     """Rank 0's value on every rank."""
-    if not dist.is_initialized():
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    return gathered(value)[0]
 
 
 def gathered(value: T) -> list[T]:

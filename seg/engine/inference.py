@@ -62,13 +62,10 @@ class Windows:
     within: Regions | None = None  # as of ``Slices``
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """The window within the volume, one voxel thick where the network has two dimensions."""
-        sides = list(self.patch)
-        if len(sides) == 2:
-            sides.insert(self.slice_axis, 1)
-        x, y, z = sides
-        return x, y, z
+        at = self.slice_axis
+        return self.patch if len(self.patch) == 3 else (*self.patch[:at], 1, *self.patch[at:])
 
     @property
     def flips(self) -> list[tuple[int, ...]]:

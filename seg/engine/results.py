@@ -162,7 +162,7 @@ def record_results(
     checkpoint: Path,
     costs: dict[str, float],
 ) -> dict[str, float]:
-    """Writes tables, curves and the manifest into the run's folder and the record; ``cases`` is of ``case_table``.
+    """Writes tables, curves and the manifest into the run's folder and the record; ``cases`` is its ``cases.csv``.
 
     Returns:
         The final metrics.

@@ -1,6 +1,5 @@
 """A run that continues: with the configuration it began with, on the data it began with."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,16 +74,11 @@ def refuse_other_data(run: RunFolder, material: "Material") -> None:
     """
     if not (run.split.exists() and run.fingerprint.exists()):
         return
-    split = run.read(run.split, lambda text: str(json.loads(text)["hash"]))
-
-    def noted(text: str) -> tuple[str, dict[str, str]]:
-        content = json.loads(text)
-        return content["hash"], {case["id"]: case["sha256"] for case in content["cases"]}
-
-    data, cases = run.read(run.fingerprint, noted)
-    now = {case.id: case.sha256 for case in material.fingerprint.cases}
-    if (split, data, cases) != (material.split.hash, material.fingerprint.hash, now):
+    split = run.read(run.split, material.split.from_json)
+    began = run.read(run.fingerprint, material.fingerprint.from_json)
+    then, now = ({case.id: case.sha256 for case in prints.cases} for prints in (began, material.fingerprint))
+    if (split.hash, began.hash, then) != (material.split.hash, material.fingerprint.hash, now):
         raise ConfigError(
-            f"resume: the data of run {run.run_id} changed since it began ({len(cases)} cases then, {len(now)} now). "
+            f"resume: the data of run {run.run_id} changed since it began ({len(then)} cases then, {len(now)} now). "
             "Restore them, or start a new run."
         )

@@ -12,12 +12,7 @@ from seg.metrics import COUNTS, MEAN_OF_CLASSES, METRICS, score_case, summary
 from seg.regions import Regions
 
 Row = dict[str, float | int | str]
-_CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
-
-
-def case_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """The rows of ``cases.csv`` as a table, which has its columns even without rows."""
-    return pd.DataFrame(rows, columns=None if rows else [*_CASE_COLUMNS])
+CASE_COLUMNS = ("run_id", "case", "patient", "class", *METRICS, "missed", "false", "nsd_tolerance_mm")
 
 
 def part_metrics(cases: pd.DataFrame, part: str) -> dict[str, float]:

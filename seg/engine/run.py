@@ -28,7 +28,7 @@ from seg.engine.predictors import case_predictor, clocked
 from seg.engine.progress import Progress, rest_of
 from seg.engine.reporter import Reporter
 from seg.engine.results import costs, note_start, print_results, record_results, recorded
-from seg.engine.rows import case_table
+from seg.engine.rows import CASE_COLUMNS
 from seg.engine.seeding import seed_everything
 from seg.engine.testing import test, validate
 from seg.errors import InterruptedRunError
@@ -183,7 +183,7 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: floa
     cfg, built, run = job.cfg, job.built, record.folders
     split, training = built.material.split, built.training
     used = run.chosen(cfg.inference.checkpoint)
-    checkpoint.load_weights(used, training.network)
+    training.network.load_state_dict(checkpoint.weights(used))
     if removed := begin_predictions(run):
         log.info("removed %d older files of this run from %s", removed, run.predictions)
     predict = case_predictor(cfg, built.material.plan, built.precision, built.material.cases.within)
@@ -197,7 +197,7 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: floa
 
     part = "none" if training.progress.pruned else cfg.inference.part
     rows, pictures = test(training.network, built.material, split.scored(part), job.store, timed, run, cfg)
-    table = case_table(rows)
+    table = pd.DataFrame(rows, columns=None if rows else [*CASE_COLUMNS])
     spent = costs(built, seconds, drawn)
     metrics = record_results(record, cfg, built, table, pictures, checkpoint=used, costs=spent)
     return Result(run.run_id, run.predictions, metrics), table

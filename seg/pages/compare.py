@@ -24,7 +24,7 @@ from seg.metrics import MEAN_OF_CLASSES, METRICS, dice, unit_in
 from seg.pages.columns import Column, columns_of, measures_of, runs_html
 from seg.pages.html import page, resource
 from seg.pages.volumes import Volumes, pack, read_volumes
-from seg.records.folder import RunFolder, claimed
+from seg.records.folder import RunFolder, by_id
 from seg.records.scored import ScoredRun, differences, grouped, ui_commands
 from seg.regions import inside, structures
 from seg.study.drawing import ERROR_COLORS, class_colors
@@ -116,7 +116,7 @@ def compare(
 
 def here(run_ids: Sequence[str], outputs: Path) -> tuple[list[RunFolder], list[str]]:
     """The folders of the runs that have one in ``outputs``, in their order, and the ids of the others."""
-    known = {folders.run_id: folders for folders in claimed(outputs)}
+    known = by_id(outputs)
     return [known[run_id] for run_id in run_ids if run_id in known], [id_ for id_ in run_ids if id_ not in known]
 
 

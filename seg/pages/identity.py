@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from seg.data.splits import Split
 from seg.errors import DataError, few
-from seg.records.folder import RunFolder, claimed
+from seg.records.folder import RunFolder, by_id
 from seg.records.provenance import short
 from seg.records.scored import ScoredRun
 from seg.study.anchors import provenance
@@ -35,7 +35,7 @@ _BUDGET = {"trainer.max_epochs": "epoch", "trainer.max_steps": "step", "trainer.
 
 def facts(asked: Asked, table: "pd.DataFrame", parents: "pd.DataFrame", outputs: Path) -> Facts:
     """What the record holds of the runs in ``table``, and of the sweep itself in ``parents``."""
-    here = {folder.run_id: folder for folder in claimed(outputs)}
+    here = by_id(outputs)
     commits = _values(table, "git_commit")
     dirty = " (with changes that are not in it)" if "true" in _values(table, "git_dirty") else ""
     return Facts(

@@ -8,11 +8,9 @@ import errno
 import os
 import re
 import shlex
-import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +22,6 @@ from seg.files import PRIVATE, atomic_folder
 
 SHORT = 8
 OWNER = "run_id"
-_LEFT = 600.0  # seconds after which a half-made folder is what a killed process left
 T = TypeVar("T")
 
 
@@ -60,7 +57,6 @@ class RunFolder:
     log = _File("log.txt")  # its log lines, with times
     pending = _File("pending")  # is there while a sink may lack something of the run
     model_pending = _File("pending.model")  # is there while its network is to be logged as a model
-    _sent = _File("record.sent")  # of version 0.1.0: how many bytes of the journal had been sent
 
     @classmethod
     def of(cls, outputs: Path, run_id: str, short: str) -> "RunFolder":
@@ -95,9 +91,7 @@ class RunFolder:
     @property
     def is_pending(self) -> bool:
         """Whether a sink may lack something, the model included."""
-        journal = self.run / "record.jsonl"
-        old = self._sent.exists() and journal.exists() and int(self._sent.read_text("utf-8")) < journal.stat().st_size
-        return self.pending.exists() or self.model_pending.exists() or old
+        return self.pending.exists() or self.model_pending.exists()
 
     @property
     def last_sign(self) -> float:
@@ -107,8 +101,7 @@ class RunFolder:
 
     def arrived(self) -> None:
         """Notes that the sink has all of the run's record."""
-        for mark in (self.pending, self._sent):
-            mark.unlink(missing_ok=True)
+        self.pending.unlink(missing_ok=True)
 
     def read(self, path: Path, parse: Callable[[str], T]) -> T:
         """What ``parse`` makes of the text of one of these files.
@@ -166,10 +159,6 @@ def claim(outputs: Path, run_id: str, *, predictions: bool = True) -> RunFolder:
 def take(folder: Path, run_id: str) -> bool:
     """Makes ``folder`` with its owner's name inside in one step; whether it is this run's now."""
     if owner(folder) is None:
-        for draft in folder.parent.glob(".draft-*"):
-            with suppress(FileNotFoundError):  # another process removes it, too
-                if time.time() - draft.stat().st_mtime > _LEFT:
-                    shutil.rmtree(draft)
         with atomic_folder(folder, mode=PRIVATE) as draft:
             (draft / OWNER).write_text(run_id + "\n", "utf-8")
     return owner(folder) == run_id
@@ -196,6 +185,11 @@ def claimed(outputs: Path, kind: str = "runs") -> list[RunFolder]:
         raise ConfigError(f"There is no folder {outputs}. Say where the runs are: paths.outputs=…")
     names = [(owner(path), path.name.removeprefix("run_")) for path in sorted((outputs / kind).glob("run_*"))]
     return [RunFolder.of(outputs, run_id, short) for run_id, short in names if run_id]
+
+
+def by_id(outputs: Path) -> dict[str, RunFolder]:
+    """Every run that has a folder in ``outputs``, by its id; raises as ``claimed``."""
+    return {folder.run_id: folder for folder in claimed(outputs)}
 
 
 def find(outputs: Path, run: str) -> RunFolder:

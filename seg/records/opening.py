@@ -6,10 +6,10 @@ from pathlib import Path
 from seg.errors import ConfigError, without_passwords
 from seg.files import remove_drafts
 from seg.records.address import chosen
-from seg.records.folder import RunFolder, claim, find, one_at_a_time
+from seg.records.folder import RunFolder, by_id, claim, find, one_at_a_time
 from seg.records.journal import status_report
 from seg.records.record import Record
-from seg.records.sink import PARENT, Sink, UnreachableError, sink_of
+from seg.records.sink import PARENT, Sink, UnreachableError, sink_class
 from seg.records.state import Process, State, read_state, write_state
 
 
@@ -28,7 +28,7 @@ def open_record(
     """Begins a record, or continues that of the run ``run_id``; the run's folders are its own from here on.
 
     Args:
-        kind: of the sink, see ``sink_of``.
+        kind: of the sink, see ``sink_class``.
         outputs: holds the run folders, and ``mlflow.db`` where nothing names another place.
         uri: of the sink; None: see ``address.chosen``.
         experiment: under which a new run is filed.
@@ -42,11 +42,12 @@ def open_record(
         ConfigError: the sink does not answer; the run to resume is unknown, deleted or still going.
     """
     known = find(outputs, run_id) if run_id else None
-    begun = read_state(known.run) if known else _state_of(outputs, parent_run_id)
+    kept = known or (by_id(outputs).get(parent_run_id) if parent_run_id and outputs.is_dir() else None)
+    begun = read_state(kept.run) if kept else None
     if known and begun:
         run_name, experiment = begun.name, begun.experiment
     uri, why = chosen(kind, uri, begun, "where it began" if known else "where its parent is")
-    sink = sink_of(kind, uri, outputs, create=not run_id)
+    sink = sink_class(kind)(uri, outputs, create=not run_id)
     noted = without_passwords(uri) if uri and kind != "none" else None
     state = State(kind, noted, experiment, run_name, "RUNNING", Process.this())
     with one_at_a_time(outputs):
@@ -83,10 +84,3 @@ def _opened(
             sink.push(folders, [status_report("FAILED", str(error))])
         raise
     return folders, look
-
-
-def _state_of(outputs: Path, run_id: str | None) -> State | None:
-    """What the folder of the run says; None where it is not here."""
-    with suppress(ConfigError):
-        return read_state(find(outputs, run_id).run) if run_id else None
-    return None

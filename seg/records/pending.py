@@ -8,7 +8,7 @@ from pathlib import Path
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder, one_at_a_time, place_given
 from seg.records.journal import GONE, Journal, now_ms, status_report
-from seg.records.sink import UnreachableError, sink_of
+from seg.records.sink import UnreachableError, sink_class
 from seg.records.state import State, read_state, write_state
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def push_again(run: RunFolder, uri: str | None = None) -> str:
     """
     state = read_state(run.run)
     assert state is not None
-    sink = sink_of(state.kind, uri or state.uri, run.outputs)
+    sink = sink_class(state.kind)(uri or state.uri, run.outputs)
     if state.status == "RUNNING":
         finished = run.summary.exists()  # it was killed after its last number
         _close(run, state, "FINISHED" if finished else "KILLED", "" if finished else GONE)

@@ -78,15 +78,6 @@ def sink_class(kind: str) -> type[Sink]:
     return found
 
 
-def sink_of(kind: str, uri: str | None, outputs: Path, *, create: bool = False) -> Sink:
-    """The sink of that kind, at its address.
-
-    Raises:
-        ConfigError: as ``sink_class``; or it cannot be reached.
-    """
-    return sink_class(kind)(uri, outputs, create=create)
-
-
 class Pusher:
     """A thread that pushes a run: every ten seconds, at growing intervals while the sink is away, and at the end."""
 

@@ -114,7 +114,8 @@ def make_pruner(name: str, options: Mapping[str, object]) -> BasePruner:
 def make_sampler(goal: Goal, space: Space, seed: int) -> BaseSampler:
     """Optuna's sampler of the name that ``goal`` gives, with its own options; ``seed`` is for what it draws."""
     options = _USUAL.get(goal.sampler, {}) | ({"seed": seed} if goal.sampler in SAMPLERS else {})
-    if goal.sampler == "tpe" and space.conditional:  # ungrouped, it models together only what all trials have
+    if goal.sampler == "tpe" and any(parameter.when for parameter in space.parameters):
+        # Ungrouped, it models together only what all trials have.
         options |= {"multivariate": True, "group": True}
     options |= goal.sampler_options
     return _made("sampler", goal.sampler, SAMPLERS, BaseSampler, options)  # type: ignore[type-abstract]

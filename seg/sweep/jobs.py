@@ -2,8 +2,8 @@
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from graphlib import CycleError, TopologicalSorter
@@ -58,11 +58,6 @@ class Space:
 
     parameters: tuple[Parameter, ...]  # each after those that it depends on
     fixed: tuple[str, ...] = ()  # the overrides that do not vary
-
-    @property
-    def conditional(self) -> bool:
-        """Whether some parameter depends on another."""
-        return any(parameter.when for parameter in self.parameters)
 
     def overrides(self, values: Mapping[str, Value]) -> tuple[str, ...]:
         """The overrides of the trial that has these values."""
@@ -171,7 +166,9 @@ def read_space(
     Raises:
         ConfigError: lists every fault.
     """
-    with _same_shuffle():
+    state = random.getstate()
+    random.seed(0)  # Hydra's shuffle then gives the same order each time: a sweep that continues must find its own jobs
+    try:
         given = _parsed([*lines_of(params), *overrides], loader)
         chosen = {_key(override): override for override in given}
         known: dict[str, dict[str, None]] = {}  # those that the command line left out, too: `when` may name them
@@ -191,6 +188,8 @@ def read_space(
         together(ConfigError, faults)
         fixed = [f"{one.get_key_element()}={_texts(one)[0]}" for key, one in chosen.items() if key not in conditions]
         return Space(tuple(parameters), tuple(fixed))
+    finally:
+        random.setstate(state)
 
 
 def lines_of(params: Mapping[str, object]) -> list[str]:
@@ -210,17 +209,6 @@ def meant(value: object, among: Iterable[str]) -> str | None:
             if type(read) is type(value) and read == value:
                 return text
     return None
-
-
-@contextmanager
-def _same_shuffle() -> Iterator[None]:
-    """Lets Hydra's ``shuffle`` give the same order each time: a sweep that continues must find its own jobs again."""
-    state = random.getstate()
-    random.seed(0)
-    try:
-        yield
-    finally:
-        random.setstate(state)
 
 
 def _parsed(lines: Sequence[str], loader: ConfigLoader | None) -> list[Override]:

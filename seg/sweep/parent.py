@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from seg.engine.console import print_lines, printing
-from seg.errors import ConfigError, without_passwords
+from seg.errors import without_passwords
 from seg.files import atomic_write
 from seg.pages.study import report
-from seg.records.folder import RunFolder, find
+from seg.records.folder import by_id
 from seg.records.mlflow import NOTE
 from seg.records.opening import open_record
 from seg.records.provenance import common_tags
@@ -99,7 +99,7 @@ def open_parent(sweep: Sweep, search: Search, experiment: str) -> Parent | None:
     if sweep.study:
         asked_by(sweep).write(sweep.folder)  # where its report will be made
     known = search.parent
-    if known and _found(Path(cfg.paths.outputs), known) is None:
+    if known and known not in by_id(Path(cfg.paths.outputs)):
         return None
     tracker = open_own(sweep, experiment, sweep.name, run_id=known)
     folders = tracker.folders
@@ -138,17 +138,9 @@ def open_own(
 def unfinished(sweep: Sweep, search: Search) -> bool:
     """Whether the sweep's run is here and has not finished, by whomever it is kept."""
     known = search.parent
-    folders = _found(Path(sweep.cfg.paths.outputs), known) if known else None
+    folders = by_id(Path(sweep.cfg.paths.outputs)).get(known) if known else None
     state = read_state(folders.run) if folders else None
     return state is not None and state.status != "FINISHED"
-
-
-def _found(outputs: Path, run_id: str) -> RunFolder | None:
-    """The folders of a run; None where another machine has them."""
-    try:
-        return find(outputs, run_id)
-    except ConfigError:
-        return None
 
 
 def command() -> str:

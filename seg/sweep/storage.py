@@ -128,15 +128,10 @@ class _Journal(JournalFileBackend):
 
 def _cut_broken_line(path: Path) -> None:
     """Removes what a full disk or a power failure left at a journal's end: no line added to it could ever be read."""
-    lock = JournalFileSymlinkLock(str(path))
-    lock.acquire()
-    try:
-        with path.open("rb+") as file:
-            lines = file.readlines()
-            if lines and lines[0].startswith(b"{") and not _is_whole(lines[-1]):
-                file.truncate(sum(map(len, lines[:-1])))
-    finally:
-        lock.release()
+    with get_lock_file(JournalFileSymlinkLock(str(path))), path.open("rb+") as file:
+        lines = file.readlines()
+        if lines and lines[0].startswith(b"{") and not _is_whole(lines[-1]):
+            file.truncate(sum(map(len, lines[:-1])))
 
 
 def _is_whole(line: bytes) -> bool:

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from seg.config.content import keyed
-from seg.errors import ConfigError, counted
-from seg.records.folder import find, place_given
+from seg.errors import counted
+from seg.records.folder import by_id, place_given
 from seg.study.typeset import Cell, Table, markdown
 from seg.sweep.definition import Sweep
 from seg.sweep.search import Search
@@ -104,9 +104,7 @@ def best_recipe(sweep: Sweep, search: Search) -> str | None:
     if best.empty:
         return None
     winner = best.iloc[0]
-    try:
-        run = find(Path(sweep.cfg.paths.outputs), str(winner["run_id"]))
-    except ConfigError:  # a child of another machine
+    if (run := by_id(Path(sweep.cfg.paths.outputs)).get(str(winner["run_id"]))) is None:  # of another machine
         return None
     params = {key: winner[key] for key in best.attrs["parameters"] if pd.notna(winner[key])}
     chosen = sweep.choices(sweep.overrides(params))

@@ -14,7 +14,7 @@ from seg.config.command import read
 from seg.config.options import CONF
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder
-from seg.records.sink import sink_of
+from seg.records.sink import sink_class
 from seg.train import as_begun
 
 DANGEROUS = (
@@ -22,7 +22,7 @@ DANGEROUS = (
     *("builtins.eval", "builtins.exec", "pickle.loads", "runpy.run_path", "importlib.import_module", "shutil.rmtree"),
     *("hydra.utils.call", "torch.hub.load", "torch.jit.load", "monai.bundle.run", "monai.data.NumpyReader"),
     # what only looks like one of ours
-    *("seg.losses.torch.load", "seg.models.insertion.torch.hub.load", "seg.schedulers.math.sqrt"),
+    *("seg.losses.torch.load", "seg.models.contract.torch.hub.load", "seg.schedulers.math.sqrt"),
     *("torch.nn.modules.module.torch.load", "torch.optim.optimizer.functools.partial", "seg.data.phantom.json.load"),
     *("segx.models.unet", "torchx.nn.Conv3d", "monai.transformsx.Flip", "seg.models", "seg", ""),
     # ours and theirs, yet no parts of a network or a training
@@ -222,9 +222,9 @@ def test_a_runs_folder_runs_no_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["os.system", "seg.records.sink.os.system", "seg.records.record.Record"])
-def test_a_foreign_record_names_no_code_as_its_sink(kind: str, tmp_path: Path) -> None:
+def test_a_foreign_record_names_no_code_as_its_sink(kind: str) -> None:
     with pytest.raises(ConfigError, match=r"tracking\.kind.*allow_targets"):
-        sink_of(kind, None, tmp_path)
+        sink_class(kind)
 
 
 def test_other_commands_are_allowed_by_the_same_key() -> None:

@@ -17,8 +17,8 @@ from seg.config.schema import KEYS
 from seg.data.fingerprint import Fingerprint
 from seg.data.plan import Plan
 from seg.data.splits import Split
-from seg.engine.checkpoint import load_weights, read
-from seg.engine.computing import as_it_began
+from seg.engine.checkpoint import read, weights
+from seg.engine.computing import as_before, stored
 from seg.engine.device import Precision
 from seg.engine.resume import as_begun
 from seg.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ from seg.records.table import runs
 CPU = Precision(torch.device("cpu"), None)
 READERS: dict[str, Callable[[RunFolder], object]] = {
     "config": lambda run: as_begun(run.read_config(), run, ()),
-    "computing": lambda run: as_it_began(run, CPU),
+    "computing": lambda run: as_before(run.read(run.computing, stored), CPU),
     "split": lambda run: run.read(run.split, Split.from_json),
     "fingerprint": lambda run: run.read(run.fingerprint, Fingerprint.from_json),
     "plan": lambda run: run.read(run.plan, Plan.from_json),
@@ -111,7 +111,7 @@ def test_a_checkpoint_that_ends_early_is_seen_and_the_other_offered(copy: RunFol
     half = len(whole) // 2
     best.write_bytes({b"": b"", b"half": whole[:half], b"zeros": whole[:half] + bytes(len(whole) - half)}[damage])
     with pytest.raises(DataError, match=r"best\.pt is damaged .* remove it to use last\.pt in its place"):
-        load_weights(copy.chosen("best"), torch.nn.Linear(1, 1))
+        weights(copy.chosen("best"))
     best.unlink()
     assert copy.chosen("best") == copy.checkpoint("last")
 
