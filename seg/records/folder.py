@@ -57,6 +57,7 @@ class RunFolder:
     log = _File("log.txt")  # its log lines, with times
     pending = _File("pending")  # is there while a sink may lack something of the run
     model_pending = _File("pending.model")  # is there while its network is to be logged as a model
+    _sent = _File("record.sent")  # of version 0.1.0: how many bytes of the journal had been sent
 
     @classmethod
     def of(cls, outputs: Path, run_id: str, short: str) -> "RunFolder":
@@ -91,7 +92,9 @@ class RunFolder:
     @property
     def is_pending(self) -> bool:
         """Whether a sink may lack something, the model included."""
-        return self.pending.exists() or self.model_pending.exists()
+        journal = self.run / "record.jsonl"
+        old = self._sent.exists() and journal.exists() and int(self._sent.read_text("utf-8")) < journal.stat().st_size
+        return self.pending.exists() or self.model_pending.exists() or old
 
     @property
     def last_sign(self) -> float:
@@ -101,7 +104,8 @@ class RunFolder:
 
     def arrived(self) -> None:
         """Notes that the sink has all of the run's record."""
-        self.pending.unlink(missing_ok=True)
+        for mark in (self.pending, self._sent):
+            mark.unlink(missing_ok=True)
 
     def read(self, path: Path, parse: Callable[[str], T]) -> T:
         """What ``parse`` makes of the text of one of these files.
