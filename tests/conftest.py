@@ -1,6 +1,7 @@
 """What the tests share: small data sets on disk, composed configurations, one finished run."""
 
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,23 @@ def quick_compositions() -> Iterator[None]:
     """Hundreds of tests compose the configuration."""
     with quick():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """No power fails in a test: a synchronised write takes milliseconds, a new database seconds of waiting."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def off(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", off)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+    event.remove(Engine, "connect", off)
 
 
 @pytest.fixture(autouse=True)

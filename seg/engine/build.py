@@ -74,11 +74,11 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
             f"The validation Dice is needed for {few(following)}, and this split has no validation part. Choose "
             "another fold or leave them out."
         )
+    _try_augmentation(cfg, len(cases.channels), plan)
     precision = choose_computing(cfg, network, plan, cases.outputs, world, precision)
     budget, why = budget_of(cfg, len(material.split.train), plan.batch_size)
     log.info("  budget %s", why)
     training = build_training(cfg, network, budget, precision)
-    _try_augmentation(cfg, len(cases.channels), plan)
     loss = _loss(cfg, cases.within, len(plan.patch)).to(precision.device)
     predict = window_predictor(cfg, plan, precision, cases.within)
     return Built(replace(material, plan=plan), precision, training, budget, loss, predict)

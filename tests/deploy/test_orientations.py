@@ -36,7 +36,7 @@ def test_the_mask_follows(predictor: Predictor, phantom_root: Path, tmp_path: Pa
     straight = save(tmp_path / f"straight{end}", voxels, affine)
     expected = predictor(straight).mask
     assert len(np.unique(expected)) > 1
-    for turn in TURNS:
+    for turn in TURNS if end == ".nii.gz" else TURNS[::8]:  # what is read is turned by the same code
         turned = apply_orientation(voxels, turn)
         path = save(tmp_path / f"turned{end}", turned, affine @ inv_ornt_aff(turn, voxels.shape))
         found = predictor(path)

@@ -1,6 +1,5 @@
 """Every sampler with every kind of space and objective: it works, or says before the first trial why it cannot."""
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,6 @@ SOON: dict[str, dict[str, Any]] = {  # options with which a few trials reach wha
 }
 NUMBERS = ["lr=tag(log,interval(1e-5,1e-1))", "depth=range(2,6)", "drop=range(0.1,0.5,0.1)"]
 CHOICES = ["model=choice(unet,unetpp)", "scheduler=choice(constant,onecycle)"]
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal waits for the disk at every line; here no power fails."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 def space(*lines: str, **when: Any) -> Space:

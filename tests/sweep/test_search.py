@@ -23,12 +23,6 @@ GOAL = Goal(("val_dice",), ("maximize",))
 LINES = ["lr=tag(log,interval(1e-5,1e-1))", "depth=range(2,6)", "model=choice(unet,unetpp,swin)"]
 
 
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal waits for the disk at every line; here no power fails."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
-
-
 def space(*lines: str, **when: Any) -> Space:
     return read_space(list(lines or LINES), {}, when, None)
 

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import random
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -23,12 +22,6 @@ LINES = [
     "scheduler.max_lr=tag(log,interval(1e-4,1e-1))",
 ]
 SPACE = read_space(LINES, {}, {"scheduler.max_lr": {"scheduler": "onecycle"}}, None)
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal waits for the disk at every line; here no power fails."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 def searched(path: Path, n_trials: int = 16, objectives: Sequence[str] = ("val_dice",)) -> Search:

@@ -68,7 +68,6 @@ class Sweeps:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(out):
             if not plots:
                 patch.setattr(parent, "draw", lambda search, title: "")
-            patch.setattr(os, "fsync", lambda file: None)  # a journal waits for the disk at every line
             patch.setattr(sys, "argv", [str(APP), "-m", *self.common, *arguments])
             patch.chdir(ROOT)
             try:

@@ -1,0 +1,119 @@
+"""nnU-Net for so many minutes on the folds of a data set here: an anchor for a study of the same minutes.
+
+``python -m benchmarks.nnunet minutes=10 bin=/venv/bin file=anchor.csv data=folder data.root=…``, with the data keys of
+the study. ``bin`` is that of an environment with nnunetv2 2.8 (and the torch of this one). Preprocessing and
+prediction are not counted. What was trained already is kept: after a stop the same command continues.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from seg.config.options import CONF
+from seg.data import nifti
+from seg.data.classes import class_indices
+from seg.data.grids import spacing_mm
+from seg.data.volumes import read_image, read_label
+from seg.engine.cases import Material, read_material
+from seg.files import atomic_write
+from seg.metrics import score_case
+
+NUMBER, TRAINER = 901, "nnUNetTrainerMinutes"
+
+
+def material_of(overrides: list[str], fold: int) -> tuple[DictConfig, Material]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=[*overrides, f"data.fold={fold}", "data.test_fraction=0", "tracking=none"])
+    return cfg, read_material(cfg)
+
+
+def write_raw(material: Material, folder: Path) -> None:
+    """The cases as nnU-Net wants them: channels in files of their own, labels as class indices."""
+    cases = material.cases
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for case in cases.cases:
+        image, affine = read_image(case.images)
+        assert case.label
+        for number, channel in enumerate(image):
+            nifti.write_volume(folder / "imagesTr" / f"{case.id}_{number:04}.nii.gz", channel, affine)
+        label = class_indices(read_label(case.label), cases.labels)
+        nifti.write_volume(folder / "labelsTr" / f"{case.id}.nii.gz", label, affine)
+    about = {
+        "channel_names": {str(number): name for number, name in enumerate(cases.channels)},
+        "labels": {name: number for number, name in enumerate(cases.names)},
+        "numTraining": len(cases.cases),
+        "file_ending": ".nii.gz",
+    }
+    atomic_write(folder / "dataset.json", json.dumps(about))
+
+
+def scores(material: Material, masks: Path, tolerance_mm: float) -> pd.DataFrame:
+    """Of the validation cases of a fold."""
+    rows = []
+    for case in (case for case in material.cases.cases if case.id in material.split.val):
+        assert case.label
+        label = class_indices(read_label(case.label), material.cases.labels)
+        spacing = spacing_mm(read_image(case.images)[1])
+        found = score_case(read_label(masks / f"{case.id}.nii.gz"), label, material.cases.names, spacing, tolerance_mm)
+        rows += [{"case": case.id, **row} for row in found]
+    return pd.DataFrame(rows)[["case", "class", "dice", "nsd", "hd95_mm"]]
+
+
+def main() -> None:
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    minutes, programs, file = (given.pop(key) for key in ("minutes", "bin", "file"))
+    overrides = [f"{key}={value}" for key, value in given.items()]
+    cfg, first = material_of(overrides, 0)
+    folds = [first, *(material_of(overrides, fold)[1] for fold in range(1, cfg.data.folds))]
+    root, name = Path(cfg.paths.outputs) / "nnunet", f"Dataset{NUMBER}_{first.cases.name}"
+    places = {key: str((root / key).absolute()) for key in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    own = {
+        "nnUNet_extTrainer": str(Path(__file__).parent / "trainers"),
+        "NNUNET_MINUTES": minutes,
+    }
+    environment = os.environ | places | own
+
+    def run(program: str, *arguments: str, **variables: str) -> None:
+        subprocess.run([str(Path(programs) / program), *arguments], env=environment | variables, check=True)
+
+    prepared = root / "nnUNet_preprocessed" / name
+    if not (prepared / "splits_final.json").exists():
+        shutil.rmtree(root / "nnUNet_raw" / name, ignore_errors=True)
+        write_raw(first, root / "nnUNet_raw" / name)
+        run("nnUNetv2_plan_and_preprocess", "-d", str(NUMBER), "-c", "3d_fullres", "-np", "2", "-npfp", "2")
+        splits = [{"train": list(one.split.train), "val": list(one.split.val)} for one in folds]
+        atomic_write(prepared / "splits_final.json", json.dumps(splits))
+    tables = []
+    for fold, material in enumerate(folds):
+        result = root / "nnUNet_results" / name / f"{TRAINER}__nnUNetPlans__3d_fullres" / f"fold_{fold}"
+        if not (result / "validation/summary.json").exists():
+            run(
+                "nnUNetv2_train",
+                str(NUMBER),
+                "3d_fullres",
+                str(fold),
+                "-device",
+                "cpu",
+                "-tr",
+                TRAINER,
+                nnUNet_n_proc_DA="0",
+            )
+        tables.append(scores(material, result / "validation", cfg.inference.nsd_tolerance_mm))
+    said = (
+        f"# nnU-Net 2.8 (3d_fullres) on {first.cases.name}, {minutes} minutes a fold, out of fold. One training each,\n"
+        "# its rate over these minutes, mirroring at test time. Made by python -m benchmarks.nnunet.\n"
+    )
+    atomic_write(Path(file), said + pd.concat(tables).round(5).to_csv(index=False))
+    print(pd.concat(tables).groupby("class")[["dice", "nsd", "hd95_mm"]].mean())
+
+
+if __name__ == "__main__":
+    main()
