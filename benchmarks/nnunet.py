@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +19,10 @@ from omegaconf import DictConfig
 
 from seg.config.options import CONF
 from seg.data import nifti
+from seg.data.cases import CaseSet
 from seg.data.classes import class_indices
 from seg.data.grids import spacing_mm
-from seg.data.volumes import read_image, read_label
+from seg.data.volumes import read_header, read_image, read_label
 from seg.engine.cases import Material, read_material
 from seg.files import atomic_write
 from seg.metrics import score_case
@@ -55,14 +57,14 @@ def write_raw(material: Material, folder: Path) -> None:
     atomic_write(folder / "dataset.json", json.dumps(about))
 
 
-def scores(material: Material, masks: Path, tolerance_mm: float) -> pd.DataFrame:
-    """Of the validation cases of a fold."""
-    rows = []
-    for case in (case for case in material.cases.cases if case.id in material.split.val):
+def scores(cases: CaseSet, ids: Iterable[str], masks: Path, tolerance_mm: float) -> pd.DataFrame:
+    """Of the cases ``ids``: ``<case>.nii.gz`` of class indices in ``masks`` beside the reference."""
+    rows, known = [], {case.id: case for case in cases.cases}
+    for case in (known[one] for one in ids):
         assert case.label
-        label = class_indices(read_label(case.label), material.cases.labels)
-        spacing = spacing_mm(read_image(case.images)[1])
-        found = score_case(read_label(masks / f"{case.id}.nii.gz"), label, material.cases.names, spacing, tolerance_mm)
+        label = class_indices(read_label(case.label), cases.labels)
+        spacing = spacing_mm(read_header(case.label).affine)
+        found = score_case(read_label(masks / f"{case.id}.nii.gz"), label, cases.names, spacing, tolerance_mm)
         rows += [{"case": case.id, **row} for row in found]
     return pd.DataFrame(rows)[["case", "class", "dice", "nsd", "hd95_mm"]]
 
@@ -91,7 +93,7 @@ def main() -> None:
         run("nnUNetv2_plan_and_preprocess", "-d", str(NUMBER), "-c", "3d_fullres", "-np", "2", "-npfp", "2")
         splits = [{"train": list(one.split.train), "val": list(one.split.val)} for one in folds]
         atomic_write(prepared / "splits_final.json", json.dumps(splits))
-    tables = []
+    tables, tolerance = [], cfg.inference.nsd_tolerance_mm
     for fold, material in enumerate(folds):
         result = root / "nnUNet_results" / name / f"{TRAINER}__nnUNetPlans__3d_fullres" / f"fold_{fold}"
         if not (result / "validation/summary.json").exists():
@@ -106,7 +108,7 @@ def main() -> None:
                 TRAINER,
                 nnUNet_n_proc_DA="0",
             )
-        tables.append(scores(material, result / "validation", cfg.inference.nsd_tolerance_mm))
+        tables.append(scores(material.cases, material.split.val, result / "validation", tolerance))
     said = (
         f"# nnU-Net 2.8 (3d_fullres) on {first.cases.name}, {minutes} minutes a fold, out of fold. One training each,\n"
         "# its rate over these minutes, mirroring at test time. Made by python -m benchmarks.nnunet.\n"

@@ -1,16 +1,25 @@
 """The record on Hippocampus from scratch: runs experiments/record.yaml, then says whether it holds.
 
 ``make record ARGS="data.root=…"``; what was stopped continues with the same command. ``python -m benchmarks.record
-judge=scores.csv`` judges the scores of such a study alone.
+judge=scores.csv`` judges the scores of such a study alone. Beside its networks, each of which is judged by itself, are
+those of an arm's three seeds together: of each voxel the class that most of them give.
 """
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from benchmarks.nnunet import scores as score_masks
+from seg.data import nifti
+from seg.data.cases import CaseSet, hippocampus
+from seg.data.volumes import read_header, read_label
+from seg.metrics import read_scores
+from seg.records.folder import by_id
 from seg.study.analysis import Analysis, analyse
 from seg.study.anchors import with_anchors
 
@@ -45,16 +54,46 @@ def _line(row: Any, beside: Analysis, of: str) -> str:
     return f"{row.arm}, {of}: Dice {means[row.arm]:.4f}, {row.difference:+.4f} beside {TOOL} ({interval})"
 
 
+def voted(scores: pd.DataFrame, cases: CaseSet, outputs: Path, arm: str, tolerance_mm: float) -> pd.DataFrame:
+    """Scores of the masks on which most of an arm's networks agree; each case by those that had not seen it."""
+    folders, rows = by_id(outputs), scores[scores["arm"] == arm].drop_duplicates(["case", "run_id"])
+    with tempfile.TemporaryDirectory() as place:
+        for case, own in rows.groupby("case")["run_id"]:
+            paths = [folders[run_id].predictions / f"{case}.nii.gz" for run_id in own]
+            masks = np.stack([read_label(path) for path in paths])
+            counts = [(masks == value).sum(0) for value in range(len(cases.names))]
+            most = np.argmax(counts, 0).astype(np.uint8)
+            nifti.write_volume(Path(place, f"{case}.nii.gz"), most, read_header(paths[0]).affine)
+        found = score_masks(cases, rows["case"].unique(), Path(place), tolerance_mm)
+    patients = dict(scores[["case", "patient"]].to_numpy())
+    return found.assign(arm=f"{arm}, three votes", seed=0, fold=0, patient=found["case"].map(patients))
+
+
+def together(scores: pd.DataFrame, root: str, outputs: Path) -> list[str]:
+    """What three networks of an arm reach together beside the tool: finished tools, both."""
+    lines, cases = [], hippocampus(root)
+    for arm in AIMS:
+        votes = voted(scores, cases, outputs, arm, float(scores["nsd_tolerance_mm"].iloc[0]))
+        name = str(votes["arm"].iloc[0])
+        one = analyse(votes, baseline=name, metrics=["dice"], fixed=True)
+        beside = with_anchors(one, votes, {TOOL: ANCHOR.read_text("utf-8")}, arms=[name]).anchors[TOOL]
+        lines += [_line(row, beside, "mean") for row in beside.comparisons.itertuples()]
+    return lines
+
+
 def main() -> int:
-    if (first := sys.argv[1] if len(sys.argv) > 1 else "").startswith("judge="):
-        path = Path(first.removeprefix("judge="))
+    given = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+    outputs = Path(given.get("paths.outputs", "outputs"))
+    if "judge" in given:
+        path = Path(given["judge"])
     else:
-        outputs = Path(next((a.partition("=")[2] for a in sys.argv if a.startswith("paths.outputs=")), "outputs"))
         command = [sys.executable, "-m", "seg.train", "-m", "experiments=record", *sys.argv[1:]]
         if done := subprocess.run(command, check=False).returncode:
             return done
         path = max(outputs.glob("sweeps/record-*/scores.csv"), key=lambda path: path.stat().st_mtime)
-    lines, holds = judged(pd.read_csv(path), AIMS)
+    lines, holds = judged(read_scores(path), AIMS)
+    if "data.root" in given:  # and the masks are in ``outputs``
+        lines += together(read_scores(path), given["data.root"], outputs)
     print(f"\n{path}\n" + "\n".join(lines) + f"\nThe record {'holds' if holds else 'does NOT hold'}.")
     return int(not holds)
 
