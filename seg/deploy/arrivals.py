@@ -97,10 +97,10 @@ def arrivals(folders: Sequence[Path], package: Package) -> pd.DataFrame:
         DataError: a report is damaged, or none is about this network.
     """
     own = {package.id, f"run_{package.origin['run_id']}"}
-    rows = [(folder, row) for folder in folders for row in read_report(folder).values()]
-    mine = [(folder, row) for folder, row in rows if own & _networks(row)]
+    rows = [row for folder in folders for row in read_report(folder).values()]
+    mine = [row for row in rows if own & _networks(row)]
     if not mine:
-        others = {str(row.get("package")) for _, row in rows}
+        others = {str(row.get("package")) for row in rows}
         raise DataError(
             f"No scan in {few(map(str, folders))} was predicted by this network, {package.id or max(own)}"
             + (f", but {len(rows)} by {few(others)}." if others else ".")
@@ -108,7 +108,7 @@ def arrivals(folders: Sequence[Path], package: Package) -> pd.DataFrame:
     if other := len(rows) - len(mine):
         log.info("%d scans of other networks are left out", other)
     try:
-        table = pd.DataFrame([_arrival(row, package.channels) for _, row in mine])
+        table = pd.DataFrame([_arrival(row, package.channels) for row in mine])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         said = f"{type(error).__name__}: {error}"
         raise DataError(f"A report in {few(map(str, folders))} is damaged ({said}). Predict its scans again.") from None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
 
 _EXPERIMENT = "registry"
-_RUN, _END = "seg.history", "seg.history_end"  # tags of the registered model
+RUN, _END = "seg.history", "seg.history_end"  # tags of the registered model
 _LONGEST = 1000  # characters of a reason; an entry is far below the 6,000 that MLflow keeps
 
 
@@ -76,17 +76,12 @@ def begun(store: Mlflow, name: str) -> dict[str, str]:
     """A new history without entries, as the tags that a model needs when it is registered, so that none gets two."""
     run = store.client.create_run(store.experiment(_EXPERIMENT), run_name=name, tags={HISTORY_OF: name})
     store.client.set_terminated(run.info.run_id)
-    return {_RUN: run.info.run_id}
+    return {RUN: run.info.run_id}
 
 
 def dropped(store: Mlflow, tags: Mapping[str, str]) -> None:
     """Removes a history that was begun for a model which could not be registered."""
-    store.client.delete_run(tags[_RUN])
-
-
-def has_history(model: "RegisteredModel") -> bool:
-    """Whether the model was registered by seg."""
-    return _RUN in model.tags
+    store.client.delete_run(tags[RUN])
 
 
 def history(store: Mlflow, model: "RegisteredModel") -> History:
@@ -95,7 +90,7 @@ def history(store: Mlflow, model: "RegisteredModel") -> History:
     Raises:
         ConfigError: the model was not registered by seg.
     """
-    run_id, end = model.tags.get(_RUN), model.tags.get(_END)
+    run_id, end = model.tags.get(RUN), model.tags.get(_END)
     if run_id is None:
         raise ConfigError(
             f"{model.name} in {store.name} was not registered by seg.register, so it has no history. Choose another "

@@ -29,21 +29,16 @@ class Maps:
         return tuple(path for path in (self.probabilities, self.disagreement) if path)
 
 
-def file_axis(affine: np.ndarray) -> int:
-    """The RAS axis across which slices come in the order of a file with this affine: that of its third axis."""
-    return ras_axis(affine, 2)[0]
-
-
 @contextmanager
 def disagreement(path: Path, geometry: Geometry) -> Iterator[Callable[[Tensor], None]]:
-    """Writes the slices (A, B) that it is given, in their order across ``file_axis``; 0 outside the crop."""
+    """Writes the slices (A, B) that it is given, in their order across the file's third axis; 0 outside."""
     with _on_grid(path, geometry, 1, np.dtype(np.float32)) as put:
         yield lambda values: put(values.numpy()[None])
 
 
 @contextmanager
 def probabilities(path: Path, slices: Slices, geometry: Geometry, channels: int) -> Iterator[Slices]:
-    """The same slices, which are across ``file_axis``; as they are taken, their probabilities are written."""
+    """The same slices, which are across the file's third axis; as they are taken, their probabilities are written."""
     background = _STEPS if slices.within is None else 0
     with _on_grid(path, geometry, channels, np.dtype(np.uint8), slope=1 / _STEPS, background=background) as put:
 

@@ -15,11 +15,11 @@ from seg.config.content import first_line
 from seg.data.checks import TILTED
 from seg.data.fingerprint import Intensity, intensity
 from seg.data.grids import sheared
-from seg.data.nifti import from_ras
+from seg.data.nifti import from_ras, ras_axis
 from seg.data.preprocess import Geometry, Scan, norms_of, prepare_scan, read_scan
 from seg.data.volumes import ALONE, ending, is_picture, write_label
 from seg.deploy.findings import Expected, Finding, Observed, Risk, expected_dice, findings, no_promise, pieces, risk_of
-from seg.deploy.maps import Maps, disagreement, file_axis, probabilities
+from seg.deploy.maps import Maps, disagreement, probabilities
 from seg.deploy.package import Package, is_package, levels, made_up, normalised, read
 from seg.engine.build import build_network
 from seg.engine.computing import as_before, laid_out
@@ -220,7 +220,8 @@ def read_for(members: Sequence[Predictor], files: Sequence[Path]) -> Ready:
 def compute(members: Sequence[Predictor], ready: Ready, maps: Maps = NO_MAPS) -> Prediction:
     """The mask of a scan, and what is to be known of both."""
     scan, package = ready.scan, members[0].package
-    axis = file_axis(scan.original_affine) if maps.wanted else longest(ready.inputs[0][0])
+    # Maps are written slice by slice, in the order of the file.
+    axis = ras_axis(scan.original_affine, 2)[0] if maps.wanted else longest(ready.inputs[0][0])
     found = [
         on_grid(member.predict(member.network, image, axis=axis), geometry)
         for member, (image, geometry) in zip(members, ready.inputs, strict=True)

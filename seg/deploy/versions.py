@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from seg.deploy import comparison
 from seg.deploy.card import Facts, model_card
-from seg.deploy.history import ConflictError, Entry, History, appended, begun, dropped, has_history, history
+from seg.deploy.history import RUN, ConflictError, Entry, History, appended, begun, dropped, history
 from seg.deploy.logged import log_model
 from seg.deploy.package import Package
 from seg.deploy.registry import registered, sought, version_of, versions
@@ -246,7 +246,7 @@ def _set(store: Mlflow, name: str, alias: str, number: str) -> None:
 def names(store: Mlflow) -> list[str]:
     """Of all registered models that seg.register made."""
     with store.explained():
-        return sorted(one.name for one in store.client.search_registered_models(max_results=1000) if has_history(one))
+        return sorted(one.name for one in store.client.search_registered_models(max_results=1000) if RUN in one.tags)
 
 
 def listed(store: Mlflow, name: str) -> Iterator[str]:
