@@ -1,6 +1,6 @@
 """``python -m benchmarks``: every measurement, one after the other; or those named.
 
-``drift`` (thousands of simulated logs), ``record`` (trains for four hours), ``models`` (half an hour),
+``drift`` (thousands of simulated logs), ``models`` (half an hour),
 ``predict`` (large scans), ``conformal`` (trains for 5 minutes), ``leaks`` (copies of scans), ``planning`` and
 ``anchors`` (thousands of simulated studies), ``calibration`` (a minute), ``steps`` (minutes) and ``compare`` (needs
 Chromium) run only by name.
@@ -27,7 +27,6 @@ QUICK = (
 )
 BY_NAME = (
     "drift",
-    "record",
     "compare",
     "models",
     "predict",

@@ -1,4 +1,4 @@
-"""nnU-Net for so many minutes on the folds of a data set here: an anchor for a study of the same minutes.
+"""nnU-Net trained for a given number of minutes on the folds of a data set here: an anchor for a study of as many.
 
 ``python -m benchmarks.nnunet minutes=10 bin=/venv/bin file=anchor.csv data=folder data.root=…``, with the data keys of
 the study. ``bin`` is that of an environment with nnunetv2 2.8 (and the torch of this one). Preprocessing and
@@ -75,7 +75,8 @@ def main() -> None:
     overrides = [f"{key}={value}" for key, value in given.items()]
     cfg, first = material_of(overrides, 0)
     folds = [first, *(material_of(overrides, fold)[1] for fold in range(1, cfg.data.folds))]
-    root, name = Path(cfg.paths.outputs) / "nnunet", f"Dataset{NUMBER}_{first.cases.name}"
+    root = Path(cfg.paths.outputs) / "nnunet" / f"{first.cases.name}-{minutes}min-{first.split.hash[:8]}"
+    name = f"Dataset{NUMBER}_{first.cases.name}"
     places = {key: str((root / key).absolute()) for key in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     own = {
         "nnUNet_extTrainer": str(Path(__file__).parent / "trainers"),
@@ -110,8 +111,9 @@ def main() -> None:
             )
         tables.append(scores(material.cases, material.split.val, result / "validation", tolerance))
     said = (
-        f"# nnU-Net 2.8 (3d_fullres) on {first.cases.name}, {minutes} minutes a fold, out of fold. One training each,\n"
-        "# its rate over these minutes, mirroring at test time. Made by python -m benchmarks.nnunet.\n"
+        f"# nnU-Net 2.8 (3d_fullres) on {first.cases.name}, {minutes} minutes a fold, out of fold; one training each.\n"
+        "# The learning rate falls over these minutes; augmentation in the training thread; mirroring at test time.\n"
+        "# Made by python -m benchmarks.nnunet.\n"
     )
     atomic_write(Path(file), said + pd.concat(tables).round(5).to_csv(index=False))
     print(pd.concat(tables).groupby("class")[["dice", "nsd", "hd95_mm"]].mean())

@@ -2,7 +2,8 @@
 
 ``make record ARGS="data.root=…"``; what was stopped continues with the same command. ``python -m benchmarks.record
 judge=scores.csv`` judges the scores of such a study alone. Beside its networks, each of which is judged by itself, are
-those of an arm's three seeds together: of each voxel the class that most of them give.
+those of an arm's three seeds together: the class that most of their masks give a voxel, the lowest where all differ.
+(``seg.predict`` of several runs averages their probabilities instead.)
 """
 
 import subprocess
@@ -25,14 +26,14 @@ from seg.study.anchors import with_anchors
 
 ANCHOR = Path("experiments/anchors/hippocampus.csv")
 TOOL = "nnU-Net"
-AIMS = {"steps_3000": 0.003, "steps_800": 0.005}  # by arm: within so much Dice of nnU-Net, which two tests at 5 % show
+AIMS = {"steps_3000": 0.003, "steps_800": 0.005}  # non-inferiority margin of each arm, in Dice
 
 
 def judged(scores: pd.DataFrame, aims: dict[str, float]) -> tuple[list[str], bool]:
     """What the arms reach beside the tool, a line an arm and class, and whether each is as good as its aim says.
 
-    An arm is when the 90 % interval of its paired difference, over patients and seeds, ends above minus its aim
-    (non-inferior); better when it ends above plus 0.003.
+    An arm holds if the lower end of the 90 % interval of its paired difference, over patients and seeds, lies above
+    minus its aim: non-inferior by a one-sided test at 5 %.
     """
     arms = list(aims)
     lines, holds = [], True

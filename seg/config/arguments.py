@@ -160,7 +160,7 @@ def wrong_flags(arguments: Sequence[str]) -> list[str]:
     if len(alone := [flag for flag in typed if flag in _ALONE]) > 1:
         faults.append(f"{' and '.join(alone)} cannot be given together. Leave one out.")
     if {*typed} & {"--resolve", "--package", "-p"} and not {*typed} & {"--cfg", "-c", "--help", "-h"}:
-        faults.append("--resolve and --package belong to --cfg. Write --cfg job, too.")
+        faults.append("--resolve and --package only work with --cfg. Add --cfg job.")
     words = [word for argument in arguments for word in argument.split("=")] + [""]
     shown = [value for flag, value in pairwise(words) if flag in ("-c", "--cfg") and value not in _SHOWN]
     return faults + [f"--cfg {value} shows nothing. Write --cfg job, hydra or all." for value in shown]

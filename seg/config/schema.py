@@ -253,6 +253,14 @@ def _without_validation(v: Values) -> Iterator[str]:
         scored = ["inference.part=val"] if v.get("inference.part") == "val" else []
         for option in [*scored, *followers(v)]:
             yield f"{option} needs a validation part, and data.fold=all has none. Choose a fold."
+    if v.get("trainer.stop") and stopping:
+        yield "trainer.early_stopping would cut off the end that trainer.stop=plateau leaves a run. Leave one out."
+    scheduler = str(v.get("scheduler._target_")).rpartition(".")[2]
+    if v.get("trainer.stop") and scheduler in ("constant", "adaptive", "cosine_restarts"):
+        yield (
+            f"trainer.stop=plateau finishes a schedule that falls to its end, and scheduler={scheduler} does not. "
+            "Choose warmup_cosine, poly or onecycle."
+        )
     if stopping and every and stopping < every:
         yield (
             f"trainer.early_stopping is {stopping} epochs, but a validation comes only every {every}. "

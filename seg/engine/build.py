@@ -26,7 +26,7 @@ from seg.engine.inference import Predict
 from seg.engine.loop import Training
 from seg.engine.memory import fitted
 from seg.engine.predictors import window_predictor
-from seg.engine.progress import Budget, budget_of
+from seg.engine.progress import LEAST_TO_PLATEAU, Budget, budget_of
 from seg.errors import ConfigError, SegError, few, times
 from seg.losses import DeepSupervision
 from seg.models import Network, insert_attention
@@ -78,6 +78,13 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
     precision = choose_computing(cfg, network, plan, cases.outputs, world, precision)
     budget, why = budget_of(cfg, len(material.split.train), plan.batch_size)
     log.info("  budget %s", why)
+    if cfg.trainer.get("stop") and budget.steps is not None:
+        count = budget.steps // budget.steps_per_epoch // cfg.trainer.validate_every
+        if count < LEAST_TO_PLATEAU:
+            raise ConfigError(
+                f"trainer.stop=plateau needs {LEAST_TO_PLATEAU} validations, and this budget has {count}. Lower "
+                "trainer.validate_every or trainer.steps_per_epoch, or leave trainer.stop out."
+            )
     training = build_training(cfg, network, budget, precision)
     loss = _loss(cfg, cases.within, len(plan.patch)).to(precision.device)
     predict = window_predictor(cfg, plan, precision, cases.within)

@@ -98,7 +98,7 @@ def announcement(budget: Budget, state: State, speed: float) -> str:
     """How long the run will take at ``speed`` steps a second, and how to choose otherwise."""
     left = budget.remaining_seconds(state, speed)
     minutes, steps = (state.seconds + left) / 60, state.step + round(left * speed)
-    validations = "plus the" if budget.steps == steps else "minus the time of"
+    validations = "plus the" if budget.minutes is None or budget.steps == steps else "minus the time of"
     other = 30 if 5 < minutes < 20 else 10
     return (
         f"about {minutes:.{0 if minutes > 9 else 1}f} min for {steps} steps of {1 / speed:.2g} s, {validations} "

@@ -48,9 +48,9 @@ def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.
     if not there.get(name):
         seen = ", ".join(kind for kind, present in there.items() if present)
         raise ConfigError(f"The device is {name}, and PyTorch sees {seen} here. Choose what is here, or auto.")
-    if name == "cuda" and local_size > (count := torch.cuda.device_count()):  # in all processes: the first one says it
+    if name == "cuda" and (needed := max(local_size, local_rank + 1)) > (count := torch.cuda.device_count()):
         raise ConfigError(
-            f"{local_size} processes of this machine need a GPU each, and there are {count}. "
+            f"{needed} processes of this machine need a GPU each, and there are {count}. "
             f"Start torchrun with --nproc_per_node={count}."
         )
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)

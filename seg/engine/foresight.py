@@ -57,7 +57,9 @@ def end_check(cfg: DictConfig, built: Built, world: World) -> None:
     log.info("check: no fault found, in the configuration and in %d cases.", len(material.cases.cases))
     log.info("  leaks %s", "as above" if found else "none: no image and no mask belongs to two patients")
     tried = try_steps(cfg, built, world)
-    for line in (_network(cfg, built), _minutes(built.budget, tried), _memory(built, tried), _disk(cfg, material)):
+    early = bool(cfg.trainer.early_stopping or cfg.trainer.stop)  # before the budget is spent
+    minutes = _minutes(built.budget, tried, early=early)
+    for line in (_network(cfg, built), minutes, _memory(built, tried), _disk(cfg, material)):
         log.info("  %s", line)
     if world.leads:
         log.info("  look at %s: %d cases with their labels and the patch", *sheet(cfg, material))
@@ -128,14 +130,15 @@ def _network(cfg: DictConfig, built: Built) -> str:
     return f"network {name}: {weights:.3g} million weights{work} of {times(plan.patch)}, {plan.batch_size} a step"
 
 
-def _minutes(budget: Budget, tried: Trial | None) -> str:
+def _minutes(budget: Budget, tried: Trial | None, *, early: bool) -> str:
     limit = f"at most {budget.minutes:g} min, as set" if budget.minutes is not None else ""
     if budget.steps is None:
         return f"time {limit}"
     if tried is None:
         return f"time {limit or 'not known'}: what a step takes cannot be told before; the training soon says it"
     minutes = budget.steps * tried.seconds / 60
-    told = f"about {minutes:.{0 if minutes >= 10 else 1}f} min for {budget.steps} steps of {tried.seconds:.2g} s"
+    told = f"{minutes:.{0 if minutes >= 10 else 1}f} min for {budget.steps} steps of {tried.seconds:.2g} s"
+    told = f"{'at most' if early else 'about'} {told}"
     busy = ", while others used the processors" if tried.busy else ""
     limit = f", {limit}" if limit else ""
     return f"time {told}{limit}; tried with {tried.patches}{busy}; validation and test are not in it"

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from seg.data.sampling import Batch
 from seg.engine.device import Precision, memory_mib
 from seg.engine.distributed import from_leader, gathered, without_sync
-from seg.engine.progress import Budget, Progress, rises_no_more
+from seg.engine.progress import Budget, Progress
 from seg.errors import InterruptedRunError, SegError
 from seg.regions import Regions, label_map
 from seg.schedulers import advance
@@ -184,7 +184,7 @@ def _end_epoch(training: Training, budget: Budget, settings: Settings, hooks: Ho
             training.scheduler.report(numbers["val_dice"])
     numbers["epoch_seconds"] = time.perf_counter() - begin
     progress.history.append(numbers)
-    if settings.stop == "plateau" and progress.plateau is None and rises_no_more(progress.history):
+    if settings.stop == "plateau" and progress.plateau is None and budget.may_plateau(progress):
         progress.plateau = progress.step, budget.done(progress)
     improved = "val_dice" in numbers and (progress.best is None or numbers["val_dice"] > progress.best)
     if improved:

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 TIMED_STEPS = 10_000  # a schedule over minutes is divided into this many parts
 DEFAULT_EPOCHS, LEAST_STEPS = 40, 25  # 1000 steps at least: fewer taught no network much (benchmarks/RESULTS.md)
 
-_LEAST_VALIDATIONS, _BEGUN, _RISE = 3, 0.1, 0.002  # in a third; Dice
+LEAST_TO_PLATEAU = 9  # validations
+_BEGUN, _RISE = 0.1, 0.002  # Dice
 
 
 @dataclass
@@ -78,6 +79,10 @@ class Budget:
         since, share = progress.plateau
         return max(steps, minutes, 1 - (1 - share) * (1 - (progress.step - since) / rest_of(since)))
 
+    def may_plateau(self, progress: Progress) -> bool:
+        """Whether the run has plateaued, in the second or last third of its budget: some structures are found late."""
+        return 1 / 3 <= self.done(progress) < 1 and has_plateaued(progress.history)
+
     def remaining_seconds(self, progress: Progress, speed: float) -> float:
         """Seconds to go at ``speed`` steps per second."""
         steps = math.inf
@@ -97,16 +102,16 @@ def rest_of(step: int) -> int:
     return max(1, step // 3)
 
 
-def rises_no_more(history: Sequence[Mapping[str, float]]) -> bool:
+def has_plateaued(history: Sequence[Mapping[str, float]]) -> bool:
     """Whether the last third of the validations is no better than the third before: by less than 0.002 in mean Dice.
 
     Means of at least three, for a single validation of few cases says little at a high rate. False for a network that
     has found nothing yet (Dice below 0.1): some take long to begin.
     """
     dice = [numbers["val_dice"] for numbers in history if "val_dice" in numbers]
-    third = len(dice) // 3
-    if third < _LEAST_VALIDATIONS:
+    if len(dice) < LEAST_TO_PLATEAU:
         return False
+    third = len(dice) // 3
     before, last = fmean(dice[-2 * third : -third]), fmean(dice[-third:])
     return last >= _BEGUN and last - before < _RISE
 

@@ -124,10 +124,15 @@ def _fit(job: Job, record: Record | None, interrupted: Callable[[], bool]) -> No
     if not world.leads:  # dropout of its own; rank 0 keeps the stream that a checkpoint restores
         seed_everything(cfg.seed + 1_000_003 * world.rank + training.progress.step)
     training.model = parallel(training.network, world, device)
-    samples = built.material.plan.batch_size * t.accumulate
-    every = (t.validate_every, t.save_every)
     settings = Settings(
-        built.precision, samples, t.accumulate, t.clip_norm, *every, t.get("stop"), built.material.cases.within
+        precision=built.precision,
+        samples=built.material.plan.batch_size * t.accumulate,
+        accumulate=t.accumulate,
+        clip_norm=t.clip_norm,
+        validate_every=t.validate_every,
+        save_every=t.save_every,
+        stop=t.get("stop"),  # which the configurations of older runs do not have
+        within=built.material.cases.within,
     )
     live = Live(record, cfg.tracking.get("every_steps", "auto")) if record else None
     with Display(built.budget, world.leads, live=job.reporter is None) as display:
@@ -156,8 +161,8 @@ def _hooks(
     def on_epoch(numbers: dict[str, float]) -> bool:
         display.epoch(numbers)
         if progress.plateau and progress.plateau[0] == progress.step:
-            rest = rest_of(progress.step)
-            log.info("the validation Dice rises no more: the rest of the schedule takes %d steps (trainer.stop)", rest)
+            most = rest_of(progress.step)
+            log.info("the validation Dice has stopped improving; finishing the schedule in at most %d more steps", most)
         if live:
             live.epoch(progress, numbers)
         if job.reporter and job.reporter.epoch(numbers):

@@ -30,6 +30,7 @@ _SETTINGS = {
     },
 }
 UNKNOWN = "its file does not say where it is from"
+_EARLY = ("trainer.early_stopping", "trainer.stop")  # what may end a run before its budget
 _BUDGET = {"trainer.max_epochs": "epoch", "trainer.max_steps": "step", "trainer.max_minutes": "minute"}
 
 
@@ -96,7 +97,9 @@ def _budget(table: "pd.DataFrame") -> str:
     """What ends a run, whichever comes first; nothing where that is ``auto`` or differs."""
     limits = ((_values(table, f"params.{key}"), unit) for key, unit in _BUDGET.items())
     told = [(values[0].removesuffix(".0"), unit) for values, unit in limits if len(values) == 1 and values[0] != "auto"]
-    return " or ".join(f"{number} {unit}{'' if number == '1' else 's'}" for number, unit in told)
+    early = {value for key in _EARLY for value in _values(table, f"params.{key}")} - {"None"}
+    most = "at most " if early and told else ""
+    return most + " or ".join(f"{number} {unit}{'' if number == '1' else 's'}" for number, unit in told)
 
 
 def _dates(table: "pd.DataFrame") -> str:

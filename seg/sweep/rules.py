@@ -95,9 +95,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "pilot": (
         lambda value: (
-            value is None or isinstance(value, str) or _once(value, lambda run: isinstance(run, str | int))
-        ),  # a run id without a letter is read as a number
-        "a study that was run before, by its name or folder, a list of runs such as [a1b2, c3d4], or null",
+            value is None
+            or isinstance(value, str)
+            or _once(value, lambda run: isinstance(run, str) or type(run) is int)
+        ),
+        "a study that was run before, by its name or folder, a list of runs such as [a1b2, c3d4] (one that looks "
+        "like a number in quotes: ['12e45678']), or null",
     ),
     "lock": (lambda value: isinstance(value, bool), "true or false"),
     "claim": (lambda value: value in [*CLAIMS], f"one of {', '.join(CLAIMS)}"),

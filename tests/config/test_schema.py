@@ -83,6 +83,8 @@ def test_every_study_composes_and_passes_the_checks(path: Path) -> None:
         (["trainer.precision=fp16", "trainer.device=cpu"], ["CUDA"]),
         (["data.fold=all", "trainer.early_stopping=3"], ["early_stopping", "validation part"]),
         (["data.fold=all", "trainer.stop=plateau"], ["trainer.stop=plateau needs a validation part"]),
+        (["trainer.stop=plateau", "scheduler=adaptive"], ["scheduler=adaptive does not", "warmup_cosine, poly or"]),
+        (["trainer.stop=plateau", "trainer.early_stopping=5"], ["early_stopping would cut off the end"]),
         (["trainer.stop=early"], ["trainer.stop is 'early'", "one of plateau, null"]),
         (["data.fold=all", "scheduler=adaptive"], ["adaptive", "validation part"]),
         (["tracking=none", "tracking.uri=http://x"], ["tracking.uri would be ignored"]),

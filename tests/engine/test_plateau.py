@@ -3,6 +3,8 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 
 from seg.engine.device import Precision
 from seg.engine.loop import Hooks, Settings, Training, fit
-from seg.engine.progress import Budget, Progress, rest_of, rises_no_more
+from seg.engine.progress import Budget, Progress, has_plateaued, rest_of
+from seg.errors import InterruptedRunError
 from seg.schedulers import warmup_cosine
 
 
@@ -34,8 +37,8 @@ def validations(dice: Callable[[int], float], count: int) -> list[dict[str, floa
         (lambda n: 0.0, 30, False),  # has not begun
     ],
 )
-def test_when_the_validation_dice_rises_no_more(dice: Callable[[int], float], count: int, ended: bool) -> None:
-    assert rises_no_more(validations(dice, count)) == ended
+def test_when_the_validation_dice_has_stopped_improving(dice: Callable[[int], float], count: int, ended: bool) -> None:
+    assert has_plateaued(validations(dice, count)) == ended
 
 
 @given(
@@ -71,7 +74,8 @@ def test_the_rest_of_a_schedule_is_whole_and_no_longer(
     assert places[-1] == budget.schedule_steps, "the schedule is run through to its end"
 
 
-def test_a_run_ends_early_with_the_rates_of_the_schedules_end() -> None:
+@pytest.mark.parametrize("stopped", [None, 110])
+def test_a_run_ends_early_with_the_rates_of_the_schedules_end(stopped: int | None) -> None:
     torch.manual_seed(0)
     network, off = torch.nn.Conv3d(1, 2, 1), torch.amp.GradScaler("cpu", enabled=False)
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
@@ -84,12 +88,21 @@ def test_a_run_ends_early_with_the_rates_of_the_schedules_end() -> None:
         on_step=lambda progress, loss: rates.append(optimizer.param_groups[0]["lr"]),
         on_epoch=lambda numbers: False,
         save=lambda name: None,
-        interrupted=lambda: False,
+        interrupted=lambda: len(rates) + 1 == stopped,
     )
     settings = Settings(Precision(torch.device("cpu"), None), 1, 1, None, 1, 1, "plateau")
-    fit(training, Budget(300, None, 10), itertools.repeat(batch), lambda a, b: a.square().mean(), settings, hooks)  # type: ignore[arg-type]
-    assert training.progress.plateau == (90, 0.3), "nine validations, one in ten steps"
-    assert training.progress.step == 120
-    assert rates[89] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.3)), abs=0.01)
+
+    def train() -> None:
+        mean: Any = lambda logits, label: logits.square().mean()  # noqa: E731
+        fit(training, Budget(300, None, 10), itertools.repeat(batch), mean, settings, hooks)  # type: ignore[arg-type]
+
+    if stopped:  # while it finishes its schedule
+        with pytest.raises(InterruptedRunError):
+            train()
+        training.progress = Progress(**asdict(training.progress))  # as a checkpoint keeps it
+    train()
+    assert training.progress.plateau == (100, 1 / 3), "a third of the budget, and ten validations"
+    assert training.progress.step == 133
+    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi / 3)), abs=0.01)
     assert rates[-1] == pytest.approx(0, abs=1e-6)
     assert rates == sorted(rates, reverse=True)
