@@ -249,7 +249,8 @@ def _legend(figure: Figure, analysis: Analysis, found: set[str], note: str = "")
     handles += [Patch(color=SAND, label="margin of equivalence")] * (meta.primary in meta.margins)
     among = f"among {meta.family} comparisons" if meta.family > 1 else "of one comparison"
     title = f"{percent(1 - meta.alpha)} intervals over {meta.drawn}; verdicts {among} (Holm){note}"
-    title = f"{meta.notice}\n{title}".lstrip()
+    notice = wrap(meta.notice, int(figure.get_figwidth() / LETTER_INCHES))
+    title = "\n".join([*notice, title])
     figure.legend(
         handles=handles, loc="outside lower left", ncols=len(handles), frameon=False, fontsize=8, title=title,
         title_fontsize=8, alignment="left",
