@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
 from seg.config.options import CONF
 from seg.data import nifti
@@ -23,22 +22,15 @@ from seg.data.cases import CaseSet
 from seg.data.classes import class_indices
 from seg.data.grids import spacing_mm
 from seg.data.volumes import read_header, read_image, read_label
-from seg.engine.cases import Material, read_material
+from seg.engine.cases import read_material, split_of
 from seg.files import atomic_write
 from seg.metrics import score_case
 
 NUMBER, TRAINER = 901, "nnUNetTrainerMinutes"
 
 
-def material_of(overrides: list[str], fold: int) -> tuple[DictConfig, Material]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides=[*overrides, f"data.fold={fold}", "data.test_fraction=0", "tracking=none"])
-    return cfg, read_material(cfg)
-
-
-def write_raw(material: Material, folder: Path) -> None:
+def write_raw(cases: CaseSet, folder: Path) -> None:
     """The cases as nnU-Net wants them: channels in files of their own, labels as class indices."""
-    cases = material.cases
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
     for case in cases.cases:
@@ -73,10 +65,12 @@ def main() -> None:
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     minutes, programs, file = (given.pop(key) for key in ("minutes", "bin", "file"))
     overrides = [f"{key}={value}" for key, value in given.items()]
-    cfg, first = material_of(overrides, 0)
-    folds = [first, *(material_of(overrides, fold)[1] for fold in range(1, cfg.data.folds))]
-    root = Path(cfg.paths.outputs) / "nnunet" / f"{first.cases.name}-{minutes}min-{first.split.hash[:8]}"
-    name = f"Dataset{NUMBER}_{first.cases.name}"
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=[*overrides, "data.fold=0", "data.test_fraction=0", "tracking=none"])
+    material = read_material(cfg)
+    cases, splits = material.cases, [split_of(cfg, material.fingerprint, fold) for fold in range(cfg.data.folds)]
+    root = Path(cfg.paths.outputs) / "nnunet" / f"{cases.name}-{minutes}min-{splits[0].hash[:8]}"
+    name = f"Dataset{NUMBER}_{cases.name}"
     places = {key: str((root / key).absolute()) for key in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     own = {
         "nnUNet_extTrainer": str(Path(__file__).parent / "trainers"),
@@ -90,12 +84,12 @@ def main() -> None:
     prepared = root / "nnUNet_preprocessed" / name
     if not (prepared / "splits_final.json").exists():
         shutil.rmtree(root / "nnUNet_raw" / name, ignore_errors=True)
-        write_raw(first, root / "nnUNet_raw" / name)
+        write_raw(cases, root / "nnUNet_raw" / name)
         run("nnUNetv2_plan_and_preprocess", "-d", str(NUMBER), "-c", "3d_fullres", "-np", "2", "-npfp", "2")
-        splits = [{"train": list(one.split.train), "val": list(one.split.val)} for one in folds]
-        atomic_write(prepared / "splits_final.json", json.dumps(splits))
+        parts = [{"train": list(split.train), "val": list(split.val)} for split in splits]
+        atomic_write(prepared / "splits_final.json", json.dumps(parts))
     tables, tolerance = [], cfg.inference.nsd_tolerance_mm
-    for fold, material in enumerate(folds):
+    for fold, split in enumerate(splits):
         result = root / "nnUNet_results" / name / f"{TRAINER}__nnUNetPlans__3d_fullres" / f"fold_{fold}"
         if not (result / "validation/summary.json").exists():
             run(
@@ -109,9 +103,9 @@ def main() -> None:
                 TRAINER,
                 nnUNet_n_proc_DA="0",
             )
-        tables.append(scores(material.cases, material.split.val, result / "validation", tolerance))
+        tables.append(scores(cases, split.val, result / "validation", tolerance))
     said = (
-        f"# nnU-Net 2.8 (3d_fullres) on {first.cases.name}, {minutes} minutes a fold, out of fold; one training each.\n"
+        f"# nnU-Net 2.8 (3d_fullres) on {cases.name}, {minutes} minutes a fold, out of fold; one training each.\n"
         "# The learning rate falls over these minutes; augmentation in the training thread; mirroring at test time.\n"
         "# Made by python -m benchmarks.nnunet.\n"
     )
