@@ -40,9 +40,9 @@ def to_first(arms: int) -> Numbers:
     return np.hstack([-np.ones((arms - 1, 1)), np.eye(arms - 1)])
 
 
-def at_most(studies: int) -> float:
-    """5 %, and two standard errors."""
-    return float(0.05 + 2 * np.sqrt(0.05 * 0.95 / studies))
+def at_most(studies: int, errors: int = 2) -> float:
+    """5 %, and so many standard errors."""
+    return float(0.05 + errors * np.sqrt(0.05 * 0.95 / studies))
 
 
 def claims(known: Numbers, studies: int, seeds: int | None = None) -> tuple[float, float]:
@@ -87,13 +87,13 @@ def differs(values: list[Numbers], seeds: int) -> bool:
 @SLOW
 def test_nor_do_trainings_on_the_phantom_that_differ_in_their_seed_alone(tiny: Runner, tmp_path: Path) -> None:
     short = ("trainer.max_epochs=1", "trainer.steps_per_epoch=2", "data.fold=all", "data.test_fraction=0.7")
-    for seed in range(24):
-        tiny(f"seed={seed}", *short, name=f"s{seed}")
-    tables = [read_scores(path) for path in sorted(tmp_path.glob("runs/*/data/cases.csv"))]
+    for seed in range(24):  # each with outputs of its own: in the order of their seeds, not of their random ids
+        tiny(f"seed={seed}", *short, name=f"s{seed}", outputs=tmp_path / f"{seed:02}")
+    tables = [read_scores(path) for path in sorted(tmp_path.glob("*/runs/*/data/cases.csv"))]
     scores = pd.concat([table.assign(arm="all", seed=n, fold=0) for n, table in enumerate(tables)])
     known = patient_values(scores, arms=None, metrics=["dice"]).by_metric["dice"][0]
     assert known.shape[1] >= 8, "fewer patients could never claim anything"
     assert len(known) == len(np.unique(known.mean(1))) == 24, "trainings of their own"
-    claimed, blind = claims(known, 200, seeds=2)  # eight of them a study, so that studies are hardly alike
-    assert claimed <= at_most(200)
-    assert blind > at_most(200)
+    claimed, blind = claims(known, 1000, seeds=2)  # eight of them a study, so that studies are hardly alike
+    assert claimed <= at_most(1000, errors=3), "trainings differ from processor to processor: a draw on each of them"
+    assert blind > at_most(1000)
