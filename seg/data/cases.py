@@ -81,7 +81,7 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
         name: of the data set in reports; by default the folder's.
         patient: which cases are of one patient: a pattern with one group, searched in the case id, or the path of a
             .csv file with the columns ``case`` and ``patient``. By default every case is a patient of its own, or of
-            the one that a table says.
+            the one that a table or its name in BIDS says.
         layout: one of ``seg.data.layouts.LAYOUTS``, or auto.
 
     Raises:

@@ -15,6 +15,7 @@ from seg.errors import ConfigError, few, together
 
 log = logging.getLogger(__name__)
 NOBODY = ("", "na", "nan", "nat", "null", "none", "missing", "unknown")  # what tables hold where nothing is known
+SUBJECT = r"^(sub-[A-Za-z0-9]+)_"  # of BIDS, where what follows is the session or another scan of the subject
 TABLES = (".tsv", ".txt", ".xls", ".xlsx", ".ods")  # kept by others in place of .csv
 RELATED = (  # what scans of one patient are often called, the plainest first; the group is the patient
     r"^(.+?)[_-]?(?:frame|ses|session|visit|scan|time|run|phase)[_-]?\d+",
@@ -31,12 +32,15 @@ PLAIN = RELATED[:3]
 def patients_of(ids: Sequence[str], root: Path, patient: str | None) -> dict[str, str]:
     """The patient of each case; ``patient`` is a pattern with one group, or the path of a table, or None.
 
+    Without it every case is a patient of its own, but those that BIDS gives to one subject.
+
     Raises:
         ConfigError: it does not name a patient for each case, or names two.
     """
     if patient is None:
-        _warn(ids)
-        return {case_id: case_id for case_id in ids}
+        subjects = _matches(ids, SUBJECT)
+        _warn([case_id for case_id in ids if case_id not in subjects])
+        return {case_id: subjects.get(case_id, case_id) for case_id in ids}
     found = _table(root, patient) if patient.lower().endswith(".csv") else _matches(ids, patient)
     if missing := [case_id for case_id in ids if case_id not in found]:
         raise ConfigError(

@@ -34,7 +34,8 @@ def allowed_leaks(asked: Sweep, material: Material) -> tuple[str, ...]:
     ]
     together(DataError, faults)
     remarks = [f"The study allows a leak: {leak}." for leak in found.values()]
-    if asked.cfg.data.patient is None and (alike := related([case.id for case in material.cases.cases])):
+    alone = [case.id for case in material.cases.cases if case.patient == case.id]
+    if asked.cfg.data.patient is None and (alike := related(alone)):
         remarks.append(
             f"Cases may be of one patient by their names: {few(alike[0])}. Each counts as a patient of its own."
         )

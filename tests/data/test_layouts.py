@@ -191,6 +191,7 @@ def test_bids(tmp_path):
         volume(tmp_path / "derivatives/manual" / sub / ses / "anat" / f"{name}_dseg.nii.gz", label=True)
     assert found(tmp_path) == {"sub-01_ses-1": 2, "sub-01_ses-2": 2, "sub-02_ses-1": 2}
     assert folder(tmp_path).channels == ("FLAIR", "T1w")
+    assert [case.patient for case in folder(tmp_path).cases] == ["sub-01", "sub-01", "sub-02"]
 
 
 def listing(root, *pairs, **more):

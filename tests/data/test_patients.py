@@ -127,11 +127,18 @@ def test_rows_that_name_one_patient_give_one_patient_or_are_refused(tmp_path, na
     assert read(blanks) == first
 
 
+def test_sessions_of_a_subject_in_bids_are_of_one_patient(caplog):
+    ids = ["sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1", "sub-02_ses-1_run-2", "sub-03"]
+    subjects = ["sub-01", "sub-01", "sub-02", "sub-02", "sub-03"]
+    assert patients_of(ids, None, None) == dict(zip(ids, subjects, strict=True))
+    assert not caplog.text
+    assert len(set(patients_of(ids, None, "^(.*)$").values())) == len(ids)
+
+
 @pytest.mark.parametrize(
     ("ids", "patients"),
     [
         (["patient005_frame01", "patient005_frame13", "patient006_frame01"], 2),
-        (["sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1"], 2),
         (["k1_L", "k1_R", "k2_L"], 2),
         (["k1-left", "k1-right"], 1),
         (["ann_1", "ann_2", "bob_1"], 2),
