@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -81,7 +81,8 @@ def selected(cfg: DictConfig, outputs: Path) -> list[RunFolder]:
     from seg.records.table import runs as recorded
 
     kind, value = ("study", str(cfg.study)) if cfg.study is not None else ("sweep", str(cfg.sweep))
-    table = recorded(outputs, cfg.tracking.uri, status="finished", **{kind: value})
+    asked: dict[str, Any] = {kind: value}
+    table = recorded(outputs, cfg.tracking.uri, status="finished", **asked)
     sweeps = list(dict.fromkeys(table["sweep"].dropna())) if kind == "study" and "sweep" in table else []
     if len(sweeps) > 1:  # only the latest
         table = table[table["sweep"] == sweeps[0]]

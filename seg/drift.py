@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from seg.config.command import verb
-from seg.errors import ConfigError, DriftError
+from seg.errors import ConfigError, DriftError, together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from seg.deploy.drift import Drift
     from seg.deploy.predictor import Predictor
     from seg.records.record import Record
+
+LIMITS = ("limit", "limit_share", "alpha")
 
 
 def main(cfg: DictConfig) -> None:
@@ -28,6 +30,9 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(
             "Give the network that predicted the scans: model=hippocampus@champion, package=model.zip or run=a1b2c3d4."
         )
+
+    shares = [f"{key} is {cfg[key]}; it must be between 0 and 1." for key in LIMITS if not 0 < cfg[key] < 1]
+    together(ConfigError, shares)
 
     from seg.deploy.arrivals import Period, arrivals, learnt, reported
     from seg.deploy.choice import networks

@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
         cases = scans(Path(cfg.check), len(predictor.package.channels))
     else:
         cases = own_cases(Path(cfg.paths.outputs), cfg.run) if cfg.run else []
-    place = Path(cfg.output).expanduser()
+    place = Path(cfg.output)
     found = export(predictor, place, cfg.format, cases)
     log.info(
         "%s: a logit differs by at most %.2g, of logits up to %.3g; %s says how to use it",

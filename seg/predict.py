@@ -36,11 +36,11 @@ def main(cfg: DictConfig) -> None:
 
     log_to()
     members = networks(cfg)
-    found = scans(Path(cfg.input).expanduser(), len(members[0].package.channels))
+    found = scans(Path(cfg.input), len(members[0].package.channels))
     if cfg.disagreement and len(members) == 1:
         raise ConfigError("disagreement=true needs several networks, such as run=[a1b2,c3d4]; here is one.")
     maps = [name for name in MAPS if cfg[name]]
-    failed = predict_all(members, found, Path(cfg.output).expanduser(), overwrite=cfg.overwrite, maps=maps)
+    failed = predict_all(members, found, Path(cfg.output), overwrite=cfg.overwrite, maps=maps)
     log.info("%d of %d scans are predicted: %s", len(found) - len(failed), len(found), cfg.output)
     if failed:
         raise SegError(f"{len(failed)} of {len(found)} scans failed: {', '.join(failed)}. report.csv says why.")

@@ -1,6 +1,7 @@
 """``python -m seg.register run=… name=…``: versions of networks in MLflow's registry, and which of them is champion."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from seg.config.command import verb
-from seg.errors import ConfigError, DataError, together
+from seg.errors import ConfigError, DataError, together, without_passwords
 from seg.files import atomic_write
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def _register(cfg: DictConfig) -> None:
     from seg.deploy.registry import opened
     from seg.deploy.versions import register
     from seg.engine.console import log_to, print_lines
-    from seg.records.address import default_uri
-    from seg.records.folder import find
+    from seg.records.address import address_given, default_uri
+    from seg.records.folder import find, place_given
     from seg.records.state import read_state
 
     log_to()
@@ -107,11 +108,14 @@ def _register(cfg: DictConfig) -> None:
     store = opened(outputs, cfg.tracking.uri or home or None)
     number = register(store, run, cfg.name, _facts(cfg), cfg.why or "")
     reference = f"{cfg.name}/{number}"
+    place = place_given(outputs)
+    if store.uri != (address_given() or default_uri(outputs)):
+        place += f" {shlex.quote(f'tracking.uri={without_passwords(store.uri, store.uri)}')}"
     print_lines(
         {
             "registered": f"{reference} in {store.name}",
-            "to use it": f"python -m seg.predict model={reference} input=scans/ output=masks/",
-            "champion": f"python -m seg.register promote={reference} alias=champion",
+            "to use it": f"python -m seg.predict model={reference} input=scans/ output=masks/{place}",
+            "champion": f"python -m seg.register promote={reference} alias=champion{place}",
         }
     )
 
@@ -166,7 +170,7 @@ def _history(cfg: DictConfig) -> None:
     known = state(_store(cfg), cfg.history).history
     print(*known.entries, sep="\n")
     if cfg.export:
-        atomic_write(Path(cfg.export).expanduser(), as_json(known))
+        atomic_write(Path(cfg.export), as_json(known))
     together(DataError, [f"The history of {known.name} was altered: {fault}." for fault in known.faults])
 
 

@@ -20,18 +20,17 @@ def main(cfg: DictConfig) -> None:
         ConfigError: it is not clear what is asked, or no run of it is known here.
         DataError: its scores do not fit together.
     """
-    study = cfg.study or cfg.experiments
-    cfg.dataset = cfg.dataset or cfg.data
-    if bool(study) == bool(cfg.dataset):
+    study, given = cfg.study or cfg.experiments, sum(map(bool, (cfg.study, cfg.experiments, cfg.data)))
+    if given != 1:
         raise ConfigError(
-            f"Say {'only one of them' if study else 'what to report'}: experiments=attention, a study, for its tables "
+            f"Say {'only one of them' if given else 'what to report'}: experiments=attention, a study, for its tables "
             "and its page; or data=hippocampus, a data set, for all results on it over time."
         )
     outputs = Path(cfg.paths.outputs)
-    if cfg.dataset:
+    if cfg.data:
         from seg.pages.progress import progress
 
-        print(progress(str(cfg.dataset), outputs, cfg.tracking.uri))
+        print(progress(str(cfg.data), outputs, cfg.tracking.uri))
         return
     folder = find_sweep(outputs, str(study))
     found, files = report(folder, outputs, cfg.tracking.uri)

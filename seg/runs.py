@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.diff is not None:
         print(differing(cfg, outputs, uri))
         return
-    wanted = {key: str(cfg[key]) for key in (*_FILTERS, "case") if cfg[key] is not None}
+    wanted: dict[str, Any] = {key: str(cfg[key]) for key in (*_FILTERS, "case") if cfg[key] is not None}
     table = runs(outputs, uri, **wanted)
     if table.empty:
         raise ConfigError(_none_found(outputs, uri, wanted))

@@ -1,11 +1,14 @@
 """``python -m seg.score run=… data.root=…``: scores of a run on labelled cases; or of any masks: ``pred=… ref=…``."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from seg.config.command import verb
-from seg.errors import ConfigError
+from seg.config.content import number
+from seg.errors import ConfigError, together
 from seg.files import atomic_write, file_name
 from seg.records.folder import find
 
@@ -18,8 +21,12 @@ def main(cfg: DictConfig) -> None:
         DataError: masks and labels, or data and network, do not fit together; or a file is damaged.
     """
     if cfg.pred and cfg.ref and not (cfg.run or cfg.data.root):
+        _refuse(cfg, {"device": "auto", "masks": True}, "masks of a tool (pred)")
         score_tools(cfg)
     elif cfg.run and not (cfg.pred or cfg.ref):
+        _refuse(cfg, {"classes": None, "nsd_tolerance_mm": None}, "a run, which has its own")
+        if cfg.data.root is None:
+            _refuse(cfg, {"data.name": None, "data.patient": None}, "a run's own test part")
         score_run(cfg)
     else:
         raise ConfigError(
@@ -27,6 +34,12 @@ def main(cfg: DictConfig) -> None:
             "run=a1b2c3d4 data.root=/data/other_hospital; or masks of any tool, or of several, and their labels: "
             "pred=masks/ ref=labels/, pred=[nnunet/,ours/] ref=labels/."
         )
+
+
+def _refuse(cfg: DictConfig, usual: Mapping[str, object], of: str) -> None:
+    """ConfigError where keys that would do nothing have other than their ``usual`` values."""
+    given = [key for key, value in usual.items() if OmegaConf.select(cfg, key) != value]
+    together(ConfigError, [f"{key} has no effect on {of}. Leave it out." for key in given])
 
 
 def score_run(cfg: DictConfig) -> None:
@@ -89,11 +102,14 @@ def score_tools(cfg: DictConfig) -> None:
     from seg.study.typeset import markdown
 
     log_to()
+    tolerance = 1.0 if cfg.nsd_tolerance_mm is None else number(cfg.nsd_tolerance_mm)
+    if not (isinstance(tolerance, int | float) and 0 <= tolerance < math.inf):
+        raise ConfigError(f"nsd_tolerance_mm is {tolerance}; it must be a number of mm, 0 or more.")
     made = tools([cfg.pred] if isinstance(cfg.pred, str) else list(cfg.pred))
     name = cfg.data.name or "_".join(made)
     classes = cfg.classes if cfg.classes is None or isinstance(cfg.classes, str) else list(cfg.classes)
-    cases = matched(made, Path(cfg.ref).expanduser(), classes=classes, name=name, patient=cfg.data.patient)
-    table = score_masks(cases, cfg.nsd_tolerance_mm)
+    cases = matched(made, Path(cfg.ref), classes=classes, name=name, patient=cfg.data.patient)
+    table = score_masks(cases, tolerance)
     place = Path(cfg.paths.outputs) / "scores" / file_name(name, "masks")
     atomic_write(place / "cases.csv", table.to_csv(index=False))
     print(markdown(scores_table(table, [*made])))

@@ -52,7 +52,7 @@ def main(cfg: DictConfig) -> None:
     with _listening(cfg.host, cfg.port) as place:
         members = networks(cfg)
         name = "+".join((one.package.id or one.package.origin["run_id"])[:12] for one in members)
-        folder = Path(cfg.log).expanduser() if cfg.log else Path(cfg.paths.outputs) / "served" / name
+        folder = Path(cfg.log) if cfg.log else Path(cfg.paths.outputs) / "served" / name
         private_folder(folder)
         with _alone(folder), _emptied(folder / "jobs") as files:
             incoming = Incoming(members, folder, max_voxels=cfg.max_voxels)

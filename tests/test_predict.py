@@ -22,6 +22,8 @@ from seg.config.command import read
 from seg.config.options import CONF
 from seg.deploy import Predictor, predict_together
 from seg.deploy.maps import Maps
+from seg.deploy.predictor import compute
+from seg.deploy.report import read_report, unfinished, write_report
 from seg.errors import ConfigError, SegError
 from seg.files import sha256
 from seg.predict import main
@@ -110,6 +112,7 @@ def test_a_report_of_an_earlier_form_is_not_used(predict: Callable[..., Path], s
     content["scans"][0]["volumes_ml"] = {}
     report.write_text(json.dumps(content | {"format": 1}))
     assert all(row["volumes_ml"] for row in rows(predict(f"input={image}")).values())
+    assert json.loads(report.with_name("report.json.old").read_text())["format"] == 1, "and is kept"
 
 
 def test_a_bad_scan_fails_alone_and_is_tried_again(predict: Callable[..., Path], scans: Path, tmp_path: Path) -> None:
@@ -151,6 +154,19 @@ def test_a_damaged_report_costs_time_and_nothing_else(predict: Callable[..., Pat
     before = rows(masks)
     (masks / "report.json").write_text("null")
     assert {**rows(predict(f"input={min(scans.iterdir())}")), "seconds": 0}.keys() == {**before, "seconds": 0}.keys()
+
+
+def test_rows_that_another_process_writes_meanwhile_stay(
+    predict: Callable[..., Path], scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beside_another(*arguments: Any) -> Any:
+        masks = scans.parent / "masks"
+        write_report(masks, read_report(masks) | {"other": unfinished("other", by="run_b2c3d4e5@f")})
+        return compute(*arguments)
+
+    monkeypatch.setattr("seg.deploy.worklist.compute", beside_another)
+    masks = predict(f"input={scans}")
+    assert rows(masks).keys() == {"other", *(path.name.removesuffix(".nii.gz") for path in scans.iterdir())}
 
 
 def test_masks_never_take_the_place_of_scans(predict: Callable[..., Path], scans: Path) -> None:

@@ -404,12 +404,12 @@ def test_effects_are_there_while_a_run_of_the_study_is_missing() -> None:
     ("given", "message"),
     [
         ({}, "experiments=attention.*data=hippocampus"),
-        ({"experiments": "x", "dataset": "y"}, "only one of them: experiments=attention.*data=hippocampus"),
-        ({"study": "x", "dataset": "y"}, "only one of them"),
+        ({"experiments": "x", "data": "y"}, "only one of them: experiments=attention.*data=hippocampus"),
+        ({"study": "x", "experiments": "y"}, "only one of them"),
     ],
 )
 def test_a_report_is_of_a_study_or_of_a_data_set(tmp_path: Path, given: dict[str, str], message: str) -> None:
-    values = dict.fromkeys(("experiments", "study", "dataset", "data")) | {"paths": {"outputs": str(tmp_path)}} | given
+    values = dict.fromkeys(("experiments", "study", "data")) | {"paths": {"outputs": str(tmp_path)}} | given
     with pytest.raises(ConfigError, match=message):
         main(OmegaConf.create(values | {"tracking": {"uri": None}}))
 

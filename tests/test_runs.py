@@ -428,3 +428,22 @@ def test_a_server_of_another_project_that_is_down_does_not_hide_the_runs_here(
     assert "127.0.0.1:1" in caplog.text
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
         runs(tmp_path / "elsewhere")
+
+
+def test_a_sweep_whose_runs_cannot_all_be_read_is_not_taken_for_whole(tmp_path: Path) -> None:
+    make_run(tmp_path, "here", tags={"sweep": "one-1"})
+    make_run(tmp_path, "other", kind="none", tags={"sweep": "two-1"})
+    (tmp_path / "mlflow.db").unlink()
+    assert runs(tmp_path, sweep="two-1", complete=True)["name"].tolist() == ["other"]
+    with pytest.raises(ConfigError, match="There is no database"):
+        runs(tmp_path, sweep="one-1", complete=True)
+
+
+def test_runs_whose_database_is_gone_are_shown_from_their_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_run(tmp_path, "here", metrics={"val/dice": 0.5})
+    (tmp_path / "mlflow.db").unlink()
+    (row,) = runs(tmp_path).to_dict("records")
+    assert "There is no database" in caplog.text
+    assert (row["name"], row["status"], row["val/dice"]) == ("here", "FINISHED", 0.5)

@@ -10,6 +10,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from seg import score
+from seg.config.command import read
+from seg.config.options import CONF
 from seg.errors import ConfigError, DataError
 
 
@@ -137,6 +139,39 @@ def test_data_without_a_class_of_the_network_are_refused(
 def test_a_run_is_asked_for(outputs: Path, whole: tuple[Path, Any]) -> None:
     with pytest.raises(ConfigError, match=r"run=a1b2c3d4 data\.root="):
         score.main(config(outputs, whole, None, run=None))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {"nsd_tolerance_mm": 3.0, "classes": ["lobe"]},
+            r"classes has no effect on a run, which has its own\. .*\s.*nsd_tol",
+        ),
+        ({"run": None, "pred": "a", "ref": "b", "masks": False}, "masks has no effect on masks of a tool"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    outputs: Path, whole: tuple[Path, Any], phantom_root: Path, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        score.main(config(outputs, whole, None if "pred" in more else phantom_root, **more))
+
+
+@pytest.mark.parametrize("given", ["abc", "-1", "nan"])
+def test_a_tolerance_is_a_length(given: str, tmp_path: Path) -> None:
+    text = (CONF / "score.yaml").read_text() + "paths:\n  outputs: outputs\n"
+    with pytest.raises(ConfigError, match=f"nsd_tolerance_mm is {given}; it must be a number of mm, 0 or more"):
+        score.main(read(text, [f"pred={tmp_path}", f"ref={tmp_path}", f"nsd_tolerance_mm={given}"]))
+    with pytest.raises(DataError):  # of the folder, which holds no mask
+        score.main(read(text, [f"pred={tmp_path}", f"ref={tmp_path}", "nsd_tolerance_mm=2"]))
+
+
+def test_names_of_other_data_have_no_effect_on_the_test_part(outputs: Path, whole: tuple[Path, Any]) -> None:
+    asked = config(outputs, whole, None)
+    asked.data.patient = "^(.)"
+    with pytest.raises(ConfigError, match=r"data\.patient has no effect on a run's own test part"):
+        score.main(asked)
 
 
 def test_a_data_set_may_be_called_anything_and_stays_in_its_folder(

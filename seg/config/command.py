@@ -156,9 +156,12 @@ def of_the_disk(error: OSError, after: str) -> DataError:
     if error.errno not in _USERS_DISK and "written" not in str(error):  # NumPy's word for a full disk
         raise error
     reason = f"{error.strerror or 'The disk is full'}: {error.filename or 'the outputs'}"
-    closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-    fix = "Ask for access to it" if closed else "Make room"
-    return DataError(f"{reason}. {fix}, or choose another folder by paths.outputs or paths.cache; {after}.")
+    fix = "Make room, or choose"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        fix = "Ask for access to it, or choose"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        fix = "Choose"
+    return DataError(f"{reason}. {fix} another place by the key that names it (paths.outputs, paths.cache …); {after}.")
 
 
 def _end(error: SegError) -> NoReturn:

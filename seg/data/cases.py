@@ -2,21 +2,23 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seg.data import layouts, volumes
-from seg.data.classes import Classes, classes_of, mapping_of, seen_classes
+from seg.data.classes import Classes, classes_of, mapping_of, one_palette, seen_classes
 from seg.data.names import Files, channel_names
-from seg.data.patients import columns_of, patients_of, rows_of
-from seg.errors import ConfigError, DataError, together
+from seg.data.patients import SUBJECT, columns_of, patients_of, rows_of
+from seg.errors import ConfigError, DataError, few, together
 from seg.regions import Regions, indices_within
 
 log = logging.getLogger(__name__)
 # In a name: line feeds, escapes, bytes that are no UTF-8, and what cannot be seen but turns or parts what is printed.
 CONTROL = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 COLOURS = ("red", "green", "blue")
+PART_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
         name: of the data set in reports; by default the folder's.
         patient: which cases are of one patient: a pattern with one group, searched in the case id, or the path of a
             .csv file with the columns ``case`` and ``patient``. By default every case is a patient of its own, or of
-            the one that a table or its name in BIDS says.
+            the one that a table, its name in BIDS or the folder around it says.
         layout: one of ``seg.data.layouts.LAYOUTS``, or auto.
 
     Raises:
@@ -99,10 +101,32 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
     table = place.listing if place.layout == "csv" else None
     if patient is None and table and "patient" in columns_of(rows_of(table)):
         patient = str(table)
-    patients = patients_of([case_id for case_id, _, _ in files], place.root, patient)
+    ids = [case_id for case_id, _, _ in files]
+    patients = (_outer_folders(files, place.root) if patient is None else {}) or patients_of(ids, place.root, patient)
     cases = [Case(case_id, patients[case_id], images, label) for case_id, images, label in files]
     cases.sort(key=lambda case: case.id)
     return CaseSet(name or place.root.resolve().name, tuple(cases), channels, *classes)
+
+
+def _outer_folders(files: Files, root: Path) -> dict[str, str]:
+    """The patient of each case where each has a folder that holds those of the examinations; otherwise nothing.
+
+    Few folders that hold many cases are no patients: BraTS' HGG and LGG, the hospitals of a trial; nor are parts.
+    """
+    if all(re.match(SUBJECT, case_id) for case_id, _, _ in files):
+        return {}
+    within = [(case_id, images[0]) for case_id, images, _ in files if images[0].is_relative_to(root)]
+    parts = {case_id: image.relative_to(root).parts for case_id, image in within}
+    if len(parts) < len(files) or min(map(len, parts.values()), default=0) < 3:
+        return {}
+    counts = Counter(own[0] for own in parts.values())
+    if not 1 < max(counts.values()) <= len(counts) or {*PART_FOLDERS} & {name.lower() for name in counts}:
+        return {}
+    log.warning(
+        "Cases in one folder are taken for one patient: %s. If they are not: data.patient='^(.*)$'.",
+        few(f"{name} ({n})" for name, n in counts.items() if n > 1),
+    )
+    return {case_id: own[0] for case_id, own in parts.items()}
 
 
 def _unprintable(case_id: str) -> str:
@@ -123,13 +147,12 @@ def hippocampus(root: str | Path, *, name: str = "hippocampus", patient: str | N
             " http://medicaldecathlon.com, unpack it and set data.root to the folder Task04_Hippocampus."
         )
     cases = folder(root, name=name, patient=patient)
-    numbers = [re.fullmatch(r"hippocampus_(\d+)", case.id) for case in cases.cases]
-    if patient is not None or None in numbers:
+    if patient is not None:
         return cases
-    subjects = [f"subject_{(int(number[1]) + 1) // 2:03d}" for number in numbers if number]
-    return replace(
-        cases, cases=tuple(replace(case, patient=subject) for case, subject in zip(cases.cases, subjects, strict=True))
-    )
+    numbers = [re.fullmatch(r"hippocampus_(\d+)", case.id) for case in cases.cases]
+    own = [number and f"subject_{(int(number[1]) + 1) // 2:03d}" for number in numbers]
+    paired = [replace(case, patient=subject or case.patient) for case, subject in zip(cases.cases, own, strict=True)]
+    return replace(cases, cases=tuple(paired))
 
 
 def _found(place: layouts.Place) -> tuple[Files, tuple[str, ...], Classes]:
@@ -142,6 +165,7 @@ def _found(place: layouts.Place) -> tuple[Files, tuple[str, ...], Classes]:
     key = "channel_names" if "channel_names" in settings or "training" not in settings else "modality"
     listed = settings.get(key)
     files, seen = layouts.files_of(place, len(listed) if isinstance(listed, dict | list) else None)
+    one_palette([label for _, _, label in files if label])
     files = [(case, volumes.whole(images), label) for case, images, label in files]
     needed = key in settings or place.layout in ("decathlon", "nnunet")
     channels = _agreed(_channels(settings, key, where), seen, where) if needed else _colours(files, seen)

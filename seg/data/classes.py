@@ -67,6 +67,14 @@ def listed_classes(names: Sequence[str], key: str) -> Classes:
     return _checked([("background", 0), *((name, value) for value, name in enumerate(names, 1))], Path(key))
 
 
+def one_palette(labels: Sequence[Path]) -> bool:
+    """Whether all are pictures; DataError where one index of their palettes has several colours."""
+    if not (labels and all(map(volumes.is_picture, labels))):
+        return False
+    together(DataError, [fault] if (fault := pictures.other_palettes(labels)) else [])
+    return True
+
+
 def seen_classes(labels: Sequence[Path], where: Path) -> Classes:
     """Classes by the values that label files hold: ``class_1`` …
 
@@ -74,11 +82,9 @@ def seen_classes(labels: Sequence[Path], where: Path) -> Classes:
         DataError: a value by which many tools mark voxels that nobody annotated.
     """
     values = _label_values(labels)
-    if all(map(volumes.is_picture, labels)):
-        together(DataError, [fault] if (fault := pictures.other_palettes(labels)) else [])
-        if {*values} - {0} in ({255}, {65535}):
-            log.info("%s has no dataset.json: %d in its masks is the class foreground", where, values[-1])
-            return Classes({"background": 0, "foreground": values[-1]})
+    if one_palette(labels) and {*values} - {0} in ({255}, {65535}):
+        log.info("%s has no dataset.json: %d in its masks is the class foreground", where, values[-1])
+        return Classes({"background": 0, "foreground": values[-1]})
     if asked := question(values):
         raise DataError(
             f"{where}: the labels hold {in_words(values)}, and no dataset.json says what that means. {asked}"

@@ -19,7 +19,7 @@ from seg.data import grids, nifti, volumes
 from seg.data.cases import Case, CaseSet
 from seg.data.checks import SHEAR, grid_faults, image_faults, label_faults, notes, repeated
 from seg.data.processors import processors
-from seg.errors import DataError, few, together
+from seg.errors import DataError, counted, few, together
 from seg.files import atomic_write, digest, seal, sha256, tuples, unseal
 from seg.regions import Regions, among
 
@@ -228,7 +228,13 @@ def _inspect(case: Case, caseset: CaseSet) -> tuple[CasePrint | None, list[tuple
     headers: dict[Path, grids.Header] = {}
     images: list[np.ndarray] = []
     label = None
-    declared = 1 if len(case.images) > 1 else len(caseset.channels)
+    channels = caseset.channels
+    declared = 1 if len(case.images) > 1 else len(channels)
+    if len(case.images) not in (1, len(channels)):
+        faults.append(
+            f"case {case.id} has {counted(len(case.images), 'image')}; there are {counted(len(channels), 'channel')} "
+            f"({', '.join(channels)}). Each case needs one image a channel."
+        )
     for path in case.images:
         try:
             headers[path] = volumes.read_header(path)

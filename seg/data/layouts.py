@@ -95,10 +95,11 @@ def _by_name(place: Place, declared: int | None) -> names.Found:
         )
     if place.layout == "case_folders":
         return names.by_folder(place.root)
-    if place.layout == "folders" and not names.by_pair(place.root, declared):
+    found = names.by_pair(place.root, declared) if place.layout == "folders" else names.by_name(place.root, declared)
+    if found is None:
         needed = LAYOUTS["folders"]
         raise DataError(f"{place.root}: data.layout=folders needs {needed}, and there is none. {there(place.root)}")
-    files, channels = names.by_name(place.root, declared)
+    files, channels = found
     listed = place.settings.get("training")
     if isinstance(listed, list) and len(listed) != len(files):
         log.warning(

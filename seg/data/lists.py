@@ -17,6 +17,7 @@ from seg.errors import DataError, counted, few, together
 
 log = logging.getLogger(__name__)
 PARTS = {"training": "train", "validation": "val", "testing": "test", "test": "test"}  # of a datalist; of a split
+_CHANNELS = 100  # numbers that are channels; a file whose name ends in 2019 has none
 TABLE = ("case", "image", "label")  # columns that a table needs; image2, image3 …, patient and group may be there
 
 
@@ -94,6 +95,11 @@ def parts_of(where: Path) -> list[dict[str, list[str]]]:
     folds = {entry.fold for part, entry in cases if part == "train" and entry.fold is not None}
     if folds and any((entry.fold is None) == (part == "train") or part == "val" for part, entry in cases):
         raise DataError(f"{where}: where there are folds, each case of training has one, and there is no validation.")
+    if sorted(folds) != [*range(len(folds))]:
+        raise DataError(
+            f"{where}: the folds are {', '.join(map(str, sorted(folds)))}. Number them 0 to {len(folds) - 1}, for "
+            "data.fold is the number of the fold that is validated on."
+        )
     found = []
     for fold in sorted(folds) or [-1]:
         split: dict[str, list[str]] = {"train": [], "val": [], "test": []}
@@ -234,4 +240,6 @@ def _lying(path: Path, known: dict[Path, dict[str, list[Path]]]) -> list[Path]:
     names, name = known[path.parent], name_of(path)
     if len(names.get(name, [])) == 1:
         return names[name]
-    return [names[key][0] for key in sorted(names) if base_of(names[key][0]) == name] or [path]
+    numbered = {int(key[-4:]): names[key][0] for key in names if base_of(names[key][0]) == name}
+    every = range(max((n for n in numbered if n < _CHANNELS), default=-1) + 1)
+    return [numbered.get(n) or path.with_name(path.name.replace(name, f"{name}_{n:04}", 1)) for n in every] or [path]

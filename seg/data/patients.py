@@ -70,11 +70,13 @@ def related(ids: Sequence[str]) -> tuple[list[str], str] | None:
 def _warn(ids: Sequence[str]) -> None:
     """Says so where ids look as if one patient had several: such patients may be in two parts."""
     if found := related(ids):
+        alike, pattern = found
+        every = all(re.search(pattern, case_id) for case_id in ids)
         log.warning(
             "cases may be of one patient: %s. Each is taken for a patient of its own, so they may be in two parts. "
-            "If they are one: data.patient='%s'; if not: data.patient='^(.*)$'.",
-            few(found[0]),
-            found[1],
+            "If they are one: data.patient=%s; if not: data.patient='^(.*)$'.",
+            few(alike),
+            f"'{pattern}'" if every else "patients.csv, a table with the columns case and patient",
         )
 
 

@@ -113,6 +113,8 @@ def load_split(path: Path, fingerprint: Fingerprint, fold: Fold) -> Split:
     train, val, test = (tuple(sorted(entries[fold].get(part) or ())) for part in PARTS)
     split = Split(train, val, test, fold=fold, folds=len(entries), seed=0)
     check_split(split, fingerprint, str(path))
+    if left := fingerprint.by_id.keys() - {*train, *val, *test}:
+        log.warning("%s names no part for %d of %d cases: %s.", path, len(left), len(fingerprint.cases), few(left))
     return split
 
 

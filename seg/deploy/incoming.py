@@ -50,7 +50,7 @@ class Incoming:
     def __init__(self, members: Sequence[Predictor], log_folder: Path, *, max_voxels: float) -> None:
         self.members, self.max_voxels, self.channels = members, max_voxels, members[0].package.channels
         self.network = "+".join(map(identity, members))
-        self._log_folder, self._rows = log_folder, [*read_report(log_folder).values()]
+        self._log_folder, self._rows = log_folder, [*read_report(log_folder, to_write=True).values()]
 
     def about(self) -> dict[str, Any]:
         """What a user should know of the network."""

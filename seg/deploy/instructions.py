@@ -48,7 +48,7 @@ def _before(package: Package) -> list[str]:
         f"Where one axis of the file, or of the plan, is more than {ANISOTROPY:g} times as coarse as another, take "
         "along it the nearest slice, number int((i + 0.5) * old / new), after the other two.",
         f"Cut windows of {_window(plan)}: pad with 0 what is smaller, alike on both sides; along each axis "
-        f"start every max(1, int(size * {1 - settings['overlap']:g})) voxels, and flush with the end.",
+        f"start every max(1, int(size * (1 - {settings['overlap']:g}))) voxels, and flush with the end.",
     ]
 
 

@@ -92,10 +92,11 @@ class Package:
         settings = {key: cfg[key] for key in ("dims", "model", "attention", "inference")}
         settings["augmentation"] = {"mirror_axes": cfg["augmentation"].get("mirror_axes", [])}
         settings["data"] = {key: cfg["data"].get(key) for key in ("patch_voxels", "allow_shear")}
-        tags = Journal(folder.run).tags()
+        journal = Journal(folder.run)
+        tags, data = journal.tags(), journal.dataset() or str(cfg["data"]["name"])
         path = folder.chosen(str(cfg["inference"]["checkpoint"]))
         weights = checkpoint.weights(path)
-        origin = {"run_id": folder.run_id, "data": str(cfg["data"]["name"]), "weights": sha256(path)[:12]}
+        origin = {"run_id": folder.run_id, "data": data, "weights": sha256(path)[:12]}
         origin |= {name: version_of(name) for name in ("seg", "torch", "monai")}
         seen = prints.of([*split.train, *split.val])
         return cls(

@@ -58,20 +58,25 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def read_report(folder: Path) -> dict[str, Row]:
-    """The rows by case; none where there is no report, or one that is damaged or of another version."""
+def read_report(folder: Path, *, to_write: bool = False) -> dict[str, Row]:
+    """The rows by case; none where there is no report, or one that is damaged or of another version.
+
+    Such a one becomes ``report.json.old`` where another is ``to_write`` in its place.
+    """
     path = folder / NAME
     try:
         content = json.loads(path.read_text("utf-8"))
-        if content["format"] != FORMAT:
-            log.warning("%s is of format %s, this version writes %s: it is not used.", path, content["format"], FORMAT)
-            return {}
-        return {row["case"]: row for row in content["scans"]}
+        if content["format"] == FORMAT:
+            return {row["case"]: row for row in content["scans"]}
+        fault = f"of format {content['format']}, this version writes {FORMAT}"
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError):
-        log.warning("%s is damaged: it is not used.", path)
-        return {}
+        fault = "damaged"
+    log.warning("%s is %s: it is not used%s.", path, fault, f", and kept as {NAME}.old" if to_write else "")
+    if to_write:
+        path.replace(folder / f"{NAME}.old")
+    return {}
 
 
 def write_report(folder: Path, rows: Mapping[str, Row]) -> None:

@@ -22,6 +22,7 @@ from seg.engine.console import clock
 from seg.engine.device import peak_mib
 from seg.errors import ConfigError, SegError, few
 from seg.files import private_folder, sha256
+from seg.records.folder import one_at_a_time
 
 log = logging.getLogger(__name__)
 _LARGE = 2**28  # bytes of a scan beside which no other is held in memory: the next is read after it
@@ -39,7 +40,8 @@ def predict_all(
     """Writes a mask and a row of the report for each scan, and gives the names of those that failed.
 
     ``report.json`` is ``{"format": 2, "scans": [row, …]}``, and ``report.csv`` the same as a table; docs/predict.md
-    says what a row has. Both are written anew about every second, and at the end, however that comes.
+    says what a row has. Both are written anew about every second, and at the end, however that comes; several processes
+    may each predict a part of the scans into one folder.
 
     Args:
         members: networks of the same classes and channels.
@@ -88,9 +90,10 @@ def _opened(scans: Sequence[Case], output: Path, *, overwrite: bool) -> "_Report
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file. Set output to a folder, which need not exist.")
     private_folder(output)
-    report = _Report(output, read_report(output))
+    ours = (output / NAME).exists()
+    report = _Report(output, read_report(output, to_write=True))
     strange = [scan.id for scan in scans if _mask(scan, output).exists() and scan.id not in report.rows]
-    if strange and not overwrite and not (output / NAME).exists():
+    if strange and not overwrite and not ours:
         raise ConfigError(
             f"{output} has files of the masks' names, and no report of a prediction: {few(strange)}. Set another "
             "output, or overwrite=true."
@@ -139,19 +142,21 @@ def _tell(row: Row, seconds_left: float) -> None:
 
 
 class _Report:
-    """The rows of a folder, and when they are written to its disk."""
+    """The rows of a folder, and when they are written to its disk beside those that other processes write there."""
 
     def __init__(self, folder: Path, rows: dict[str, Row]) -> None:
         self.folder, self.rows, self.due = folder, rows, 0.0
+        self._own: dict[str, Row] = {}
 
     def add(self, row: Row) -> None:
-        self.rows[row["case"]] = row
+        self._own[row["case"]] = row
         if time.monotonic() >= self.due:
             self.write()
 
     def write(self) -> None:
         begin = time.monotonic()
-        write_report(self.folder, self.rows)
+        with one_at_a_time(self.folder):
+            write_report(self.folder, read_report(self.folder) | self._own)
         self.due = time.monotonic() + max(_REPORT_EVERY, 20 * (time.monotonic() - begin))
 
 

@@ -74,6 +74,7 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
             f"The validation Dice is needed for {few(following)}, and this split has no validation part. Choose "
             "another fold or leave them out."
         )
+    _check_scored(cfg, material)
     _try_augmentation(cfg, len(cases.channels), plan)
     precision = choose_computing(cfg, network, plan, cases.outputs, world, precision)
     budget, why = budget_of(cfg, len(material.split.train), plan.batch_size)
@@ -89,6 +90,21 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
     loss = _loss(cfg, cases.within, len(plan.patch)).to(precision.device)
     predict = window_predictor(cfg, plan, precision, cases.within)
     return Built(replace(material, plan=plan), precision, training, budget, loss, predict)
+
+
+def _check_scored(cfg: DictConfig, material: Material) -> None:
+    """ConfigError where there is no validation part that could be scored; a warning where there is no test part."""
+    part = cfg.inference.part
+    if part == "none" or material.split.scored(part):
+        return
+    if part == "val":
+        raise ConfigError(
+            "inference.part=val scores the validation part, and this split has none. Choose another fold."
+        )
+    fix = f"Add a part test to {cfg.data.split_file}" if cfg.data.split_file else "Set data.test_fraction"
+    if material.split.val:
+        fix += ", or inference.part=val inference.checkpoint=last to score the validation part"
+    log.warning("This split has no test part: no case will be scored. %s.", fix)
 
 
 def build_network(cfg: DictConfig, plan: Plan, channels: int, outputs: int) -> Network:

@@ -56,14 +56,14 @@ def read_material(cfg: DictConfig) -> Material:
 
 
 def plan_of(cfg: DictConfig, prints: Fingerprint, split: Split, patch_voxels: int | None = None) -> Plan:
-    """What ``auto`` decides, without the test part; a resumed run keeps its own plan.
+    """What ``auto`` decides of the cases to train and validate on; a resumed run keeps its own plan.
 
     ``patch_voxels``: in place of the configured number.
     """
     if cfg.resume and (run := find(Path(cfg.paths.outputs), cfg.resume)).plan.exists():
         return run.read(run.plan, Plan.from_json)
-    tested = set(split.test)
-    seen = prints.of([case.id for case in prints.cases if case.id not in tested])
+    known = {*split.train, *split.val}
+    seen = prints.of([case.id for case in prints.cases if case.id in known])
     d, strides = plain(cfg.data), plain(cfg.model).get("strides")
     options = {key: d[key] for key in ("spacing", "patch", "batch_size", "normalization", "patch_voxels")}
     options |= {"slice_axis": d.get("slice_axis", "auto")} | ({"patch_voxels": patch_voxels} if patch_voxels else {})

@@ -75,7 +75,8 @@ def _restore(path: Path, content: dict[str, Any], training: Training) -> None:
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{path} is a checkpoint of another network or optimizer: {error}") from error
     training.scheduler.load_state_dict(content["scheduler"])
-    training.scaler.load_state_dict(content["scaler"])
+    if content["scaler"]:  # none where the run computed in another precision than here
+        training.scaler.load_state_dict(content["scaler"])
     training.progress = Progress(**content["progress"])
     set_random_state(content["random"])
 

@@ -1,6 +1,5 @@
-"""Which device computes, in which precision, and what memory and energy it takes."""
+"""Which device computes, in which precision, and what memory it takes."""
 
-import math
 import platform
 import re
 import sys
@@ -13,9 +12,7 @@ import torch
 
 from seg.errors import ConfigError
 
-_RAPL = Path("/sys/class/powercap")  # Intel and AMD processors on Linux; readable by root, or where an admin allows it
 _GROUP = Path("/sys/fs/cgroup")
-JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
@@ -124,26 +121,3 @@ def peak_mib() -> float:
     from resource import RUSAGE_SELF, getrusage
 
     return getrusage(RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def joules(device: torch.device) -> float:
-    """Joules drawn since some fixed moment by this machine's processors and, on CUDA, by ``device``.
-
-    The difference of two calls is what everything on this machine drew between them, other processes included.
-
-    Returns:
-        The sum of what can be read; NaN where nothing can.
-    """
-    values = []
-    for counter in sorted(_RAPL.glob("*-rapl:[0-9]/energy_uj")):
-        with suppress(OSError, ValueError):
-            values.append(int(counter.read_text("utf-8")) / 1e6)
-    if device.type == "cuda":
-        with suppress(ImportError, RuntimeError):
-            import pynvml
-
-            with suppress(pynvml.NVMLError):
-                pynvml.nvmlInit()
-                handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-                values.append(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
-    return sum(values) if values else math.nan

@@ -3,6 +3,7 @@
 It knows plain objects only: networks, tensors, numbers, and the four collaborators of :class:`Hooks`.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,9 @@ from seg.errors import InterruptedRunError, SegError
 from seg.regions import Regions, label_map
 from seg.schedulers import advance
 
+log = logging.getLogger(__name__)
 _FIX = "Lower optimizer.lr, set trainer.clip_norm, or check the cases with check=true. The last checkpoint is kept."
+_NEARLY = 0.9  # share of a budget after which its end surprises nobody
 _DECIDED = 10  # the step after which it is known whether minutes or steps end a run that has both
 _DICE_EVERY = 10  # steps between two updates of the training Dice, which costs about 2 % of a step
 
@@ -174,12 +177,20 @@ def _end_epoch(training: Training, budget: Budget, settings: Settings, hooks: Ho
     progress.epoch += 1
     speed = settings.samples * steps / (time.perf_counter() - begin)
     numbers = _epoch_numbers(training, settings) | {"samples_per_second": speed}
-    if hooks.validate is not None and (budget.spent(progress) or progress.epoch % settings.validate_every == 0):
+    done = budget.done(progress)
+    if hooks.validate is not None and (done >= 1 or progress.epoch % settings.validate_every == 0):
         start = time.perf_counter()
         numbers |= hooks.validate(training.evaluated)
         progress.validation_seconds = from_leader(time.perf_counter() - start)
         progress.seconds += progress.validation_seconds
         progress.by_clock = progress.by_clock or (progress.step > _DECIDED and budget.clock_ends_first(progress))
+        if done < _NEARLY and budget.spent(progress):
+            log.warning(
+                "The run ends at %.0f %% of its schedule: a validation took %.0f s, and no second one fits into the "
+                "minutes. Raise trainer.max_minutes, or trainer.validate_every.",
+                100 * done,
+                progress.validation_seconds,
+            )
         if hasattr(training.scheduler, "report"):
             training.scheduler.report(numbers["val_dice"])
     numbers["epoch_seconds"] = time.perf_counter() - begin

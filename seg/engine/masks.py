@@ -15,6 +15,7 @@ from seg.data.checks import grid_faults, label_faults
 from seg.data.classes import Classes, class_indices, listed_classes, read_classes, seen_classes
 from seg.data.formats import listed
 from seg.data.grids import Header
+from seg.data.layouts import FILE
 from seg.data.patients import patients_of
 from seg.data.volumes import READ, read_header, read_label, stem
 from seg.engine.rows import Row, case_rows
@@ -22,7 +23,6 @@ from seg.errors import DataError, counted, few, together
 from seg.records.folder import OWNER
 
 log = logging.getLogger(__name__)
-FILE = "dataset.json"
 DRAWN = re.compile(r".+_Slice_\d+\.png|contact_sheet\.png")  # beside the masks of a run
 
 

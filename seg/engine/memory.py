@@ -40,32 +40,41 @@ def fitted(
         world: its processes share the batch, and on a processor the memory.
         build: the network for a plan, and the plan with a patch that it can take.
     """
-    there, apart = min(gathered(total_mib(device))), world.size if device.type == "cuda" else 1
+    there, sharing = min(gathered(total_mib(device))), 1 if device.type == "cuda" else world.local_size
     plan, voxels = material.plan, math.prod(material.plan.patch)
-    least = LEAST[len(plan.patch)] if cfg.data.batch_size == "auto" and not cfg.resume else plan.batch_size
+    automatic = cfg.data.batch_size == "auto" and not cfg.resume
+    least = max(world.size, LEAST[len(plan.patch)]) if automatic else plan.batch_size
     while True:
+        if automatic and plan.batch_size % world.size:
+            shared = max(1, plan.batch_size // world.size) * world.size
+            plan = explained(plan, shared, f"the same share for each of {world.size} processes")
         network, plan = build(plan)
         kept = kept_mib(network, network.in_channels, plan.patch)
         if kept is None:
             return network, plan
-        fixed, each = WEIGHTS * 4 * parameter_count(network) / 2**20, PEAK * kept / apart
+        fixed, each = sharing * WEIGHTS * 4 * parameter_count(network) / 2**20, PEAK * kept * sharing / world.size
         need, room = fixed + each * plan.batch_size, int(max(0.0, SHARE * there - fixed) / each)
         said = f"memory of a step: about {need / 1024:.2g} of {there / 1024:.3g} GiB"
         voxels = int(SMALLER * min(voxels, math.prod(plan.patch)))
         if plan.batch_size <= room:
             log.info("  %s", said)
             return network, plan
-        if max(least, apart) <= room:
-            plan = explained(replace(plan, batch_size=room // apart * apart), said)
+        if least <= room:
+            plan = explained(plan, room // world.size * world.size, _less(said))
         elif cfg.data.patch == "auto" and not cfg.resume and voxels >= SMALLEST ** len(plan.patch):
-            plan = explained(plan_of(cfg, material.fingerprint, material.split, voxels), said)
+            plan = plan_of(cfg, material.fingerprint, material.split, voxels)
+            plan = explained(plan, plan.batch_size, _less(said))
         else:
             log.warning("%s. Set data.batch_size or data.patch lower, or take a smaller network.", said)
             return network, plan
 
 
-def explained(plan: Plan, said: str) -> Plan:
-    """The plan, with the reason why it is smaller."""
-    why = f"batch {plan.batch_size} of {times(plan.patch)}: the memory holds no more ({said}, as it was planned before)"
-    log.info("  %s", why)
-    return replace(plan, reasons=(*plan.reasons, why))
+def _less(said: str) -> str:
+    return f"the memory holds no more ({said}, as it was planned before)"
+
+
+def explained(plan: Plan, batch_size: int, why: str) -> Plan:
+    """The plan with this batch, and the reason why."""
+    reason = f"batch {batch_size} of {times(plan.patch)}: {why}"
+    log.info("  %s", reason)
+    return replace(plan, batch_size=batch_size, reasons=(*plan.reasons, reason))

@@ -15,7 +15,6 @@ from seg.config.content import config_hash, flat, plain
 from seg.engine.build import Built
 from seg.engine.cases import describe
 from seg.engine.console import also_log_to, clock, log_to, print_summary, printing
-from seg.engine.device import JOULES_PER_KWH
 from seg.engine.progress import Progress
 from seg.engine.resume import refuse_other_data
 from seg.engine.rows import part_metrics
@@ -181,7 +180,8 @@ def record_results(
         record.log_artifact(path, place)
     write_manifest(folders, config_hash=config_hash(cfg), checkpoint_hash=sha256(checkpoint))
     metrics |= kept_epoch(cfg, built)
-    if cfg.inference.part == "test" and not (progress.pruned or cfg.arm):  # a study notes its reading itself
+    of_study = cfg.arm and cfg.tracking.parent  # which notes its reading itself
+    if cfg.inference.part == "test" and not (progress.pruned or of_study):
         _note_reading(record, built)
     ended = {"run_id": record.run_id, "status": "pruned" if progress.pruned else "finished", "metrics": metrics}
     atomic_write(folders.summary, json.dumps(ended, indent=1))
@@ -204,17 +204,13 @@ def print_results(record: Record, cases: pd.DataFrame, progress: Progress, part:
         print_summary(cases, lines | record.look, of="Test" if part == "test" else "Out-of-fold")
 
 
-def costs(built: Built, inference_seconds: Sequence[float], joules: float) -> dict[str, float]:
-    """What the run cost, besides the seconds of training; what is not known, ``joules`` that are NaN, is left out.
-
-    A counter of energy restarts after some hours at full load, which negative joules show.
-    """
+def costs(built: Built, inference_seconds: Sequence[float]) -> dict[str, float]:
+    """What the run cost, besides the seconds of training; what is not known is left out."""
     network, plan = built.training.network, built.material.plan
     known = {
         "gflops_a_patch": gflops(network, len(built.material.cases.channels), plan.patch),
         "peak_memory_mib": max((numbers["memory_mib"] for numbers in built.training.progress.history), default=None),
         "inference_seconds_a_case": fmean(inference_seconds) if inference_seconds else None,
-        "energy_kwh": joules / JOULES_PER_KWH if joules >= 0 else None,
     }
     return {name: value for name, value in known.items() if value is not None}
 

@@ -1,7 +1,6 @@
 """One run, once all its parts are built: train, test, draw, and leave a true record."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from seg.engine import checkpoint
 from seg.engine.batches import training_batches
 from seg.engine.build import Built
 from seg.engine.console import Display
-from seg.engine.device import joules
 from seg.engine.distributed import World, parallel
 from seg.engine.inference import Slices
 from seg.engine.live import Live
@@ -74,10 +72,8 @@ def run(job: Job, name: str, options: Mapping[str, str]) -> Result | None:
     with recorded(record) if record else nullcontext(), _interruptible(job.reporter) as interrupted:
         if record:
             note_start(record, job.cfg, job.built, job.world.size, options)
-        before = joules(job.built.precision.device)
         _fit(job, record, interrupted)
-        drawn = math.nan if job.cfg.resume else joules(job.built.precision.device) - before
-        ended = _test(job, record, interrupted, drawn) if record else None
+        ended = _test(job, record, interrupted) if record else None
     if record is None or ended is None:
         return None
     result, cases = ended
@@ -180,11 +176,8 @@ def _hooks(
     return Hooks(on_validate if val else None, on_step, on_epoch, save, interrupted)
 
 
-def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: float) -> tuple[Result, pd.DataFrame]:
-    """Scores and draws the part's cases with the chosen checkpoint and records it all; a pruned run has none.
-
-    ``drawn`` are the joules of the whole training, NaN where they are not known.
-    """
+def _test(job: Job, record: Record, interrupted: Callable[[], bool]) -> tuple[Result, pd.DataFrame]:
+    """Scores and draws the part's cases with the chosen checkpoint and records it all; a pruned run has none."""
     cfg, built, run = job.cfg, job.built, record.folders
     split, training = built.material.split, built.training
     used = run.chosen(cfg.inference.checkpoint)
@@ -203,7 +196,7 @@ def _test(job: Job, record: Record, interrupted: Callable[[], bool], drawn: floa
     part = "none" if training.progress.pruned else cfg.inference.part
     rows, pictures = test(training.network, built.material, split.scored(part), job.store, timed, run, cfg)
     table = pd.DataFrame(rows, columns=None if rows else [*CASE_COLUMNS])
-    spent = costs(built, seconds, drawn)
+    spent = costs(built, seconds)
     metrics = record_results(record, cfg, built, table, pictures, checkpoint=used, costs=spent)
     return Result(run.run_id, run.predictions, metrics), table
 

@@ -1,6 +1,7 @@
 """What a study found: its tables, its figures and its page."""
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg.errors import DataError, SegError, counted, few, together
 from seg.files import atomic_write
+from seg.records.folder import place_given
 from seg.records.provenance import short
 from seg.study.question import FILE, Asked, Seeds
 
@@ -30,7 +32,6 @@ _COSTS = {  # in a run's record → in the table
     "total_training_seconds": "training_seconds",
     "peak_memory_mib": "memory_mib",
     "inference_seconds_a_case": "inference_seconds_a_case",
-    "energy_kwh": "energy_kwh",
 }
 
 
@@ -58,7 +59,7 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
     from seg.study.tables import markdown, tables, write_tables
 
     asked = Asked.read(folder)
-    every = runs(outputs, uri, sweep=asked.sweep)
+    every = runs(outputs, uri, sweep=asked.sweep, complete=True)
     table = _finished(asked, every)
     head = f"# {asked.name}\n\n{asked.question}\n"
     there = set(table["arm"]) if len(table) else set()
@@ -156,7 +157,7 @@ def look_at(asked: Asked, outputs: Path, uri: str | None) -> "list[Look]":
     """
     from seg.records.table import runs
 
-    table = _finished(asked, runs(outputs, uri, sweep=asked.sweep))
+    table = _finished(asked, runs(outputs, uri, sweep=asked.sweep, complete=True))
     if table.empty:
         return []
     return looks_so_far(asked, table, _scores(table, outputs, uri))
@@ -278,9 +279,8 @@ def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Pat
         if not page.shared:
             raise DataError(f"No case of {name} has masks of two arms in {outputs}.")
     except (SegError, OSError, ValueError) as error:  # files that someone changed, too
-        log.warning(
-            "The page of slices in %s was not made: %s Try: python -m seg.compare study=%s", folder, error, asked.name
-        )
+        command = f"python -m seg.compare {shlex.quote(f'study={asked.name}')}{place_given(outputs)}"
+        log.warning("The page of slices in %s was not made: %s Try: %s", folder, error, command)
         return ""
     atomic_write(folder / "compare.html", page.text)
     lost = {"run": len(away), "mask": len(page.missing)}

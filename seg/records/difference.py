@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from seg.config.content import WITHOUT_EFFECT, flat, keyed
 from seg.config.options import CONF, OPTIONS
 from seg.errors import ConfigError, DataError, counted
-from seg.records.folder import RunFolder
+from seg.records.folder import RunFolder, place_given
 from seg.records.journal import Recorded
 from seg.records.provenance import short
 from seg.records.table import local, sources
@@ -73,7 +73,7 @@ def described(outputs: Path, uri: str | None, run: str) -> Described:
     if len(found) != 1:
         ids = ", ".join(sorted(found)[:10])
         fault = f"may be any of {ids}. Give more characters of the id" if ids else f"is not known in {outputs}"
-        raise ConfigError(f"Run {run} {fault}; python -m seg.runs lists all.")
+        raise ConfigError(f"Run {run} {fault}; python -m seg.runs{place_given(outputs)} lists all.")
     ((record, read),) = found.values()
     config = read("config/config.yaml")
     if config is None:

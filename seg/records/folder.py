@@ -73,7 +73,8 @@ class RunFolder:
         """
         if not (run_id := owner(run)):
             raise DataError(f"{run} is not a run's folder: it has no file {OWNER} that names its run.")
-        return cls.of(run.parent.parent, run_id, run.name.removeprefix("run_"))
+        run = run.absolute()
+        return cls(run_id, run.name.removeprefix("run_"), run, run.parent.parent / "predictions" / run.name)
 
     @property
     def outputs(self) -> Path:

@@ -21,7 +21,7 @@ GONE = "its process has gone"
 _LONGEST_ERROR = 500  # characters
 _COSTS = (
     *("epoch_seconds", "samples_per_second", "memory_mib", "total_training_seconds", "gflops_a_patch"),
-    *("peak_memory_mib", "inference_seconds_a_case", "energy_kwh", "best_epoch"),
+    *("peak_memory_mib", "inference_seconds_a_case", "best_epoch"),
 )
 # MLflow draws what is named system/… apart and last, but a section cost/… before losses and scores.
 FILED = {name: f"system/{name}" for name in _COSTS}
@@ -75,6 +75,10 @@ class Journal:
     def tags(self) -> dict[str, str]:
         """Every tag with its last value."""
         return {key: value for report in self.read() for key, value in report.get("tags", {}).items()}
+
+    def dataset(self) -> str | None:
+        """The name of the data set that was noted last."""
+        return next((report["dataset"]["name"] for report in reversed(self.read()) if "dataset" in report), None)
 
     def read_from(self, start: int, count: int | None = None) -> tuple[list[Report], int]:
         """At most ``count`` reports from the byte ``start`` on, and where the next one begins.

@@ -66,7 +66,7 @@ class Mlflow(Sink):
     """
 
     def __init__(self, uri: str | None, outputs: Path, *, create: bool = False) -> None:
-        given = address_given()
+        self.noted, given = uri, address_given()
         if given and uri == without_passwords(given):
             uri = given
         self.uri = uri or default_uri(outputs)
@@ -316,7 +316,7 @@ class Mlflow(Sink):
 
         if "path" in report:
             path = Path(os.path.normpath(run.run.absolute() / report["path"]))
-            if not path.is_relative_to(run.outputs.absolute()) or path.is_symlink():
+            if not path.is_relative_to(os.path.normpath(run.outputs.absolute())) or path.is_symlink():
                 log.warning("%s is not sent to MLflow: it is not of this run, nor of its outputs.", path)
             elif path.exists():
                 self.client.log_artifact(run.run_id, str(path), report["folder"] or None)

@@ -44,6 +44,7 @@ def runs(
     status: str | None = None,
     dataset: str | None = None,
     case: str | None = None,
+    complete: bool = False,
 ) -> "pd.DataFrame":
     """The selected runs, newest first; a filter that is None selects every run.
 
@@ -59,6 +60,8 @@ def runs(
         dataset: name of the data set.
         case: only runs that tested this case, best first, with the columns ``case_<metric>``, means over its classes,
             and ``picture``, a path or None.
+        complete: whether it is an error, in place of a warning, where an MLflow that has runs of ``sweep`` does not
+            answer.
 
     Returns:
         One row per run: ``run_id``, ``run_id_short``, ``name``, ``status``, ``started``, ``seconds``, ``experiment``,
@@ -69,9 +72,14 @@ def runs(
         ConfigError: there is no folder ``outputs``, MLflow does not answer, or no run tested ``case``.
     """
     tags = {key: value for key, value in (("study", study), ("sweep", sweep), ("arm", arm)) if value is not None}
-    here, stores = sources(outputs, uri)
+    here, stores = sources(outputs, uri, needed=sweep if complete else None)
     folders = {folders.run_id: folders for folders in here}
-    records = [local(folder, state) for folder, state in here.items() if state and state.kind != "mlflow"]
+    answering = {store.noted for store in stores}
+    records = [
+        local(folder, state)
+        for folder, state in here.items()
+        if state and (state.kind != "mlflow" or (not uri and state.uri not in answering))
+    ]
     homes: dict[str, Mlflow] = {}
     ended = {folder.run_id: state.status for folder, state in here.items() if state and state.status != "RUNNING"}
     for store in stores:
@@ -141,8 +149,14 @@ def check_columns(names: Sequence[str], table: "pd.DataFrame") -> None:
             raise ConfigError(f"These runs have no column {name!r}.{hint}")
 
 
-def sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolder, State | None], list[Mlflow]]:
-    """The runs that have a folder here, and every MLflow that may know of more."""
+def sources(
+    outputs: Path, uri: str | None, *, needed: str | None = None
+) -> tuple[dict[RunFolder, State | None], list[Mlflow]]:
+    """The runs that have a folder here, and every MLflow that may know of more.
+
+    One that does not answer is left out with a warning where there are runs to show without it, unless runs of the
+    sweep ``needed`` are there.
+    """
     given = address_given()
     elsewhere = (uri or given) and not outputs.exists()
     here = {} if elsewhere else {folder: read_state(folder.run) for folder in claimed(outputs)}
@@ -151,12 +165,17 @@ def sources(outputs: Path, uri: str | None) -> tuple[dict[RunFolder, State | Non
         log.warning("%s is left out: its state.json is missing or damaged.", folder.run)
     if (outputs / "mlflow.db").exists():
         noted.add(None)
-    stores = [Mlflow(address, outputs) for address in ([uri] if uri else sorted(noted, key=str))]
-    if given and not uri and without_passwords(given) not in noted:
+    if uri:
+        return here, [Mlflow(uri, outputs)]
+    stores = []
+    for address in sorted(noted | ({without_passwords(given)} if given else set()), key=str):
         try:
-            stores.append(Mlflow(without_passwords(given), outputs))
-        except ConfigError as error:  # maybe of another project: no reason to hide the runs that are here
-            if not here:
+            stores.append(Mlflow(address, outputs))
+        except ConfigError as error:
+            there = [
+                folder for folder, state in here.items() if state and (state.kind, state.uri) == ("mlflow", address)
+            ]
+            if not here or (needed and any(Journal(one.run).tags().get("sweep") == needed for one in there)):
                 raise
             log.warning("%s Left out, since runs were found in %s.", error, outputs)
     return here, stores

@@ -1,6 +1,6 @@
 """What a reader needs beside a study's numbers: methods to paste into a paper, a checklist, what the words mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seg.errors import counted, few
@@ -64,7 +64,6 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
     folds = f" in {meta.folds} folds" if meta.folds > 1 else ""
     metrics = ", ".join(f"{_name(metric, meta)}{ref(metric)}" for metric in meta.metrics)
     classes = f"the mean of {', '.join(meta.classes)}" if len(meta.classes) > 1 else meta.classes[0]
-    level = percent(1 - meta.alpha)
     text = [
         f"We compared {arms} configurations{data}, which differed in nothing but what each declares "
         f"({', '.join(meta.arms)}). Each was trained with {meta.seeds_each}{folds}{budget} and scored on "
@@ -73,10 +72,7 @@ def methods(analysis: Analysis, facts: Facts) -> tuple[str, list[str]]:
         "worst value, and none was dropped. Classes were averaged within a case, cases within a patient, then seeds.",
         f"The primary metric was {judged} ({classes}). The comparisons by it ({meta.family}) were one family"
         f"{ref('holm')} at a level of {percent(meta.alpha)}; other metrics were secondary, single classes exploratory.",
-        f"Differences are paired by patient; their {level} intervals come from {meta.draws:,} bootstrap draws over "
-        f"patients, with the variance over seeds added{ref('variance')}. A difference was claimed where Student's test "
-        f"of the mean, with both variances, and Wilcoxon's signed-rank test over patients{ref('wilcoxon')} held after "
-        "Holm's adjustment and the interval left 0 out.",
+        _differences(meta, ref),
     ]
     if meta.primary in meta.margins:
         margin = METRICS[meta.primary].with_unit(f"{meta.margins[meta.primary]:g}", meta.lengths)
@@ -118,6 +114,21 @@ def _name(metric: str, meta: Meta) -> str:
 
 def _tolerance(meta: Meta) -> str:
     return f"{meta.nsd_tolerance_mm:g} {meta.lengths}" if meta.nsd_tolerance_mm is not None else ""
+
+
+def _differences(meta: Meta, ref: Callable[[str], str]) -> str:
+    """How differences were judged."""
+    text = f"Differences are paired by patient; their {percent(1 - meta.alpha)} intervals come from {meta.draws:,} "
+    if max(meta.seeds.values()) == 1:
+        return text + (
+            "bootstrap draws over patients. No difference could be claimed: of one training an arm its luck cannot be "
+            "told apart."
+        )
+    return text + (
+        f"bootstrap draws over patients, with the variance over seeds added{ref('variance')}. A difference was claimed "
+        f"where Student's test of the mean, with both variances, and Wilcoxon's signed-rank test over "
+        f"patients{ref('wilcoxon')} held after Holm's adjustment and the interval left 0 out."
+    )
 
 
 def checklist(analysis: Analysis, facts: Facts) -> Table:

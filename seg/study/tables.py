@@ -24,7 +24,6 @@ COST = {
     "training_seconds": ("Training (s)", 1.0),
     "memory_mib": ("Peak memory (MiB)", 1.0),
     "inference_seconds_a_case": ("Inference (s a case)", 1.0),
-    "energy_kwh": ("Energy (kWh)", 1.0),
 }
 FIRST = 0.95  # of the resampled studies that an arm must come first in to stand out
 _ANCHOR = (

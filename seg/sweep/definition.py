@@ -219,6 +219,8 @@ def _setting_faults(settings: Settings) -> Iterator[str]:
                 yield f"hydra.sweeper.{key} would be ignored in a grid. Set hydra.sweeper.n_trials for a search."
     elif isinstance(settings["study"], dict) and _is_study(settings):
         yield "hydra.sweeper.n_trials asks for a search, hydra.sweeper.study for a study. Leave one of the two out."
+    if isinstance(settings["study"], dict) and _is_study(settings) and settings["pruner"] != "none":
+        yield "A study needs the scores of every run, and a pruner ends some early. Set hydra.sweeper.pruner=none."
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         yield "A sweep shares out whole runs and cannot itself run under torchrun. Leave torchrun out."
 

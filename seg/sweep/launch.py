@@ -1,5 +1,6 @@
 """Runs trials: each worker takes the next one as soon as it is free, whatever the others do."""
 
+import json
 import logging
 import math
 import os
@@ -15,7 +16,6 @@ from pathlib import Path
 from signal import Signals
 from typing import NamedTuple
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
@@ -27,6 +27,7 @@ from seg.data.processors import processors
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder
 from seg.records.pending import add_to_record
+from seg.records.state import Process
 from seg.signals import heard
 from seg.sweep.definition import Sweep
 from seg.sweep.jobs import lines_of
@@ -57,6 +58,13 @@ class Running(NamedTuple):
     since: float  # by the monotonic clock
 
 
+def worker_of(owner: Path) -> Process | None:
+    """The process that works, or worked, at a sweep; None where there was none, or its file is damaged."""
+    with suppress(OSError, ValueError, TypeError):
+        return Process(**json.loads(owner.read_text("utf-8")))
+    return None
+
+
 class Workers:
     """Runs a sweep's trials until it is over, too many failed, or it is stopped.
 
@@ -79,8 +87,8 @@ class Workers:
         self.search, self.sweep, self.experiment = search, sweep, experiment
         self.running: dict[int, Running] = {}
         self.stopped = False  # by the user or the cluster: what runs may continue later
-        self.in_process = isinstance(workers[0].launcher, BasicLauncher)
-        self._on_cluster = type(workers[0].launcher).__name__ == "SlurmLauncher"  # without its import
+        kind = type(workers[0].launcher).__name__  # without their imports: Hydra loads plugins a second time
+        self.in_process, self._on_cluster = kind == "BasicLauncher", kind == "SlurmLauncher"
         self._workers, self._ended = workers, ended
         self._next_seed = NextSeed(sweep, search)
         self._failed_before = {number for number, _ in search.failures()}
@@ -247,7 +255,7 @@ class Workers:
             message = f"the run has no {', '.join(missing)}; it has {', '.join(sorted(outcome.metrics))}"
         elif status in ("finished", "pruned"):
             message = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        elif status == "killed" and (self.stopped or self.in_process):
+        elif status == "killed" and (self._ending or self.in_process):
             status, message = "stopped", "the same command continues it"
         else:
             status, message = "failed", message or "its process was asked to stop"
@@ -268,8 +276,11 @@ class Workers:
         """Shows that this process and its trials live."""
         while not self._over.wait(_BEAT):
             self.search.beat()
-            with suppress(OSError):
-                os.utime(self.sweep.folder / OWNER)
+            owner, this = self.sweep.folder / OWNER, Process.this()
+            known = worker_of(owner)
+            if known and (known.host, known.pid) == (this.host, this.pid):  # nobody says of another that it lives
+                with suppress(OSError):
+                    os.utime(owner)
 
     def _stop(self, number: Signals) -> None:
         """At a signal: local trials are asked to stop, save, and can continue later."""

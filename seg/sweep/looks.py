@@ -7,7 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from seg.errors import DataError, counted
+from seg.config.compose import keys_of
+from seg.config.content import WITHOUT_EFFECT, number
+from seg.errors import ConfigError, DataError, InputError, counted
 from seg.pages.study import look_at
 from seg.study.looks import why
 from seg.study.question import Asked, Seeds
@@ -55,9 +57,17 @@ class NextSeed:
 
     def _decide(self, place: int, seeds: Seeds) -> bool:
         cfg = self.sweep.cfg
-        looks = look_at(asked_by(self.sweep), Path(cfg.paths.outputs), cfg.tracking.uri)
+        try:
+            looks = look_at(asked_by(self.sweep), Path(cfg.paths.outputs), cfg.tracking.uri)
+        except ConfigError as error:
+            return self._wait(error)
         if len(looks) <= place:
-            return self._wait(seeds.start + place)
+            return self._wait(
+                DataError(
+                    f"All trials of {seeds.start + place} seeds are finished, but not all of their scores are here. "
+                    "Several machines need a record that all of them read: tracking.uri, or one folder paths.outputs."
+                )
+            )
         self._waiting_since, look = None, looks[place]
         assert self.sweep.study is not None
         arms = [self.sweep.study.arms[arm].name for arm in look.wanted]
@@ -69,14 +79,12 @@ class NextSeed:
         self.search.add(place, trials, look.why)
         return True
 
-    def _wait(self, count: int) -> bool:
+    def _wait(self, fault: InputError) -> bool:
+        """A moment; raises ``fault`` where it has lasted too long."""
         now = time.monotonic()
         self._waiting_since = self._waiting_since or now
         if now - self._waiting_since > _PATIENCE:
-            raise DataError(
-                f"All trials of {count} seeds are finished, but not all of their scores are here. Several machines "
-                "need a record that all of them read: tracking.uri, or one folder paths.outputs."
-            )
+            raise fault
         time.sleep(_PAUSE)
         return True
 
@@ -89,7 +97,9 @@ def asked_by(sweep: Sweep) -> Asked:
     same = {key: value for key, value in (vars(sweep) | vars(study)).items() if key in kept}
     levels = {factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)}
     own: dict[str, Any] = {"sweep": sweep.name, "runs": sweep.total, "arms": tuple(arm.name for arm in study.arms)}
-    return Asked(**same | own | {"factors": levels})
+    typed = {key: number(one.partition("=")[2]) for one in sweep.space.fixed for key in keys_of([one])}
+    base = study.base | {key: v for key, v in typed.items() if not key.startswith((*WITHOUT_EFFECT, "experiments"))}
+    return Asked(**same | own | {"factors": levels, "base": base})
 
 
 def ended_by(sweep: Sweep, search: Search) -> dict[str, object]:

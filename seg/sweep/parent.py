@@ -4,15 +4,15 @@ import logging
 import shlex
 import sys
 import threading
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from seg.engine.console import print_lines, printing
-from seg.errors import without_passwords
+from seg.errors import DataError, without_passwords
 from seg.files import atomic_write
 from seg.pages.study import report
 from seg.records.folder import by_id
@@ -22,6 +22,7 @@ from seg.records.provenance import common_tags
 from seg.records.readings import note_reading
 from seg.records.record import Record
 from seg.records.state import read_state
+from seg.study.question import FILE, Asked
 from seg.sweep.definition import Sweep
 from seg.sweep.looks import asked_by, ended_by
 from seg.sweep.search import Search
@@ -96,10 +97,20 @@ class Parent:
 def open_parent(sweep: Sweep, search: Search, experiment: str) -> Parent | None:
     """Opens the sweep's run, the same one whenever it continues; None where another machine keeps it."""
     cfg = sweep.cfg
-    if sweep.study:
-        asked_by(sweep).write(sweep.folder)  # where its report will be made
     known = search.parent
+    if sweep.study:
+        asked = asked_by(sweep)
+        if known and (sweep.folder / FILE).exists():  # what was planned before the first run stays
+            with suppress(DataError):  # it is damaged, or of another version: it is written anew
+                asked = replace(asked, planned=Asked.read(sweep.folder).planned)
+        asked.write(sweep.folder)  # where its report will be made
     if known and known not in by_id(Path(cfg.paths.outputs)):
+        log.warning(
+            "The sweep's own run %s is not in %s: it is kept on another machine, or it was removed. This process makes "
+            "no report.",
+            known[:8],
+            cfg.paths.outputs,
+        )
         return None
     tracker = open_own(sweep, experiment, sweep.name, run_id=known)
     folders = tracker.folders
@@ -135,12 +146,12 @@ def open_own(
     )
 
 
-def unfinished(sweep: Sweep, search: Search) -> bool:
-    """Whether the sweep's run is here and has not finished, by whomever it is kept."""
+def status_of(sweep: Sweep, search: Search) -> str | None:
+    """The status of the sweep's run as its folder has it, by whomever it is kept; None where it is not here."""
     known = search.parent
     folders = by_id(Path(sweep.cfg.paths.outputs)).get(known) if known else None
     state = read_state(folders.run) if folders else None
-    return state is not None and state.status != "FINISHED"
+    return state.status if state else None
 
 
 def command() -> str:

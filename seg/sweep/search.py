@@ -161,6 +161,7 @@ class Search:
         """Leaves a trial that was stopped as it is, for whoever continues the sweep."""
         self._mine.pop(number, None)
 
+    @patient
     def beat(self) -> None:
         """Shows other machines that this process's trials are alive; to be called every minute."""
         if self._shared:

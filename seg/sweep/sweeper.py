@@ -7,7 +7,7 @@ parent run, trials in folders of their own, retries, continuing after a stop, ta
 import json
 import logging
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,21 +22,22 @@ from seg.errors import ConfigError, InterruptedRunError, SegError, together
 from seg.files import atomic_write
 from seg.records.address import experiment_name
 from seg.records.folder import one_at_a_time
-from seg.records.state import Process
+from seg.records.state import SILENT, Process
 from seg.study.anchors import check_anchors
 from seg.study.subsets import patient_groups
 from seg.sweep.definition import Settings, Sweep, read_sweep
 from seg.sweep.forecast import announce
 from seg.sweep.goal import check
-from seg.sweep.launch import OWNER, Workers, make_workers
+from seg.sweep.launch import OWNER, Workers, make_workers, worker_of
 from seg.sweep.leaks import allowed_leaks
 from seg.sweep.live import LiveTable
 from seg.sweep.lock import locked, with_plan
-from seg.sweep.parent import Parent, open_parent, unfinished
+from seg.sweep.parent import Parent, open_parent, status_of
 from seg.sweep.scored import scored_cases, scored_structures
 from seg.sweep.search import Search, Trial
 
 log = logging.getLogger(__name__)
+_PAUSE = 5.0  # seconds between two looks at the sweep's run
 _OPENING = 60.0  # seconds that the opening of the sweep's run may take
 
 
@@ -157,10 +158,20 @@ def _check_end(asked: Sweep, search: Search, workers: Workers) -> None:
 
 
 def _taken_over(asked: Sweep, search: Search, experiment: str) -> Parent | None:
-    """The sweep's own run where the process that kept it died before its end; None otherwise."""
-    with one_at_a_time(Path(asked.cfg.paths.outputs)):
-        left = unfinished(asked, search) and _claim(asked)
-    return open_parent(asked, search, experiment) if left else None
+    """The sweep's own run where the process that kept it died before its end; None otherwise.
+
+    That a process of another machine died shows in its silence alone, which is waited for while the run says RUNNING.
+    """
+    deadline = time.monotonic() + SILENT + 60
+    while (status := status_of(asked, search)) not in (None, "FINISHED"):
+        with one_at_a_time(Path(asked.cfg.paths.outputs)):
+            left = status_of(asked, search) != "FINISHED" and _claim(asked)
+        if left:
+            return open_parent(asked, search, experiment)
+        if status != "RUNNING" or time.monotonic() > deadline:
+            break
+        time.sleep(_PAUSE)
+    return None
 
 
 def _await_parent(search: Search) -> None:
@@ -189,13 +200,6 @@ def _check_classes(asked: Sweep, material: Material) -> None:
         check_anchors(asked.study.anchors, scored_structures(asked.study, asked.cfg, material), every)
 
 
-def _worker(owner: Path) -> Process | None:
-    """The process that works, or worked, at a sweep; None where there was none, or its file is damaged."""
-    with suppress(FileNotFoundError, ValueError, TypeError):
-        return Process(**json.loads(owner.read_text("utf-8")))
-    return None
-
-
 def _claim(asked: Sweep) -> bool:
     """Makes the sweep's folder this process's own; False where another one works there and the storage is shared.
 
@@ -204,7 +208,7 @@ def _claim(asked: Sweep) -> bool:
     """
     asked.folder.mkdir(parents=True, exist_ok=True)
     owner = asked.folder / OWNER
-    process = _worker(owner)
+    process = worker_of(owner)
     if process not in (None, Process.this()) and not process.lost(owner.stat().st_mtime):
         if asked.storage:
             return False

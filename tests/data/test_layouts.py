@@ -182,7 +182,7 @@ def test_a_folder_for_each_case_with_a_file_for_each_class_is_explained(tmp_path
     refused(tmp_path, "segmentations/liver (2)", '"training"')
 
 
-def test_bids(tmp_path):
+def test_bids(tmp_path, caplog):
     (tmp_path / "dataset_description.json").write_text("{}")
     for name in ("sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1"):
         sub, ses = name.split("_")
@@ -192,6 +192,7 @@ def test_bids(tmp_path):
     assert found(tmp_path) == {"sub-01_ses-1": 2, "sub-01_ses-2": 2, "sub-02_ses-1": 2}
     assert folder(tmp_path).channels == ("FLAIR", "T1w")
     assert [case.patient for case in folder(tmp_path).cases] == ["sub-01", "sub-01", "sub-02"]
+    assert "patient" not in caplog.text
 
 
 def listing(root, *pairs, **more):
@@ -217,6 +218,45 @@ def test_a_listed_file_that_has_another_ending_or_a_channel(tmp_path, image):
     volume(tmp_path / "labelsTr/a.nii.gz", label=True)
     listing(tmp_path, ("./imagesTr/a.nii.gz", "./labelsTr/a.nii.gz"))
     assert found(tmp_path) == {"a": 1}
+
+
+def test_a_gap_in_the_channels_of_a_listed_case_is_a_file_that_is_missing(tmp_path):
+    for name in ("a_0000", "a_0001", "b_0000", "b_0002"):
+        volume(tmp_path / "imagesTr" / f"{name}.nii.gz")
+    for name in ("a", "b"):
+        volume(tmp_path / "labelsTr" / f"{name}.nii.gz", label=True)
+    listing(tmp_path, *((f"imagesTr/{name}.nii.gz", f"labelsTr/{name}.nii.gz") for name in ("a", "b")))
+    (tmp_path / "dataset.json").write_text((tmp_path / "dataset.json").read_text().replace('"CT"', '"CT", "1": "PET"'))
+    refused(tmp_path, "b_0001.nii.gz")
+
+
+def test_a_case_with_more_or_fewer_images_than_channels_is_refused(tmp_path):
+    for name in ("a", "b", "c"):
+        volume(tmp_path / "imagesTr" / f"{name}.nii.gz")
+    volume(tmp_path / "labelsTr/a.nii.gz", label=True)
+    listing(tmp_path, ([f"imagesTr/{name}.nii.gz" for name in ("a", "b", "c")], "labelsTr/a.nii.gz"))
+    (tmp_path / "dataset.json").write_text((tmp_path / "dataset.json").read_text().replace('"CT"', '"CT", "1": "PET"'))
+    refused(tmp_path, "has 3 images; there are 2 channels (CT, PET)")
+
+
+def test_examinations_in_a_patients_folder_are_of_one_patient_but_grades_of_tumours_are_none(tmp_path, caplog):
+    days = {"anna": ("20200103", "20210504"), "bert": ("20200207", "20210608"), "carl": ("20200309",)}
+    for patient, own in days.items():
+        for day in own:
+            volume(tmp_path / "trial" / patient / day / "t1.nii.gz")
+            volume(tmp_path / "trial" / patient / day / "seg.nii.gz", label=True)
+    patients = {case.id: case.patient for case in folder(tmp_path / "trial").cases}
+    assert patients == {day: patient for patient, own in days.items() for day in own}
+    assert "anna (2), bert (2)" in caplog.text
+    assert len({case.patient for case in folder(tmp_path / "trial", patient="^(.*)$").cases}) == 5
+    for number in range(6):
+        volume(tmp_path / "brats" / ("HGG" if number % 3 else "LGG") / f"case{number}" / "t1.nii.gz")
+        volume(tmp_path / "brats" / ("HGG" if number % 3 else "LGG") / f"case{number}" / "seg.nii.gz", label=True)
+    assert len({case.patient for case in folder(tmp_path / "brats").cases}) == 6
+    for number, part in enumerate(("train", "train", "val", "test")):
+        volume(tmp_path / "parts" / part / f"case{number}" / "t1.nii.gz")
+        volume(tmp_path / "parts" / part / f"case{number}" / "seg.nii.gz", label=True)
+    assert len({case.patient for case in folder(tmp_path / "parts").cases}) == 4
 
 
 def test_a_list_of_images_is_a_file_for_each_channel(tmp_path):

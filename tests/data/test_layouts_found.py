@@ -9,8 +9,9 @@ import pytest
 
 from seg.data.cases import folder
 from seg.data.fingerprint import fingerprint
+from seg.data.lists import parts_of
 from seg.data.splits import load_split
-from seg.errors import SegError
+from seg.errors import DataError, SegError
 from seg.study.subsets import read_groups
 
 RANDOM = np.random.default_rng(0)
@@ -257,6 +258,15 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path, caplog, name, content, wo
     assert len(folder(tmp_path).cases) == 3
     assert f"not read as a list of cases: {tmp_path}/{words}" in caplog.text
     refused(tmp_path / name, "lists no cases")
+
+
+def test_folds_are_numbered_from_0_so_that_each_is_called_by_its_number(tmp_path):
+    datalist(tmp_path)
+    assert [fold["val"] for fold in parts_of(tmp_path / "folds.json")] == [[name] for name in NAMES]
+    entries = [listing(name, fold=fold) for fold, name in enumerate(NAMES, 1)]
+    write(tmp_path / "folds.json", {"training": entries})
+    with pytest.raises(DataError, match=r"the folds are 1, 2, 3\. Number them 0 to 2"):
+        parts_of(tmp_path / "folds.json")
 
 
 def test_a_path_may_leave_the_folder_if_it_comes_back(tmp_path):

@@ -166,6 +166,11 @@ def test_cases_that_look_like_one_patients_are_a_warning_with_the_pattern_to_set
     assert not caplog.text
 
 
+def test_where_no_pattern_fits_every_case_a_table_is_proposed(caplog):
+    patients_of(["patient005_frame01", "patient005_frame13", "patient006"], None, None)
+    assert "data.patient=patients.csv, a table" in caplog.text
+
+
 @pytest.mark.parametrize(
     "ids",
     [

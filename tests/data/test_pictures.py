@@ -161,6 +161,10 @@ def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
         palette(tmp_path / "masks" / f"{case}.png", MASK, *colours)
     with pytest.raises(DataError, match=r"b\.png: colour 1 of its palette is #0000ff; in a\.png it is #ff0000"):
         folder(tmp_path)
+    labels = {"background": 0, "cell": 1}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": {"0": "grey"}}))
+    with pytest.raises(DataError, match="colour 1 of its palette is"):
+        folder(tmp_path)
 
 
 def refused_colours(path: Path) -> Path:

@@ -157,6 +157,11 @@ def test_a_list_of_folds_without_a_test_part_is_read(own):
     assert (split.train, split.val, split.test, split.folds) == (("b1",), ("a1",), (), 2)
 
 
+def test_cases_that_the_file_leaves_out_are_named(own, caplog):
+    load_split(own({"train": ["a1", "a2"], "val": ["b1"], "test": ["c1"]}), CASES, 0)
+    assert "own.json names no part for 1 of 5 cases: d1" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -153,6 +153,7 @@ def test_headers_that_were_rounded_are_no_drift() -> None:
         (["since=2026-13-01"], "give days, such as 2026-10-01"),
         (["since=2026-10-01", "until=2026-09-01"], "is not after"),
         (["against=2026-07-01"], "give two days"),
+        (["limit=33", "alpha=nan"], r"limit is 33; it must be between 0 and 1\.\s+2\. alpha is nan"),
         (["run=a1b2c3d4"], "Give the network that predicted the scans"),
     ],
 )

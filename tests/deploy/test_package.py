@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from seg.deploy import Predictor
 from seg.deploy.package import EXAMPLE, MODEL, WEIGHTS, read
@@ -52,6 +53,12 @@ def test_a_package_predicts_what_the_run_does(
     for mask in sorted(whole[1].predictions.glob("*.nii.gz")):
         predictor(phantom_root / "imagesTr" / mask.name).save(tmp_path / mask.name)
         assert (tmp_path / mask.name).read_bytes() == mask.read_bytes()
+
+
+def test_a_package_names_its_data_set_though_the_configuration_does_not(whole: tuple[Path, Any], packed: Path) -> None:
+    run = whole[0] / "runs" / whole[1].predictions.name
+    assert OmegaConf.load(run / "config/config.yaml").data.name is None, "it is the folder's"
+    assert read(packed).origin["data"] == "phantom"
 
 
 def test_a_package_is_smaller_than_a_checkpoint_and_names_no_case(packed: Path, whole: tuple[Path, Any]) -> None:

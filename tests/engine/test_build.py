@@ -1,5 +1,6 @@
 """What is refused when the objects of a run are built, and the budget they get."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from omegaconf import OmegaConf
 
 from seg.data.fingerprint import CasePrint, Fingerprint
 from seg.data.plan import make_plan
+from seg.data.splits import Split
 from seg.engine.build import build_network, build_run, build_training, suited
-from seg.engine.cases import read_material, settle
+from seg.engine.cases import plan_of, read_material, settle
 from seg.engine.device import Precision, choose_device, choose_precision
 from seg.engine.distributed import World
 from seg.engine.progress import Budget, Progress, budget_of
@@ -27,6 +29,35 @@ def test_a_batch_that_cannot_be_shared_is_refused(
     precision = choose_precision("fp32", choose_device("cpu"))
     with pytest.raises(ConfigError, match=rf"data\.batch_size is {batch_size}.*3 processes.*batch_size={larger}"):
         build_run(cfg, read_material(cfg), World(size=3), precision)
+
+
+def test_a_part_that_is_to_be_scored_and_is_not_there_is_named(
+    phantom_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = sorted(path.name.removesuffix(".nii.gz") for path in (phantom_root / "labelsTr").glob("*.nii.gz"))
+    (tmp_path / "split.json").write_text(json.dumps({"train": ids}))
+    given = {"data": "folder", "data.root": phantom_root, "paths.outputs": tmp_path, "paths.cache": tmp_path}
+    given |= {"data.split_file": tmp_path / "split.json", "trainer.max_steps": 3, "inference.checkpoint": "last"}
+    cfg = composed(*(f"{key}={value}" for key, value in given.items()))
+    precision = choose_precision("fp32", choose_device("cpu"))
+    build_run(cfg, read_material(cfg), World(), precision)
+    assert f"no case will be scored. Add a part test to {tmp_path / 'split.json'}." in caplog.text
+    cfg.inference.part = "val"
+    with pytest.raises(ConfigError, match=r"inference\.part=val scores the validation part, and this split has none"):
+        build_run(cfg, read_material(cfg), World(), precision)
+
+
+def test_a_plan_is_made_of_the_cases_of_the_split_alone(phantom_root: Path, tmp_path: Path) -> None:
+    ids = sorted(path.name.removesuffix(".nii.gz") for path in (phantom_root / "labelsTr").glob("*.nii.gz"))
+    given = {"data": "folder", "data.root": phantom_root, "paths.outputs": tmp_path, "paths.cache": tmp_path}
+    cfg = composed(*(f"{key}={value}" for key, value in given.items()))
+    prints = read_material(cfg).fingerprint
+    coarse = replace(prints.by_id[ids[0]], spacing_mm=(9.0, 9.0, 9.0))
+    prints = replace(prints, cases=tuple(coarse if case.id == ids[0] else case for case in prints.cases))
+    split = Split((ids[1],), (ids[2],), (), fold=0, folds=1, seed=0)
+    without = replace(prints, cases=tuple(case for case in prints.cases if case.id in ids[1:3]))
+    assert plan_of(cfg, prints, split) == plan_of(cfg, without, split)
+    assert plan_of(cfg, prints, split) != plan_of(cfg, prints, replace(split, train=tuple(ids[:2])))
 
 
 def test_kernels_are_narrow_on_thick_slices_but_not_where_an_earlier_plan_says_nothing_of_them() -> None:

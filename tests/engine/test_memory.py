@@ -18,10 +18,12 @@ from seg.models.cost import kept_mib
 
 CPU = torch.device("cpu")
 
+ALONE = World()
+
 
 @pytest.fixture
 def planned(phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def made(mib: float, *given: str):
+    def made(mib: float, *given: str, world: World = ALONE):
         root, outputs = f"data.root={phantom_root}", f"paths.outputs={tmp_path}"
         cfg = composed("data=folder", root, outputs, f"paths.cache={tmp_path}", "model.channels=[4,8,8,8]", *given)
         monkeypatch.setattr(memory, "total_mib", lambda _: mib)
@@ -31,9 +33,17 @@ def planned(phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             return network, suited(plan, network, automatic=cfg.data.patch == "auto")
 
         material = read_material(cfg)
-        return material.plan, memory.fitted(cfg, material, CPU, World(), build)[1]
+        return material.plan, memory.fitted(cfg, material, CPU, world, build)[1]
 
     return made
+
+
+def test_an_automatic_batch_is_shared_out_evenly(planned):
+    before, plan = planned(10_000, "data.patch=[16,16,16]", world=World(size=3, local_size=3))
+    assert (before.batch_size, plan.batch_size) == (8, 6)
+    assert plan.reasons[-1] == "batch 6 of 16×16×16: the same share for each of 3 processes"
+    _, plan = planned(4, "data.patch=[16,16,16]", world=World(size=3, local_size=3))
+    assert plan.batch_size == 3
 
 
 def test_a_plan_that_fits_stays(planned):

@@ -147,7 +147,7 @@ def make_run(outputs: Path, kind: str, dice: float, experiment: str = "Brain <1>
 
 
 def config(outputs: Path, name: str) -> Any:
-    asked = {"dataset": name, "study": None, "experiments": None}
+    asked = {"data": name, "study": None, "experiments": None}
     return OmegaConf.create(asked | {"paths": {"outputs": str(outputs)}, "tracking": {"uri": None}})
 
 

@@ -48,6 +48,16 @@ def copy(whole: tuple[Path, Any], tmp_path: Path) -> RunFolder:
     return RunFolder.at(tmp_path / "runs" / name)
 
 
+def test_a_run_folder_that_was_moved_is_read_where_it_is(
+    copy: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = copy.run.rename(tmp_path / copy.run.name)
+    monkeypatch.chdir(tmp_path)
+    for place in (moved, Path(moved.name)):
+        assert RunFolder.at(place).run == moved
+        assert RunFolder.at(place).read_config() is not None
+
+
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("damage", ["null", "", "[]", "7", "\x00\x00", "cut", "not text", "gone"])
 def test_a_damaged_file_is_refused_by_name(copy: RunFolder, name: str, damage: str) -> None:

@@ -111,6 +111,18 @@ def test_everything_arrives(begin: Any, client: Any) -> None:
     assert read_state(folders.run).status == "FINISHED"
 
 
+def test_files_arrive_though_the_outputs_are_named_by_way_of_another_folder(
+    client: Any, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (outputs / "work").mkdir()
+    monkeypatch.chdir(outputs / "work")
+    tracker = open_record("mlflow", outputs=Path(".."), uri=None, experiment="phantom/default", run_name="unet")
+    (tracker.folders.run / "log.txt").write_text("done")
+    tracker.log_artifact(tracker.folders.run / "log.txt", "")
+    tracker.finish("FINISHED")
+    assert [file.path for file in client.list_artifacts(tracker.run_id)] == ["log.txt"]
+
+
 def test_the_artifacts_lie_under_the_outputs_and_nothing_in_the_working_folder(
     begin: Any, client: Any, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,13 @@ def test_a_difference_below_what_half_a_voxel_costs_is_marked_and_the_mark_is_ex
     assert "half a voxel" not in " ".join([*answer(analysis), *analysis.sentences()])
 
 
+def test_of_one_training_an_arm_the_methods_claim_nothing(analysis: Analysis) -> None:
+    one = replace(analysis, meta=replace(analysis.meta, seeds=dict.fromkeys(analysis.meta.seeds, 1)))
+    text, _ = methods(one, Facts())
+    assert "No difference could be claimed" in text
+    assert "Student" not in text
+
+
 def test_methods_cite_what_they_use_in_order(analysis: Analysis) -> None:
     text, references = methods(analysis, Facts(dataset="hippocampus", budget="120 steps", code="commit ab12"))
     assert [int(n) for n in re.findall(r"\[(\d+)\]", text)] == list(range(1, len(references) + 1))

@@ -21,7 +21,7 @@ COST = pd.DataFrame(
     {
         "params": [5.6e6, 5.61e6],
         "training_seconds": [1234.5, None],
-        "energy_kwh": [None, None],
+        "memory_mib": [None, None],
         "colour": ["red", "blue"],
     },
     index=["cbam_warmup", "base"],
@@ -132,7 +132,7 @@ def test_csv_gives_back_every_number(analysis: Analysis, tmp_path: Path) -> None
     assert read.loc["base", "dice_mean"] == pytest.approx(SCORES.loc[SCORES["arm"] == "base", "dice"].mean())
     assert read["missed"].tolist() == [3, 0, 0]
     assert read.loc["cbam_warmup", "params"] == 5.6e6
-    assert "energy_kwh" not in read
+    assert "memory_mib" not in read
     assert "colour" not in read
 
 

@@ -369,6 +369,10 @@ def test_a_study_says_first_what_each_arm_changes(sweeps: Sweeps) -> None:
     assert not (sweeps.outputs / "sweeps").exists()
 
 
+def test_a_pruner_would_end_runs_whose_scores_a_study_needs(sweeps: Sweeps) -> None:
+    assert "A study needs the scores of every run" in run(sweeps, "hydra.sweeper.pruner=median", code=2)
+
+
 @pytest.mark.slow
 def test_a_study_says_before_its_first_run_what_it_can_find(sweeps: Sweeps) -> None:
     said = run(sweeps, "check=true")
@@ -383,11 +387,15 @@ def test_a_study_says_before_its_first_run_what_it_can_find(sweeps: Sweeps) -> N
     planned = json.loads((sweeps.folder / "study.json").read_text())["planned"]
     assert 0.005 < planned < 0.2
     assert "warning" not in run(sweeps, "check=true", file=f"{file}margin: 0.2\n")
+    kept = (sweeps.folder / "study.json").read_text()
+    (sweeps.folder / "study.json").write_text(kept.replace(str(planned), "0.123"))
+    run(sweeps, file=file)
+    assert json.loads((sweeps.folder / "study.json").read_text())["planned"] == 0.123, "what was planned first stays"
 
 
 @pytest.mark.slow
 def test_a_study_has_no_winner(sweeps: Sweeps) -> None:
-    said = run(sweeps)
+    said = run(sweeps, "trainer.max_epochs=3")
     assert said.count("what each arm changes") == 1
     assert [act["arm"] for act in sweeps.acts] == ["1", "it's 1e3 & (ü)"], "a name is text"
     summary = (sweeps.folder / "summary.md").read_text()
@@ -398,6 +406,8 @@ def test_a_study_has_no_winner(sweeps: Sweeps) -> None:
     assert not {"plots", "experiments"} & {path.name for path in sweeps.folder.iterdir()}
     asked = json.loads((sweeps.folder / "study.json").read_text())
     assert asked["arms"] == ["1", "it's 1e3 & (ü)"]
+    assert asked["base"]["trainer.max_epochs"] == 3, "what was typed counts"
+    assert not [key for key in asked["base"] if key.startswith(("paths.", "data.root"))]
     assert asked["different"]["it's 1e3 & (ü)"]["scheduler._target_"][0] == "seg.schedulers.warmup_cosine"
     records = "".join(path.read_text() for path in sweeps.outputs.glob("runs/*/record.jsonl"))
     assert "best.run_id" not in records

@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -22,7 +24,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from seg.data.processors import processors
+from seg.records.state import Process
 from seg.sweep import parent
+from seg.sweep.launch import OWNER, Workers
 
 APP = Path(__file__).with_name("app.py")
 ROOT = APP.parents[2]
@@ -294,6 +298,23 @@ def test_a_process_concludes_the_sweep_of_another_that_died(
     assert set(sweeps.trials["state"]) == states
     state = json.loads((sweeps.outputs / f"runs/run_{parent[:8]}/state.json").read_text())
     assert state["status"] == status
+
+
+def test_only_the_owner_of_a_sweep_shows_that_it_lives(tmp_path: Path) -> None:
+    """Another machine that works at it must not keep a dead owner looking alive."""
+    owner = tmp_path / OWNER
+
+    def beat(process: Process) -> float:
+        owner.write_text(json.dumps(asdict(process)))
+        os.utime(owner, (0, 0))
+        ends = iter([False, True])
+        workers: Any = SimpleNamespace(search=SimpleNamespace(beat=list), sweep=SimpleNamespace(folder=tmp_path))
+        workers._over = SimpleNamespace(wait=lambda _: next(ends))
+        Workers._beat(workers)
+        return owner.stat().st_mtime
+
+    assert beat(Process.this()) > 0
+    assert beat(replace(Process.this(), host="elsewhere")) == 0
 
 
 @pytest.mark.slow
