@@ -100,9 +100,9 @@ def test_for_other_numbers_of_patients_the_data_are_not_read(plan: Plan) -> None
     said = plan("patients=[40,200]", "data.root=nowhere", "hydra.sweeper.n_jobs=2", f"pilot={KEPT}")
     assert "40 patients  to be safe  200 patients" in said
     assert "2 at a time" in said
-    assert "pilot attention, 2 arms × 3 seeds × 60 patients" in said
-    assert Asked.read(KEPT).base["trainer.max_steps"] == 120
-    assert "6 min a run, by the pilot" in said, "which had 120 steps"
+    assert "pilot attention, 4 arms × 6 seeds × 153 patients" in said
+    assert Asked.read(KEPT).base["trainer.max_steps"] == 500
+    assert "31 s a run, by the pilot" in said, "which had 500 steps, five times as many"
     assert "patients is 1; it must be a whole number above 1" in plan("patients=1", code=2)
 
 

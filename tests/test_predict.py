@@ -348,6 +348,7 @@ def test_ctrl_c_leaves_whole_masks_and_a_true_report(whole: tuple[Path, Any], sc
     assert {path.name for path in masks.iterdir()} == {row["mask"] for row in written.values()} | {
         "report.json",
         "report.csv",
+        ".lock",
     }
     for row in written.values():
         assert sha256(masks / row["mask"]) == row["mask_sha256"]

@@ -120,8 +120,8 @@ def _split(table: "pd.DataFrame", here: Mapping[str, RunFolder]) -> str:
             except DataError:
                 continue
             named = {"training": split.train, "validation": split.val, "test": split.test}
-            parts = ", ".join(f"{len(ids)} {name}" for name, ids in named.items())
-            return f"{parts} cases{f' of fold {split.fold}' if split.fold != 'all' else ''}; {hashes}"
+            parts = ", ".join(f"{len(ids)} {name}" for name, ids in named.items() if ids)
+            return f"{parts} cases{f' in fold {split.fold} of {split.folds}' if split.fold != 'all' else ''}; {hashes}"
     return hashes
 
 

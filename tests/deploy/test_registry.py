@@ -224,9 +224,12 @@ def trained(tiny: Any, store: Mlflow, tmp_path: Path) -> Any:
 
 
 def test_a_run_becomes_a_version_with_all_that_it_needs(
-    trained: Any, store: Mlflow, command: Callable[..., None], phantom_root: Path, tmp_path: Path
+    trained: Any, store: Mlflow, command: Callable[..., None], phantom_root: Path, tmp_path: Path, capsys: Any
 ) -> None:
     command(f"run={trained.short}", "name=organs", "card.use=To measure lobes.", "card.phi=no", "why=first")
+    said = capsys.readouterr().out
+    assert said.count(f"paths.outputs={tmp_path}") == 2, "what is printed finds it again"
+    assert "tracking.uri" not in said
     version = store.client.get_model_version("organs", "1")
     recorded = store.client.get_run(trained.run_id).data.tags
     for tag in ("dataset_version", "split_hash", "git_commit"):

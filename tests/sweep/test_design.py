@@ -411,7 +411,7 @@ def test_a_study_has_no_winner(sweeps: Sweeps) -> None:
     assert asked["different"]["it's 1e3 & (ü)"]["scheduler._target_"][0] == "seg.schedulers.warmup_cosine"
     records = "".join(path.read_text() for path in sweeps.outputs.glob("runs/*/record.jsonl"))
     assert "best.run_id" not in records
-    run(sweeps)
+    run(sweeps, "trainer.max_epochs=3")
     assert len(sweeps.acts) == 2, "its jobs are known again"
 
 
