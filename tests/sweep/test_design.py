@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from composing import composed
 from omegaconf import OmegaConf
 from test_sweeper import Sweeps, sweeps
@@ -59,6 +60,21 @@ def values(asked: Study, arm: int) -> dict[str, Any]:
 
 def checked(asked: Study) -> dict[str, dict[str, list[Any]]]:
     return check_arms(asked, {arm.name: composed(*asked.of_arm(arm)) for arm in asked.arms})
+
+
+def shipped() -> dict[str, dict[str, Any]]:
+    """The sections of the studies in ``experiments``."""
+    found = {}
+    for path in sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml")):
+        if "@package hydra.sweeper.study" in (text := path.read_text()):
+            found[path.stem] = SECTION | yaml.safe_load(text)
+    return found
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_arms_of_each_shipped_study_may_differ_as_they_do(name: str) -> None:
+    section = shipped()[name] | {"anchors": {}}
+    assert len(checked(read_study(name, section))) > 1
 
 
 def test_every_arm_meets_every_seed_and_fold_once() -> None:
