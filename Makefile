@@ -36,7 +36,7 @@ format: $(VENV)/installed
 map: $(VENV)/installed         ## the map in CONTRIBUTING.md, from the first lines of the modules
 	$(BIN)/python tests/house.py
 
-bench: $(VENV)/installed      ## the figures of benchmarks/RESULTS.md
+bench: $(VENV)/installed      ## the short ones of the figures in benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
 record: $(VENV)/installed     ## the record on Hippocampus from scratch, about four hours; ARGS="data.root=/data/Task04_Hippocampus"

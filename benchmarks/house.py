@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grimp import ImportGraph, build_graph
 
-VERBS = ("train", "score", "runs", "compare", "report", "sync", "clean", "predict", "register", "serve", "export")
+VERBS = sorted(path.stem for path in Path("conf").glob("*.yaml"))
 APART = ("study", "pages", "sweep", "deploy")  # rooms that the core does without
 ONE_RUN = ("train", "engine/run", "engine/build", "engine/loop", "engine/testing", "engine/checkpoint")
 ONE_RUN += ("records/record", "records/folder")

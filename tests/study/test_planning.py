@@ -65,7 +65,8 @@ def test_the_upper_limit_of_seeds_holds_in_80_of_100_pilots() -> None:
 
 def test_a_failed_training_is_no_part_of_a_pilot() -> None:
     arms = kept("attention")
-    assert list(spread(arms).abnormal) == [False, False, True, True] or spread(arms).abnormal.sum() == 2
+    arms[2] = np.vstack([arms[2][:-1], 0 * arms[2][-1:]])  # its last training found nothing
+    assert list(spread(arms).abnormal) == [False, False, True, False]
     calm = [arm for arm, wild in zip(arms, spread(arms).abnormal, strict=True) if not wild]
     assert of_pilot(arms, "dice", "x") == of_pilot(calm, "dice", "x")
 
@@ -91,7 +92,7 @@ def test_typical_values_are_those_of_the_kept_studies(metric: str) -> None:
     assert known is not None
     apart, calm = (of_pilot(kept(name, metric), metric, name).expected for name in KEPT)
     for part in ("patient", "rest", "seed"):
-        pooled = (4 * getattr(apart, part) + 8 * getattr(calm, part)) / 12  # degrees of freedom of the calm arms' seeds
+        pooled = (20 * getattr(apart, part) + 8 * getattr(calm, part)) / 28  # degrees of freedom of the seeds
         assert getattr(known.expected, part) == pytest.approx(pooled, rel=0.02), part
         assert getattr(known.cautious, part) == pytest.approx(getattr(apart, part), rel=0.02), part
 
