@@ -1,8 +1,8 @@
 """nnU-Net trained for a given number of minutes on the folds of a data set here: an anchor for a study of as many.
 
-``python -m benchmarks.nnunet minutes=10 bin=/venv/bin file=anchor.csv data=folder data.root=…``, with the data keys of
-the study. ``bin`` is that of an environment with nnunetv2 2.8 (and the torch of this one). Preprocessing and
-prediction are not counted. What was trained already is kept: after a stop the same command continues.
+``python -m benchmarks.nnunet minutes=10 bin=/venv/bin file=anchor.csv data=folder data.root=… data.test_fraction=0``,
+with the data keys of the study. ``bin`` is that of an environment with nnunetv2 2.8 (and the torch of this one).
+Preprocessing and prediction are not counted. What was trained already is kept: after a stop the same command continues.
 """
 
 import json
@@ -21,9 +21,10 @@ from seg.data import nifti
 from seg.data.cases import CaseSet
 from seg.data.classes import class_indices
 from seg.data.grids import spacing_mm
+from seg.data.processors import processors
 from seg.data.volumes import read_header, read_image, read_label
 from seg.engine.cases import read_material, split_of
-from seg.files import atomic_write
+from seg.files import atomic_write, digest
 from seg.metrics import score_case
 
 NUMBER, TRAINER = 901, "nnUNetTrainerMinutes"
@@ -66,10 +67,14 @@ def main() -> None:
     minutes, programs, file = (given.pop(key) for key in ("minutes", "bin", "file"))
     overrides = [f"{key}={value}" for key, value in given.items()]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides=[*overrides, "data.fold=0", "data.test_fraction=0", "tracking=none"])
+        cfg = compose("train", overrides=[*overrides, "data.fold=0", "tracking=none"])
     material = read_material(cfg)
-    cases, splits = material.cases, [split_of(cfg, material.fingerprint, fold) for fold in range(cfg.data.folds)]
-    root = Path(cfg.paths.outputs) / "nnunet" / f"{cases.name}-{minutes}min-{splits[0].hash[:8]}"
+    cases, first = material.cases, material.split
+    if cases.regions or cases.ignore is not None or first.test:
+        sys.exit("nnU-Net is compared on plain classes and out of fold only. For the latter: data.test_fraction=0.")
+    splits = [split_of(cfg, material.fingerprint, fold) for fold in range(first.folds)]
+    version = digest([material.fingerprint.hash, [split.hash for split in splits]])
+    root = Path(cfg.paths.outputs) / "nnunet" / f"{cases.name}-{minutes}min-{version[:8]}"
     name = f"Dataset{NUMBER}_{cases.name}"
     places = {key: str((root / key).absolute()) for key in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     own = {
@@ -107,6 +112,7 @@ def main() -> None:
     said = (
         f"# nnU-Net 2.8 (3d_fullres) on {cases.name}, {minutes} minutes a fold, out of fold; one training each.\n"
         "# The learning rate falls over these minutes; augmentation in the training thread; mirroring at test time.\n"
+        f"# {processors()} processors, float32, as nnU-Net computes without a GPU.\n"
         "# Made by python -m benchmarks.nnunet.\n"
     )
     atomic_write(Path(file), said + pd.concat(tables).round(5).to_csv(index=False))

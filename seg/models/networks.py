@@ -197,6 +197,10 @@ def dynunet(
         raise ConfigError(
             f"model.strides has {len(steps)} levels; dynunet takes at least 3. A larger data.patch gives more."
         )
+    if any(step != 1 for step in steps[0]):
+        raise ConfigError(
+            f"model.strides begins with {steps[0]}; of dynunet it must begin with 1, the full resolution."
+        )
     body = OwnGrids(
         dims,
         in_channels,

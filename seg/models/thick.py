@@ -25,8 +25,8 @@ def restride(module: nn.Module, stride: Sequence[int]) -> None:
         elif isinstance(layer, nn.Upsample):
             layer.scale_factor = tuple(map(float, stride))
         elif isinstance(layer, _TRANSPOSED):
-            layer.stride = tuple(stride)
             _narrow(layer, [axis for axis, by in enumerate(stride) if by == 1])
+            layer.stride = tuple(stride)
         elif isinstance(layer, _CONVOLUTIONS) and max(layer.stride) > 1:
             layer.stride = tuple(stride)
 
@@ -54,7 +54,8 @@ def _narrow(layer: Any, axes: Sequence[int]) -> None:
     """Leaves the middle of the kernel along ``axes``, scaled so that what comes out is as large as before."""
     for axis in axes:
         width = layer.kernel_size[axis]
-        kept = layer.weight.data.narrow(2 + axis, (width - 1) // 2, 1) * math.sqrt(width)
+        taps = width / layer.stride[axis]  # a voxel made by a transposed convolution sees no more of its kernel
+        kept = layer.weight.data.narrow(2 + axis, (width - 1) // 2, 1) * math.sqrt(taps)
         layer.weight = nn.Parameter(kept.contiguous())
         for name, value in (("kernel_size", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1)):
             now = list(getattr(layer, name))

@@ -135,6 +135,7 @@ def test_strides_per_axis(strides, multiple):
         (models.segresnet, {"width": 12}, "multiple of model.groups"),
         (models.segresnet, {"blocks_up": [1]}, "one entry fewer"),
         (models.dynunet, {"strides": [1, 2]}, "at least 3"),
+        (models.dynunet, {"strides": [2, 2, 2]}, "must begin with 1"),
         (models.swin_unetr, {"width": 20}, "multiple of 12"),
     ],
 )

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from monai.networks.nets import BasicUNetPlusPlus, SegResNet
 from options import load, names, small_network
 from torch import nn
 
+from seg import models
 from seg.data.topology import flat_axes
-from seg.models.thick import narrow_kernels
+from seg.models.thick import narrow_kernels, restride
 
 STRIDED = [name for name in names("model") if isinstance(load("model", name).get("strides"), list)]
 PATCH, SPACING_MM = (32, 32, 6), (1.0, 1.0, 5.0)
@@ -21,11 +23,38 @@ def test_every_convolutional_network_takes_strides_per_axis(name):
     assert logits.shape == (1, 3, *PATCH)
 
 
-def test_strides_of_two_leave_the_network_as_it_is():
-    for name in ("unetpp", "segresnet"):
+def same_logits(make, other):
+    """Of two networks that begin with one seed."""
+    logits, image = [], torch.randn(1, 2, 64, 64)
+    for one in (make, other):
         torch.manual_seed(0)
-        one = small_network(name, 2, deep_supervision=False) if name == "unetpp" else small_network(name, 2)
-        assert one.multiple == (2 ** len(load("model", name)["strides"]),) * 2
+        found = one().eval()(image)
+        logits.append(found[0] if isinstance(found, list) else found)
+    return torch.equal(*logits)
+
+
+def test_strides_of_two_leave_monais_networks_as_they_are():
+    groups, channels = ("group", {"num_groups": 8}), (4, 8, 8, 8, 8, 4)
+    assert same_logits(
+        lambda: models.segresnet(2, 3, 2, width=8, blocks_down=[1, 2, 1], blocks_up=[1, 1], strides=[2, 2]),
+        lambda: SegResNet(2, 8, 2, 3, norm=groups, blocks_down=(1, 2, 1), blocks_up=(1, 1)),
+    )
+    assert same_logits(
+        lambda: models.unetpp(2, 3, 2, channels=channels),
+        lambda: BasicUNetPlusPlus(
+            2, 2, 3, channels, norm=("instance", {"affine": True}), act=("leakyrelu", {"negative_slope": 0.01})
+        ),
+    )
+
+
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_what_comes_out_of_a_narrowed_transposed_convolution_is_as_large_as_before(kernel):
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose3d(16, 16, kernel, stride=2, padding=(kernel - 1) // 2, bias=False)
+    image = torch.randn(1, 16, 12, 12, 12)
+    before = layer(image).std().item()
+    restride(layer, (2, 2, 1))
+    assert layer(image).std().item() == pytest.approx(before, rel=0.1)
 
 
 @pytest.mark.parametrize("name", STRIDED)
