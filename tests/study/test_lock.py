@@ -187,6 +187,17 @@ def _one_after_the_other(studies: int, parts: int) -> tuple[float, float]:
     return float(plain[-1]), float(charged[-1])
 
 
+def test_what_is_barely_confirmed_in_a_first_study_is_not_in_a_fourth() -> None:
+    """Of one and the same study, with the smallest gain that a first one on these cases confirms."""
+
+    def claimed(analysis: Analysis, place: int) -> str:
+        return claims(judged(analysis, asked(), "abc", [], place))["maybe"]
+
+    studies = (found(maybe=gain) for gain in np.arange(0.001, 0.02, 0.00025))
+    barely = next(analysis for analysis in studies if claimed(analysis, 1) == CONFIRMED)
+    assert claimed(barely, 4) == UNDECIDED
+
+
 def test_later_studies_without_effect_are_not_confirmed_the_more_easily() -> None:
     _one_after_the_other(4, 5)
 
