@@ -39,7 +39,7 @@ map: $(VENV)/installed         ## the map in CONTRIBUTING.md, from the first lin
 bench: $(VENV)/installed      ## the short ones of the figures in benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
-record: $(VENV)/installed     ## the record on Hippocampus from scratch, about four hours; ARGS="data.root=/data/Task04_Hippocampus"
+record: $(VENV)/installed     ## the record on Hippocampus from scratch, about two hours; ARGS="data.root=/data/Task04_Hippocampus"
 	$(BIN)/python -m benchmarks.record $(ARGS)
 
 build: $(VENV)/installed      ## sdist and wheel in dist/

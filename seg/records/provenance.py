@@ -38,7 +38,7 @@ def code_hash() -> str:
 
 def _dirty() -> str:
     """Whether code or configuration has changes that are not committed; unknown where git does not answer in time."""
-    changed = git("status", "--porcelain", "--branch", "--", "*.py", "*.yaml")  # its first line says that it answered
+    changed = git("status", "--porcelain", "--branch", "--", ":/*.py", ":/*.yaml")  # its first line says it answered
     return str(len(changed.splitlines()) > 1).lower() if changed else "unknown"
 
 

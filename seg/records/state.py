@@ -35,6 +35,11 @@ class Process:
         return self.host == _host()
 
     @property
+    def own(self) -> bool:
+        """Whether it is the process that asks, whatever the clock now says of when that began."""
+        return self.here and self.pid == os.getpid()
+
+    @property
     def gone(self) -> bool:
         """Whether it has certainly ended; of another host's processes nothing is certain."""
         if self.host != _host():

@@ -276,9 +276,8 @@ class Workers:
         """Shows that this process and its trials live."""
         while not self._over.wait(_BEAT):
             self.search.beat()
-            owner, this = self.sweep.folder / OWNER, Process.this()
-            known = worker_of(owner)
-            if known and (known.host, known.pid) == (this.host, this.pid):  # nobody says of another that it lives
+            owner = self.sweep.folder / OWNER
+            if (known := worker_of(owner)) and known.own:  # nobody says of another that it lives
                 with suppress(OSError):
                     os.utime(owner)
 

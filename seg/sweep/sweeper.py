@@ -209,7 +209,7 @@ def _claim(asked: Sweep) -> bool:
     asked.folder.mkdir(parents=True, exist_ok=True)
     owner = asked.folder / OWNER
     process = worker_of(owner)
-    if process not in (None, Process.this()) and not process.lost(owner.stat().st_mtime):
+    if process and not process.own and not process.lost(owner.stat().st_mtime):
         if asked.storage:
             return False
         raise ConfigError(

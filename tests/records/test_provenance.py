@@ -52,8 +52,13 @@ def test_commit_developer_and_dirt_of_the_working_folder(tmp_path: Path, monkeyp
     assert (tags["git_commit"], tags["git_dirty"]) == (git("rev-parse", "HEAD").strip(), "false")
     assert len(tags["git_commit"]) == 40
     assert tags["developer"] == "Ada Lovelace"
+    (tmp_path / "work/log.txt").write_text("")
+    assert common_tags()["git_dirty"] == "false", "nor does a log"
     (tmp_path / "work/new.py").write_text("")
     assert common_tags()["git_dirty"] == "true"
+    (tmp_path / "work/seg").mkdir()
+    monkeypatch.chdir(tmp_path / "work/seg")
+    assert common_tags()["git_dirty"] == "true", "wherever in the repository it is asked"
 
 
 def test_a_folder_without_repository_and_a_machine_without_git(
