@@ -77,5 +77,6 @@ def test_runs_of_version_0_1_0_are_listed(tmp_path: Path) -> None:
     assert table["test_dice"].between(0, 1).all()
 
 
-def test_both_shipped_studies_are_kept() -> None:
-    assert [path.parent.name for path in KEPT] == ["attention", "schedulers"]
+def test_the_shipped_studies_are_kept() -> None:
+    assert {path.parent.name for path in EVERY} >= {"attention", "schedulers"}
+    assert [path.parent.name for path in KEPT] == ["schedulers"]
