@@ -24,7 +24,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from seg.data.processors import processors
-from seg.errors import ConfigError
+from seg.errors import ConfigError, without_passwords
+from seg.records.address import ADDRESS
 from seg.records.folder import RunFolder
 from seg.records.pending import add_to_record
 from seg.records.state import Process
@@ -203,7 +204,7 @@ class Workers:
         own["hydra.sweep.subdir"] = [place.name]
         error = "its process died without a message; the end of its log may say why"
         try:
-            overrides = [*trial.overrides, *self.sweep.given, *worker.overrides, *lines_of(own)]
+            overrides = [*trial.overrides, *worker.overrides, *lines_of(own)]
             (job,) = worker.launcher.launch([overrides], trial.number)
             if job.status == JobStatus.FAILED:
                 raise job._return_value  # as job.return_value does, without printing of it
@@ -297,8 +298,14 @@ class Workers:
 def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config: DictConfig) -> list[Worker]:
     """A launcher for each worker, with its share of this machine's processors and GPUs."""
     name, jobs = config.hydra.runtime.choices["hydra/launcher"], sweep.n_jobs
-    config = deepcopy(config)
+    config, places, uri = deepcopy(config), sweep.given, sweep.cfg.tracking.uri or ""
     with open_dict(config):
+        if (shown := without_passwords(uri)) != uri:  # a launcher writes all this down; the environment it does not
+            os.environ[ADDRESS] = uri  # which the processes of the trials inherit, and complete what is shown from it
+            places = tuple(one.replace(uri, shown) for one in places)
+            config.tracking.uri = shown
+            config.hydra.overrides.task = [one.replace(uri, shown) for one in config.hydra.overrides.task]
+            config.hydra.job.override_dirname = config.hydra.job.override_dirname.replace(uri, shown)
         if name == "basic" and jobs > 1:  # this process can do one at a time only
             name = "submitit_local"
             config.hydra.launcher = ConfigStore.instance().load("hydra/launcher/submitit_local.yaml").node
@@ -312,7 +319,9 @@ def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config
     shares = [_share(slot, jobs) if jobs > 1 and name == "submitit_local" else {} for slot in range(jobs)]
     launch = partial(Plugins.instance().instantiate_launcher, hydra_context=context, task_function=task)
     return [
-        Worker(launch(config=config), tuple(f"+hydra.job.env_set.{key}='{value}'" for key, value in share.items()))
+        Worker(
+            launch(config=config), (*places, *(f"+hydra.job.env_set.{key}='{value}'" for key, value in share.items()))
+        )
         for share in shares
     ]
 

@@ -15,18 +15,21 @@ from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
+from seg.config.options import CONF
 from seg.data.processors import processors
 from seg.records.state import Process
 from seg.sweep import parent
-from seg.sweep.launch import OWNER, Workers
+from seg.sweep.launch import OWNER, Workers, make_workers
 
 APP = Path(__file__).with_name("app.py")
 ROOT = APP.parents[2]
@@ -410,6 +413,21 @@ def test_the_password_of_an_address_is_written_nowhere(search: tuple[str, ...], 
     assert (sweeps.folder / "journal.log").exists()
     kept = [path for path in sweeps.outputs.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
     assert kept == []
+
+
+def test_a_launcher_has_no_password_to_write_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "http://user:hunter2@127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda config, **_: config)
+    given = (f"tracking.uri='{address}'",)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        storage = f"hydra.sweeper.storage={address}"
+        config = compose("train", overrides=[*given, storage], return_hydra_config=True)
+    sweep = SimpleNamespace(cfg=config, given=given, folder=tmp_path, n_jobs=1, address=tmp_path / "journal.log")
+    (worker,) = make_workers(cast(Any, sweep), cast(Any, None), cast(Any, None), config)
+    assert "hunter2" not in OmegaConf.to_yaml(cast(Any, worker.launcher))
+    assert worker.overrides == ("tracking.uri='http://user:***@127.0.0.1:9'",)
+    assert os.environ["MLFLOW_TRACKING_URI"] == address  # what completes the address again in a trial's process
 
 
 def test_the_same_grid_with_its_places_named_otherwise_is_the_same_grid(sweeps: Sweeps) -> None:
