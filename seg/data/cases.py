@@ -9,14 +9,13 @@ from pathlib import Path
 
 from seg.data import layouts, volumes
 from seg.data.classes import Classes, classes_of, mapping_of, one_palette, seen_classes
-from seg.data.names import Files, channel_names
+from seg.data.names import Files, channel_names, unfit
 from seg.data.patients import SUBJECT, columns_of, patients_of, rows_of
 from seg.errors import ConfigError, DataError, few, together
 from seg.regions import Regions, indices_within
 
 log = logging.getLogger(__name__)
 # In a name: line feeds, escapes, bytes that are no UTF-8, and what cannot be seen but turns or parts what is printed.
-CONTROL = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 COLOURS = ("red", "green", "blue")
 PART_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -92,7 +91,9 @@ def folder(root: str | Path, *, name: str | None = None, patient: str | None = N
     """
     place = layouts.place_of(Path(root).expanduser(), layout)
     files, channels, classes = _found(place)
-    together(DataError, [_unprintable(case_id) for case_id, _, _ in files if re.search(CONTROL, case_id)])
+    strange = [case_id for case_id, _, _ in files if unfit(case_id)]
+    rule = "cannot be the name of a mask's file, which begins with no dot and has no slash and no control character"
+    together(DataError, [f"case {case_id!r} {rule}. Rename it." for case_id in strange])
     values = [*classes.values.values()]
     if classes.regions:
         log.info("regions of label values: %s", dict(zip([*classes.values][1:], classes.regions, strict=True)))
@@ -127,10 +128,6 @@ def _outer_folders(files: Files, root: Path) -> dict[str, str]:
         few(f"{name} ({n})" for name, n in counts.items() if n > 1),
     )
     return {case_id: own[0] for case_id, own in parts.items()}
-
-
-def _unprintable(case_id: str) -> str:
-    return f"the file of case {case_id!r} has a control character in its name. Rename it."
 
 
 def hippocampus(root: str | Path, *, name: str = "hippocampus", patient: str | None = None) -> CaseSet:

@@ -122,7 +122,7 @@ def _checked(named: list[tuple[str, object]], where: Path, regions: Regions | No
         key = re.sub(r"[^\w\-./: ]", "_", normalize("NFC", name))  # as a metric of this class is called in the record
         if not re.fullmatch(WHOLE, str(value)):
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")
-        elif name in classes or (regions is None and int(str(value)) in classes.values()):
+        elif name in classes or ((regions is None or int(str(value)) == 0) and int(str(value)) in classes.values()):
             faults.append(f"{where}: class '{name}' = {value} appears twice; names and values must be unique.")
         elif name.lower() in ("", "mean of classes") or not name.isprintable() or normpath(f"_{key}") != f"_{key}":
             faults.append(f"{where}: {name!r} cannot be a class's name. Use letters, digits and blanks.")
@@ -156,7 +156,7 @@ def question(values: Collection[int]) -> str:
         return (
             "So many come of smoothed edges (anti-aliasing, resizing with interpolation, JPEG). A label has one value "
             "a class: make it again with nearest neighbour; or, of a single class, set the upper half of the values to "
-            "255 and the rest to 0."
+            "255 and the rest to 0. If each value is a structure, name all of them in a dataset.json."
         )
     asked = [value for value in values if value in HIGHEST or value < 0]
     return (

@@ -92,8 +92,9 @@ def _is_slice(path: Path) -> bool:
 
 def _series(folder: Path) -> tuple[Header, list[Slice]]:
     """Header, and the slices in the order in which they lie."""
+    paths = files(folder)
     try:
-        slices = _slices(files(folder))
+        slices = _slices(paths)
         first = slices[0]
         normal = np.cross(*first.directions)
         slices.sort(key=lambda one: float(normal @ one.position))

@@ -20,6 +20,8 @@ DATA_FILE = re.compile(
     rb"^[ \t]*(?:ElementDataFile[ \t]*[=:]|data ?file:)[ \t]*([^\r\n]+?)[ \t]*(?:\r?\n|\Z)", re.M | re.I
 )
 END = re.compile(rb"\r?\n\r?\n")  # of the header of NRRD
+UNITS = re.compile(rb"^(?:(?:space )?units:|DistanceUnits *=)([^\r\n]*)", re.MULTILINE | re.IGNORECASE)
+LENGTHS = re.compile(r"(?:[\u00b5\u03bcucn]|micro|nano|centi)?m(?:et(?:er|re)s?)?|microns?")  # none of them mm
 PACKED = re.compile(rb"^(?:CompressedData *= *True|encoding: *gz)", re.MULTILINE | re.IGNORECASE)
 TYPES = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
 Geometry = tuple[np.ndarray, np.ndarray, np.ndarray]  # origin, spacing, direction (3, 3) as ITK has them
@@ -76,6 +78,9 @@ def _files(path: Path) -> list[Path]:
     with path.open("rb") as file:
         head = file.read(HEADER)
     header = END.split(head, 1)[0] if head.startswith(b"NRRD") else head
+    units = {*b" ".join(UNITS.findall(header)).decode("utf-8", "replace").replace('"', " ").lower().split()}
+    if strange := sorted(filter(LENGTHS.fullmatch, units)):
+        raise DataError(f"its lengths are in {', '.join(strange)}, and only mm are read. Store it in mm.")
     names = {*DATA_FILE.findall(header)} or {b"LOCAL"}
     name = names.pop().decode("utf-8", "replace")
     if not names and name.upper() == "LOCAL":

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from seg.data.formats import images_of
-from seg.data.names import LABEL_WORDS, Files, bare_name, base_of, name_of, names_of
-from seg.data.patients import table_of
+from seg.data.names import LABEL_WORDS, Files, bare_name, base_of, name_of, names_of, unfit
+from seg.data.patients import spelled, table_of
 from seg.data.volumes import stem
 from seg.errors import DataError, counted, few, together
 
@@ -151,9 +151,10 @@ def by_table(where: Path) -> Files:
     for line, row in rows:
         if empty := [name for name in ("case", *images, "label") if not row[name]]:
             faults.append(f"{where}: line {line} has nothing in {', '.join(empty)}.")
-        elif row["case"].startswith(".") or {*row["case"]} & {*"/\\"}:
+        elif unfit(row["case"]):
             faults.append(f"{where}: line {line}: {row['case']!r} cannot be the name of a mask's file.")
-        entries.append(Entry([row[name] for name in images], row["label"], stem(Path(row["case"]))))
+        *texts, label = (spelled(where.parent, row[name]) for name in (*images, "label"))
+        entries.append(Entry(texts, label, stem(Path(row["case"]))))
     faults += [
         f"{where}: case {case} is there {n} times." for case, n in Counter(e.case for e in entries).items() if n > 1
     ]

@@ -23,6 +23,13 @@ TEST_FOLDERS = ("imagests", "labelsts")  # of a Decathlon or nnU-Net data set: n
 ANNOTATORS = re.compile(rf"(?:{LABEL_WORDS}|instances|raw)/", re.IGNORECASE)  # folders within that of a case
 BIDS = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_(.+)")
 
+CONTROL = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+
+
+def unfit(case: str) -> bool:
+    """Whether no mask's file can be called so: it is hidden, in another folder, or has what cannot be seen."""
+    return not case or case[0] == "." or bool({*case} & {*"/\\"}) or bool(re.search(CONTROL, case))
+
 
 def by_name(root: Path, declared: int | None = None) -> Found:
     """Cases of a folder for images and one for labels; or of one folder with labels ``…_seg``; or of a folder a case.
@@ -217,8 +224,8 @@ def _groups(root: Path, faults: list[str]) -> dict[str, dict[str, Path]]:
     groups: dict[str, dict[str, Path]] = defaultdict(dict)
     depth = _depth([*found.values()])
     for path, parts in found.items():
-        bids, own = BIDS.fullmatch(name_of(path)), parts[depth]
-        case = bids[1] if bids else normalize("NFC", own)
+        bids, own = BIDS.fullmatch(name_of(path)), normalize("NFC", parts[depth])
+        case = bids[1] if bids else own
         role = bids[2] if bids else "/".join([*parts[depth + 1 : -1], name_of(path).removeprefix(own).lstrip("_-")])
         if bids and parts[0] == "derivatives" and not _is_label(role):
             continue  # images that a pipeline made of the others

@@ -86,7 +86,7 @@ def packed(array: np.ndarray, affine: np.ndarray, end: str, like: Path | None) -
         return _bytes_of(image, end)
     header, _, _ = _load(like, max(IMAGES))
     header.set_intent("none")
-    for text in {"descrip", "aux_file", "db_name"} & set(header):
+    for text in {"data_type", "descrip", "aux_file", "db_name"} & set(header):
         header[text] = b""
     for limit in {"cal_min", "cal_max", "glmin", "glmax"} & set(header):
         header[limit] = 0

@@ -178,6 +178,16 @@ def table_of(path: Path, faults: list[str]) -> tuple[list[str], list[tuple[int, 
     return columns, [(n, dict(zip(columns, cells, strict=True))) for n, cells in rows if len(cells) == len(columns)]
 
 
+def spelled(base: Path, path: str) -> str:
+    """A table's ``path`` below ``base`` as the files there spell it: with letters taken apart, or more blanks."""
+    found = Path()
+    for part in Path(path).parts:
+        place = base / found
+        beside = [] if (place / part).exists() or not place.is_dir() else place.iterdir()
+        found /= next((one.name for one in beside if clean(one.name) == clean(part)), part)
+    return str(found)
+
+
 def clean(cell: str) -> str:
     """Without what cannot be seen: blanks around it or doubled, marks of no width, letters taken apart."""
     words = normalize("NFC", cell).split()

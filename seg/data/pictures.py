@@ -26,6 +26,7 @@ ORIENTATION, DESCRIPTION = 0x0112, 270  # tags of EXIF and of TIFF
 GREYS = {"1": "u1", "L": "u1", "I;16": "u2", "I;16L": "u2", "I;16B": "u2", "I": "i4", "F": "f4"}  # modes of Pillow
 COLOURS = ("RGB", "RGBA", "LA", "P", "PA")
 HIGHEST = 65535  # of a PNG
+_TRANSPARENT = "parts of it are transparent, and nothing says what is there. Save it without transparency."
 
 
 def read_header(path: Path) -> Header:
@@ -37,6 +38,8 @@ def read_header(path: Path) -> Header:
 def read(path: Path, dtype: np.dtype[np.generic] | None = None) -> tuple[Header, np.ndarray]:
     """As that of NIfTI: what is seen, as ``dtype``; or, where that is None, the numbers of a mask."""
     with _opened(path) as (image, notes):
+        if dtype is not None and "transparency" in image.info:  # of a colour; the index of a mask is its class anyway
+            raise DataError(_TRANSPARENT)
         array = _mask(image) if dtype is None else np.asarray(image.convert(_mode(image)))
         voxels = np.swapaxes(array, 0, 1)[:, :, None]
         return _described(image, notes), voxels.astype(dtype or (np.uint8 if array.dtype == bool else array.dtype))
@@ -118,7 +121,7 @@ def _check(image: Image.Image) -> None:
             "<case>_0000, <case>_0001 …, or all as RGB of 8 bits."
         )
     if image.mode in ("RGBA", "LA", "PA") and image.getchannel("A").getextrema() != (255, 255):
-        raise DataError("parts of it are transparent, and nothing says what is there. Save it without transparency.")
+        raise DataError(_TRANSPARENT)
 
 
 def _notes(image: Image.Image) -> tuple[str, ...]:

@@ -24,8 +24,9 @@ Axis = Literal["auto", "x", "y", "z"]
 class ChannelNorm:
     """How one channel is normalised.
 
-    ``zscore``: by mean and standard deviation of each image itself, the numbers here being unused. ``inside``: what is
-    outside of the imaged object, zero in every channel and not enclosed by it, is 0 afterwards, too.
+    ``zscore``: by mean and standard deviation of each image itself, the numbers here being unused. With ``inside`` in
+    any channel, what is outside of the imaged object, zero in every channel and not enclosed by it, is 0 in
+    all of them.
     ``ct``: clipped to ``low`` … ``high``, then by ``mean`` and ``std``, all of the foreground of the data set.
     """
 

@@ -1,10 +1,11 @@
 """From files to prepared volumes and back: RAS axes, crop, normalisation, spacing, and the cache that holds them."""
 
+import errno
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -132,6 +133,8 @@ def prepare(caseset: CaseSet, fingerprint: Fingerprint, plan: Plan, cache: Path,
         if known and _intact(folders[case]):
             return False
         _build(files[case], caseset, plan, folders[case])
+        if known and not _intact(folders[case]):
+            raise PermissionError(errno.EACCES, "A damaged entry cannot be removed", str(folders[case]))
         return known
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -236,22 +239,16 @@ def _resample(volume: np.ndarray, shape: Shape, coarse: int | None, order: int) 
     return volume
 
 
-def _strongest(scores: Iterable[np.ndarray], shape: Shape, coarse: int | None) -> np.ndarray:
-    """The index of the strongest of several score volumes after resampling each; the first wins a tie."""
-    winner = np.zeros(shape, np.uint8)
-    best = np.full(shape, -np.inf, np.float32)
-    for index, score in enumerate(scores):
-        resampled = _resample(np.asarray(score, np.float32), shape, coarse, order=1)
-        winner[resampled > best] = index
-        np.maximum(best, resampled, out=best)
-    return winner
-
-
 def _resample_label(label: np.ndarray, shape: Shape, coarse: int | None) -> np.ndarray:
+    """The value whose mask is strongest after resampling; of equals the lowest."""
     if label.shape == shape:
         return label
-    present = np.unique(label)
-    return np.asarray(present[_strongest((label == index for index in present), shape, coarse)])
+    winner, best = np.zeros(shape, label.dtype), np.full(shape, -np.inf, np.float32)
+    for value in np.unique(label):
+        score = _resample((label == value).astype(np.float32), shape, coarse, order=1)
+        winner[score > best] = value
+        np.maximum(best, score, out=best)
+    return winner
 
 
 def _key(content: str, caseset: CaseSet, plan: Plan) -> str:

@@ -1,15 +1,14 @@
 """Images without labels, to be predicted: from a file, a folder, a Decathlon data set, or a table of paths."""
 
 import os
-import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from seg.data.cases import CONTROL, Case
+from seg.data.cases import Case
 from seg.data.formats import listed
 from seg.data.lists import by_list, read_json
-from seg.data.names import CHANNEL, add
-from seg.data.patients import clean, table_of
+from seg.data.names import CHANNEL, add, unfit
+from seg.data.patients import spelled, table_of
 from seg.data.volumes import READ, ending, has_colours, is_volume, stem
 from seg.errors import DataError, counted, together
 
@@ -44,9 +43,7 @@ def scans(where: Path, channels: int) -> list[Case]:
     if not found:
         raise DataError(f"{where} has nothing that ends in {READ}.")
     names = [case.id for case in found]
-    if strange := [
-        name for name in names if not name or name[0] == "." or set(name) & set("/\\") or re.search(CONTROL, name)
-    ]:
+    if strange := [*filter(unfit, names)]:
         raise DataError(f"{where}: {', '.join(map(repr, strange))} cannot be the name of a mask's file. Rename it.")
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(f"{where}: {', '.join(twice)} is there twice, and both masks would have one name.")
@@ -102,12 +99,6 @@ def _tabled(where: Path, channels: int) -> list[Case]:
         raise DataError(f"{where} has an empty cell in {', '.join(['case', *images])}. Fill it, or remove its row.")
     found = []
     for _, row in rows:
-        files = tuple(_lying(where.parent / row[name]) for name in images)
+        files = tuple(where.parent / spelled(where.parent, row[name]) for name in images)
         found.append(Case(row["case"].removesuffix(ending(Path(row["case"]))), "", files, None))
     return found
-
-
-def _lying(path: Path) -> Path:
-    """The file whose name a table spells in another way: letters taken apart, or more blanks."""
-    beside = [] if path.exists() or not path.parent.is_dir() else path.parent.iterdir()
-    return next((file for file in beside if clean(file.name) == path.name), path)

@@ -8,6 +8,7 @@ from seg.deploy.package import Json, Package
 from seg.errors import times
 
 FORMAT = 1
+_OUTSIDE = "Then set to 0, in every channel, what is 0 in all of them, unless it is enclosed by voxels that are not."
 
 
 def instructions(package: Package, kind: str) -> Json:
@@ -42,6 +43,7 @@ def _before(package: Package) -> list[str]:
         "Turn the axes to RAS+ (the first to the right, then anterior, superior), by flips and swaps alone.",
         "Crop to the smallest box that holds every voxel that is not 0 in some channel.",
         *(_normalised(name, norm) for name, norm in zip(package.channels, plan.normalization, strict=True)),
+        *[_OUTSIDE] * any(norm.inside for norm in plan.normalization),
         f"Resample to voxels of {times(plan.spacing_mm)} mm (unless they are so within 0.1 %): "
         "round(n * own / planned) voxels an axis over the same extent, by cubic splines: "
         "scipy.ndimage.zoom(order=3, mode='nearest', grid_mode=True). "
@@ -60,7 +62,6 @@ def _normalised(name: str, norm: ChannelNorm) -> str:
     return (
         f"Channel {name}: subtract the mean and divide by the standard deviation of its own voxels that are not 0, "
         "within that box (of all, where those have one value)."
-        + (" Then set to 0 what is 0 in every channel, unless it is enclosed by voxels that are not." * norm.inside)
     )
 
 

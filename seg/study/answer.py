@@ -45,10 +45,12 @@ def amount(value: float, metric: str, lengths: str = "mm", *, up: bool = True) -
     Rounded up, as what is excluded is; or down, as what is found at least is.
     """
     steps = 100 if METRICS[metric].unit else 1000
+    if not up and value * steps < 1:  # what is found at least is not 0
+        steps *= 10
     whole = ceil(value * steps - 1e-6) if up else floor(value * steps + 1e-6)
     if METRICS[metric].unit:
-        return METRICS[metric].with_unit(f"{whole / 100:g}", lengths)
-    points = whole / 10
+        return METRICS[metric].with_unit(f"{whole / steps:g}", lengths)
+    points = 100 * whole / steps
     return f"{points:g} point{'' if points == 1 else 's'}"
 
 

@@ -121,6 +121,10 @@ FAULTS = {
     "ending": (NNUNET | {"file_ending": ".bmp"}, "file_ending is '.bmp'"),
     "channel numbers": (NNUNET | {"channel_names": {"1": "CT"}}, "numbered 1"),
     "no labels": ({"channel_names": {"0": "CT"}, "file_ending": ".nii"}, "labels is missing"),
+    "two backgrounds": (
+        NNUNET | {"labels": {"background": 0, "air": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]},
+        "'air' = 0 appears twice",
+    ),
     "reserved": (NNUNET | {"labels": {"Mean of classes": 1}}, "cannot be a class's name"),
     "blanks": (NNUNET | {"labels": {"a": 1, " a": 2}}, "'a' = 2 appears twice"),
     "many": (NNUNET | {"labels": {f"c{value}": value for value in range(300)}}, "300 classes"),
@@ -140,6 +144,15 @@ def test_dataset_json_may_not_leave_the_folder(tmp_path, path):
     settings = DECATHLON | {"training": [{"image": path, "label": "./labelsTr/a.nii.gz"}]}
     with pytest.raises(DataError, match=r"secret\.nii\.gz is outside the folder"):
         folder(make(tmp_path, settings))
+
+
+@pytest.mark.parametrize("case", ["../../evil", "/scans/labelsTr/a", "p1/t0", ".a"])
+def test_nor_may_the_name_of_a_case(tmp_path, case):
+    for name in "ab":
+        label_file(tmp_path / f"{name}.nii.gz", [0, 1])
+    entry = {"images": ["a.nii.gz"], "label": "b.nii.gz"}
+    with pytest.raises(DataError, match="cannot be the name of a mask's file"):
+        folder(make(tmp_path, NNUNET | {"channel_names": {"0": "CT"}, "dataset": {case: entry}}))
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,20 @@ def test_the_cache(small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert set(counts) == {"made again"}
 
 
+def test_a_damaged_entry_that_cannot_be_removed_is_not_used(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases, cache = folder(small), tmp_path / "cache"
+    prints = fingerprint(cases, cache)
+    plan = make_plan(prints, cases.channels, dims=3)
+    prepare(cases, prints, plan, cache, 1)
+    path = min(cache.glob("*/image.npy"))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr("seg.data.preprocess.shutil.rmtree", lambda *_, **__: None)  # as in another's folder
+    with pytest.raises(PermissionError, match="damaged entry"):
+        prepare(cases, prints, plan, cache, 1)
+
+
 def test_the_fingerprint(small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cases, cache = folder(small), tmp_path / "cache"
     sound = fingerprint(cases, cache)

@@ -310,6 +310,18 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path, training):
     refused(tmp_path, "dataset.json")
 
 
+def test_letters_taken_apart_and_doubled_blanks_are_those_of_the_files(tmp_path):
+    apart = unicodedata.normalize("NFD", "m\u00fcller")
+    for case in (apart, "a  b", "anna"):
+        volume(tmp_path / case / f"{case}_t1.nii.gz")
+        volume(tmp_path / case / f"{case}_seg.nii.gz", label=True)
+    whole = found(tmp_path)
+    assert set(whole) == {"m\u00fcller", "a  b", "anna"}
+    lines = [f"{n},{case}/{case}_t1.nii.gz,{case}/{case}_seg.nii.gz" for n, case in enumerate((apart, "a  b", "anna"))]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,image,label", *lines]))
+    assert set(found(tmp_path / "cases.csv")) == {"0", "1", "2"}
+
+
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "a\udcffb"])
 def test_control_characters_in_names_are_refused(tmp_path, name):
     for kind in ("imagesTr", "labelsTr"):

@@ -185,6 +185,15 @@ def refused_transparent(path: Path) -> Path:
     return save(path / "m.png", np.concatenate([COLOURS, GREY[..., None]], -1))
 
 
+def test_a_colour_that_is_transparent_is_refused_in_an_image_and_an_index_of_a_mask(tmp_path: Path) -> None:
+    picture = Image.fromarray(MASK, "P")
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.save(tmp_path / "a.png", transparency=0)
+    assert np.array_equal(read_label(tmp_path / "a.png")[..., 0].T, MASK)
+    with pytest.raises(DataError, match="parts of it are transparent"):
+        read_image([tmp_path / "a.png"])
+
+
 def refused_cut_off(path: Path) -> Path:
     noise = np.random.default_rng(0).integers(0, 255, (99, 99), np.uint8)
     whole = save(path / "m.png", noise)

@@ -93,6 +93,16 @@ def test_no_text_of_the_image_is_in_its_mask(tmp_path: Path, end: str) -> None:
     assert b"Doe" not in (tmp_path / f"mask{end}").read_bytes()
 
 
+def test_nor_is_that_of_nifti(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(noise(), np.eye(4))
+    for text in ("data_type", "descrip", "aux_file", "db_name"):
+        image.header[text] = b"Doe^Jane"
+    nib.save(image, tmp_path / "image.nii")
+    assert (tmp_path / "image.nii").read_bytes().count(b"Doe") == 4
+    write_label(tmp_path / "mask.nii", noise(), tmp_path / "image.nii")
+    assert b"Doe" not in (tmp_path / "mask.nii").read_bytes()
+
+
 BROKEN = {
     "missing": (lambda path: path.unlink(), "no such file"),
     "empty": (lambda path: path.write_bytes(b""), "empty"),
@@ -157,6 +167,20 @@ def test_headers_without_orientation_say_so(tmp_path: Path) -> None:
         (note,) = read_header(tmp_path / name).notes
         assert "axes were taken" in note
     assert read_header(tmp_path / "a.nrrd").spacing_mm == (1, 1, 3)
+
+
+@pytest.mark.parametrize("unit", ["mm", "um", "microns", "\u00b5m", "m"])
+def test_lengths_in_another_unit_are_refused(tmp_path: Path, unit: str) -> None:
+    head = f'NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 2 2\nspacings: 1 1 3\nunits: "{unit}" "{unit}" "{unit}"\n'
+    (tmp_path / "a.nrrd").write_bytes(f"{head}encoding: raw\n\n".encode() + bytes(range(8)))
+    path = save(tmp_path / "a.mha", noise(), oblique(), packed=False)
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", f"DistanceUnits = {unit}\nElementDataFile".encode()))
+    for name in ("a.nrrd", "a.mha"):
+        if unit == "mm":
+            assert read_header(tmp_path / name).shape
+        else:
+            with pytest.raises(DataError, match=f"{name}: its lengths are in {unit}, and only mm are read"):
+                read_header(tmp_path / name)
 
 
 @pytest.mark.parametrize("voxels", ["../a.raw", "/etc/passwd", "LIST", "a%03d.raw 1 2 1", "sub/a.raw"])

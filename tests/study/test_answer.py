@@ -69,7 +69,7 @@ def test_sizes_are_rounded_up_so_that_what_is_excluded_is() -> None:
 
 def test_what_is_found_at_least_is_rounded_down(analysis: Analysis) -> None:
     assert (amount(0.00002, "dice", up=False), amount(0.00402, "dice", up=False)) == ("0 points", "0.4 points")
-    assert amount(0.019, "hd95_mm", up=False) == "0.01 mm"
+    assert (amount(0.019, "hd95_mm", up=False), amount(0.00074, "dice", up=False)) == ("0.01 mm", "0.07 points")
     lines = analysis.comparisons[analysis.comparisons["primary"]].set_index("arm")
     least, most = map(float, re.findall(r"between ([0-9.]+) points? and ([0-9.]+)", answer(analysis)[0])[0])
     assert least <= 100 * lines.loc["se", "ci_low"] < 100 * lines.loc["se", "ci_high"] <= most
