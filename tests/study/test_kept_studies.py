@@ -20,10 +20,11 @@ def analysed(asked: Asked, folder: Path) -> Analysis:
     scores = read_scores(folder / "scores.csv")
     options = {"arms": asked.arms, "against": asked.against, "margin": asked.margin}
     if asked.until is None:
-        return analyse(scores, baseline=asked.arms[0], **options)
-    judged = {"primary": asked.primary, "classes": asked.classes}
-    looks = looks_of(scores, Seeds(*asked.until), **options, **judged)
-    found = analysis_at(looks, scores, baseline=asked.arms[0], **options, **judged)
+        found = analyse(scores, baseline=asked.arms[0], **options)
+    else:
+        judged = {"primary": asked.primary, "classes": asked.classes}
+        looks = looks_of(scores, Seeds(*asked.until), **options, **judged)
+        found = analysis_at(looks, scores, baseline=asked.arms[0], **options, **judged)
     return with_anchors(found, scores, asked.anchors, arms=asked.arms)
 
 
@@ -55,5 +56,5 @@ def test_a_kept_study_is_whole_and_asked_by_its_file(kept: Path) -> None:
     assert "compare.html" not in page, "slices are the data's, and are not ours to give away"
 
 
-def test_two_studies_are_kept() -> None:
-    assert [path.parent.name for path in KEPT] == ["attention", "schedulers"]
+def test_the_studies_that_ended_are_kept() -> None:
+    assert [path.parent.name for path in KEPT] == ["attention", "record", "schedulers"]
