@@ -75,6 +75,7 @@ class Sweeps:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(out):
             if not plots:
                 patch.setattr(parent, "draw", lambda search, title: "")
+            patch.setenv("MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI", ""))  # a sweep may set it
             patch.setattr(sys, "argv", [str(APP), "-m", *self.common, *arguments])
             patch.chdir(ROOT)
             try:
