@@ -15,7 +15,6 @@ from seg.errors import ConfigError, DataError, few, together
 from seg.regions import Regions, indices_within
 
 log = logging.getLogger(__name__)
-# In a name: line feeds, escapes, bytes that are no UTF-8, and what cannot be seen but turns or parts what is printed.
 COLOURS = ("red", "green", "blue")
 PART_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 

@@ -22,7 +22,7 @@ LABEL_FOLDERS = ("labelstr", "labels", "label", "masks", "mask", "segmentations"
 TEST_FOLDERS = ("imagests", "labelsts")  # of a Decathlon or nnU-Net data set: not for training
 ANNOTATORS = re.compile(rf"(?:{LABEL_WORDS}|instances|raw)/", re.IGNORECASE)  # folders within that of a case
 BIDS = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_(.+)")
-
+# In a name: line feeds, escapes, bytes that are no UTF-8, and what cannot be seen but turns or parts what is printed.
 CONTROL = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 
 

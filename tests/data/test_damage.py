@@ -134,7 +134,8 @@ def test_a_damaged_entry_that_cannot_be_removed_is_not_used(
     plan = make_plan(prints, cases.channels, dims=3)
     prepare(cases, prints, plan, cache, 1)
     path = min(cache.glob("*/image.npy"))
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    *whole, last = path.read_bytes()
+    path.write_bytes(bytes([*whole, last ^ 1]))
     monkeypatch.setattr("seg.data.preprocess.shutil.rmtree", lambda *_, **__: None)  # as in another's folder
     with pytest.raises(PermissionError, match="damaged entry"):
         prepare(cases, prints, plan, cache, 1)
