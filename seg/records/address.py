@@ -31,6 +31,12 @@ def address_given() -> str | None:
     return os.environ.get(ADDRESS) or None
 
 
+def completed(uri: str | None) -> str | None:
+    """The address with its password, where MLflow's own variable holds the same one with it."""
+    given = address_given()
+    return given if given and uri == without_passwords(given) else uri
+
+
 def experiment_name(given: str | None, usual: str) -> str:
     """The experiment of a new run: the configuration's, otherwise that of MLflow's variable, otherwise the default."""
     return given or os.environ.get(EXPERIMENT) or usual

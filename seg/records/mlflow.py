@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from seg.errors import ConfigError, SegError, without_passwords
 from seg.files import PRIVATE, atomic
-from seg.records.address import ADDRESS, address_given, default_uri, file_of, is_server, pages, ui_command
+from seg.records.address import ADDRESS, address_given, completed, default_uri, file_of, is_server, pages, ui_command
 from seg.records.folder import RunFolder, one_at_a_time
 from seg.records.journal import GONE, Journal, Recorded, Report, status_report
 from seg.records.provenance import common_tags
@@ -66,12 +66,10 @@ class Mlflow(Sink):
     """
 
     def __init__(self, uri: str | None, outputs: Path, *, create: bool = False) -> None:
-        self.noted, given = uri, address_given()
-        if given and uri == without_passwords(given):
-            uri = given
-        self.uri = uri or default_uri(outputs)
+        self.noted = uri
+        self.uri = completed(uri) or default_uri(outputs)
         self._begins = create
-        self._set_by = ADDRESS if self.uri == given else "tracking.uri"
+        self._set_by = ADDRESS if self.uri == address_given() else "tracking.uri"
         self.name = f"MLflow at {without_passwords(self.uri, self.uri)}"
         self._artifacts = (outputs / "mlartifacts").resolve()
         self._pushed: dict[str, int] = {}  # bytes of each run's journal

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from seg.errors import ConfigError, without_passwords
 from seg.files import remove_drafts
-from seg.records.address import chosen
+from seg.records.address import chosen, completed
 from seg.records.folder import RunFolder, by_id, claim, find, one_at_a_time
 from seg.records.journal import status_report
 from seg.records.record import Record
@@ -47,7 +47,7 @@ def open_record(
     if known and begun:
         run_name, experiment = begun.name, begun.experiment
     uri, why = chosen(kind, uri, begun, "where it began" if known else "where its parent is")
-    sink = sink_class(kind)(uri, outputs, create=not run_id)
+    sink = sink_class(kind)(completed(uri), outputs, create=not run_id)
     noted = without_passwords(uri) if uri and kind != "none" else None
     state = State(kind, noted, experiment, run_name, "RUNNING", Process.this())
     with one_at_a_time(outputs):

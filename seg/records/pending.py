@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seg.errors import ConfigError
+from seg.records.address import completed
 from seg.records.folder import RunFolder, one_at_a_time, place_given
 from seg.records.journal import GONE, Journal, now_ms, status_report
 from seg.records.sink import UnreachableError, sink_class
@@ -73,7 +74,7 @@ def push_again(run: RunFolder, uri: str | None = None) -> str:
     """
     state = read_state(run.run)
     assert state is not None
-    sink = sink_class(state.kind)(uri or state.uri, run.outputs)
+    sink = sink_class(state.kind)(completed(uri or state.uri), run.outputs)
     if state.status == "RUNNING":
         finished = run.summary.exists()  # it was killed after its last number
         _close(run, state, "FINISHED" if finished else "KILLED", "" if finished else GONE)

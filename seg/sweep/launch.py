@@ -8,21 +8,23 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from signal import Signals
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from seg.config.arguments import quoted
+from seg.config.compose import keys_of
 from seg.data.processors import processors
 from seg.errors import ConfigError, without_passwords
 from seg.records.address import ADDRESS
@@ -298,14 +300,15 @@ class Workers:
 def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config: DictConfig) -> list[Worker]:
     """A launcher for each worker, with its share of this machine's processors and GPUs."""
     name, jobs = config.hydra.runtime.choices["hydra/launcher"], sweep.n_jobs
-    config, places, uri = deepcopy(config), sweep.given, sweep.cfg.tracking.uri or ""
+    config, places, uri = deepcopy(config), [*sweep.given], sweep.cfg.tracking.uri or ""
     with open_dict(config):
         if (shown := without_passwords(uri)) != uri:  # a launcher writes all this down; the environment it does not
             os.environ[ADDRESS] = uri  # which the processes of the trials inherit, and complete what is shown from it
-            places = tuple(one.replace(uri, shown) for one in places)
+            places = _naming(shown, places)
             config.tracking.uri = shown
-            config.hydra.overrides.task = [one.replace(uri, shown) for one in config.hydra.overrides.task]
-            config.hydra.job.override_dirname = config.hydra.job.override_dirname.replace(uri, shown)
+            typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+            config.hydra.overrides.task = _naming(shown, cast("list[str]", typed))
+            config.hydra.job.override_dirname = ""  # the overrides again, for the names of folders
         if name == "basic" and jobs > 1:  # this process can do one at a time only
             name = "submitit_local"
             config.hydra.launcher = ConfigStore.instance().load("hydra/launcher/submitit_local.yaml").node
@@ -324,6 +327,12 @@ def make_workers(sweep: Sweep, context: HydraContext, task: TaskFunction, config
         )
         for share in shares
     ]
+
+
+def _naming(uri: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides, with this address in place of theirs."""
+    address = quoted(f"tracking.uri={uri}")
+    return [address if keys_of([one]) == ["tracking.uri"] else one for one in overrides]
 
 
 def _share(slot: int, jobs: int) -> dict[str, str]:

@@ -644,6 +644,29 @@ def test_another_sink_is_one_class(begin: Any, tmp_path: Path, monkeypatch: pyte
     assert list(runs(tmp_path)["parent"]) == ["a1b2"]
 
 
+ADDRESS_SINK = """
+from seg.records.sink import Sink
+
+class AddressSink(Sink):
+    def __init__(self, uri, outputs, *, create=False):
+        self.name = uri
+"""
+
+
+def test_another_sink_gets_the_whole_address_that_a_sweep_hid(
+    begin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_address.py").write_text(ADDRESS_SINK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:secret@host")
+    with allowing(["my_address"]):
+        tracker, folders = begin(kind="my_address.AddressSink", outputs=tmp_path, uri="https://ann:***@host")
+        tracker.finish("FINISHED")
+        assert push_again(folders) == "https://ann:secret@host"
+    assert tracker.place.startswith("https://ann:secret@host")
+    assert read_state(folders.run).uri == "https://ann:***@host"
+
+
 @pytest.mark.parametrize("kind", ["wandb", "no.such.Sink", "pathlib.Path"])
 def test_what_is_no_sink_is_refused(begin: Any, tmp_path: Path, kind: str) -> None:
     with pytest.raises(ConfigError, match=r"tracking\.kind"):

@@ -25,6 +25,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
+from seg.config.arguments import quoted
 from seg.config.options import CONF
 from seg.data.processors import processors
 from seg.records.state import Process
@@ -416,13 +417,16 @@ def test_the_password_of_an_address_is_written_nowhere(search: tuple[str, ...], 
     assert kept == []
 
 
-def test_a_launcher_has_no_password_to_write_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = "http://user:hunter2@127.0.0.1:9"
+@pytest.mark.parametrize("password", ["hunter2", "it's-hunter2"])
+def test_a_launcher_has_no_password_to_write_down(
+    password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"http://user:{password}@127.0.0.1:9"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda config, **_: config)
-    given = (f"tracking.uri='{address}'",)
+    given = (quoted(f"tracking.uri={address}"),)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        storage = f"hydra.sweeper.storage={address}"
+        storage = "hydra.sweeper.storage=http://user:hunter2@127.0.0.1:9"
         config = compose("train", overrides=[*given, storage], return_hydra_config=True)
     sweep = SimpleNamespace(cfg=config, given=given, folder=tmp_path, n_jobs=1, address=tmp_path / "journal.log")
     (worker,) = make_workers(cast(Any, sweep), cast(Any, None), cast(Any, None), config)
