@@ -74,14 +74,14 @@ def files(path: Path) -> list[Path]:
         return _files(path)
 
 
-def _files(path: Path) -> list[Path]:
+def _header(path: Path) -> bytes:
     with path.open("rb") as file:
         head = file.read(HEADER)
-    header = END.split(head, 1)[0] if head.startswith(b"NRRD") else head
-    units = {*b" ".join(UNITS.findall(header)).decode("utf-8", "replace").replace('"', " ").lower().split()}
-    if strange := sorted(filter(LENGTHS.fullmatch, units)):
-        raise DataError(f"its lengths are in {', '.join(strange)}, and only mm are read. Store it in mm.")
-    names = {*DATA_FILE.findall(header)} or {b"LOCAL"}
+    return END.split(head, 1)[0] if head.startswith(b"NRRD") else head
+
+
+def _files(path: Path) -> list[Path]:
+    names = {*DATA_FILE.findall(_header(path))} or {b"LOCAL"}
     name = names.pop().decode("utf-8", "replace")
     if not names and name.upper() == "LOCAL":
         return [path]
@@ -154,6 +154,9 @@ def _opened(sitk: Any, path: Path) -> Any:
         reader.ReadImageInformation()
     except RuntimeError:
         raise DataError(f"not a readable {KIND} file. Copy or convert it again.") from None
+    units = {*b" ".join(UNITS.findall(_header(path))).decode("utf-8", "replace").replace('"', " ").lower().split()}
+    if strange := sorted(filter(LENGTHS.fullmatch, units)):
+        raise DataError(f"its lengths are in {', '.join(strange)}, and only mm are read. Store it in mm.")
     return reader
 
 
