@@ -93,7 +93,6 @@ def train(
         from seg.engine.console import log_to
         from seg.engine.device import choose_device, choose_precision
         from seg.engine.distributed import connect, disconnect, from_leader, in_turn, join
-        from seg.engine.seeding import seed_everything
         from seg.records.sink import sink_class
 
     world = join()
@@ -116,7 +115,6 @@ def train(
             from seg.engine.build import build_run
             from seg.engine.run import Job, run
 
-        seed_everything(cfg.seed, cfg.trainer.deterministic)
         built = build_run(cfg, material, world, precision)
         if cfg.check:
             from seg.engine.foresight import end_check

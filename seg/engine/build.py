@@ -27,6 +27,7 @@ from seg.engine.loop import Training
 from seg.engine.memory import fitted
 from seg.engine.predictors import window_predictor
 from seg.engine.progress import LEAST_TO_PLATEAU, Budget, budget_of
+from seg.engine.seeding import seed_everything
 from seg.errors import ConfigError, SegError, few, times
 from seg.losses import DeepSupervision
 from seg.models import Network, insert_attention
@@ -59,21 +60,18 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
     cases = material.cases
 
     def planned(plan: Plan) -> tuple[Network, Plan]:
+        seed_everything(cfg.seed, cfg.trainer.deterministic)  # weights do not depend on how many plans were tried
         network = build_network(cfg, plan, len(cases.channels), cases.outputs)
         return network, suited(plan, network, automatic=cfg.data.patch == "auto")
 
     network, plan = fitted(cfg, material, precision.device, world, planned)
     if plan.batch_size % world.size:
         larger = math.ceil(plan.batch_size / world.size) * world.size
+        fix = f"Set data.batch_size={larger}." if not cfg.resume else "Resume it with as many as it began with."
         raise ConfigError(
-            f"data.batch_size is {plan.batch_size}, over {world.size} processes; each needs the same share. "
-            f"Set data.batch_size={larger}."
+            f"data.batch_size is {plan.batch_size}, over {world.size} processes; each needs the same share. {fix}"
         )
-    if not material.split.val and (following := followers(flat(cfg))):
-        raise ConfigError(
-            f"The validation Dice is needed for {few(following)}, and this split has no validation part. Choose "
-            "another fold or leave them out."
-        )
+    _check_validated(material, followers(flat(cfg)))
     _check_scored(cfg, material)
     _try_augmentation(cfg, len(cases.channels), plan)
     precision = choose_computing(cfg, network, plan, cases.outputs, world, precision)
@@ -87,9 +85,18 @@ def build_run(cfg: DictConfig, material: Material, world: World, precision: Prec
                 "trainer.validate_every or trainer.steps_per_epoch, or leave trainer.stop out."
             )
     training = build_training(cfg, network, budget, precision)
+    _check_validated(material, ["the scheduler"] if hasattr(training.scheduler, "report") else [])
     loss = _loss(cfg, cases.within, len(plan.patch)).to(precision.device)
     predict = window_predictor(cfg, plan, precision, cases.within)
     return Built(replace(material, plan=plan), precision, training, budget, loss, predict)
+
+
+def _check_validated(material: Material, following: Sequence[str]) -> None:
+    if following and not material.split.val:
+        raise ConfigError(
+            f"The validation Dice is needed for {few(following)}, and this split has no validation part. Choose "
+            "another fold or leave them out."
+        )
 
 
 def _check_scored(cfg: DictConfig, material: Material) -> None:

@@ -94,7 +94,14 @@ class Predict(Protocol):
         """Nothing is computed before the slices are taken."""
 
 
-def predict_slices(network: nn.Module, image: np.ndarray, *, windows: Windows, axis: int | None = None) -> Slices:
+def predict_slices(
+    network: nn.Module,
+    image: np.ndarray,
+    *,
+    windows: Windows,
+    axis: int | None = None,
+    shift: Sequence[int] = (0, 0, 0),
+) -> Slices:
     """Logits of a prepared volume (C, X, Y, Z), float32, as soon as no window can change them any more.
 
     Args:
@@ -102,21 +109,24 @@ def predict_slices(network: nn.Module, image: np.ndarray, *, windows: Windows, a
         image: may be a read-only memory map.
         windows: how the network sees it.
         axis: across which the slices come; None: the longest, which needs the least memory.
+        shift: voxels along each axis by which every window lies elsewhere on the volume.
     """
     across = longest(image) if axis is None else axis
+    padding = _padding(image.shape[1:], windows, shift)
     own = np.require(image, np.float32, "W")  # copied only where it is read-only, which PyTorch does not know
-    passes = (1 + len(windows.flips)) * sum(1 for _ in _batches(_padded(image, windows), windows, across))
-    slices = _slices(network, torch.from_numpy(own), windows, across)
+    sizes = [low + size + high for size, (low, high) in zip(image.shape[1:], padding, strict=True)]
+    passes = (1 + len(windows.flips)) * sum(1 for _ in _batches(sizes, windows, across))
+    slices = _slices(network, torch.from_numpy(own), windows, across, padding)
     return Slices(across, slices, within=windows.within, passes=passes)
 
 
 @torch.no_grad()
-def _slices(network: nn.Module, image: Tensor, windows: Windows, axis: int) -> Iterator[Tensor]:
-    before = [max(side - size, 0) // 2 for side, size in zip(windows.shape, image.shape[1:], strict=True)]
-    sizes = _padded(image, windows)
-    padding = [(low, full - size - low) for low, full, size in zip(before, sizes, image.shape[1:], strict=True)]
+def _slices(
+    network: nn.Module, image: Tensor, windows: Windows, axis: int, padding: Sequence[tuple[int, int]]
+) -> Iterator[Tensor]:
     padded = F.pad(image, [n for pair in reversed(padding) for n in pair]) if any(map(any, padding)) else image
-    inside = [slice(low, low + size) for low, size in zip(before, image.shape[1:], strict=True)]
+    sizes = padded.shape[1:]
+    inside = [slice(low, low + size) for size, (low, _) in zip(image.shape[1:], padding, strict=True)]
     wanted, plane = inside.pop(axis), tuple(inside)
     sums = _Sums(windows, sizes, axis)
     with eval_mode(network) if network.training else nullcontext():  # which takes milliseconds
@@ -128,9 +138,12 @@ def _slices(network: nn.Module, image: Tensor, windows: Windows, axis: int) -> I
                     yield logits[(slice(None), *plane)]
 
 
-def _padded(image: np.ndarray | Tensor, windows: Windows) -> list[int]:
-    """Sides of a volume (C, X, Y, Z) that is padded to one window at least."""
-    return [max(side, size) for side, size in zip(windows.shape, image.shape[1:], strict=True)]
+def _padding(shape: Sequence[int], windows: Windows, shift: Sequence[int]) -> list[tuple[int, int]]:
+    """Voxels of 0 before and after each axis: to one window at least; shifted, windows reach over both ends."""
+    return [
+        ((side - size) // 2 + by, side - size - (side - size) // 2 - by) if size < side else (by, by)
+        for side, size, by in zip(windows.shape, shape, shift, strict=True)
+    ]
 
 
 def _starts(size: int, side: int, overlap: float) -> list[int]:
@@ -204,9 +217,9 @@ class _Sums:
 
 
 def over_shifts(
-    predict: Predict, network: nn.Module, image: np.ndarray, *, axes: Sequence[int], axis: int | None = None
+    network: nn.Module, image: np.ndarray, *, windows: Windows, axes: Sequence[int], axis: int | None = None
 ) -> Slices:
-    """Logits of the probabilities that are averaged over the volume shifted by 0 and 1 voxel along each of ``axes``.
+    """Logits of the probabilities that are averaged over all windows shifted by 0 and 1 voxel along each of ``axes``.
 
     A network that halves its maps answers slightly differently when its grid is shifted by one voxel; the mean of the
     2^n answers is better than each. ``axes`` are of the volume, 0 to 2; the rest is as in ``predict_slices``.
@@ -214,26 +227,16 @@ def over_shifts(
     Source: of the effect, Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019.
     """
     across = longest(image) if axis is None else axis
-    moves = [dict(zip(axes, moved, strict=True)) for moved in product((0, 1), repeat=len(axes))]
-    still = predict(network, image, axis=across)
+    moves = list(product(*((0, 1) if axis in axes else (0,) for axis in range(3))))
+    still = predict_slices(network, image, windows=windows, axis=across)
 
     def mean() -> Iterator[Tensor]:
-        ways = [_moved_back(predict, network, image, [by.get(n, 0) for n in range(3)], across) for by in moves]
+        ways = [predict_slices(network, image, windows=windows, axis=across, shift=by).logits for by in moves]
         for logits in zip(*ways, strict=True):
             certain = torch.stack([*map(still.probabilities_of, logits)]).mean(0)
             yield certain.clamp_min(1e-30).log() if still.within is None else certain.logit(_LEAST)
 
     return replace(still, logits=mean(), passes=len(moves) * still.passes)
-
-
-def _moved_back(
-    predict: Predict, network: nn.Module, image: np.ndarray, by: Sequence[int], axis: int
-) -> Iterator[Tensor]:
-    moved = predict(network, np.pad(image, [(0, 0), *((n, 0) for n in by)]), axis=axis)
-    a, b = (n for number, n in enumerate(by) if number != axis)
-    for number, logits in enumerate(moved.logits):
-        if number >= by[axis]:
-            yield logits[:, a:, b:]
 
 
 def longest(image: np.ndarray) -> int:

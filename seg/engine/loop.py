@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _FIX = "Lower optimizer.lr, set trainer.clip_norm, or check the cases with check=true. The last checkpoint is kept."
 _NEARLY = 0.9  # share of a budget after which its end surprises nobody
 _DECIDED = 10  # the step after which it is known whether minutes or steps end a run that has both
+_LEAST_SCALE = 1e-3  # of the loss in float16: a gradient that is not finite with it never will be
 _DICE_EVERY = 10  # steps between two updates of the training Dice, which costs about 2 % of a step
 
 
@@ -109,6 +110,7 @@ def fit(
             _end_epoch(training, budget, settings, hooks, progress.step - epoch_step, epoch_begin)
             epoch_begin, epoch_step = time.perf_counter(), progress.step
         if any(interrupted for _, interrupted, *_ in told):
+            progress.loss_sum, progress.loss_steps, progress.counts = _pooled(progress)
             hooks.save("last")
             raise InterruptedRunError(f"stopped after step {progress.step}")
 
@@ -142,7 +144,8 @@ def _update(training: Training, settings: Settings) -> None:
     training.scaler.unscale_(training.optimizer)
     weights = list(training.network.parameters())
     norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-    if not training.scaler.is_enabled() and not norm.isfinite():  # the scaler skips such a step by itself
+    skips = training.scaler.is_enabled() and training.scaler.get_scale() > _LEAST_SCALE
+    if not norm.isfinite() and not skips:  # a step in float16 that is skipped is done again with a lower scale
         raise SegError(f"The gradient is not finite at step {training.progress.step + 1}. {_FIX}")
     if settings.clip_norm is not None and norm > settings.clip_norm:
         nn.utils.clip_grads_with_norm_(weights, settings.clip_norm, norm)
@@ -210,14 +213,13 @@ def _end_epoch(training: Training, budget: Budget, settings: Settings, hooks: Ho
 
 def _epoch_numbers(training: Training, settings: Settings) -> dict[str, float]:
     progress = training.progress
-    parts = gathered((progress.loss_sum, progress.loss_steps, progress.counts))
-    counts = [sum(column) for column in zip(*(part[2] for part in parts), strict=True)]
+    loss_sum, loss_steps, counts = _pooled(progress)
     classes = len(counts) // 2
     dice = [a / b for a, b in zip(counts[:classes], counts[classes:], strict=True) if b]
     numbers = {
         "epoch": progress.epoch,
         "step": progress.step,
-        "train_loss": sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts)),
+        "train_loss": loss_sum / max(1, loss_steps),
         "lr": progress.lr,
         "memory_mib": memory_mib(settings.precision.device),
     }
@@ -225,3 +227,9 @@ def _epoch_numbers(training: Training, settings: Settings) -> dict[str, float]:
         numbers["train_dice"] = sum(dice) / len(dice)
     progress.loss_sum, progress.loss_steps, progress.counts = 0.0, 0, []
     return numbers
+
+
+def _pooled(progress: Progress) -> tuple[float, int, list[int]]:
+    """Sum and number of the losses and the counts of the training Dice of an epoch so far, over all processes."""
+    sums, steps, counts = zip(*gathered((progress.loss_sum, progress.loss_steps, progress.counts)), strict=True)
+    return sum(sums), sum(steps), [sum(column) for column in zip(*counts, strict=True)]

@@ -14,12 +14,11 @@ from seg.engine.inference import Predict, Windows, over_shifts, predict_slices
 from seg.regions import Regions
 
 
-def window_predictor(cfg: DictConfig, plan: Plan, precision: Precision, within: Regions | None) -> Predict:
-    """Sliding-window prediction as the ``inference`` section says; ``within`` of regions, as in ``seg.regions``."""
+def _windows(cfg: DictConfig, plan: Plan, precision: Precision, within: Regions | None) -> Windows:
     at_once = cfg.inference.batch_size
     if at_once == "auto":
         at_once = max(1, min(32, cfg.data.patch_voxels // math.prod(plan.patch)))
-    windows = Windows(
+    return Windows(
         plan.patch,
         slice_axis=plan.slice_axis,
         overlap=cfg.inference.overlap,
@@ -29,16 +28,19 @@ def window_predictor(cfg: DictConfig, plan: Plan, precision: Precision, within: 
         precision_context=precision.autocast,
         within=within,
     )
-    return partial(predict_slices, windows=windows)
+
+
+def window_predictor(cfg: DictConfig, plan: Plan, precision: Precision, within: Regions | None) -> Predict:
+    """Sliding-window prediction as the ``inference`` section says; ``within`` of regions, as in ``seg.regions``."""
+    return partial(predict_slices, windows=_windows(cfg, plan, precision, within))
 
 
 def case_predictor(cfg: DictConfig, plan: Plan, precision: Precision, within: Regions | None) -> Predict:
     """As the validation predicts, and over shifts where ``inference.shifts`` asks for it."""
-    predict = window_predictor(cfg, plan, precision, within)
     if not cfg.inference.shifts:
-        return predict
+        return window_predictor(cfg, plan, precision, within)
     axes = [axis for axis in range(3) if cfg.dims == 3 or axis != plan.slice_axis]
-    return partial(over_shifts, predict, axes=axes)
+    return partial(over_shifts, windows=_windows(cfg, plan, precision, within), axes=axes)
 
 
 def clocked(items: Iterator[Tensor], seconds: list[float]) -> Iterator[Tensor]:

@@ -118,7 +118,9 @@ def _fit(job: Job, record: Record | None, interrupted: Callable[[], bool]) -> No
     if device.type == "cuda":  # of which earlier runs of this process may have taken more
         torch.cuda.reset_peak_memory_stats(device)
     if not world.leads:  # dropout of its own; rank 0 keeps the stream that a checkpoint restores
-        seed_everything(cfg.seed + 1_000_003 * world.rank + training.progress.step)
+        seed_everything(cfg.seed + 1_000_003 * world.rank + training.progress.step, t.deterministic)
+        # The sums of all processes in an epoch that was interrupted are in the checkpoint, and rank 0 has them.
+        training.progress.loss_sum, training.progress.loss_steps, training.progress.counts = 0.0, 0, []
     training.model = parallel(training.network, world, device)
     settings = Settings(
         precision=built.precision,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.nets import BasicUNetPlusPlus, DynUNet, SegResNet
 from torch import Tensor, nn
 
@@ -31,7 +32,11 @@ class NestedUNet(BasicUNetPlusPlus):
 
 
 class OwnGrids(DynUNet):
-    """Gives each supervised level on its own grid: MONAI enlarges them all and stacks them, at a cost in memory."""
+    """Gives each supervised level on its own grid, MONAI enlarges and stacks them; drops no logits, as MONAI does."""
+
+    def get_output_block(self, idx: int) -> UnetOutBlock:
+        """Of level ``idx``, from its features to logits."""
+        return UnetOutBlock(self.spatial_dims, self.filters[idx], self.out_channels)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (B, K, *S); in training with deep supervision a list, full resolution first."""

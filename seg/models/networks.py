@@ -38,7 +38,7 @@ def unet(
     up_kernel_size: int = 3,  # of the transposed convolutions, odd
     norm: Layer = INSTANCE,
     act: Layer = LEAKY,
-    dropout: float = 0.0,  # share of channels, 0 … 1
+    dropout: float = 0.0,  # share of values, 0 … 1
 ) -> Network:
     """U-Net with residual units; its first convolution is strided, so that no wide layer runs at full resolution.
 
@@ -75,7 +75,7 @@ def unetpp(
     deep_supervision: bool = False,  # in training, logits of all four nested decoders, deepest first
     norm: Layer = INSTANCE,
     act: Layer = LEAKY,
-    dropout: float = 0.0,  # share of channels, 0 … 1
+    dropout: float = 0.0,  # share of values, 0 … 1
 ) -> Network:
     """U-Net++: nested decoders of growing depth, joined by dense skips.
 
@@ -110,7 +110,7 @@ def attention_unet(
     strides: Sequence[Stride] = (2, 2, 2, 2),  # one fewer than ``channels``, each one number or one per axis
     kernel_size: int = 3,  # of the convolutions, odd
     up_kernel_size: int = 3,  # of the transposed convolutions, odd
-    dropout: float = 0.0,  # share of channels, 0 … 1
+    dropout: float = 0.0,  # share of values, 0 … 1
 ) -> Network:
     """U-Net whose skips pass through gates that the decoder steers.
 
@@ -145,7 +145,7 @@ def segresnet(
     blocks_up: Sequence[int] = (1, 1, 1),  # residual blocks per decoder level, one level fewer
     strides: Sequence[Stride] = (2, 2, 2),  # one fewer than ``blocks_down``, each one number or one per axis
     groups: int = 8,  # of the normalisation
-    dropout: float = 0.0,  # share of features after the first convolution, 0 … 1
+    dropout: float = 0.0,  # share of channels after the first convolution, 0 … 1
 ) -> Network:
     """Residual encoder, deeper than its decoder, with group normalisation and linear upsampling.
 
@@ -186,7 +186,7 @@ def dynunet(
     deep_supervision: bool = True,  # in training, logits of the coarser decoder levels too, but the coarsest
     norm: Layer = INSTANCE,
     act: Layer = LEAKY,
-    dropout: float = 0.0,  # share of channels, 0 … 1
+    dropout: float = 0.0,  # share of values, 0 … 1
 ) -> Network:
     """nnU-Net's U-Net: as many levels as the patch allows, halved only along axes that are fine and long enough.
 

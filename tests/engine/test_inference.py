@@ -143,24 +143,27 @@ def test_gpu_agrees_with_cpu():
     torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-4)
 
 
-def test_over_shifts_is_the_mean_of_the_probabilities_of_moved_volumes():
-    """By hand: a predictor that answers by the place in its own grid, as a strided network does."""
+class Parity(nn.Module):
+    """Answers by the place in its own window, as a strided network does."""
 
-    def predict(_, image, axis=None):
-        x, y, _ = np.indices(image.shape[1:])
-        odd = torch.from_numpy((x + y) % 2).float()
-        logits = torch.stack([torch.zeros_like(odd), odd + torch.from_numpy(image[0])])
-        return Slices(axis, iter(logits.unbind(axis + 1)))
+    def forward(self, x):
+        odd = (torch.stack(torch.meshgrid(*map(torch.arange, x.shape[2:]), indexing="ij")).sum(0) % 2).float()
+        return torch.stack([torch.zeros_like(x[:, 0]), odd + x[:, 0]], dim=1)
 
-    image = np.random.default_rng(0).normal(size=(1, 4, 5, 3)).astype(np.float32)
+
+@pytest.mark.parametrize("shape", [(16, 12, 20), (15, 11, 19), (14, 10, 18), (13, 9, 3), (18, 14, 22), (34, 28, 20)])
+def test_over_shifts_is_the_mean_of_the_probabilities_of_moved_windows(shape):
+    """Every voxel is odd in two of the four grids, where its first and last window are even."""
+    image = volume(shape, channels=1)
     value = torch.from_numpy(image[0])
-    expected = (value.sigmoid() + (value + 1).sigmoid()) / 2  # two of the four grids see each voxel as odd
+    wanted = (value.sigmoid() + (value + 1).sigmoid()) / 2
+    windows = Windows((16, 12, 20))
     for axis in range(3):
-        logits = over_shifts(predict, None, image, axes=(0, 1), axis=axis).whole()
-        torch.testing.assert_close(logits.exp()[1], expected)
-        torch.testing.assert_close(logits.exp().sum(0), torch.ones(4, 5, 3))
-    unmoved = over_shifts(predict, None, image, axes=()).whole()
-    torch.testing.assert_close(unmoved.softmax(0), predict(None, image, axis=0).whole().softmax(0))
+        logits = over_shifts(Parity(), image, windows=windows, axes=(0, 1), axis=axis).whole()
+        torch.testing.assert_close(logits.exp()[1], wanted)
+        torch.testing.assert_close(logits.exp().sum(0), torch.ones(shape))
+    still = over_shifts(Parity(), image, windows=windows, axes=()).whole()
+    torch.testing.assert_close(still.exp(), predict_slices(Parity(), image, windows=windows).whole().softmax(0))
 
 
 @settings(max_examples=25, deadline=None)

@@ -43,6 +43,17 @@ def test_samples_of_a_batch_do_not_mix_even_in_training_mode(name):
 
 
 @EACH
+def test_dropout_drops_features_and_no_logits(name):
+    torch.manual_seed(0)
+    network = small_network(name, 2, dropout=0.5)
+    image = _image(network)
+    with torch.no_grad():
+        first, second = (found[0] if isinstance(found := network(image), list) else found for _ in range(2))
+    assert not torch.equal(first, second)
+    assert (first == 0).sum() < first.numel() / 100
+
+
+@EACH
 @BOTH
 def test_refuses_sizes_it_cannot_take(name, dims):
     network = small_network(name, dims)
