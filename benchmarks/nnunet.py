@@ -1,4 +1,4 @@
-"""nnU-Net trained for a given number of minutes on the folds of a data set here: an anchor for a study of as many.
+"""nnU-Net trained for some minutes of one processor on the folds of a data set here: an anchor for a study of as many.
 
 ``python -m benchmarks.nnunet minutes=10 bin=/venv/bin file=anchor.csv data=folder data.root=… data.test_fraction=0``,
 with the data keys of the study. ``bin`` is that of an environment with nnunetv2 2.8 (and the torch of this one).
@@ -21,7 +21,6 @@ from seg.data import nifti
 from seg.data.cases import CaseSet
 from seg.data.classes import class_indices
 from seg.data.grids import spacing_mm
-from seg.data.processors import processors
 from seg.data.volumes import read_header, read_image, read_label
 from seg.engine.cases import read_material, split_of
 from seg.files import atomic_write, digest
@@ -110,9 +109,9 @@ def main() -> None:
             )
         tables.append(scores(cases, split.val, result / "validation", tolerance))
     said = (
-        f"# nnU-Net 2.8 (3d_fullres) on {cases.name}, {minutes} minutes a fold, out of fold; one training each.\n"
+        f"# nnU-Net 2.8, 3d_fullres, on {cases.name}, out of fold: {minutes} processor minutes and one training a fold.\n"
         "# The learning rate falls over these minutes; augmentation in the training thread; mirroring at test time.\n"
-        f"# {processors()} processors, float32, as nnU-Net computes without a GPU.\n"
+        "# One thread, float32, as nnU-Net computes without a GPU.\n"
         "# Made by python -m benchmarks.nnunet.\n"
     )
     atomic_write(Path(file), said + pd.concat(tables).round(5).to_csv(index=False))
