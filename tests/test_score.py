@@ -75,6 +75,24 @@ def test_a_run_that_was_not_tested_is_tested_on_its_own_test_part(
     assert reports[-1]["metrics"]["test_dice"] == pytest.approx(whole[1].metrics["test_dice"])
 
 
+def test_a_test_that_was_interrupted_is_made_again_and_reaches_the_record(
+    untested: Path, outputs: Path, whole: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = json.loads((untested / "state.json").read_text())
+    (untested / "state.json").write_text(json.dumps(state | {"kind": "none"}))
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("seg.records.readings.note_reading", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            score.main(config(outputs, whole, None))
+    score.main(config(outputs, whole, None))
+    assert '"test_dice"' in (untested / "record.jsonl").read_text().splitlines()[-1]
+    assert whole[1].run_id in (outputs / "readings.jsonl").read_text()
+
+
 def test_a_test_part_that_changed_is_refused(
     untested: Path, outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
 ) -> None:
