@@ -70,7 +70,7 @@ def score_run(cfg: DictConfig) -> None:
     predictor = Predictor.load(run.run, device=cfg.device)
     suits(cases, predictor)
     sheared = bool(predictor.package.settings["data"]["allow_shear"])
-    prints = fingerprint(cases, Path(cfg.paths.cache), allow_shear=sheared)
+    prints = fingerprint(cases, Path(cfg.paths.cache), allow_shear=sheared, empty=True)
     if own:
         unchanged(run, prints)
     known = [] if own else seen(run, prints)
