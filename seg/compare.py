@@ -1,6 +1,7 @@
 """``python -m seg.compare``: one HTML file with the same case and slice from several runs beside the reference."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def selected(cfg: DictConfig, outputs: Path) -> list[RunFolder]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from seg.records.mlflow import Mlflow
 
 ALIASES = ("champion", "challenger", "archived")
-_ACTIONS = ("run", "promote", "rollback", "review", "list", "compare", "history")
 _BELONGS = {  # what each further key is for
     "name": ("run", "compare"),
     "alias": ("promote", "rollback"),
@@ -49,15 +48,7 @@ def main(cfg: DictConfig) -> None:
     if isinstance(cfg.card.phi, bool):  # in YAML ``phi: no`` is a truth value
         cfg.card.phi = "yes" if cfg.card.phi else "no"
     together(ConfigError, [*_faults(cfg, given[0])])
-    {
-        "run": _register,
-        "promote": _promote,
-        "rollback": _rollback,
-        "review": _review,
-        "list": _list,
-        "compare": _compare,
-        "history": _history,
-    }[given[0]](cfg)
+    _ACTIONS[given[0]](cfg)
 
 
 def _faults(cfg: DictConfig, action: str) -> Iterator[str]:
@@ -193,6 +184,15 @@ def _facts(cfg: DictConfig) -> "Facts":
     return Facts(who=_who(cfg), **card)
 
 
+_ACTIONS = {
+    "run": _register,
+    "promote": _promote,
+    "rollback": _rollback,
+    "review": _review,
+    "list": _list,
+    "compare": _compare,
+    "history": _history,
+}
 run = verb("register", main, lists=("compare", "card.required"))
 
 if __name__ == "__main__":

@@ -70,20 +70,20 @@ def score_run(cfg: DictConfig) -> None:
     predictor = Predictor.load(run.run, device=cfg.device)
     suits(cases, predictor)
     sheared = bool(predictor.package.settings["data"]["allow_shear"])
-    prints = fingerprint(cases, Path(cfg.paths.cache), allow_shear=sheared)
+    prints = fingerprint(cases, Path(cfg.paths.cache), allow_shear=sheared, empty=True)
     if own:
         unchanged(run, prints)
     known = [] if own else seen(run, prints)
     place = place_of(Path(cfg.paths.outputs) / "scores" / run.run.name, None if own else cases.name, prints)
     masks = place if cfg.masks else None
     table = pd.DataFrame([row for case in cases.cases for row in scored(case, cases, predictor, run, masks)])
-    atomic_write(place / "cases.csv", table.to_csv(index=False))
     part = part_of({case.id: prints.by_id[case.id].sha256 for case in cases.cases})
     note_reading(Path(cfg.paths.outputs), part, kind="run", reader=run.run_id, name=run.run.name)
     if own and not was_scored(run):  # out of fold: those scores stay what the run is known by
         atomic_write(run.cases, table.to_csv(index=False))
         Journal(run.run).append_file(run.cases, "data")
         add_to_record(run.run, metrics=part_metrics(table, "test"))
+    atomic_write(place / "cases.csv", table.to_csv(index=False))  # last: what was interrupted is scored again
     lines = {"run": run.run_id, "data": f"{cases.name} ({cfg.data.root or 'the test part'})", "scores": place}
     kinds = {0: "Test", len(cases.cases): "Training"}
     print_summary(table, lines, of=kinds.get(len(known), "Partly training"))

@@ -1,5 +1,6 @@
 """``python -m seg.serve run=…``: a page and a service that takes scans one after the other and gives their masks."""
 
+import math
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _LIMITS = ("queue", "max_mb", "max_voxels", "keep", "keep_hours")
 _SHORTEST = 16  # characters of a token
+_LONGEST = 200  # characters of a folder's name
 _CONNECTIONS = 256  # at a time; each holds up to 64 KiB
 _CLOSING_SECONDS = 5  # for answers that are on their way when the service stops
 
@@ -33,7 +35,7 @@ def main(cfg: DictConfig) -> None:
         ConfigError: it is not clear which network, the address cannot be had, the token is short, or a limit is none.
         DataError: a network cannot be used.
     """
-    wrong = [f"{key} is {cfg[key]}; it must be above 0." for key in _LIMITS if cfg[key] <= 0]
+    wrong = [f"{key} is {cfg[key]}; it must be a number above 0." for key in _LIMITS if not 0 < cfg[key] < math.inf]
     if not isinstance(cfg.port, int) or cfg.port not in range(65536):
         wrong.append(f"port is {cfg.port}; it must be a whole number up to 65535.")
     if not (cfg.run or cfg.package or cfg.model or cfg.study):
@@ -45,13 +47,14 @@ def main(cfg: DictConfig) -> None:
     from seg.deploy.jobs import Jobs
     from seg.deploy.service import is_loopback, service
     from seg.engine.console import log_to
-    from seg.files import private_folder
+    from seg.files import digest, private_folder
 
     log_to()
     token = _token(cfg.token or os.environ.get("SEG_TOKEN", ""), needed=not is_loopback(cfg.host))
     with _listening(cfg.host, cfg.port) as place:
         members = networks(cfg)
         name = "+".join((one.package.id or one.package.origin["run_id"])[:12] for one in members)
+        name = name if len(name) <= _LONGEST else f"{len(members)}_networks_{digest(name)[:12]}"
         folder = Path(cfg.log) if cfg.log else Path(cfg.paths.outputs) / "served" / name
         private_folder(folder)
         with _alone(folder), _emptied(folder / "jobs") as files:

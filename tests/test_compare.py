@@ -166,6 +166,7 @@ def test_a_file_of_ones_own(run: Callable[..., RunFolder], tmp_path: Path) -> No
         ({"runs": ["a"], "study": "x"}, "given: runs, study"),
         ({"runs": ["a"], "folds": "all"}, "folds is 'all'"),
         ({"runs": ["a"], "max_mb": 0}, "max_mb is 0"),
+        ({"runs": ["a"], "max_mb": float("inf")}, "max_mb is inf"),
         ({"runs": ["a"], "channel": -1}, "channel is -1"),
         ({"runs": ["a"], "channel": "one"}, "channel is 'one'"),
         ({"runs": ["a"], "channel": "1"}, "channel is 1, but"),  # as the command line gives it

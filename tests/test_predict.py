@@ -135,6 +135,26 @@ def test_a_bad_scan_fails_alone_and_is_tried_again(predict: Callable[..., Path],
     assert {path: path.stat().st_mtime_ns for path in others} == others  # what was finished is as it was
 
 
+def test_a_scan_that_fails_again_is_no_new_arrival(
+    predict: Callable[..., Path], scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = sorted(scans.iterdir())[:2]
+
+    def failed_at(time: str, content: bytes) -> str:
+        bad.write_bytes(content)
+        monkeypatch.setattr("seg.deploy.worklist.now", lambda: time)
+        with pytest.raises(SegError, match="1 of"):
+            predict(f"input={scans}")
+        return str(rows(scans.parent / "masks")[bad.name.removesuffix(".nii.gz")]["time"])
+
+    assert failed_at("2026-10-01T01:00:00+00:00", b"") == "2026-10-01T01:00:00+00:00"
+    assert failed_at("2026-10-02T01:00:00+00:00", b"") == "2026-10-01T01:00:00+00:00"
+    assert failed_at("2026-10-03T01:00:00+00:00", b"other") == "2026-10-03T01:00:00+00:00", "another file of that name"
+    bad.write_bytes(good.read_bytes())
+    predict(f"input={scans}")
+    assert rows(scans.parent / "masks")[good.name.removesuffix(".nii.gz")]["time"] == "2026-10-01T01:00:00+00:00"
+
+
 @pytest.mark.slow
 def test_what_changed_is_predicted_again(predict: Callable[..., Path], scans: Path) -> None:
     first, second = sorted(scans.iterdir())[:2]

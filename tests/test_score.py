@@ -2,9 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from seg import score
 from seg.config.command import read
 from seg.config.options import CONF
+from seg.data.cases import CaseSet
+from seg.deploy import Predictor
+from seg.deploy.scoring import suits
 from seg.errors import ConfigError, DataError
 
 
@@ -75,6 +81,24 @@ def test_a_run_that_was_not_tested_is_tested_on_its_own_test_part(
     assert reports[-1]["metrics"]["test_dice"] == pytest.approx(whole[1].metrics["test_dice"])
 
 
+def test_a_test_that_was_interrupted_is_made_again_and_reaches_the_record(
+    untested: Path, outputs: Path, whole: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = json.loads((untested / "state.json").read_text())
+    (untested / "state.json").write_text(json.dumps(state | {"kind": "none"}))
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("seg.records.readings.note_reading", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            score.main(config(outputs, whole, None))
+    score.main(config(outputs, whole, None))
+    assert '"test_dice"' in (untested / "record.jsonl").read_text().splitlines()[-1]
+    assert whole[1].run_id in (outputs / "readings.jsonl").read_text()
+
+
 def test_a_test_part_that_changed_is_refused(
     untested: Path, outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +158,34 @@ def test_data_without_a_class_of_the_network_are_refused(
     root = relabelled(phantom_root, tmp_path / "other", {"0": "background", "1": "lobe", "2": "tumour"})
     with pytest.raises(DataError, match=r"lobe, tumour; the network has lobe, tail.*Name tail"):
         score.main(config(outputs, whole, root))
+
+
+def test_channels_of_another_place_are_refused(whole: tuple[Path, Any]) -> None:
+    predictor = Predictor.load(whole[0] / "runs" / whole[1].predictions.name)
+    two = replace(predictor, package=replace(predictor.package, channels=("T1", "T2")))
+    for channels in (("t2", "FLAIR"), ("T2", "T1")):
+        with pytest.raises(DataError, match=rf"{channels[0]}, {channels[1]}; the network was trained on T1, T2\. List"):
+            suits(CaseSet("other", (), channels, predictor.classes), two)
+    for channels in (("T1w", "T2w"), ("t1", "FLAIR")):
+        suits(CaseSet("other", (), channels, predictor.classes), two)
+
+
+def test_healthy_controls_are_scored(
+    outputs: Path, whole: tuple[Path, Any], phantom_root: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "healthy"
+    for part in ("imagesTr", "labelsTr"):
+        (root / part).mkdir(parents=True)
+    shutil.copy(phantom_root / "imagesTr/phantom_000.nii.gz", root / "imagesTr")
+    label = nib.load(phantom_root / "labelsTr/phantom_000.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), root / "labelsTr/phantom_000.nii.gz")
+    labels = json.loads((phantom_root / "dataset.json").read_text())["labels"]
+    (root / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": {"0": "T1"}}))
+    score.main(config(outputs, whole, root))
+    table = pd.read_csv(outputs / "scores" / whole[1].predictions.name / "healthy/cases.csv")
+    mask = nib.load(outputs / "scores" / whole[1].predictions.name / "healthy/phantom_000.nii.gz").get_fdata()
+    assert [*table["class"]] == ["lobe", "tail"]
+    assert [*table["false"]] == [(mask == 1).any(), (mask == 2).any()]
 
 
 def test_a_run_is_asked_for(outputs: Path, whole: tuple[Path, Any]) -> None:

@@ -122,7 +122,9 @@ class Fingerprint:
         return cls(cases, channels, content["classes"], content.get("ignore"), tuples(content.get("regions")))
 
 
-def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow_shear: bool = False) -> Fingerprint:
+def fingerprint(
+    caseset: CaseSet, cache: Path, workers: int | None = None, *, allow_shear: bool = False, empty: bool = False
+) -> Fingerprint:
     """Reads, checks and describes every case.
 
     What was found in a case is kept in ``cache``, one JSON file per data set, and taken from there as long as its files
@@ -133,7 +135,7 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow
         DataError: lists **every** fault of every case: a file missing, empty, damaged or no NIfTI; another number of
             channels than declared; NaN or infinite voxels, or one value everywhere; files of one case on different
             grids; sheared axes, unless ``allow_shear``; a label missing or with values that are not classes; the same
-            case twice; no case at all, or no structure in any.
+            case twice; no case at all, or no structure in any, unless ``empty``.
     """
     faults = [] if caseset.cases else [f"{caseset.name}: no case was found."]
     counts = Counter(case.id for case in caseset.cases)
@@ -153,9 +155,9 @@ def fingerprint(caseset: CaseSet, cache: Path, workers: int | None = None, allow
 
     with ThreadPoolExecutor(workers or processors()) as pool:
         faults += chain.from_iterable(pool.map(look, caseset.cases))
-    if entries != known:
-        atomic_write(path, seal({"cases": entries}))
-    if not faults and not any(any(entry["print"]["foreground_voxels"].values()) for entry in entries.values()):
+    if (kept := known | entries) != known:  # these may be a part of the data set
+        atomic_write(path, seal({"cases": kept}))
+    if not (faults or empty or any(any(one["print"]["foreground_voxels"].values()) for one in entries.values())):
         faults.append(
             f"{caseset.name}: no case has any structure: all labels are 0 everywhere. Are they the right files?"
         )

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import shutil
 import time
@@ -22,9 +23,9 @@ from seg.data.classes import IGNORE, class_indices
 from seg.data.fingerprint import Fingerprint, of_image
 from seg.data.grids import Unit, nonzero_box, spacing_mm
 from seg.data.nifti import to_ras
-from seg.data.plan import ChannelNorm, Plan
+from seg.data.plan import LARGEST_VOLUME, ChannelNorm, Plan
 from seg.data.volumes import read_header, read_image, read_label
-from seg.errors import DataError, few
+from seg.errors import DataError, few, times
 from seg.files import atomic_folder, digest, seal, sha256, tuples, unseal
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Scan:
     original_affine: np.ndarray  # (4, 4), of the file
     oriented: bool  # whether the file says how its axes lie
     unit: Unit = "mm"  # of ``spacing_mm``: pixels of a picture
+    name: str = ""  # its files, for messages
 
     @cached_property
     def of_image(self) -> list[tuple[float, float]]:
@@ -168,18 +170,22 @@ def read_scan(files: Sequence[Path], channels: int) -> Scan:
     Raises:
         DataError: as ``read_image``; or there are not as many channels, or voxels are NaN or infinite.
     """
-    image, original_affine = read_image(files)
+    (image, original_affine), name = read_image(files), few(map(str, files))
     if len(image) != channels:
-        raise DataError(f"{', '.join(map(str, files))}: {len(image)} channels; the network was trained on {channels}.")
+        raise DataError(f"{name}: {len(image)} channels; the network was trained on {channels}.")
     if not np.isfinite(image).all():
-        raise DataError(f"{few(map(str, files))}: voxels are NaN or infinite. Replace them, for instance by 0.")
+        raise DataError(f"{name}: voxels are NaN or infinite. Replace them, for instance by 0.")
     image, affine = to_ras(image, original_affine)
     header = read_header(files[0])
-    return Scan(image, spacing_mm(affine), original_affine, header.oriented, header.unit)
+    return Scan(image, spacing_mm(affine), original_affine, header.oriented, header.unit, name)
 
 
 def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:
-    """The image (C, X, Y, Z) float32 as the network takes it, and the way back; see ``prepare_case``."""
+    """The image (C, X, Y, Z) float32 as the network takes it, and the way back; see ``prepare_case``.
+
+    Raises:
+        DataError: by its voxel size it would have more than LARGEST_VOLUME voxels.
+    """
     image, spacing = scan.image, np.array(scan.spacing_mm)
     filled = np.asarray(image.any(axis=0))
     box = nonzero_box(filled)
@@ -194,6 +200,12 @@ def prepare_scan(scan: Scan, plan: Plan) -> tuple[np.ndarray, Geometry]:
         spacing_mm=tuple(plan.spacing_mm),
     )
     shape, coarse = geometry.shape, geometry.coarse_axis
+    if math.prod(shape) > LARGEST_VOLUME:
+        raise DataError(
+            f"{scan.name}: voxels of {times(scan.spacing_mm)} {scan.unit} become {times(shape)} of "
+            f"{times(plan.spacing_mm)}, more than the {LARGEST_VOLUME:.3g} that are worked on. Correct the voxel size "
+            "in the header, or crop the scan."
+        )
     norms = norms_of(scan, plan)
     normalised = [_normalise(channel[box], norm) for channel, norm in zip(image, norms, strict=True)]
     if any(norm.inside for norm in norms):

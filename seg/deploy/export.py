@@ -115,8 +115,9 @@ class _Beside(nn.Module):
     @torch.no_grad()
     def forward(self, windows: Tensor) -> Tensor:
         logits, wanted = self.answer(windows.contiguous()), self.network(windows)
-        self.difference = max(self.difference, float((logits - wanted).abs().max()))
-        self.largest = max(self.largest, float(wanted.abs().max()))
+        # np.maximum keeps a NaN, which max drops.
+        self.difference = float(np.maximum(self.difference, float((logits - wanted).abs().max())))
+        self.largest = float(np.maximum(self.largest, float(wanted.abs().max())))
         self.last = windows[:1], logits[:1]
         return logits
 
@@ -219,9 +220,9 @@ def _refuse(found: Json, kind: str) -> None:
     Raises:
         DataError: with the differences and what is allowed.
     """
-    far = found["logit_difference"] > LOGITS * found["largest_logit"]
+    close = found["logit_difference"] <= LOGITS * found["largest_logit"] < np.inf  # not of NaN
     other = [scan for scan in found["scans"] if scan["differing"] > max(1, VOXELS * scan["voxels"])]
-    if far or other or not np.isfinite(found["largest_logit"]):
+    if other or not close:
         worst = max(scan["differing"] / scan["voxels"] for scan in found["scans"])
         raise DataError(
             f"The network as {kind} does not answer as the network itself: a logit differs by up to "

@@ -83,9 +83,10 @@ def _after(package: Package) -> list[str]:
         "1/8 of its sides, at least 0.001 of its top."
     )
     if settings["shifts"]:
+        log = "log(p / (1 - p)), p within 1e-6 and 1 - 1e-6" if package.regions else "log(p), p at least 1e-30"
         steps.append(
             "Repeat it on the volume shifted by 0 and 1 voxel (padded with 0 at the start) along each axis of the "
-            "window, shift back, and average the probabilities."
+            f"window, shift back, and average the probabilities. From here on the logits are {log}, of that mean p."
         )
     taken = "take the class with the largest logit"
     if package.regions:

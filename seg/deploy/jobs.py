@@ -20,7 +20,7 @@ _STOP_SECONDS = 120.0  # until the running job must have noticed that it is to s
 
 
 class FullError(Exception):
-    """No further job can wait."""
+    """No further job can wait, or none is taken any more."""
 
 
 class CancelledError(Exception):
@@ -91,7 +91,7 @@ class Jobs:
         """A place in the queue, and a folder for the files that are about to come.
 
         Raises:
-            FullError: there is no place.
+            FullError: there is no place, or it is not ``ready``.
         """
         with self._changed:
             self._forget_old()

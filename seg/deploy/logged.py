@@ -22,6 +22,7 @@ from seg.data.nifti import write_volume
 from seg.deploy.package import Package, made_up
 from seg.deploy.predictor import Predictor
 from seg.errors import ConfigError
+from seg.files import sha256
 from seg.records.folder import RunFolder
 from seg.records.mlflow import Mlflow
 from seg.records.pending import warn_of_rest
@@ -59,7 +60,7 @@ def log_after_training(run: RunFolder) -> None:
 
 
 def log_model(run: RunFolder, uri: str | None = None) -> "LoggedModel":
-    """The run's model in its MLflow, where it is made if there is none yet.
+    """The run's model in its MLflow, where it is made if there is none yet that knows the run's scores.
 
     Args:
         run: a finished run.
@@ -73,31 +74,33 @@ def log_model(run: RunFolder, uri: str | None = None) -> "LoggedModel":
     if state is None or state.kind != "mlflow":
         raise ConfigError(f"Run {run.short} is not recorded in MLflow (tracking), so no model of it can be.")
     store = Mlflow(uri or state.uri, run.outputs)
+    scores = sha256(*[path for path in (run.cases, run.confidence) if path.exists()])
     with store.explained():
         if (recorded := store.run(run.run_id)) is None:
             raise ConfigError(f"{store.name} has no run {run.run_id}. Say where it was recorded: tracking.uri=….")
-        model = logged(store, recorded)
+        model = _logged(store, recorded, scores)
     if model is None:
         with TemporaryDirectory() as place:
             package = Predictor.load(run.run).store(Path(place) / "package")
             trusted = [*map(str, run.read_config().get("allow_targets") or ())]
             with store.explained():
-                model = _made(store, recorded, Path(place), package, trusted)
+                model = _made(store, recorded, Path(place), package, trusted, scores)
     run.model_pending.unlink(missing_ok=True)
     return model
 
 
-def logged(store: Mlflow, run: "Run") -> "LoggedModel | None":
-    """The run's model, if it is whole; what a process that died left of one is removed."""
+def _logged(store: Mlflow, run: "Run", scores: str) -> "LoggedModel | None":
+    """The run's model, if it is whole and has these scores; what a process that died left of one is removed."""
     where, own = [run.info.experiment_id], f"source_run_id = '{run.info.run_id}' AND name = '{NAME}'"
     for model in store.client.search_logged_models(where, own):
-        if model.status == "READY":
+        if model.status != "READY":
+            store.client.delete_logged_model(model.model_id)
+        elif model.tags.get("scores") == scores:
             return model
-        store.client.delete_logged_model(model.model_id)
     return None
 
 
-def _made(store: Mlflow, run: "Run", place: Path, package: Package, trusted: list[str]) -> "LoggedModel":
+def _made(store: Mlflow, run: "Run", place: Path, package: Package, trusted: list[str], scores: str) -> "LoggedModel":
     """Logs the model of the package that is in ``place``, whole or not at all."""
     from mlflow.entities import LoggedModelOutput
 
@@ -106,7 +109,7 @@ def _made(store: Mlflow, run: "Run", place: Path, package: Package, trusted: lis
         run.info.experiment_id,
         NAME,
         run_id,
-        tags=package.origin | {"package": package.id},
+        tags=package.origin | {"package": package.id, "scores": scores},
         params={key: options[key] for key in (*OPTIONS, "seed", "data.fold") if key in options},
         model_type="segmentation",
     )
@@ -116,7 +119,7 @@ def _made(store: Mlflow, run: "Run", place: Path, package: Package, trusted: lis
         _show_metrics(store, run, model.model_id)
         return client.finalize_logged_model(model.model_id, "READY")
     except BaseException:
-        with suppress(Exception):  # MLflow is away: ``logged`` removes it
+        with suppress(Exception):  # MLflow is away: ``_logged`` removes it
             client.delete_logged_model(model.model_id)
         raise
 

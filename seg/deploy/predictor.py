@@ -206,14 +206,14 @@ def read_for(members: Sequence[Predictor], files: Sequence[Path]) -> Ready:
     Raises:
         DataError: a file cannot be read, or a network could make nothing of it.
     """
-    scan, names = read_scan(files, len(members[0].package.channels)), ", ".join(map(str, files))
+    scan = read_scan(files, len(members[0].package.channels))
     plans = {(plan.spacing_mm, plan.normalization): plan for plan in (member.package.plan for member in members)}
     prepared = {key: prepare_scan(scan, plan) for key, plan in plans.items()}  # once for networks that see it alike
     inputs = tuple(prepared[plan.spacing_mm, plan.normalization] for plan in (m.package.plan for m in members))
     if any(channel.min() == channel.max() for channel in inputs[0][0]):
-        raise DataError(f"{names}: every voxel of a channel has the same value, so there is nothing to see.")
+        raise DataError(f"{scan.name}: every voxel of a channel has the same value, so there is nothing to see.")
     if sheared(scan.original_affine) and not all(member.package.settings["data"]["allow_shear"] for member in members):
-        raise DataError(f"{names}: {TILTED}.")
+        raise DataError(f"{scan.name}: {TILTED}.")
     return Ready(tuple(files), scan, inputs)
 
 

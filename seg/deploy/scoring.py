@@ -81,7 +81,7 @@ def place_of(folder: Path, name: str | None, prints: Fingerprint) -> Path:
 
 
 def suits(cases: CaseSet, predictor: Predictor) -> None:
-    """Refuses data that lack what the network was trained on: its classes by name, and as many channels.
+    """Refuses data that lack what the network was trained on: its classes by name, and as many channels in its order.
 
     Raises:
         DataError: with what is there and what is wanted.
@@ -105,7 +105,7 @@ def suits(cases: CaseSet, predictor: Predictor) -> None:
             f"{', '.join(package.channels)}."
         )
     here, there = ([*map(str.casefold, names)] for names in (cases.channels, package.channels))
-    if here != there and sorted(here) == sorted(there):
+    if any(name in there and name != own for name, own in zip(here, there, strict=True)):
         raise DataError(
             f"{cases.name} has the channels in the order {', '.join(cases.channels)}; the network was trained on "
             f"{', '.join(package.channels)}. List them in that order."

@@ -69,7 +69,7 @@ def service(incoming: Incoming, jobs: Jobs, *, token: str, max_mb: float) -> ASG
     @app.get("/ready")
     async def _ready() -> dict[str, str]:
         if not jobs.ready:
-            raise HTTPException(503, "The service is stopping. It takes no more scans. Try again later.")
+            raise _stopping()
         return {"status": "ready"}
 
     app.include_router(_Scans(incoming, jobs, token, max_mb).router())
@@ -115,6 +115,8 @@ class _Scans:
         try:
             job = self.jobs.open(view=view)
         except FullError:
+            if not self.jobs.ready:
+                raise _stopping() from None
             said = "The queue is full. Scans are taken again as soon as one is done: send it again later."
             raise HTTPException(429, said, {"retry-after": str(self.jobs.retry_seconds)}) from None
         except OSError as error:
@@ -283,6 +285,10 @@ def is_loopback(name: str) -> bool:
     with suppress(ValueError):
         return ip_address(name).is_loopback
     return name == "localhost"
+
+
+def _stopping() -> HTTPException:
+    return HTTPException(503, "The service is stopping. It takes no more scans. Try again later.")
 
 
 def _no_room(error: OSError) -> HTTPException:

@@ -69,6 +69,8 @@ def predict_all(
             log.info("%s is finished already", job.scan.id)
             return
         row, computed, old = job.write(), computed + 1, report.rows.get(job.scan.id, {})
+        if old.get("status") == row["status"] == "failed" and job.is_again(old):
+            row["time"] = old["time"]  # when it first came: a scan that fails each night is no new arrival
         report.add(row)
         _remove_old(job, old, row, [output / name / f"{job.scan.id}.nii.gz" for name in {*MAPS} - {*maps}])
         if row["status"] == "failed":
@@ -104,7 +106,7 @@ def _opened(scans: Sequence[Case], output: Path, *, overwrite: bool) -> "_Report
 
 def _remove_old(job: "_Job", old: Row, row: Row, maps: Sequence[Path]) -> None:
     """Removes what another network, or the scan as it was, left: the mask of one that fails now, the maps of others."""
-    if not old or not row["inputs_sha256"] or (job.is_by(old) and old["inputs_sha256"] == row["inputs_sha256"]):
+    if not old or not row["inputs_sha256"] or job.is_again(old):
         return
     if row["status"] == "failed" and job.mask.exists() and sha256(job.mask) == old["mask_sha256"]:
         job.mask.unlink()
@@ -208,12 +210,13 @@ class _Job:
         finally:
             self.row["stages"][name] = time.perf_counter() - begin
 
-    def is_by(self, row: Row) -> bool:
-        """Whether a row is of these networks; earlier versions did not note the weights of a run."""
-        return row["package"] in (self.by, re.sub("@[0-9a-f]+", "", self.by))
+    def is_again(self, row: Row) -> bool:
+        """Whether a row is of the same files by these networks; earlier versions did not note the weights of a run."""
+        by = (self.by, re.sub("@[0-9a-f]+", "", self.by))
+        return row["package"] in by and row["inputs_sha256"] == self.row["inputs_sha256"]
 
     def _is_finished(self, row: Row) -> bool:
-        if (row["status"], row["inputs_sha256"]) != ("finished", self.row["inputs_sha256"]) or not self.is_by(row):
+        if row["status"] != "finished" or not self.is_again(row):
             return False
         try:
             return sha256(self.mask) == row["mask_sha256"] and all(path.exists() for path in self.maps.wanted)

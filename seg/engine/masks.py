@@ -23,7 +23,7 @@ from seg.errors import DataError, counted, few, together
 from seg.records.folder import OWNER
 
 log = logging.getLogger(__name__)
-DRAWN = re.compile(r".+_Slice_\d+\.png|contact_sheet\.png")  # beside the masks of a run
+_DRAWN = re.compile(r"(.+)_Slice_\d{3,}|contact_sheet")  # beside the masks of a run, each of a mask that is there
 
 
 def tools(folders: Sequence[str]) -> dict[str, Path]:
@@ -101,7 +101,7 @@ def score_masks(cases: CaseSet, tolerance_mm: float) -> pd.DataFrame:
 def _by_name(place: Path, faults: list[str]) -> dict[str, Path]:
     """The volumes of a folder by case; adds what is wrong with the folder to ``faults``."""
     try:
-        paths = [path for path in listed(place) if not (DRAWN.fullmatch(path.name) and (place / OWNER).exists())]
+        paths = _masks(listed(place)) if (place / OWNER).exists() else listed(place)
     except DataError as error:
         faults.append(str(error))
         return {}
@@ -111,6 +111,13 @@ def _by_name(place: Path, faults: list[str]) -> dict[str, Path]:
     if twice := {path.name for path in paths} - {path.name for path in named.values()}:
         faults.append(f"{place}: there is another file of the same case as {few(twice)}. Remove one of the two.")
     return named
+
+
+def _masks(paths: Sequence[Path]) -> list[Path]:
+    """Those in a run's folder of predictions, without its drawings."""
+    names = {stem(path) for path in paths}
+    drawn = {name for name in names if (of := _DRAWN.fullmatch(name)) and (of[1] is None or of[1] in names)}
+    return [path for path in paths if stem(path) not in drawn]
 
 
 def _of_the_grid(case: Case) -> list[str]:

@@ -226,6 +226,13 @@ def test_no_case_at_all_is_an_error(cache):
         fingerprint(CaseSet("set", (), ("MRI",), CLASSES), cache)
 
 
+def test_a_look_at_some_cases_keeps_what_is_known_of_the_others(caseset, cache, monkeypatch):
+    first = fingerprint(caseset, cache)
+    fingerprint(replace(caseset, cases=caseset.cases[:2]), cache)
+    monkeypatch.setattr(module, "_inspect", lambda case, caseset: pytest.fail(f"{case.id} was read again"))
+    assert fingerprint(caseset, cache) == first
+
+
 def test_second_time_no_file_is_read(caseset, cache, monkeypatch):
     first = fingerprint(caseset, cache)
     monkeypatch.setattr(module, "_inspect", lambda case, caseset: pytest.fail(f"{case.id} was read again"))

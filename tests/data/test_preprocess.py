@@ -23,6 +23,7 @@ from seg.data.plan import ChannelNorm, Plan
 from seg.data.preprocess import VOXELS_PER_CLASS, Store, prepare, prepare_case
 from seg.engine.decision import decide
 from seg.engine.inference import Slices, on_grid
+from seg.errors import DataError
 
 ZSCORE = ChannelNorm("zscore")
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product([1, -1], repeat=3)))
@@ -135,6 +136,14 @@ def test_axes_are_ras_after_preparation(tmp_path):
     volume, *_ = prepare_case(case, (0, 1), plan_of((1, 1, 1)))
     assert volume.shape == (1, 5, 4, 6)
     assert np.unravel_index(volume.argmax(), volume.shape) == (0, 4, 0, 2)
+
+
+def test_a_wrong_voxel_size_makes_no_volume_of_absurd_size(tmp_path):
+    case = random_case(tmp_path, affine=np.diag([300.0, 300, 300, 1]))
+    with pytest.raises(
+        DataError, match=r"a\.nii\.gz: voxels of 300×300×300 mm become 2700×2400×2100 of 1×1×1.* Correct"
+    ):
+        prepare_case(case, (0, 2, 5), plan_of((1, 1, 1)))
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])

@@ -16,6 +16,7 @@ from options import attention_block, load, names, small_network, smallest
 from seg.data.cases import Case
 from seg.deploy import Predictor
 from seg.deploy.export import export, opened
+from seg.deploy.instructions import instructions
 from seg.errors import ConfigError, DataError
 from seg.models import Network, insert_attention
 
@@ -110,6 +111,29 @@ def test_a_file_that_answers_otherwise_is_refused(
     with pytest.raises(DataError, match="does not answer as the network itself"):
         export(predictor, tmp_path / "out", "pt2")
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.slow
+def test_a_file_that_sometimes_answers_with_no_number_is_refused(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sometimes(path: Path) -> Any:
+        answer = opened(path)
+        return lambda windows: answer(windows) * (torch.nan if len(windows) == 3 else 1)
+
+    monkeypatch.setattr("seg.deploy.export.opened", sometimes)
+    with pytest.raises(DataError, match="a logit differs by up to nan"):
+        export(predictor, tmp_path / "out", "pt2")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(("regions", "log"), [(None, "log(p), p"), (((1, 2), (2,)), "log(p / (1 - p)), p")])
+def test_logits_over_shifts_are_those_of_a_mean_probability(predictor: Predictor, regions: Any, log: str) -> None:
+    settings = predictor.package.settings
+    shifted = settings | {"inference": settings["inference"] | {"shifts": True}}
+    package = replace(predictor.package, settings=shifted, regions=regions)
+    assert f"From here on the logits are {log}" in " ".join(instructions(package, "onnx")["after"])
+    assert "log(p" not in " ".join(instructions(predictor.package, "onnx")["after"])
 
 
 class Wayward(torch.nn.Module):

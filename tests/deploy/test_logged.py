@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from seg import sync
 from seg.deploy import Predictor
 from seg.deploy.choice import networks
-from seg.deploy.logged import log_after_training, log_model
+from seg.deploy.logged import PACKAGE, log_after_training, log_model
+from seg.deploy.package import read
 from seg.errors import ConfigError
 from seg.records.folder import RunFolder, find
 from seg.records.mlflow import Mlflow
@@ -125,6 +126,26 @@ def test_what_is_no_scan_is_refused_in_words(run: RunFolder, tmp_path: Path, mon
     assert "no text" in said(None)
     with pytest.raises(MlflowException, match="no column image"):
         served.predict(None, pd.DataFrame({"picture": ["x"]}))
+
+
+def test_a_model_that_was_packed_before_its_run_was_scored_is_packed_anew(
+    run: RunFolder, empty_database: Path, tmp_path: Path
+) -> None:
+    shutil.copy(empty_database, tmp_path)
+    store = Mlflow(None, tmp_path)
+    recorded = store.client.create_run(store.experiment("organs")).info.run_id
+    shutil.copytree(run.run, tmp_path / "runs" / run.run.name)
+    (tmp_path / "runs" / run.run.name / "run_id").write_text(recorded)
+    own = RunFolder.at(tmp_path / "runs" / run.run.name)
+    scores = own.cases.read_text()
+    own.cases.write_text(scores.partition("\n")[0] + "\n")  # as of a run that was not tested
+    first = log_model(own, store.uri)
+    assert log_model(own, store.uri).model_id == first.model_id
+    own.cases.write_text(scores)
+    second = log_model(own, store.uri)
+    known = [read(Path(one.artifact_location.removeprefix("file://")) / PACKAGE).scores for one in (first, second)]
+    assert (known[0], [*known[1]]) == ({}, ["lobe", "tail"])
+    assert log_model(own, store.uri).model_id == second.model_id
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import http.client
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from seg import serve
+from seg.config.command import read
+from seg.config.options import CONF
 from seg.data.nifti import write_volume
 from seg.data.volumes import read_header, read_label
 from seg.deploy import Predictor
 from seg.deploy.incoming import Incoming
 from seg.deploy.jobs import Job, Jobs
 from seg.deploy.service import service
+from seg.errors import ConfigError
 
 
 @dataclass
@@ -279,6 +284,42 @@ def test_results_are_kept_for_a_while_and_go_at_once_when_told(start: Start, ima
         assert there.ask("DELETE", f"/jobs/{second}")[1]["status"] == "removed"
         assert there.ask("GET", f"/jobs/{second}/mask")[0] == 404
         assert there.files == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_service_that_takes_no_more_scans_says_so(start: Start, image: Path) -> None:
+    pause = threading.Event()
+    with start(work=lambda job: sys.exit()) as there:  # which ends the thread of the jobs
+        there.send(image.read_bytes())
+        for _ in range(1500):
+            if there.ask("GET", "/ready")[0] == 503:
+                break
+            pause.wait(0.02)
+        status, said, _ = there.ask("POST", "/jobs", image.read_bytes())
+        assert (status, "is stopping" in said["error"]) == (503, True)
+
+
+def served(outputs: Path, *arguments: str) -> None:
+    text = (CONF / "serve.yaml").read_text() + "paths:\n  outputs: outputs\n  cache: cache\n"
+    serve.main(read(text, [f"paths.outputs={outputs}", "run=a", "port=0", *arguments]))
+
+
+def test_many_networks_have_a_log_of_a_short_name(
+    network: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seg.serve._answer", lambda *_: None)
+    for count in (1, 30):
+        monkeypatch.setattr("seg.deploy.choice.networks", lambda _, count=count: [network] * count)
+        served(tmp_path)
+    one, many = sorted((path.name for path in (tmp_path / "served").iterdir()), key=len)
+    assert one == network.package.origin["run_id"][:12]
+    assert many.startswith("30_networks_")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "0"])
+def test_a_limit_is_a_number(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"max_mb is {value}; it must be a number above 0"):
+        served(tmp_path, f"max_mb={value}")
 
 
 def test_an_upload_that_breaks_off_leaves_nothing_and_frees_its_place(start: Start, image: Path) -> None:

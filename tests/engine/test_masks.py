@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from seg import score
 from seg.config.command import read
 from seg.config.options import CONF
 from seg.data.nifti import write_volume
-from seg.engine.masks import tools
+from seg.engine.masks import matched, tools
 from seg.errors import ConfigError, DataError
 from seg.metrics import dice, hd95_mm
 from seg.study.tools import compare_tools, scores_table
@@ -58,6 +59,25 @@ def test_maps_of_a_prediction_are_no_masks(scored: Callable[..., pd.DataFrame], 
     made = folder(tmp_path / "made", masks)
     folder(made / "probabilities", masks)
     assert (scored(f"pred={made}")["dice"] == 1).all()
+
+
+def test_pictures_of_a_run_s_masks_are_no_masks_whatever_its_cases_are_called(tmp_path: Path) -> None:
+    names = ("liver_Slice_12", "liver_Slice_120", "a")
+    for place in ("ref", "made"):
+        (tmp_path / place).mkdir()
+        for name in names:
+            Image.fromarray(np.tri(9, 7, dtype=np.uint8)).save(tmp_path / place / f"{name}.png")
+    made = tmp_path / "made"
+    (made / "run_id").write_text("0" * 32)
+    for drawn in (
+        "liver_Slice_12_Slice_000.png",
+        "liver_Slice_120_Slice_000.png",
+        "a_Slice_000.png",
+        "contact_sheet.png",
+    ):
+        (made / drawn).write_bytes((made / "a.png").read_bytes())
+    cases = matched({"made": made}, tmp_path / "ref", name="set")
+    assert sorted(case.id for case in cases.cases) == sorted(names)
 
 
 def test_scores_are_those_of_the_metrics(
