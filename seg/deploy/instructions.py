@@ -85,8 +85,10 @@ def _after(package: Package) -> list[str]:
     if settings["shifts"]:
         log = "log(p / (1 - p)), p within 1e-6 and 1 - 1e-6" if package.regions else "log(p), p at least 1e-30"
         steps.append(
-            "Repeat it on the volume shifted by 0 and 1 voxel (padded with 0 at the start) along each axis of the "
-            f"window, shift back, and average the probabilities. From here on the logits are {log}, of that mean p."
+            "Repeat it with all windows shifted by 0 and 1 voxel along each axis of the window: along one where the "
+            "volume was padded to the window, a voxel of 0 moves from its end to its start; along another, a voxel of "
+            "0 is added at both ends. Average each voxel's probabilities, without what was added. "
+            f"From here on the logits are {log}, of that mean p."
         )
     taken = "take the class with the largest logit"
     if package.regions:
