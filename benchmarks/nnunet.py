@@ -109,7 +109,7 @@ def main() -> None:
             )
         tables.append(scores(cases, split.val, result / "validation", tolerance))
     said = (
-        f"# nnU-Net 2.8, 3d_fullres, on {cases.name}, out of fold: {minutes} processor minutes and one training a fold.\n"
+        f"# nnU-Net 2.8, 3d_fullres, on {cases.name}, out of fold; {minutes} processor minutes a fold, trained once.\n"
         "# The learning rate falls over these minutes; augmentation in the training thread; mirroring at test time.\n"
         "# One thread, float32, as nnU-Net computes without a GPU.\n"
         "# Made by python -m benchmarks.nnunet.\n"
