@@ -192,8 +192,8 @@ function paintTile({ kind, run, canvas, figure }) {
 }
 
 // On the whole slice: directions, a scale bar, and what the other tiles show of it.
-function paintFrame(pen, canvas, { x, y }, ratio) {
-  annotate(pen, canvas, plane, ratio);
+function paintFrame(pen, canvas, { box, x, y }, ratio) {
+  annotate(pen, canvas, plane, box, ratio);
   const [left, top, right, bottom] = boxShown();
   pen.strokeStyle = "#fff";
   pen.lineWidth = ratio;

@@ -173,8 +173,14 @@ function paintOutline(pen, { line }, ratio) {
   }
 }
 
-// Directions at the edges and a scale bar.
-function annotate(pen, { width, height }, plane, ratio) {
+// The length of a scale bar on a slice `across` wide: 1, 2 or 5 times a power of ten, below 0.4 of it; as scale_bar in picture.py.
+function barOf(across) {
+  const power = 10 ** Math.floor(Math.log10(0.4 * across));
+  return [5, 2, 1, 0.5].map((times) => times * power).find((bar) => bar < 0.4 * across);
+}
+
+// Directions at the edges and a scale bar, on a canvas that shows `box` of the slice.
+function annotate(pen, { width, height }, plane, [first, , end], ratio) {
   if (Math.min(width, height) < 70 * ratio) return;
   const [left, top] = EDGES[plane.axis];
   const pad = 3 * ratio;
@@ -193,8 +199,8 @@ function annotate(pen, { width, height }, plane, ratio) {
     write(OPPOSITE[left], width - pad, height / 2, "right", "middle");
     write(top, width / 2, pad, "center", "top");
   }
-  const pixels = width / (plane.columns * plane.columnMm);
-  const bar = [1, 2, 5, 10, 20, 50, 100].findLast((mm) => mm * pixels < 0.4 * width) || 1;
-  pen.fillRect(pad, height - 2 * pad, bar * pixels, 2 * ratio);
-  write(`${bar} ${plane.unit}`, pad, height - 3 * pad, "left", "bottom");
+  const across = (end - first) * plane.columnMm;
+  const bar = barOf(across);
+  pen.fillRect(pad, height - 2 * pad, (bar / across) * width, 2 * ratio);
+  write(`${short(bar)} ${plane.unit}`, pad, height - 3 * pad, "left", "bottom");
 }

@@ -22,7 +22,7 @@ function swatch(color) {
 const within = (value, low, high) => Math.min(high, Math.max(low, value));
 const largest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
 const short = (value) => (Math.abs(value) >= 1e5 ? value.toExponential(2) : String(Number(value.toPrecision(4))));
-const times = (numbers) => numbers.map((number) => Number(number.toFixed(2))).join(" × ");
+const times = (numbers) => numbers.map((number) => (Number.isInteger(number) ? number : short(number))).join(" × ");
 
 const on = (kind, ids, act) => ids.split(" ").forEach((id) => $(id).addEventListener(kind, act));
 

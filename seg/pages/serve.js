@@ -310,7 +310,7 @@ function paint(place) {
     const shape = shapeOf((i) => indices.includes(mask[i]), plane, grid);
     paintShape(pen, shape, color, mode === "contour" ? 0 : $("opacity").value / 100, 1.4 * ratio);
   }
-  annotate(pen, canvas, plane, ratio);
+  annotate(pen, canvas, plane, grid.box, ratio);
   const number = plane.number(at[place]);
   slider.value = at[place];
   slider.setAttribute("aria-valuetext", `${number} of 0 to ${plane.last}`);

@@ -174,7 +174,7 @@ def _packed(volumes: Volumes, box: Box, step: tuple[int, int, int], window: tupl
     content = b"".join(np.ascontiguousarray(volume).tobytes() for volume in (grey, *masks))
     about = {
         "shape": list(volumes.label.shape),
-        "spacing": [round(mm, 4) for mm in volumes.spacing_mm],
+        "spacing": [float(f"{mm:.6g}") for mm in volumes.spacing_mm],
         "unit": volumes.unit,
         "dims": list(image.shape),
         "offset": [part.start for part in box],

@@ -378,6 +378,12 @@ def test_the_close_up_is_the_box_of_the_structures_and_a_third_more(reader: Read
 
 
 @pytest.mark.slow
+def test_lengths_of_any_magnitude_are_told(reader: Reader) -> None:
+    assert reader.ask("return [0.256, 0.0006, 24, 2500].map(barOf).map(short)") == ["0.1", "0.0002", "5", "500"]
+    assert reader.ask("return times([0.0005, 0.78125, 12345, 0.7000000001])") == "0.0005 × 0.7813 × 12345 × 0.7"
+
+
+@pytest.mark.slow
 def test_nothing_is_fetched_and_nothing_is_complained_of(reader: Reader) -> None:
     reader.press("ARROW_DOWN", "x", "c", "p")
     assert reader.ask("return performance.getEntriesByType('resource').map(({ name }) => name)") == []

@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,6 +48,12 @@ def test_a_still_larger_one_becomes_coarser_along_its_finest_axes() -> None:
     at = [slice(o + s // 2, None, s) for o, s in zip(packed.about["offset"], (x, y, z), strict=True)]
     assert (label == large().label[tuple(at)][tuple(slice(0, n) for n in label.shape)]).all()
     assert np.cumsum(grey, axis=1, dtype=np.uint8).std() > 10
+
+
+def test_voxels_of_half_a_micron_keep_their_size() -> None:
+    packed = pack(replace(large(), spacing_mm=(0.0005, 0.00048828125, 0.7)), 10**6)
+    assert packed is not None
+    assert packed.about["spacing"] == [0.0005, 0.000488281, 0.7]
 
 
 def test_what_cannot_fit_is_told() -> None:
