@@ -33,7 +33,8 @@ const score = (number, run) => cases[number].scores[run]?.[$("measure").value][$
 const written = (value) => (value === null ? "–" : value.toFixed(measure().digits).replace("-", "−"));
 
 // ---------------------------------------------------------------- the open case
-async function openCase(number, axis = chosen.axis, slice = null) {
+// At slice `place`, as it is counted in the file; by default where most structure is.
+async function openCase(number, axis = chosen.axis, place = null) {
   const about = cases[number];
   chosen.case = number;
   markRow();
@@ -50,7 +51,7 @@ async function openCase(number, axis = chosen.axis, slice = null) {
   volumes = found;
   $("case-name").textContent = about.id;
   $("case-about").textContent = caseWords(about);
-  setPlane(axis, slice);
+  setPlane(axis, place);
 }
 
 function caseWords({ id, patient, shape, spacing, dims, step }) {
@@ -61,14 +62,14 @@ function caseWords({ id, patient, shape, spacing, dims, step }) {
   return parts.join(" · ");
 }
 
-function setPlane(axis, slice = null) {
-  if (pictures) [axis, slice] = [2, 0];
+function setPlane(axis, place = null) {
+  if (pictures) [axis, place] = [2, 0];
   chosen.axis = axis;
   plane = planeOf(volumes, axis);
   press("planes", axis);
   $("slice").max = plane.slices - 1;
   hideUntested();
-  setSlice(slice ?? fullest());
+  setSlice(place === null ? fullest() : plane.index(place));
 }
 
 function setSlice(slice) {
@@ -248,7 +249,7 @@ function showSlice() {
   $("slice").value = chosen.slice;
   $("slice").setAttribute("aria-valuetext", words);
   $("slice-number").textContent = `${number} of 0–${plane.last}`;
-  const address = `#case=${encodeURIComponent(id)}&plane=${AXES[plane.axis]}&slice=${chosen.slice}`;
+  const address = `#case=${encodeURIComponent(id)}&plane=${AXES[plane.axis]}&slice=${number}`;
   if (location.hash !== address) history.replaceState(null, "", address);
 }
 
@@ -486,8 +487,8 @@ function openAsked() {
   const asked = new URLSearchParams(location.hash.slice(1));
   const number = cases.findIndex(({ id }) => id === asked.get("case"));
   const axis = AXES.indexOf(asked.get("plane"));
-  const slice = asked.has("slice") ? Number(asked.get("slice")) || 0 : null;
-  if (number >= 0) openCase(number, axis < 0 ? chosen.axis : axis, slice);
+  const place = asked.has("slice") ? Number(asked.get("slice")) || 0 : null;
+  if (number >= 0) openCase(number, axis < 0 ? chosen.axis : axis, place);
   else if (chosen.case < 0) openCase(order[0]);
 }
 

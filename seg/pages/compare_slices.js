@@ -66,6 +66,7 @@ function planeOf(volumes, axis) {
     columnMm: spacing[c] * step[c],
     rowMm: spacing[r] * step[r],
     number: (index) => offset[axis] + index * step[axis] + (step[axis] >> 1), // as counted in the file's RAS+ grid
+    index: (number) => Math.floor((number - offset[axis]) / step[axis]), // of the slice that shows it
     last: shape[axis] - 1,
     structure: volumes.structure[axis],
     wrong: volumes.wrong.map((of) => of && of[axis]),
