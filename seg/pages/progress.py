@@ -58,7 +58,8 @@ def progress(name: str, outputs: Path, uri: str | None) -> str:
     """
     table, left_out = scored_runs(_of_data_set(runs(outputs, uri), name, outputs))
     drawn = lines(points_of(table, scores_of(table, outputs, uri), left_out)) if len(table) else []
-    notes = [f"Left out: {', '.join(f'{which} {count}' for which, count in left_out.items())}."] if left_out else []
+    counts = ", ".join(f"{why} ({count})" for why, count in left_out.items())
+    notes = [f"Runs left out: {counts}."] if counts else []
     if not drawn:
         return "\n".join([f"No result on {name} so far.", *notes])
     path = outputs / "progress" / f"{file_name(name, 'data')}.html"
