@@ -121,12 +121,10 @@ function hideUntested() {
   fitTiles();
 }
 
-const boxShown = () => ($("zoom").checked ? plane.closeUp : [0, 0, plane.columns, plane.rows]);
-
 // As many tiles a row as make them largest within the window.
 function fitTiles() {
   const visible = tiles.filter(({ figure }) => !figure.hidden).length;
-  const [left, top, right, bottom] = boxShown();
+  const [left, top, right, bottom] = boxOf(plane);
   const [wide, high] = [(right - left) * plane.columnMm, (bottom - top) * plane.rowMm];
   const room = $("tiles").clientWidth;
   const tall = Math.max(260, 0.6 * innerHeight);
@@ -180,10 +178,8 @@ function paintTile({ kind, run, canvas, figure }) {
   if (!pred) return;
   const ratio = devicePixelRatio || 1;
   const pen = canvas.getContext("2d");
-  const grid = gridOn(canvas, kind === "image" ? [0, 0, plane.columns, plane.rows] : boxShown());
-  const [left, top, right, bottom] = grid.box;
-  pen.imageSmoothingQuality = "high";
-  pen.drawImage(now.grey, left, top, right - left, bottom - top, 0, 0, canvas.width, canvas.height);
+  const grid = gridOn(canvas, kind === "image" ? plane.whole : boxOf(plane));
+  paintGrey(pen, now.grey, grid);
   if (kind === "image") return paintFrame(pen, canvas, grid, ratio);
   if (chosen.mode === "off") return;
   if (chosen.mode === "errors" && kind === "run") paintErrors(pen, pred, grid, ratio);
@@ -195,7 +191,7 @@ function paintTile({ kind, run, canvas, figure }) {
 // On the whole slice: directions, a scale bar, and what the other tiles show of it.
 function paintFrame(pen, canvas, { box, x, y }, ratio) {
   annotate(pen, canvas, plane, box, ratio);
-  const [left, top, right, bottom] = boxShown();
+  const [left, top, right, bottom] = boxOf(plane);
   pen.strokeStyle = "#fff";
   pen.lineWidth = ratio;
   if (right - left < plane.columns || bottom - top < plane.rows)
@@ -254,12 +250,10 @@ function showSlice() {
 }
 
 // What is under the pointer: place, image value, and what reference and runs say it is.
-function showVoxel({ target, offsetX, offsetY }) {
-  const tile = tiles.find(({ canvas }) => canvas === target);
+function showVoxel(event) {
+  const tile = tiles.find(({ canvas }) => canvas === event.target);
   if (!tile || !now) return;
-  const [left, top, right, bottom] = tile.kind === "image" ? [0, 0, plane.columns, plane.rows] : boxShown();
-  const column = Math.floor(left + (offsetX / target.clientWidth) * (right - left));
-  const row = Math.floor(top + (offsetY / target.clientHeight) * (bottom - top));
+  const [column, row] = pointed(event, tile.kind === "image" ? plane.whole : boxOf(plane));
   if (column < 0 || row < 0 || column >= plane.columns || row >= plane.rows) return;
   const { about } = volumes;
   const voxel = { [plane.axis]: chosen.slice, [plane.c]: plane.columns - 1 - column, [plane.r]: plane.rows - 1 - row };

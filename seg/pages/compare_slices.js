@@ -54,6 +54,7 @@ function planeOf(volumes, axis) {
   };
   const [left, right] = span(c);
   const [top, bottom] = span(r);
+  const whole = [0, 0, dims[c], dims[r]];
   return {
     axis,
     c,
@@ -70,13 +71,14 @@ function planeOf(volumes, axis) {
     last: shape[axis] - 1,
     structure: volumes.structure[axis],
     wrong: volumes.wrong.map((of) => of && of[axis]),
-    closeUp: widened([left, top, right, bottom], { columns: dims[c], rows: dims[r] }),
+    whole,
+    closeUp: widened([left, top, right, bottom], whole),
   };
 }
 
 // [left, top, right, bottom] with a third more on each side; the whole slice where that would gain little.
-function widened([left, top, right, bottom], { columns, rows }) {
-  const whole = [0, 0, columns, rows];
+function widened([left, top, right, bottom], whole) {
+  const [, , columns, rows] = whole;
   if (right <= left) return whole;
   const [x, y] = [Math.max(4, Math.round((right - left) / 3)), Math.max(4, Math.round((bottom - top) / 3))];
   const box = [Math.max(0, left - x), Math.max(0, top - y), Math.min(columns, right + x), Math.min(rows, bottom + y)];
@@ -121,6 +123,12 @@ function greyPicture(grey, plane, kept, [low, high]) {
   grey.forEach((code, i) => pixels.data.set([shades[code], shades[code], shades[code], 255], 4 * i));
   pen.putImageData(pixels, 0, 0);
   return picture;
+}
+
+// A slice in its box, over the whole canvas.
+function paintGrey(pen, picture, { box: [left, top, right, bottom] }) {
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(picture, left, top, right - left, bottom - top, 0, 0, pen.canvas.width, pen.canvas.height);
 }
 
 // Where the edges of columns and rows of `box` fall on a canvas, in whole pixels, so that no seam shows between voxels.

@@ -35,6 +35,15 @@ function contrast([low, high]) {
   return [middle - half, middle + half];
 }
 
+// What a slice shows: [left, top, right, bottom] in voxels, from the left and from the top.
+const boxOf = (plane) => ($("zoom").checked ? plane.closeUp : plane.whole);
+
+// The column and row under the pointer, on a canvas that shows `box`.
+function pointed({ target, offsetX, offsetY }, [left, top, right, bottom]) {
+  const across = left + (offsetX / target.clientWidth) * (right - left);
+  return [across, top + (offsetY / target.clientHeight) * (bottom - top)].map(Math.floor);
+}
+
 function press(group, value) {
   for (const button of $(group).children) button.setAttribute("aria-pressed", button.value === String(value));
 }

@@ -366,13 +366,13 @@ def test_contrast_classes_and_overlays_change_the_picture(reader: Reader) -> Non
 
 @pytest.mark.slow
 def test_the_close_up_is_the_box_of_the_structures_and_a_third_more(reader: Reader) -> None:
-    assert reader.ask("return widened([10, 20, 22, 24], { columns: 60, rows: 60 })") == [6, 16, 26, 28]
-    assert reader.ask("return widened([2, 2, 55, 57], { columns: 60, rows: 60 })") == [0, 0, 60, 60], "little is won"
-    assert reader.ask("return widened([60, 60, 0, 0], { columns: 60, rows: 60 })") == [0, 0, 60, 60], "no structure"
-    size = "const c = document.querySelector('[data-kind=reference] canvas'); return [c.width, c.height, boxShown()]"
+    assert reader.ask("return widened([10, 20, 22, 24], [0, 0, 60, 60])") == [6, 16, 26, 28]
+    assert reader.ask("return widened([2, 2, 55, 57], [0, 0, 60, 60])") == [0, 0, 60, 60], "little is won"
+    assert reader.ask("return widened([60, 60, 0, 0], [0, 0, 60, 60])") == [0, 0, 60, 60], "no structure"
+    size = "const c = document.querySelector('[data-kind=reference] canvas'); return [c.width, c.height, boxOf(plane)]"
     before = reader.ask(size)
     reader.press("z")
-    assert reader.ask("return boxShown()") == reader.ask("return [0, 0, plane.columns, plane.rows]")
+    assert reader.ask("return boxOf(plane)") == reader.ask("return plane.whole")
     reader.press("z")
     assert reader.ask(size) == before
 
