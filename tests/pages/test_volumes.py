@@ -36,6 +36,16 @@ def test_a_larger_one_is_cropped_around_all_masks() -> None:
     assert packed.about["dims"] == [50, 60, 19], "to the end of the structure plus 10 mm"
 
 
+def test_a_volume_of_microns_is_cropped_too() -> None:
+    label = np.zeros((120, 120, 120), np.uint8)
+    label[60:64, 60:64, 60:64] = 1
+    image = np.random.default_rng(0).normal(100, 20, label.shape).astype(np.float32)
+    packed = pack(Volumes(image, label, [], (0.0005, 0.0005, 0.0005)), 1_200_000)
+    assert packed is not None
+    assert packed.how == "cropped"
+    assert packed.about["dims"] == [84, 84, 84]
+
+
 def test_a_still_larger_one_becomes_coarser_along_its_finest_axes() -> None:
     packed = pack(large(), 20_000)
     assert packed is not None
