@@ -91,7 +91,7 @@ def selected(cfg: DictConfig, outputs: Path) -> list[RunFolder]:
     wanted = [run_id for run_id in table["run_id"][::-1] if run_id not in set(table["parent"])]
     chosen, away = here(wanted, outputs)
     if away:
-        print(f"{len(away)} runs of {kind}={value} are left out: they have no folder in {outputs}: {few(away)}.")
+        print(f"Left out: {counted(len(away), 'run')} of {kind}={value} without a folder in {outputs}: {few(away)}.")
     if not chosen:
         raise ConfigError(f"{kind}={value} has no finished run in {outputs}. Wait for one, or set paths.outputs=…")
     return chosen

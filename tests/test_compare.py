@@ -105,7 +105,7 @@ def test_ids_beginnings_and_folders_are_taken_in_their_order_and_once(
     path = tmp_path / "compare/bbbbbbbb-aaaaaaaa.html"
     assert [column["label"] for column in head(path)["runs"]] == ["seed 3", "seed 7"]
     assert head(path)["title"] == "2 runs on tiny"
-    assert re.search(rf"^{re.escape(str(path))}: 2 runs, 2 cases, 0\.0 MB\.", capsys.readouterr().out)
+    assert re.search(rf"^{re.escape(str(path))}: 2 runs, 2 cases, 0\.[01] MB\.", capsys.readouterr().out)
     assert [file.name for file in path.parent.iterdir()] == [path.name], "whole, and nothing beside it"
 
 

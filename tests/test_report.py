@@ -168,7 +168,7 @@ def test_its_results_stand_in_the_progress_of_their_data(finished: tuple[Path, s
     assert done.returncode == 0, done.stderr
     assert "Out of fold, folds 0, 1: 12 cases" in done.stdout
     assert "of 4 results" in done.stdout, "two arms of two seeds, each over both folds"
-    assert "records of whole sweeps 1" in done.stdout
+    assert "records of whole sweeps (1)" in done.stdout
     assert "Progress on" in (finished[0] / "outputs/progress/phantom.html").read_text()
 
 

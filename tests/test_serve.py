@@ -174,6 +174,22 @@ def covered(browser: Any) -> float:
     return float((with_mask != without).reshape(-1, 4).any(1).mean())
 
 
+def bars(browser: Any) -> list[tuple[float, float]]:
+    """Of each slice shown: mm on the screen by its scale bar, and by the voxels that are shown."""
+    script = (
+        "const pen = CanvasRenderingContext2D.prototype, { fillRect, fillText } = pen, seen = [];"
+        "pen.fillRect = function (...box) { seen.push([this.canvas.width / box[2]]); fillRect.apply(this, box); };"
+        "pen.fillText = function (text, ...at) {"
+        "  if (/mm$/.test(text)) seen.at(-1).push(parseFloat(text)); fillText.call(this, text, ...at); };"
+        "paintAll();"
+        "Object.assign(pen, { fillRect, fillText });"
+        "return seen.map(([bars, mm], place) => {"
+        "  const plane = shown.planes[place], [left, , right] = boxOf(plane);"
+        "  return [bars * mm, (right - left) * plane.columnMm]; })"
+    )
+    return [(drawn, shown) for drawn, shown in browser.execute_script(script)]
+
+
 def test_a_person_drops_a_scan_and_takes_its_mask(
     start: Start, images: list[Path], whole: tuple[Path, Any], tmp_path: Path
 ) -> None:
@@ -211,6 +227,14 @@ def test_a_person_drops_a_scan_and_takes_its_mask(
         assert find("risk").text.startswith("Risk: ")
         axial = int(browser.execute_script("return document.querySelector('#tiles input').value"))
         assert covered(browser) == pytest.approx(float((mask[:, :, axial] > 0).mean()), abs=0.02)
+        whole_slices = bars(browser)
+        browser.execute_script("for (const plane of shown.planes) plane.closeUp = [4, 6, 20, 22]")
+        find("zoom").click()
+        close_up = bars(browser)
+        assert len(whole_slices) == len(close_up) == 3
+        assert [drawn for drawn, _ in whole_slices + close_up] == pytest.approx(
+            [shown for _, shown in whole_slices + close_up], rel=1e-6
+        )
         find("download").click()
         target = tmp_path / f"{images[0].name.removesuffix('.nii.gz')}_mask.nii.gz"
         WebDriverWait(browser, 30).until(lambda _: target.exists() and target.stat().st_size)

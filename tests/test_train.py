@@ -163,6 +163,7 @@ def test_a_processor_without_bf16_trains_in_fp32(tiny: Runner, tmp_path: Path, m
         key: v for line in record.read_text().splitlines() for key, v in json.loads(line).get("params", {}).items()
     }
     assert params["resolved.precision"] == "fp32"
+    assert params["resolved.max_steps"] == params["resolved.steps_per_epoch"], "of one epoch"
     assert np.isfinite(result.metrics["val_loss"])
 
 

@@ -163,8 +163,8 @@ class Jobs:
             except (SegError, MemoryError) as error:
                 job.error = str(error) or "There is not enough memory for this scan."
             except Exception as error:  # nothing that a scan holds may end the service
-                log.exception("job %s: an error that nobody foresaw", job.id)
-                job.error = f"An error that nobody foresaw ({type(error).__name__}). The log of the service has it."
+                log.exception("job %s: unexpected error", job.id)
+                job.error = f"Unexpected error ({type(error).__name__}). The details are in the log of the service."
             with self._changed:
                 self._seconds = time.monotonic() - begin
                 self._close(job, status)

@@ -90,8 +90,9 @@ def _columns(row: Row) -> Row:
     """A row of the report as one of a table: texts and numbers."""
     plain = {key: value for key, value in row.items() if not isinstance(value, dict | list)}
     plain |= {f"seconds_{stage}": seconds for stage, seconds in row["stages"].items()}
-    plain |= {key: times(row["scan"][key]) for key in ("shape", "spacing_mm")}
+    plain |= {key: times(row["scan"][key]) for key in ("shape", "spacing_mm")} | {"unit": row["scan"].get("unit", "")}
     for key, column in _BY_CLASS.items():
         for name, value in row[key].items():
-            plain[f"{column}_{name}"] = value[0] if isinstance(value, list) else value
+            numbers = zip(("", "_low", "_high"), value if isinstance(value, list) else [value], strict=False)
+            plain |= {f"{column}_{name}{end}": number for end, number in numbers}
     return plain | {"findings": "; ".join(row["findings"])}

@@ -208,7 +208,7 @@ async def _received(request: Request, body: Path, limit: int) -> None:
                         raise _too_large(limit)
                     file.write(piece)
     except TimeoutError:
-        raise HTTPException(408, "The upload came to a halt. Its bytes must keep coming. Send it again.") from None
+        raise HTTPException(408, "The upload stalled, or took over an hour. Send it again.") from None
     except OSError as error:
         raise _no_room(error) from None
     except ClientDisconnect:
@@ -219,7 +219,7 @@ async def _received(request: Request, body: Path, limit: int) -> None:
 
 def _said(_: Request, error: Exception) -> JSONResponse:
     """Every error as ``{"error": what was seen, the rule, the fix}``."""
-    status, said, headers = 500, "An error that nobody foresaw. The log of the service has it.", None
+    status, said, headers = 500, "Unexpected error. The details are in the log of the service.", None
     if isinstance(error, AnyHTTPException):
         status, said, headers = error.status_code, str(error.detail), error.headers
         if said == HTTPStatus(status).phrase:  # of the router: no such path, no such method

@@ -57,6 +57,8 @@ def note_start(record: Record, cfg: DictConfig, built: Built, processes: int, op
         "resolved.patch": list(plan.patch),
         "resolved.batch_size": plan.batch_size,
         "resolved.steps_per_epoch": built.budget.steps_per_epoch,
+        "resolved.max_steps": built.budget.steps,
+        "resolved.max_minutes": built.budget.minutes,
     }
     record.log_params(flat(plain(cfg)) | resolved | dict(options))
 

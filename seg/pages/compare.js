@@ -33,7 +33,8 @@ const score = (number, run) => cases[number].scores[run]?.[$("measure").value][$
 const written = (value) => (value === null ? "–" : value.toFixed(measure().digits).replace("-", "−"));
 
 // ---------------------------------------------------------------- the open case
-async function openCase(number, axis = chosen.axis, slice = null) {
+// At slice `place`, as it is counted in the file; by default where most structure is.
+async function openCase(number, axis = chosen.axis, place = null) {
   const about = cases[number];
   chosen.case = number;
   markRow();
@@ -50,7 +51,7 @@ async function openCase(number, axis = chosen.axis, slice = null) {
   volumes = found;
   $("case-name").textContent = about.id;
   $("case-about").textContent = caseWords(about);
-  setPlane(axis, slice);
+  setPlane(axis, place);
 }
 
 function caseWords({ id, patient, shape, spacing, dims, step }) {
@@ -61,14 +62,14 @@ function caseWords({ id, patient, shape, spacing, dims, step }) {
   return parts.join(" · ");
 }
 
-function setPlane(axis, slice = null) {
-  if (pictures) [axis, slice] = [2, 0];
+function setPlane(axis, place = null) {
+  if (pictures) [axis, place] = [2, 0];
   chosen.axis = axis;
   plane = planeOf(volumes, axis);
   press("planes", axis);
   $("slice").max = plane.slices - 1;
   hideUntested();
-  setSlice(slice ?? fullest());
+  setSlice(place === null ? fullest() : plane.index(place));
 }
 
 function setSlice(slice) {
@@ -120,12 +121,10 @@ function hideUntested() {
   fitTiles();
 }
 
-const boxShown = () => ($("zoom").checked ? plane.closeUp : [0, 0, plane.columns, plane.rows]);
-
 // As many tiles a row as make them largest within the window.
 function fitTiles() {
   const visible = tiles.filter(({ figure }) => !figure.hidden).length;
-  const [left, top, right, bottom] = boxShown();
+  const [left, top, right, bottom] = boxOf(plane);
   const [wide, high] = [(right - left) * plane.columnMm, (bottom - top) * plane.rowMm];
   const room = $("tiles").clientWidth;
   const tall = Math.max(260, 0.6 * innerHeight);
@@ -179,10 +178,8 @@ function paintTile({ kind, run, canvas, figure }) {
   if (!pred) return;
   const ratio = devicePixelRatio || 1;
   const pen = canvas.getContext("2d");
-  const grid = gridOn(canvas, kind === "image" ? [0, 0, plane.columns, plane.rows] : boxShown());
-  const [left, top, right, bottom] = grid.box;
-  pen.imageSmoothingQuality = "high";
-  pen.drawImage(now.grey, left, top, right - left, bottom - top, 0, 0, canvas.width, canvas.height);
+  const grid = gridOn(canvas, kind === "image" ? plane.whole : boxOf(plane));
+  paintGrey(pen, now.grey, grid);
   if (kind === "image") return paintFrame(pen, canvas, grid, ratio);
   if (chosen.mode === "off") return;
   if (chosen.mode === "errors" && kind === "run") paintErrors(pen, pred, grid, ratio);
@@ -192,9 +189,9 @@ function paintTile({ kind, run, canvas, figure }) {
 }
 
 // On the whole slice: directions, a scale bar, and what the other tiles show of it.
-function paintFrame(pen, canvas, { x, y }, ratio) {
-  annotate(pen, canvas, plane, ratio);
-  const [left, top, right, bottom] = boxShown();
+function paintFrame(pen, canvas, { box, x, y }, ratio) {
+  annotate(pen, canvas, plane, box, ratio);
+  const [left, top, right, bottom] = boxOf(plane);
   pen.strokeStyle = "#fff";
   pen.lineWidth = ratio;
   if (right - left < plane.columns || bottom - top < plane.rows)
@@ -248,17 +245,15 @@ function showSlice() {
   $("slice").value = chosen.slice;
   $("slice").setAttribute("aria-valuetext", words);
   $("slice-number").textContent = `${number} of 0–${plane.last}`;
-  const address = `#case=${encodeURIComponent(id)}&plane=${AXES[plane.axis]}&slice=${chosen.slice}`;
+  const address = `#case=${encodeURIComponent(id)}&plane=${AXES[plane.axis]}&slice=${number}`;
   if (location.hash !== address) history.replaceState(null, "", address);
 }
 
 // What is under the pointer: place, image value, and what reference and runs say it is.
-function showVoxel({ target, offsetX, offsetY }) {
-  const tile = tiles.find(({ canvas }) => canvas === target);
+function showVoxel(event) {
+  const tile = tiles.find(({ canvas }) => canvas === event.target);
   if (!tile || !now) return;
-  const [left, top, right, bottom] = tile.kind === "image" ? [0, 0, plane.columns, plane.rows] : boxShown();
-  const column = Math.floor(left + (offsetX / target.clientWidth) * (right - left));
-  const row = Math.floor(top + (offsetY / target.clientHeight) * (bottom - top));
+  const [column, row] = pointed(event, tile.kind === "image" ? plane.whole : boxOf(plane));
   if (column < 0 || row < 0 || column >= plane.columns || row >= plane.rows) return;
   const { about } = volumes;
   const voxel = { [plane.axis]: chosen.slice, [plane.c]: plane.columns - 1 - column, [plane.r]: plane.rows - 1 - row };
@@ -486,8 +481,8 @@ function openAsked() {
   const asked = new URLSearchParams(location.hash.slice(1));
   const number = cases.findIndex(({ id }) => id === asked.get("case"));
   const axis = AXES.indexOf(asked.get("plane"));
-  const slice = asked.has("slice") ? Number(asked.get("slice")) || 0 : null;
-  if (number >= 0) openCase(number, axis < 0 ? chosen.axis : axis, slice);
+  const place = asked.has("slice") ? Number(asked.get("slice")) || 0 : null;
+  if (number >= 0) openCase(number, axis < 0 ? chosen.axis : axis, place);
   else if (chosen.case < 0) openCase(order[0]);
 }
 

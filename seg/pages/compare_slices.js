@@ -54,6 +54,7 @@ function planeOf(volumes, axis) {
   };
   const [left, right] = span(c);
   const [top, bottom] = span(r);
+  const whole = [0, 0, dims[c], dims[r]];
   return {
     axis,
     c,
@@ -66,16 +67,18 @@ function planeOf(volumes, axis) {
     columnMm: spacing[c] * step[c],
     rowMm: spacing[r] * step[r],
     number: (index) => offset[axis] + index * step[axis] + (step[axis] >> 1), // as counted in the file's RAS+ grid
+    index: (number) => Math.floor((number - offset[axis]) / step[axis]), // of the slice that shows it
     last: shape[axis] - 1,
     structure: volumes.structure[axis],
     wrong: volumes.wrong.map((of) => of && of[axis]),
-    closeUp: widened([left, top, right, bottom], { columns: dims[c], rows: dims[r] }),
+    whole,
+    closeUp: widened([left, top, right, bottom], whole),
   };
 }
 
 // [left, top, right, bottom] with a third more on each side; the whole slice where that would gain little.
-function widened([left, top, right, bottom], { columns, rows }) {
-  const whole = [0, 0, columns, rows];
+function widened([left, top, right, bottom], whole) {
+  const [, , columns, rows] = whole;
   if (right <= left) return whole;
   const [x, y] = [Math.max(4, Math.round((right - left) / 3)), Math.max(4, Math.round((bottom - top) / 3))];
   const box = [Math.max(0, left - x), Math.max(0, top - y), Math.min(columns, right + x), Math.min(rows, bottom + y)];
@@ -120,6 +123,12 @@ function greyPicture(grey, plane, kept, [low, high]) {
   grey.forEach((code, i) => pixels.data.set([shades[code], shades[code], shades[code], 255], 4 * i));
   pen.putImageData(pixels, 0, 0);
   return picture;
+}
+
+// A slice in its box, over the whole canvas.
+function paintGrey(pen, picture, { box: [left, top, right, bottom] }) {
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(picture, left, top, right - left, bottom - top, 0, 0, pen.canvas.width, pen.canvas.height);
 }
 
 // Where the edges of columns and rows of `box` fall on a canvas, in whole pixels, so that no seam shows between voxels.
@@ -173,8 +182,14 @@ function paintOutline(pen, { line }, ratio) {
   }
 }
 
-// Directions at the edges and a scale bar.
-function annotate(pen, { width, height }, plane, ratio) {
+// The length of a scale bar on a slice `across` wide: 1, 2 or 5 times a power of ten, below 0.4 of it; as scale_bar in picture.py.
+function barOf(across) {
+  const power = 10 ** Math.floor(Math.log10(0.4 * across));
+  return [5, 2, 1, 0.5].map((times) => times * power).find((bar) => bar < 0.4 * across);
+}
+
+// Directions at the edges and a scale bar, on a canvas that shows `box` of the slice.
+function annotate(pen, { width, height }, plane, [first, , end], ratio) {
   if (Math.min(width, height) < 70 * ratio) return;
   const [left, top] = EDGES[plane.axis];
   const pad = 3 * ratio;
@@ -193,8 +208,8 @@ function annotate(pen, { width, height }, plane, ratio) {
     write(OPPOSITE[left], width - pad, height / 2, "right", "middle");
     write(top, width / 2, pad, "center", "top");
   }
-  const pixels = width / (plane.columns * plane.columnMm);
-  const bar = [1, 2, 5, 10, 20, 50, 100].findLast((mm) => mm * pixels < 0.4 * width) || 1;
-  pen.fillRect(pad, height - 2 * pad, bar * pixels, 2 * ratio);
-  write(`${bar} ${plane.unit}`, pad, height - 3 * pad, "left", "bottom");
+  const across = (end - first) * plane.columnMm;
+  const bar = barOf(across);
+  pen.fillRect(pad, height - 2 * pad, (bar / across) * width, 2 * ratio);
+  write(`${short(bar)} ${plane.unit}`, pad, height - 3 * pad, "left", "bottom");
 }

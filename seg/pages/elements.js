@@ -22,7 +22,7 @@ function swatch(color) {
 const within = (value, low, high) => Math.min(high, Math.max(low, value));
 const largest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
 const short = (value) => (Math.abs(value) >= 1e5 ? value.toExponential(2) : String(Number(value.toPrecision(4))));
-const times = (numbers) => numbers.map((number) => Number(number.toFixed(2))).join(" × ");
+const times = (numbers) => numbers.map((number) => (Number.isInteger(number) ? number : short(number))).join(" × ");
 
 const on = (kind, ids, act) => ids.split(" ").forEach((id) => $(id).addEventListener(kind, act));
 
@@ -33,6 +33,15 @@ function contrast([low, high]) {
   $("level").nextElementSibling.textContent = short(middle);
   $("width").nextElementSibling.textContent = short(2 * half);
   return [middle - half, middle + half];
+}
+
+// What a slice shows: [left, top, right, bottom] in voxels, from the left and from the top.
+const boxOf = (plane) => ($("zoom").checked ? plane.closeUp : plane.whole);
+
+// The column and row under the pointer, on a canvas that shows `box`.
+function pointed({ target, offsetX, offsetY }, [left, top, right, bottom]) {
+  const across = left + (offsetX / target.clientWidth) * (right - left);
+  return [across, top + (offsetY / target.clientHeight) * (bottom - top)].map(Math.floor);
 }
 
 function press(group, value) {

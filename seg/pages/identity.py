@@ -31,14 +31,14 @@ _SETTINGS = {
 }
 UNKNOWN = "its file does not say where it is from"
 _EARLY = ("trainer.early_stopping", "trainer.stop")  # what may end a run before its budget
-_BUDGET = {"trainer.max_epochs": "epoch", "trainer.max_steps": "step", "trainer.max_minutes": "minute"}
+_BUDGET = {"max_epochs": "epoch", "max_steps": "step", "max_minutes": "minute"}
 
 
 def facts(asked: Asked, table: "pd.DataFrame", parents: "pd.DataFrame", outputs: Path) -> Facts:
     """What the record holds of the runs in ``table``, and of the sweep itself in ``parents``."""
     here = by_id(outputs)
     commits = _values(table, "git_commit")
-    dirty = " (with changes that are not in it)" if "true" in _values(table, "git_dirty") else ""
+    dirty = " (with uncommitted changes)" if "true" in _values(table, "git_dirty") else ""
     return Facts(
         dataset=few(_values(table, "dataset")),
         version=few(value[:8] for value in _values(table, "dataset_version")),
@@ -94,12 +94,17 @@ def _settings(table: "pd.DataFrame", keys: Mapping[str, str]) -> Iterator[str]:
 
 
 def _budget(table: "pd.DataFrame") -> str:
-    """What ends a run, whichever comes first; nothing where that is ``auto`` or differs."""
-    limits = ((_values(table, f"params.{key}"), unit) for key, unit in _BUDGET.items())
-    told = [(values[0].removesuffix(".0"), unit) for values, unit in limits if len(values) == 1 and values[0] != "auto"]
+    """What ends a run, whichever comes first, as it was set or else came out; nothing where that differs."""
+    told = _limits(table, "trainer") or _limits(table, "resolved")
     early = {value for key in _EARLY for value in _values(table, f"params.{key}")} - {"None"}
     most = "at most " if early and told else ""
     return most + " or ".join(f"{number} {unit}{'' if number == '1' else 's'}" for number, unit in told)
+
+
+def _limits(table: "pd.DataFrame", section: str) -> list[tuple[str, str]]:
+    """The numbers and units of the budget in this section of the parameters, where all runs have the same."""
+    found = ((_values(table, f"params.{section}.{key}"), unit) for key, unit in _BUDGET.items())
+    return [(values[0].removesuffix(".0"), unit) for values, unit in found if len(values) == 1 and values[0] != "auto"]
 
 
 def _dates(table: "pd.DataFrame") -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import floor, log10
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +21,6 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 HEADINGS = ("Image", "Reference", "Prediction", "Errors")
 SIDES = {"R": "patient's right on the left (radiological view)", "A": "anterior on the left"}
-SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100)
 SHOWN = (0.5, 99.5)  # percentiles of an image shown black and white
 PANEL_INCHES = (1.6, 2.65, 3.3)  # narrowest, widest, highest
 
@@ -217,11 +217,16 @@ def _annotate(view: Image.Image, picture: Picture, box: Box, dpi: int) -> None:
     places = ((pad, height // 2), (width // 2, pad), (width - pad, height // 2), (width // 2, height - pad))
     for text, place, anchor in zip(picture.edges or (), places, ("lm", "ma", "rm", "md"), strict=False):
         write(place, text, anchor=anchor)
-    pixels_a_mm = width / (columns * picture.spacing_mm[1])
-    bar_mm = max((n for n in SCALE_BARS_MM if n * pixels_a_mm < 0.4 * width), default=SCALE_BARS_MM[0])
-    base = height - 2 * pad
-    pen.rectangle((pad, base - 3 * line, pad + bar_mm * pixels_a_mm, base), fill="white", outline="black")
-    write((pad, base - 4 * line), f"{bar_mm} {picture.unit}", anchor="ld")
+    across = columns * picture.spacing_mm[1]
+    bar, base = scale_bar(across), height - 2 * pad
+    pen.rectangle((pad, base - 3 * line, pad + bar / across * width, base), fill="white", outline="black")
+    write((pad, base - 4 * line), f"{bar:g} {picture.unit}", anchor="ld")
+
+
+def scale_bar(across: float) -> float:
+    """The length of a bar on a slice ``across`` wide: 1, 2 or 5 times a power of ten, below 0.4 of it."""
+    power = 10.0 ** floor(log10(0.4 * across))
+    return max(times * power for times in (0.5, 1, 2, 5) if times * power < 0.4 * across)
 
 
 def _legend(picture: Picture, width: int, dpi: int) -> Image.Image:

@@ -87,8 +87,8 @@ def _cell(look: Look, patch_mm: Sequence[float], axis: int, window: tuple[float,
         unit=scan.unit,
     )
     panels = overview(picture, frame, DPI)
-    shape, mm = scan.image.shape[1:], np.round(spacing, 2)
-    about = f"{PLANES[axis]} slice {index} of 0–{shape[axis] - 1}  ·  {times(shape)} voxels, {times(mm)} mm"
+    shape = scan.image.shape[1:]
+    about = f"{PLANES[axis]} slice {index} of 0–{shape[axis] - 1}  ·  {times(shape)} voxels, {times(spacing)} mm"
     if scan.unit == "pixels":
         about = f"{times((shape[columns], shape[rows]))} pixels"
     heading = round(0.36 * DPI)

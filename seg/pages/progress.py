@@ -1,6 +1,5 @@
 """The progress on a data set: a page of its results over time, with the best so far on a line that never falls."""
 
-import html
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from seg.config.content import WITHOUT_EFFECT
 from seg.config.options import OPTIONS
 from seg.errors import ConfigError, nearest
 from seg.files import atomic_write, file_name
-from seg.pages.html import list_html, page, table_html
+from seg.pages.html import escaped, fold, list_html, page, table_html
 from seg.records.scored import choices, pooled
 from seg.records.table import runs, scores_of
 from seg.study import typeset
@@ -58,7 +57,8 @@ def progress(name: str, outputs: Path, uri: str | None) -> str:
     """
     table, left_out = scored_runs(_of_data_set(runs(outputs, uri), name, outputs))
     drawn = lines(points_of(table, scores_of(table, outputs, uri), left_out)) if len(table) else []
-    notes = [f"Left out: {', '.join(f'{which} {count}' for which, count in left_out.items())}."] if left_out else []
+    counts = ", ".join(f"{why} ({count})" for why, count in left_out.items())
+    notes = [f"Runs left out: {counts}."] if counts else []
     if not drawn:
         return "\n".join([f"No result on {name} so far.", *notes])
     path = outputs / "progress" / f"{file_name(name, 'data')}.html"
@@ -174,30 +174,29 @@ def progress_page(name: str, drawn: Sequence[Line], notes: Sequence[str]) -> str
 def _section(line: Line) -> str:
     anchors = [_anchor(best.point) for best in line.bests]
     return (
-        f"<h2>{html.escape(line.title)}</h2><figure>{_picture(line)}<figcaption>{CAPTION}</figcaption></figure>"
+        f"<h2>{escaped(line.title)}</h2><figure>{_picture(line)}<figcaption>{CAPTION}</figcaption></figure>"
         f"{table_html(_bests(line), anchors, heading=False, long=True)}"
-        f"<details><summary>All {len(line.points)} results, the latest first</summary>"
-        f"{table_html(_all(line), heading=False, long=True)}</details>"
+        f"{fold(f'All {len(line.points)} results, the latest first', table_html(_all(line), heading=False, long=True))}"
     )
 
 
 def _bests(line: Line) -> Table:
     heads = ["Finished (UTC)", "Run", "What", "Dice [95 % interval]", "Gain over previous best", "Settings that vary"]
-    rows = [_row(line, best.point, best.dice, best.gained) for best in line.bests]
+    rows = [_row(line, best.point, Cell(best.dice), Cell(best.gained)) for best in line.bests]
     return Table("Best so far", heads, {"": rows}, line.about)
 
 
 def _all(line: Line) -> Table:
     heads = ["Finished (UTC)", "Run", "What", "Dice", "Settings that vary"]
-    rows = [_row(line, point, spelled(point.dice, "dice")) for point in reversed(line.points)]
-    bests = {best.point.runs for best in line.bests}
-    for row, point in zip(rows, reversed(line.points), strict=True):
-        row[3] = Cell(row[3].text, bold=point.runs in bests)
+    bests = [best.point for best in line.bests]
+    rows = [
+        _row(line, point, Cell(spelled(point.dice, "dice"), bold=point in bests)) for point in reversed(line.points)
+    ]
     return Table("All results", heads, {"": rows}, "Bold: the best so far.")
 
 
-def _row(line: Line, point: Point, *numbers: str) -> list[Cell]:
-    return [Cell(text) for text in (point.when, point.run, point.what, *numbers, line.settings(point))]
+def _row(line: Line, point: Point, *numbers: Cell) -> list[Cell]:
+    return [Cell(point.when), Cell(point.run), Cell(point.what), *numbers, Cell(line.settings(point))]
 
 
 def _anchor(point: Point) -> str:

@@ -117,7 +117,7 @@ function send() {
   };
   upload.onerror = () => {
     giveAnother();
-    fail("The scan could not be sent: the service does not answer, or refused it before all was there. Try again.");
+    fail("The scan could not be sent: the service does not answer, or refused it before it was complete. Try again.");
   };
   upload.onabort = giveAnother;
   upload.send(new Blob(files));
@@ -152,7 +152,7 @@ async function follow(id) {
 }
 
 function report({ status, ahead, progress }) {
-  if (status === "waiting") working("Waiting:", null, `${ahead} ${ahead === 1 ? "scan comes" : "scans come"} first`);
+  if (status === "waiting") working("Waiting:", null, `${ahead} ${ahead === 1 ? "scan" : "scans"} ahead of it`);
   else working("Segmenting", progress || null, progress ? `${Math.round(100 * progress)} %` : "Reading and computing");
 }
 
@@ -215,8 +215,8 @@ function tabulate({ volumes_ml, expected_dice, confidence = {}, no_promise }) {
   $("promised").textContent = Object.keys(expected_dice).length
     ? "Expected Dice: mean" +
       (Object.values(expected_dice).some(([, low]) => low !== null)
-        ? ", and where 90 % of scans like those that the network was tested on will be."
-        : "; of too few scans to say where others will be.")
+        ? ", and the interval that holds 90 % of scans like those that the network was tested on."
+        : "; the network was tested on too few scans to give an interval.")
     : no_promise
       ? `${no_promise[0].toUpperCase()}${no_promise.slice(1)}.`
       : "No Dice can be promised for this scan.";
@@ -261,14 +261,10 @@ function moveTo(place, slice) {
   paint(place);
 }
 
-const boxOf = (plane) => ($("zoom").checked ? plane.closeUp : [0, 0, plane.columns, plane.rows]);
-
 // The other planes go through the voxel that was clicked.
-function pointAt(place, { target, offsetX, offsetY }) {
+function pointAt(place, event) {
   const plane = shown.planes[place];
-  const [left, top, right, bottom] = boxOf(plane);
-  const column = Math.floor(left + (offsetX / target.clientWidth) * (right - left));
-  const row = Math.floor(top + (offsetY / target.clientHeight) * (bottom - top));
+  const [column, row] = pointed(event, boxOf(plane));
   const voxel = { [plane.c]: plane.columns - 1 - column, [plane.r]: plane.rows - 1 - row };
   shown.planes.forEach(({ axis }, other) => axis in voxel && moveTo(other, voxel[axis]));
 }
@@ -296,11 +292,9 @@ function paint(place) {
   const [plane, { canvas, slider, output }] = [planes[place], tiles[place]];
   const pen = canvas.getContext("2d");
   const grid = gridOn(canvas, boxOf(plane));
-  const [left, top, right, bottom] = grid.box;
   const grey = greyPicture(cut(volumes.image, plane, at[place]), plane, volumes.about.kept, contrast(volumes.about.window));
   const ratio = devicePixelRatio || 1;
-  pen.imageSmoothingQuality = "high";
-  pen.drawImage(grey, left, top, right - left, bottom - top, 0, 0, canvas.width, canvas.height);
+  paintGrey(pen, grey, grid);
   const mode = $("modes").querySelector('[aria-pressed="true"]').value;
   const mask = cut(volumes.label, plane, at[place]);
   const there = new Set(mask);
@@ -310,7 +304,7 @@ function paint(place) {
     const shape = shapeOf((i) => indices.includes(mask[i]), plane, grid);
     paintShape(pen, shape, color, mode === "contour" ? 0 : $("opacity").value / 100, 1.4 * ratio);
   }
-  annotate(pen, canvas, plane, ratio);
+  annotate(pen, canvas, plane, grid.box, ratio);
   const number = plane.number(at[place]);
   slider.value = at[place];
   slider.setAttribute("aria-valuetext", `${number} of 0 to ${plane.last}`);

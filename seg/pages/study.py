@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -35,6 +35,13 @@ _COSTS = {  # in a run's record → in the table
 }
 
 
+_RESOLVED = {  # what runs may differ in without anybody having asked for it
+    "data.batch_size": ("batch", "A network for which the memory is too small gets a smaller one."),
+    "data.patch": ("patch", "It follows from the network's poolings, and from the memory that there is."),
+    "trainer.precision": ("precision", "It follows from the machine."),
+}
+
+
 def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path]]:
     """Writes tables, figures and page of the study in the sweep's ``folder`` from what the record holds.
 
@@ -60,25 +67,25 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
 
     asked = Asked.read(folder)
     every = runs(outputs, uri, sweep=asked.sweep, complete=True)
-    table = _finished(asked, every)
+    table, scores, lost = _scored(asked, every, outputs, uri)
+    notice = _notice(asked, table, lost)
     head = f"# {asked.name}\n\n{asked.question}\n"
     there = set(table["arm"]) if len(table) else set()
     if len(there) < 2 or asked.arms[0] not in there:
         nothing = "There is nothing to compare so far: the baseline and another arm must have finished."
-        return f"{head}\n**{_notice(asked, table)}** {nothing}\n", []
+        return f"{head}\n**{notice}** {nothing}\n", []
     if not any(key.startswith("data.") for changed in asked.different.values() for key in changed):  # by `allow`
         _check_alike(table)
-    scores = _scores(table, outputs, uri)
-    rule: Incomplete = "common" if _notice(asked, table) else "refuse"
+    rule: Incomplete = "common" if notice else "refuse"
     looks = looks_so_far(asked, table, scores)
     used = first(scores, asked.arms, looks[-1].seeds) if looks else scores
-    analysis = _analysis(asked, table, used, rule, looks)
+    analysis = _analysis(asked, table, used, rule, looks, notice if lost or not looks else "")
     analysis = with_claims(analysis, asked, table, every, looks, folder, outputs)
     cost = costs(table)
     effects = factor_effects(asked, used, "common" if looks else rule, analysis.meta.nominal)
     calibration = calibration_table(used, analysis)
     more = [*_more(asked, effects, looks), *([calibration] if calibration else [])]
-    scores.to_csv(folder / "scores.csv", index=False)
+    atomic_write(folder / "scores.csv", scores.to_csv(index=False))
     written = [
         folder / FILE,
         folder / "scores.csv",
@@ -89,10 +96,11 @@ def report(folder: Path, outputs: Path, uri: str | None) -> tuple[str, list[Path
         atomic_write(folder / "effects.csv", effects.to_csv(index=False))
         written.append(folder / "effects.csv")
     compared = side_by_side(asked, table, folder, outputs)
+    written += [folder / "compare.html"] if compared else []
     known = replace(facts(asked, table, every.drop(table.index), outputs), calibrated=calibration is not None)
     page = findings_page(asked, analysis, tables(analysis, cost, more), known, compared, folder)
     atomic_write(folder / "report.html", page)
-    written += [folder / name for name in ("compare.html", "report.html") if compared or name == "report.html"]
+    written.append(folder / "report.html")
     return f"{head}\n{markdown(analysis, cost, more)}", written
 
 
@@ -106,19 +114,29 @@ def _more(asked: Asked, effects: "pd.DataFrame | None", looks: "Sequence[Look]")
     return found + ([looks_table(looks, compared_pairs(asked.arms, asked.against))] if looks else [])
 
 
-def _notice(asked: Asked, table: "pd.DataFrame") -> str:
-    """What a reader must know of a study whose runs are not all finished; "" of one that is complete."""
-    return "" if len(table) >= asked.runs else f"Preliminary: {len(table)} of {asked.runs} runs are finished."
+def _notice(asked: Asked, table: "pd.DataFrame", lost: Sequence[str]) -> str:
+    """What a reader must know of a study whose runs are not all finished and scored; "" of one that is complete."""
+    if not lost:
+        return "" if len(table) >= asked.runs else f"Preliminary: {len(table)} of {asked.runs} runs are finished."
+    return (
+        f"Preliminary: {len(table)} of {asked.runs} runs are finished and have scores. The scores of {few(lost)} are "
+        "missing: put data/cases.csv back into the run's folder, or run the study anew: hydra.sweeper.name=…"
+    )
 
 
 def _analysis(
-    asked: Asked, table: "pd.DataFrame", scores: "pd.DataFrame", rule: "Incomplete", looks: "Sequence[Look]"
+    asked: Asked,
+    table: "pd.DataFrame",
+    scores: "pd.DataFrame",
+    rule: "Incomplete",
+    looks: "Sequence[Look]",
+    notice: str,
 ) -> "Analysis":
     """The analysis that was asked for, with what is told of its runs."""
     from seg.study.analysis import analyse
     from seg.study.anchors import with_anchors
     from seg.study.looks import analysis_at, words
-    from seg.study.sequential import levels
+    from seg.study.sequential import enough, levels
     from seg.study.subsets import patient_groups
 
     whose = scores[["case", "patient"]].drop_duplicates().itertuples(index=False, name=None)
@@ -132,14 +150,14 @@ def _analysis(
         "groups": patient_groups(asked.groups, whose) if asked.groups else None,
         "margin": asked.margin,
     }
-    notice, remarks = _notice(asked, table), (*_remarks(table), *_planned(asked, scores), *asked.leaks)
+    remarks = (*_remarks(asked, table), *_planned(asked, scores), *asked.leaks)
     if looks and asked.until:
         found = analysis_at(looks, scores, **options)
         told = words(looks, Seeds(*asked.until))
-        notice, remarks = "" if looks[-1].why else f"Preliminary: {told}", (told, *remarks)
+        notice, remarks = notice or ("" if looks[-1].why else f"Preliminary: {told}"), (told, *remarks)
     else:  # before the first look of a study whose seeds are added: the least level
         level = levels([asked.until[0] / asked.until[1]], 0.05)[0] if asked.until else None
-        found = analyse(scores, incomplete=rule, level=level, **options)
+        found = analyse(scores, incomplete=rule, level=level, draws=enough(level or 0.0, 10_000), **options)
     costs_of_jitter = [asked.jitter[name] for name in found.meta.classes if name in asked.jitter]
     jitter = fmean(costs_of_jitter) if costs_of_jitter else None
     part = _part(table)
@@ -157,42 +175,46 @@ def look_at(asked: Asked, outputs: Path, uri: str | None) -> "list[Look]":
     """
     from seg.records.table import runs
 
-    table = _finished(asked, runs(outputs, uri, sweep=asked.sweep, complete=True))
-    if table.empty:
-        return []
-    return looks_so_far(asked, table, _scores(table, outputs, uri))
+    table, scores, _ = _scored(asked, runs(outputs, uri, sweep=asked.sweep, complete=True), outputs, uri)
+    return looks_so_far(asked, table, scores)
 
 
-def _finished(asked: Asked, every: "pd.DataFrame") -> "pd.DataFrame":
-    """The finished runs of the study's arms."""
-    table = every[every["status"] == "FINISHED"]
-    return table[table["arm"].isin(asked.arms)] if "arm" in table else table
-
-
-def _scores(table: "pd.DataFrame", outputs: Path, uri: str | None) -> "pd.DataFrame":
-    """Of all cases of these runs, with each run's arm, seed and fold."""
+def _scored(
+    asked: Asked, every: "pd.DataFrame", outputs: Path, uri: str | None
+) -> "tuple[pd.DataFrame, pd.DataFrame, list[str]]":
+    """The finished runs of the study's arms that have scores; these, with arm, seed and fold; the others in words."""
     from seg.records.table import scores_of
 
+    table = every[every["status"] == "FINISHED"]
+    table = table[table["arm"].isin(asked.arms)] if "arm" in table else table[:0]
+    if table.empty:
+        return table, table, []
     whose = table[["run_id", "arm", "seed", "fold"]].convert_dtypes()  # a seed is 0, not 0.0
-    return scores_of(table, outputs, uri).merge(whose, on="run_id")
+    scores = scores_of(table, outputs, uri).merge(whose, on="run_id")
+    here = table["run_id"].isin(scores["run_id"])
+    named = zip(table.loc[~here, "run_id_short"], whose[~here].itertuples(), strict=True)
+    return table[here], scores, [f"{short} (arm {run.arm}, seed {run.seed}, fold {run.fold})" for short, run in named]
 
 
 def looks_so_far(asked: Asked, table: "pd.DataFrame", scores: "pd.DataFrame") -> "list[Look]":
     """The looks at a study whose seeds are added until it is decided; none of any other.
+
+    A seed counts once all of its folds and all seeds before it are there.
 
     Args:
         asked: the study's question.
         table: its finished runs.
         scores: theirs.
     """
-    if asked.until is None:
+    if asked.until is None or table.empty:
         return []
     from seg.study.looks import looks_of
 
     seeds = Seeds(*asked.until)
     folds = asked.runs // (len(asked.arms) * seeds.most)
-    done = table.groupby(["arm", "seed"])["run_id"].transform("count") >= folds
-    complete = scores[scores["run_id"].isin(table.loc[done, "run_id"])]
+    done = table[table.groupby(["arm", "seed"])["run_id"].transform("count") >= folds]
+    done = done[done.groupby("arm")["seed"].rank("dense") == done["seed"] + 1]
+    complete = scores[scores["run_id"].isin(done["run_id"])]
     return looks_of(
         complete,
         seeds,
@@ -247,11 +269,19 @@ def _planned(asked: Asked, scores: "pd.DataFrame") -> tuple[str, ...]:
     return (f"Planned before its first run to find a true difference of {found} in 80 % of such studies.",)
 
 
-def _remarks(table: "pd.DataFrame") -> tuple[str, ...]:
+def _remarks(asked: Asked, table: "pd.DataFrame") -> Iterator[str]:
     """What a reader must know of runs that were not all made alike, though no arm says so."""
     commits = sorted(set(table["git_commit"].dropna())) if "git_commit" in table else []
-    known = few(map(short, commits))
-    return (f"Its runs used {len(commits)} versions of the code: {known}.",) if len(commits) > 1 else ()
+    if len(commits) > 1:
+        yield f"Its runs used {len(commits)} versions of the code: {few(map(short, commits))}."
+    set_by_arms = {key for changed in asked.different.values() for key in changed}
+    for key, (name, why) in _RESOLVED.items():
+        if key in set_by_arms or (column := f"params.resolved.{key.rpartition('.')[2]}") not in table:
+            continue
+        arms = table.astype({column: str}).groupby(column)["arm"].unique()
+        if len(arms) > 1:
+            found = "; ".join(f"{value.removesuffix('.0')} in {few(of)}" for value, of in arms.items())
+            yield f"Its runs differ in {name}, which no arm sets: {found}. {why} Set {key} to have it the same in all."
 
 
 def side_by_side(asked: Asked, table: "pd.DataFrame", folder: Path, outputs: Path) -> str:

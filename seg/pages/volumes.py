@@ -3,7 +3,7 @@
 How a case is fitted into its budget of bytes, as the page says for each case that was not kept whole:
 
 1. whole, every voxel;
-2. cropped to the box around the reference and all predictions, ``MARGIN_MM`` wider on each side;
+2. cropped to the box around the reference and all predictions, ``MARGIN_MM`` or ``MARGIN`` wider on each side;
 3. that box made coarser, the axis of the finest voxels first: ``step`` voxels become one, the image by their mean,
    a mask by the voxel in their middle.
 
@@ -34,7 +34,7 @@ Mask: TypeAlias = npt.NDArray[np.uint8]
 Box: TypeAlias = tuple[slice, slice, slice]
 Labels: TypeAlias = Sequence[int | Sequence[int]]
 
-MARGIN_MM = 10.0
+MARGIN_MM, MARGIN = 10.0, 40  # the margin in voxels at most, for data of microns
 KEPT = (0.05, 99.95)  # percentiles of the image, as SHOWN
 SMALLEST = 16  # voxels along the longest axis; coarser than this nothing can be seen
 DENSEST = 6  # voxels a byte of text; a case with more for its budget is not even tried
@@ -157,7 +157,7 @@ def _ways(volumes: Volumes) -> Iterator[tuple[Box, tuple[int, int, int]]]:
 def _around(volumes: Volumes) -> Box:
     """The box around everything but background, with its margin; the whole volume if there is nothing."""
     filled = reduce(np.logical_or, (pred for pred in volumes.preds if pred is not None), volumes.label > 0)
-    margins = [round(MARGIN_MM / mm) for mm in volumes.spacing_mm]
+    margins = [min(MARGIN, round(MARGIN_MM / mm)) for mm in volumes.spacing_mm]
     x, y, z = (
         slice(max(0, part.start - margin), min(size, part.stop + margin))
         for part, size, margin in zip(nonzero_box(filled), filled.shape, margins, strict=True)
@@ -174,7 +174,7 @@ def _packed(volumes: Volumes, box: Box, step: tuple[int, int, int], window: tupl
     content = b"".join(np.ascontiguousarray(volume).tobytes() for volume in (grey, *masks))
     about = {
         "shape": list(volumes.label.shape),
-        "spacing": [round(mm, 4) for mm in volumes.spacing_mm],
+        "spacing": [float(f"{mm:.6g}") for mm in volumes.spacing_mm],
         "unit": volumes.unit,
         "dims": list(image.shape),
         "offset": [part.start for part in box],

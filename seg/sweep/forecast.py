@@ -21,6 +21,7 @@ from seg.study.question import FILE, Asked, find_sweep
 from seg.study.scores import patient_values
 from seg.sweep.definition import Sweep
 from seg.sweep.design import Study
+from seg.sweep.parent import plan_command
 from seg.sweep.rules import WHERE
 from seg.sweep.scored import scored_patients
 
@@ -182,7 +183,7 @@ def announce(asked: Sweep, material: Material) -> float | None:
     enough = found.basis is not None and found.design.holds(found.basis.expected)
     first, *rest = findings(found)
     log.log(logging.INFO if enough else logging.WARNING, "  %s%s", "" if enough else "warning: ", first)
-    log.info("  %s", " ".join([*rest, f"More: python -m seg.plan experiments={study.name}"]))
+    log.info("  %s", " ".join([*rest, f"More: {plan_command()}"]))
     planned = found.design.finds(found.basis.expected) if found.basis else inf
     return planned if isfinite(planned) else None
 

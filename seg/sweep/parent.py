@@ -4,6 +4,7 @@ import logging
 import shlex
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -156,7 +157,16 @@ def status_of(sweep: Sweep, search: Search) -> str | None:
 
 def command() -> str:
     """The command line of a sweep, without passwords."""
-    return without_passwords(shlex.join(["python", "-m", "seg.train", *sys.argv[1:]]))
+    return _typed("seg.train", sys.argv[1:])
+
+
+def plan_command() -> str:
+    """The command that plans the study of this command line, without passwords."""
+    return _typed("seg.plan", [word for word in sys.argv[1:] if word not in ("-m", "--multirun", "check=true")])
+
+
+def _typed(verb: str, words: Sequence[str]) -> str:
+    return without_passwords(shlex.join(["python", "-m", verb, *words]))
 
 
 def _intention(sweep: Sweep) -> str:

@@ -1,6 +1,7 @@
 """A locked study that was tampered with in each of its parts: its report finds each, by what really reads it."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ import pytest
 from benchmarks.compare import MadeUp, make_up
 from seg.data.cases import folder as cases_of
 from seg.files import seal, unseal
-from seg.pages.study import report
+from seg.pages.study import look_at, report
 from seg.records.folder import claim
 from seg.records.journal import Journal
 from seg.records.sink import PARENT
@@ -250,6 +251,52 @@ def test_while_runs_are_still_to_come_nothing_is_left_out(study: Study) -> None:
     assert "b better than a: UNDECIDED" in told(study)
 
 
+GONE = "The scores of 33333333 (arm b, seed 1, fold 0) are missing"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_finished_run_whose_scores_are_gone_is_named_and_nothing_is_confirmed(study: Study, ended: bool) -> None:
+    if not ended:
+        write_state(study.parent.run, State("none", None, "phantom/tiny", "tiny-1", "RUNNING", Process.this()))
+    (study.records[3].run / "data/cases.csv").unlink()
+    line = told(study)
+    assert ("runs left out: b, seed 1, fold 0" if ended else "b better than a: UNDECIDED") in line
+    for name in ("table.md", "report.html"):
+        text = (study.folder / name).read_text().replace("\\_", "_")
+        assert "Preliminary: 3 of 4 runs are finished and have scores" in text
+        assert GONE in text
+
+
+def test_runs_that_differ_in_what_no_arm_sets_are_named(study: Study) -> None:
+    for number, record in enumerate(study.records):
+        sizes = {"resolved.batch_size": str(2 - number % 2), "resolved.patch": "[8, 8, 8]"}
+        record.append({"params": sizes | {"resolved.precision": "bf16" if number else "fp32"}})
+    study.ask(different={"a": {}, "b": {"trainer.precision": ["auto", "bf16"]}})
+    told(study)
+    text = (study.folder / "table.md").read_text().replace("\\_", "_")
+    assert "Its runs differ in batch, which no arm sets: 1 in b; 2 in a." in text
+    assert "data.batch_size" in text
+    assert "in patch" not in text, "it is the same in all"
+    assert "in precision" not in text, "an arm sets it"
+
+
+def test_before_the_first_look_there_are_draws_enough_for_its_level(study: Study) -> None:
+    study.ask(until=(3, 13), runs=26)
+    told(study)
+    (draws,) = re.findall(r"come from ([\d,]+) bootstrap draws", (study.folder / "report.html").read_text())
+    assert int(draws.replace(",", "")) > 20_000
+
+
+def test_seeds_after_a_gap_are_in_no_look(study: Study) -> None:
+    study.add_run(4, "a", 2)
+    study.add_run(5, "b", 2)
+    study.ask(until=(2, 3), runs=6)
+    asked = Asked.read(study.folder)
+    assert look_at(asked, study.outputs, None)[0].seeds == (2, 2)
+    (study.records[3].run / "data/cases.csv").unlink()
+    assert look_at(asked, study.outputs, None) == []
+
+
 def test_a_study_without_a_lock_is_exploratory(study: Study) -> None:
     study.ask(lock=False)
     (study.folder / lock.FILE).unlink()
@@ -259,7 +306,9 @@ def test_a_study_without_a_lock_is_exploratory(study: Study) -> None:
 
 
 def test_a_report_that_is_made_again_is_no_further_reading(study: Study) -> None:
-    for _ in range(2):
+    for place in range(2):
         told(study)
+        (study.outputs / str(place)).hardlink_to(study.folder / "scores.csv")
+    assert not (study.outputs / "0").samefile(study.outputs / "1"), "replaced as a whole, not written into"
     assert "been read 1 time, by 1 study" in (study.folder / "table.md").read_text()
     assert len((study.outputs / "readings.jsonl").read_text().splitlines()) == 1

@@ -366,15 +366,35 @@ def test_contrast_classes_and_overlays_change_the_picture(reader: Reader) -> Non
 
 @pytest.mark.slow
 def test_the_close_up_is_the_box_of_the_structures_and_a_third_more(reader: Reader) -> None:
-    assert reader.ask("return widened([10, 20, 22, 24], { columns: 60, rows: 60 })") == [6, 16, 26, 28]
-    assert reader.ask("return widened([2, 2, 55, 57], { columns: 60, rows: 60 })") == [0, 0, 60, 60], "little is won"
-    assert reader.ask("return widened([60, 60, 0, 0], { columns: 60, rows: 60 })") == [0, 0, 60, 60], "no structure"
-    size = "const c = document.querySelector('[data-kind=reference] canvas'); return [c.width, c.height, boxShown()]"
+    assert reader.ask("return widened([10, 20, 22, 24], [0, 0, 60, 60])") == [6, 16, 26, 28]
+    assert reader.ask("return widened([2, 2, 55, 57], [0, 0, 60, 60])") == [0, 0, 60, 60], "little is won"
+    assert reader.ask("return widened([60, 60, 0, 0], [0, 0, 60, 60])") == [0, 0, 60, 60], "no structure"
+    size = "const c = document.querySelector('[data-kind=reference] canvas'); return [c.width, c.height, boxOf(plane)]"
     before = reader.ask(size)
     reader.press("z")
-    assert reader.ask("return boxShown()") == reader.ask("return [0, 0, plane.columns, plane.rows]")
+    assert reader.ask("return boxOf(plane)") == reader.ask("return plane.whole")
     reader.press("z")
     assert reader.ask(size) == before
+
+
+@pytest.mark.slow
+def test_the_address_names_the_slice_by_the_number_that_is_shown(reader: Reader) -> None:
+    reader.ask("for (const about of cases) Object.assign(about, { offset: [3, 4, 5], step: [2, 2, 3] })")
+    case = reader.column("case")[-1]
+    opened(reader, case)
+    number = int(reader.text("#slice-number").split()[0])
+    assert reader.ask("return location.hash") == f"#case={case}&plane=axial&slice={number}"
+    for asked in (number + 7, number + 6, number + 5):  # 3 slices are shown as one, by the number of the middle one
+        reader.ask("location.hash = location.hash.replace(/slice=.*/, `slice=${arguments[0]}`)", asked)
+        shown = f"return document.getElementById('slice-number').textContent.startsWith('{number + 6} of ')"
+        reader.until(shown)
+        assert reader.ask("return location.hash").endswith(f"slice={number + 6}")
+
+
+@pytest.mark.slow
+def test_lengths_of_any_magnitude_are_told(reader: Reader) -> None:
+    assert reader.ask("return [0.256, 0.0006, 24, 2500].map(barOf).map(short)") == ["0.1", "0.0002", "5", "500"]
+    assert reader.ask("return times([0.0005, 0.78125, 12345, 0.7000000001])") == "0.0005 × 0.7813 × 12345 × 0.7"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The painted picture: proportions, colours, close-up, and text that fits."""
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image, ImageColor
 from scipy import ndimage
 
-from seg.pages.picture import Picture, draw, error_codes, fitted, font_of, stack
+from seg.pages.picture import Picture, draw, error_codes, fitted, font_of, scale_bar, stack
 from seg.study.drawing import CLASS_COLORS, ERROR_COLORS, class_colors
 
 DPI = 100
@@ -88,6 +89,24 @@ def test_any_shape_can_be_drawn(shape: tuple[int, int]) -> None:
     sheet = draw(picture(mask, mask[::-1], classes={1: "a", 2: "b"}, edges=("R", "A", "L", "P")), DPI)
     assert max(sheet.size) < 16 * DPI
     assert sheet.width > 4 * DPI
+
+
+@pytest.mark.parametrize(
+    ("across", "bar"),
+    [(0.256, "0.1"), (0.0006, "0.0002"), (24, "5"), (40, "10"), (300, "100"), (2500, "500")],
+)
+def test_the_scale_bar_is_a_round_length_that_fits_whatever_the_magnitude(across: float, bar: str) -> None:
+    assert f"{scale_bar(across):g}" == bar
+
+
+def test_the_scale_bar_has_the_length_that_it_tells() -> None:
+    image, empty = np.full((512, 512), -2.0), np.zeros((512, 512))
+    for spacing_mm in (0.0005, 0.8):
+        sheet = draw(replace(picture(empty, empty, spacing_mm=(spacing_mm,) * 2), image=image), DPI)
+        panel = np.asarray(sheet)[84:349, 15:280]  # 2.65 inches of the first one, which is black
+        white, _ = ndimage.label((panel == 255).all(-1))
+        bar = max(part[1].stop - part[1].start for part in ndimage.find_objects(white))
+        assert bar / 265 == pytest.approx(scale_bar(512 * spacing_mm) / (512 * spacing_mm), abs=0.02)
 
 
 @pytest.mark.parametrize("window", [(0.0, 0.0), (5.0, 5.0), (-1e9, 1e9)])

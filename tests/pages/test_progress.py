@@ -166,7 +166,7 @@ def test_runs_of_every_record_stand_on_one_line(
     assert "It is the latest of 2 results too." in said
     assert first.folders.short in said
     assert "+0.0500" in said
-    assert "Left out: failed 1." in said
+    assert "Runs left out: failed (1)." in said
     path = tmp_path / "progress/Brain_1_.html"
     assert f"{path}: open it in a browser. Its picture: Brain_1_.png." in said
     assert sorted(file.name for file in path.parent.iterdir()) == ["Brain_1_.html", "Brain_1_.png"]
@@ -178,7 +178,7 @@ def test_runs_of_every_record_stand_on_one_line(
 def test_without_a_result_it_says_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path, "none", 0.8, status="FAILED")
     main(config(tmp_path, "Brain <1>"))
-    assert capsys.readouterr().out == "No result on Brain <1> so far.\nLeft out: failed 1.\n"
+    assert capsys.readouterr().out == "No result on Brain <1> so far.\nRuns left out: failed (1).\n"
     assert not (tmp_path / "progress").exists()
 
 

@@ -81,8 +81,11 @@ def test_facts_are_what_all_runs_share(tmp_path: Path) -> None:
     assert "SE" not in known.settings["Network"], "only one arm has it"
     assert known.settings["Training"] == "loss dice_ce; batch 4", "not the rate, which the arms differ in"
     assert (known.budget, known.version, known.split) == ("120 steps or 0.5 minutes", "01234567", "s1, s2")
+    unset = {f"params.trainer.max_{name}": None for name in ("steps", "minutes")}
+    came_out = {"params.resolved.max_steps": 1000.0, "params.resolved.max_minutes": None}
+    assert facts(question(), table.assign(**unset, **came_out), parents, tmp_path).budget == "1000 steps"
     assert known.dates == "1 November 2026 to 3 November 2026"
-    assert known.code == "commit c0ffee (with changes that are not in it)"
+    assert known.code == "commit c0ffee (with uncommitted changes)"
     assert known.command == "python -m seg.train -m experiments=tiny"
     rows = {row[0].text: row[1].text for row in identity_table(question(), Facts()).blocks[""]}
     assert list(rows) == ["Question", "Runs", "Arm baseline", "Arm <se>"], "what is not known is left out"

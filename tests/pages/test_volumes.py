@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,6 +36,16 @@ def test_a_larger_one_is_cropped_around_all_masks() -> None:
     assert packed.about["dims"] == [50, 60, 19], "to the end of the structure plus 10 mm"
 
 
+def test_a_volume_of_microns_is_cropped_too() -> None:
+    label = np.zeros((120, 120, 120), np.uint8)
+    label[60:64, 60:64, 60:64] = 1
+    image = np.random.default_rng(0).normal(100, 20, label.shape).astype(np.float32)
+    packed = pack(Volumes(image, label, [], (0.0005, 0.0005, 0.0005)), 1_200_000)
+    assert packed is not None
+    assert packed.how == "cropped"
+    assert packed.about["dims"] == [84, 84, 84]
+
+
 def test_a_still_larger_one_becomes_coarser_along_its_finest_axes() -> None:
     packed = pack(large(), 20_000)
     assert packed is not None
@@ -47,6 +58,12 @@ def test_a_still_larger_one_becomes_coarser_along_its_finest_axes() -> None:
     at = [slice(o + s // 2, None, s) for o, s in zip(packed.about["offset"], (x, y, z), strict=True)]
     assert (label == large().label[tuple(at)][tuple(slice(0, n) for n in label.shape)]).all()
     assert np.cumsum(grey, axis=1, dtype=np.uint8).std() > 10
+
+
+def test_voxels_of_half_a_micron_keep_their_size() -> None:
+    packed = pack(replace(large(), spacing_mm=(0.0005, 0.00048828125, 0.7)), 10**6)
+    assert packed is not None
+    assert packed.about["spacing"] == [0.0005, 0.000488281, 0.7]
 
 
 def test_what_cannot_fit_is_told() -> None:
