@@ -25,7 +25,7 @@ from seg.errors import ConfigError, DataError, counted, few
 from seg.metrics import METRICS, lengths_of
 from seg.study.contrasts import Spread, contrast_table, interval, pair_weights, resample, spread
 from seg.study.options import AGAINST, check_options, compared_pairs, margins_of, metrics_of
-from seg.study.scores import Incomplete, Numbers, Values, patient_values
+from seg.study.scores import Incomplete, Numbers, Values, patient_values, tolerances_mm
 from seg.study.subsets import subset_tables
 
 BY_CLASS = ("class", "metric", "primary", "arm", "against", "kind", "patients", "difference", "ci_low", "ci_high")
@@ -177,14 +177,16 @@ def analyse(
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
     finished = (values.arms if fixed else ()) if isinstance(fixed, bool) else tuple(fixed)
     judged = {"metrics": metrics, "primary": primary, "family": len(asked), "margins": margins, "finished": finished}
-    judged |= {"level": level, "grouped": bool(groups), "nsd_tolerance_mm": _tolerance_mm(scores)}
-    judged["lengths"] = lengths_of(scores)
+    judged |= {"level": level, "grouped": bool(groups), "lengths": lengths_of(scores)} | _tolerance(scores, metrics)
     return _analysis(values, asked, groups, _meta(values, draws=draws, seed=seed, alpha=alpha, **judged))
 
 
-def _tolerance_mm(scores: pd.DataFrame) -> float | None:
-    known = pd.to_numeric(scores.get("nsd_tolerance_mm", pd.Series(dtype=float)), errors="coerce").unique()
-    return float(known[0]) if len(known) == 1 and np.isfinite(known[0]) else None
+def _tolerance(scores: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
+    """That of NSD where all rows have one, and a remark where NSD was left out since they do not."""
+    known = tolerances_mm(scores)
+    remark = f"NSD is left out: its tolerances ({', '.join(f'{mm:g}' for mm in known)}) are not the same in all runs."
+    told = (remark,) if len(known) > 1 and "nsd" in scores and "nsd" not in metrics else ()
+    return {"nsd_tolerance_mm": known[0] if len(known) == 1 else None, "remarks": told}
 
 
 def _meta(values: Values, **stated: Any) -> Meta:

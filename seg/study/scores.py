@@ -184,6 +184,11 @@ def _checked(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 def _value_faults(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     faults = []
+    if "nsd" in metrics and len(tolerances := tolerances_mm(frame)) > 1:
+        faults.append(
+            f"nsd was scored at several tolerances ({', '.join(f'{mm:g}' for mm in tolerances)}; nsd_tolerance_mm), "
+            "which makes it as many metrics; score all runs at one (inference.nsd_tolerance_mm), or leave it out"
+        )
     for metric in metrics:
         bad = frame[~np.isfinite(frame[metric]) & ~_blank(frame)]
         if len(bad):
@@ -194,6 +199,12 @@ def _value_faults(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
                 "the rule for empty masks (docs/metrics.md), or leave this metric out"
             )
     return faults
+
+
+def tolerances_mm(scores: pd.DataFrame) -> list[float]:
+    """The tolerances that NSD was scored at, each once, in order; none where the scores do not say it."""
+    known = pd.to_numeric(scores.get("nsd_tolerance_mm", pd.Series(dtype=float)), errors="coerce")
+    return sorted({float(mm) for mm in known if np.isfinite(mm)})
 
 
 def _row_faults(frame: pd.DataFrame) -> list[str]:

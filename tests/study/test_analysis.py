@@ -303,7 +303,7 @@ def test_advice_knows_that_more_seeds_are_better_known() -> None:
         ({"against": ["first"]}, "give a list of baseline, previous, or both"),
         ({"against": "baseline"}, "against is .baseline.; give a list"),
         ({"alpha": 5}, "alpha is 5"),
-        ({"draws": 50}, "draws is 50; intervals of 95% need 400"),
+        ({"draws": 50}, "draws is 50; intervals of 95 % need 400"),
         ({"alpha": 0, "margin": 0}, "2 faults"),
     ],
 )

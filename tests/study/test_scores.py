@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.statistics import study
 from seg.errors import ConfigError, DataError
-from seg.study import read_scores
+from seg.study import analyse, read_scores
 from seg.study.scores import Values, patient_values
 
 GOOD = study({"base": 0.0, "se": 0.01}, patients=6, seeds=2, folds=2, classes=("a", "b"))
@@ -102,6 +102,19 @@ def at(row: int, **change: object) -> Change:
 def test_scores_that_cannot_be_compared_are_refused(change: Change, message: str) -> None:
     with pytest.raises(DataError, match=message):
         values(change(GOOD.copy()))
+
+
+def test_nsd_at_two_tolerances_is_not_compared_as_one_metric() -> None:
+    alike = GOOD.assign(nsd=0.9, nsd_tolerance_mm=1.0)
+    other = alike.assign(nsd_tolerance_mm=np.where(alike["arm"] == "se", 2.0, 1.0))
+    assert values(alike, metrics=["dice", "nsd"]).arms == ("base", "se")
+    with pytest.raises(DataError, match=r"nsd was scored at several tolerances \(1, 2; nsd_tolerance_mm\)"):
+        values(other, metrics=["dice", "nsd"])
+    assert values(other, metrics=["dice"]).arms == ("base", "se"), "which no tolerance enters"
+    found = analyse(other, baseline="base", draws=400)
+    assert found.meta.metrics == ("dice", "hd95_mm")
+    assert "NSD is left out: its tolerances (1, 2) are not the same in all runs." in found.sentences()
+    assert "nsd" in analyse(alike, baseline="base", draws=400).meta.metrics
 
 
 def test_all_faults_are_told_at_once() -> None:

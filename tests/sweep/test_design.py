@@ -176,6 +176,13 @@ def test_only_what_is_shared_can_be_allowed(place: str, allow: Any) -> None:
         study(arms={"a": {}, "b": arm}, allow=allow if place == "study" else [])
 
 
+def test_nsd_has_one_tolerance_in_all_arms_whatever_is_allowed() -> None:
+    arms = {"a": {}, "b": {"inference.nsd_tolerance_mm": 2.0, "attention": "se", "allow": "inference"}}
+    with pytest.raises(ConfigError, match=r"b changes inference\.nsd_tolerance_mm: NSD at two tolerances is two"):
+        checked(study(arms=arms))
+    assert "b" in checked(study(arms=arms, metrics={"primary": "dice", "secondary": ["hd95_mm"]}))
+
+
 def test_a_key_is_allowed_by_its_parts() -> None:
     with pytest.raises(ConfigError, match=r"two causes"):
         checked(study(arms={"a": {}, "b": {"data.patch_voxels": 999, "allow": "data.patch"}}))
