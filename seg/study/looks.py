@@ -12,7 +12,7 @@ from seg.study.contrasts import pair_weights
 from seg.study.options import compared_pairs
 from seg.study.question import Seeds
 from seg.study.scores import Numbers, patient_values
-from seg.study.sentences import percent
+from seg.study.sentences import about, percent
 from seg.study.sequential import CHANCE, LEAST, Look, Looking, enough
 from seg.study.typeset import Cell, Table
 
@@ -99,7 +99,7 @@ def words(looks: Sequence[Look], seeds: Seeds, alpha: float = 0.05) -> str:
         f"Seeds until decided: from {seeds.start} to {seeds.most} an arm, with a look after each. The last of "
         f"{counted(len(looks), 'look')} was after {max(look.seeds)} seeds: {done} of "
         f"{counted(len(look.decided), 'comparison')} {verb} decided. {ends}"
-        + (f" {percent(saved)} of the trainings were saved." if look.why and saved else "")
+        + (f" {about(saved)} of the trainings were saved." if look.why and saved else "")
         + f" Each look has a level of its own, so that all together keep {percent(alpha)}, and the intervals hold at "
         "all looks at once."
     )
@@ -124,7 +124,7 @@ def looks_table(looks: Sequence[Look], pairs: Mapping[tuple[str, str], str], alp
         ]
         ended += [f"{name}: no more seeds" for name, after in zip(names, look.given_up, strict=True) if after == count]
         level = f"{look.level:.4f}" if look.level else "none"
-        rows.append([Cell(str(count)), Cell(percent(look.information)), Cell(level), Cell("; ".join(ended) or "–")])
+        rows.append([Cell(str(count)), Cell(about(look.information)), Cell(level), Cell("; ".join(ended) or "–")])
     note = (
         "Information: what part there is of that of the most seeds, in the comparison that has least. Of the level "
         f"{alpha:g}, its cube is spent; a look with under {LEAST:.0%} of the level decides nothing. No more seeds: a "

@@ -41,8 +41,13 @@ def with_ends(value: float, low: float, high: float, metric: str, text: Callable
     return text(value, metric) + (f" [{text(low, metric)}, {text(high, metric)}]" if isfinite(low) else "")
 
 
-def percent(share: float) -> str:
-    """95 %, with the space that belongs there; 99.9 % of what is nearly all."""
+def percent(level: float) -> str:
+    """95 % or 97.5 %, with the space that belongs there."""
+    return f"{100 * level:g} %"
+
+
+def about(share: float) -> str:
+    """A share in whole percent; 99.9 % of what is nearly all."""
     nearly = 0.995 <= share < 1
     return f"{min(share, 0.999) if nearly else share:.{1 if nearly else 0}%}".replace("%", " %")
 
@@ -317,6 +322,6 @@ def _first(analysis: "Analysis") -> list[str]:
         return []
     best = ranks.loc[ranks["rank_1"].idxmax()]
     return [
-        f"By {METRICS[analysis.meta.primary].label}, {best['arm']} comes first in {percent(best['rank_1'])} of the "
+        f"By {METRICS[analysis.meta.primary].label}, {best['arm']} comes first in {about(best['rank_1'])} of the "
         f"studies resampled over {analysis.meta.drawn} (mean rank {best['mean_rank']:.1f} of {len(ranks)})."
     ]
