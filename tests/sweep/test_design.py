@@ -445,6 +445,13 @@ def test_a_half_done_study_names_what_failed_and_no_report(sweeps: Sweeps) -> No
     assert "nothing to compare so far" in summary
 
 
+def test_a_study_that_scores_nobody_is_refused_before_its_first_run(sweeps: Sweeps) -> None:
+    said = run(sweeps, file=f"{FILE}base: {{data.test_fraction: 0}}\n", code=2)
+    assert "would be scored on 0 patients" in said
+    assert "hydra.sweeper.study.folds=5" in said
+    assert not sweeps.acts
+
+
 def test_a_study_refuses_a_seed_of_the_command_line(sweeps: Sweeps) -> None:
     for seed in ("seed=5", "seed=1,2"):
         assert "hydra.sweeper.study.seeds=[5]" in run(sweeps, seed, code=2)
