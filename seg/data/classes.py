@@ -118,8 +118,9 @@ def _checked(named: list[tuple[str, object]], where: Path, regions: Regions | No
     classes: dict[str, int] = {}
     metrics: dict[str, str] = {}
     for name, value in named:
-        name = "ignore" if (name := name.strip()).casefold() == "ignore" else name  # Ignore is no class either
-        key = re.sub(r"[^\w\-./: ]", "_", normalize("NFC", name))  # as a metric of this class is called in the record
+        name = normalize("NFC", name.strip())
+        name = "ignore" if name.casefold() == "ignore" else name  # Ignore is no class either
+        key = re.sub(r"[^\w\-./: ]", "_", name)  # as a metric of this class is called in the record
         if not re.fullmatch(WHOLE, str(value)):
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")
         elif name in classes or ((regions is None or int(str(value)) == 0) and int(str(value)) in classes.values()):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,7 @@ def provenance(text: str) -> str:
 
 
 def _table(text: str) -> pd.DataFrame:
+    text = normalize("NFC", text)  # as cases and classes are named: macOS takes letters with accents apart
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     try:
         head, *rows = [[value.strip() for value in row] for row in csv.reader(lines, strict=True)] or [[]]

@@ -107,7 +107,7 @@ FAULTS = {
     "one metric": (NNUNET | {"labels": {"a<2cm": 1, "a>2cm": 2}}, "'a<2cm' and 'a>2cm' would be one metric"),
     "capitals": (NNUNET | {"labels": {"lesion": 1, "Lesion": 2}}, "would be one metric"),
     "doubled blanks": (NNUNET | {"labels": {"a b": 1, "a  b": 2}}, "would be one metric"),
-    "accents apart": (NNUNET | {"labels": {"\u00e9": 1, "e\u0301": 2}}, "would be one metric"),
+    "accents apart": (NNUNET | {"labels": {"\u00e9": 1, "e\u0301": 2}}, "'\u00e9' = 2 appears twice"),
     "ignore in capitals": (NNUNET | {"labels": {"background": 0, "Ignore": 1, "a": 2}}, "it must be the highest"),
     "Background": (NNUNET | {"labels": {"Background": 1, "a": 2}}, "Background has the value 1"),
     "too long a number": (NNUNET | {"labels": {"a": 10**4000}}, "one integer"),
