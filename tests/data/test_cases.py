@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -91,6 +92,18 @@ def test_plain_folder_reads_its_classes_off_the_labels(tmp_path, names):
     assert found.classes == {"background": 0, "class_4": 4, "class_9": 9}
     assert found.channels == ("image",)
     assert found.cases[1].images == (root / names[0] / "b.nii",)
+
+
+def test_what_to_write_of_many_structures_is_in_the_message(tmp_path):
+    root = make(tmp_path, None, "images/a.nii.gz")
+    label_file(root / "labels/a.nii.gz", [*range(25)])
+    with pytest.raises(DataError, match=r"name all of them in a dataset\.json") as caught:
+        folder(root)
+    shown = json.loads(re.search(r"{.*}", str(caught.value))[0])
+    shown["labels"] |= {f"structure {value}": value for value in range(3, 25)}
+    (root / "dataset.json").write_text(json.dumps(shown))
+    found = folder(root)
+    assert (len(found.classes), found.classes["liver"], found.channels) == (25, 1, ("MR",))
 
 
 def test_plain_folder_with_numbered_channels(tmp_path):
