@@ -115,6 +115,11 @@ class Analysis:
         """The arm that others are compared with."""
         return self.meta.arms[0]
 
+    @property
+    def abnormal(self) -> set[str]:
+        """The arms whose seed spread is abnormal by the primary metric."""
+        return {*self.arms[(self.arms["metric"] == self.meta.primary) & self.arms["abnormal"]]["arm"]}
+
     def sentences(self) -> list[str]:
         """The findings in plain words, the design first."""
         from seg.study.sentences import sentences  # which reads this class
@@ -284,16 +289,11 @@ def _subsets(
 ) -> dict[str, pd.DataFrame]:
     """By the primary metric: means in the worst tenth of the patients and in the groups, and the differences there."""
     rules = {"draws": meta.draws, "seed": meta.seed, "alpha": meta.nominal}
-    better = METRICS[meta.primary].better
-    arms, compared = subset_tables(parts, pair_weights(pairs, len(meta.arms)), better, values.patients, groups, **rules)
-    own = pd.DataFrame({"arm": meta.arms})
-    for table, (least, most) in (
-        (arms, METRICS[meta.primary].limits),
-        (compared, (-METRICS[meta.primary].reach, METRICS[meta.primary].reach)),
-    ):
-        table["ci_low"], table["ci_high"] = table["ci_low"].clip(lower=least), table["ci_high"].clip(upper=most)
+    weights, metric, ends = pair_weights(pairs, len(meta.arms)), METRICS[meta.primary], ["ci_low", "ci_high"]
+    arms, compared = subset_tables(parts, weights, metric.better, values.patients, groups, **rules)
+    arms[ends], compared[ends] = arms[ends].clip(*metric.limits), compared[ends].clip(-metric.reach, metric.reach)
     return {
-        "subsets": arms.join(own, on="line").drop(columns="line"),
+        "subsets": arms.join(pd.Series(meta.arms, name="arm"), on="line").drop(columns="line"),
         "subset_comparisons": compared.join(_names(pairs, meta), on="line").drop(columns="line"),
     }
 

@@ -86,10 +86,9 @@ def _finding(analysis: Analysis, line: Row) -> str:
 def _why_none(analysis: Analysis, line: Row) -> str:
     """Why there is no answer; nothing where there is one."""
     pair = {line["arm"], line["against"]}
-    lines = analysis.arms[analysis.arms["metric"] == analysis.meta.primary]
     if pair & set(analysis.meta.one_seed):
         return "no answer; one training of an arm cannot tell it from luck"
-    if pair & set(lines.loc[lines["abnormal"], "arm"]):
+    if pair & analysis.abnormal:
         return "no answer; some trainings ended far from the others: inspect them first"
     return ""
 
