@@ -20,8 +20,8 @@ def check_options(
     directed = [name for name, metric in METRICS.items() if metric.better]
     if primary not in directed:
         faults.append(f"primary metric {primary!r} has no better direction; take one of {', '.join(directed)}")
-    if unknown := set(margins) - set(metrics):
-        faults.append(f"margins for {few(unknown)}, which are not analysed; name them in metrics too")
+    if unknown := set(margins) - (set(metrics) & set(directed)):
+        faults.append(f"margins for {few(unknown)}, which are not compared; name them in metrics too, or no margin")
     faults += [
         f"margin of {metric} is {margin}; give a number above 0, in the unit of {metric}"
         for metric, margin in margins.items()

@@ -177,9 +177,20 @@ def _checked(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     known = [column for column in (*METRICS, *COUNTS) if column in scores]
     numbers = {column: pd.to_numeric(scores[column], errors="coerce") for column in known}
     frame = scores.assign(**{key: scores[key].astype(str) for key in KEYS}, **numbers)
+    text = {name: numbers[name].isna() & ~scores[name].isin(["", None, np.nan]) for name in known}
+    if (lost := pd.DataFrame(text).any(axis=1) & _blank(frame)).any():
+        faults.append(f"{lost.sum()} rows have text for scores, as if their class were nowhere; write numbers there")
     faults += _value_faults(frame, metrics) + _row_faults(frame)
     together(DataError, faults)
     return frame
+
+
+def allowed(metric: str) -> str:
+    """What values of a metric may be, in words."""
+    low, high = METRICS[metric].limits
+    if np.isfinite(high):
+        return f"a number from {low:g} to {high:g}"
+    return "a finite number" + (f", {low:g} or more" if np.isfinite(low) else "")
 
 
 def _value_faults(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
@@ -190,6 +201,13 @@ def _value_faults(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
             "which makes it as many metrics; score all runs at one (inference.nsd_tolerance_mm), or leave it out"
         )
     for metric in metrics:
+        low, high = METRICS[metric].limits
+        room = METRICS[metric].reach / 2 if np.isfinite(high) else 0  # simulated scores go a little beyond
+        if len(far := frame[(frame[metric] < low - room) | (frame[metric] > high + room)][metric]):
+            faults.append(
+                f"{metric} is {far.iloc[0]:g} in the first of {len(far)} rows; it must be {allowed(metric)}. Is it in "
+                "percent?"
+            )
         bad = frame[~np.isfinite(frame[metric]) & ~_blank(frame)]
         if len(bad):
             first = bad.iloc[0]

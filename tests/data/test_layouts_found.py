@@ -321,3 +321,7 @@ def test_the_parts_of_a_datalist_are_a_split(tmp_path, caplog):
         load_split(tmp_path / "folds.json", prints, fold=0)
     write(tmp_path / "folds.json", {"training": [listing("p1", fold="a")]})
     refused(tmp_path, "the fold 'a'")
+    write(tmp_path / "folds.json", {"training": [listing("p1", fold=0), listing("p2", fold=True)]})
+    refused(tmp_path, "the fold True")
+    write(tmp_path / "folds.json", {"training": [listing("p1")], "val": [listing("p2")]})
+    refused(tmp_path, "val would not be read. The parts are training, validation, testing, test")
