@@ -188,6 +188,8 @@ def test_what_is_asked_for_and_not_there_is_named_with_what_is(tmp_path):
     }.items():
         refused(tmp_path, f"data.layout={layout}", wanted, "9 files .nii.gz", layout=layout)
     refused(tmp_path, "data.layout is 'kits'", "case_folders", layout="kits")
+    write(tmp_path / "cases.csv", "case,image,label\na,b,c\n")
+    refused(tmp_path / "cases.csv", "cases.csv, which data.layout=case_folders would not read", layout="case_folders")
     write(tmp_path / "notes.csv", "case,age\np1,7\n")
     refused(tmp_path / "notes.csv", "notes.csv: lists no cases", "case, image, label")
 
