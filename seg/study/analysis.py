@@ -24,7 +24,7 @@ from scipy import stats
 from seg.errors import ConfigError, DataError, counted, few
 from seg.metrics import METRICS, lengths_of
 from seg.study.contrasts import Spread, contrast_table, interval, pair_weights, resample, spread
-from seg.study.options import AGAINST, check_options, compared_pairs, margins_of, metrics_of
+from seg.study.options import AGAINST, LEVEL, check_options, compared_pairs, margins_of, metrics_of
 from seg.study.scores import Incomplete, Numbers, Values, patient_values, tolerances_mm
 from seg.study.subsets import subset_tables
 
@@ -140,7 +140,7 @@ def analyse(
     groups: Mapping[str, str] | None = None,
     draws: int = 10_000,
     seed: int = 0,
-    alpha: float = 0.05,
+    alpha: float = LEVEL,
     level: float | None = None,
     incomplete: Incomplete = "refuse",
     fixed: bool | Sequence[str] = False,

@@ -10,6 +10,7 @@ from seg.metrics import METRICS, shown
 from seg.study.scores import tolerances_mm
 
 AGAINST = ("baseline", "previous")
+LEVEL = 0.05  # two-sided, of all comparisons by one metric together
 
 
 def check_options(

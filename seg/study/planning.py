@@ -13,11 +13,11 @@ from scipy import stats
 from seg.errors import ConfigError, counted
 from seg.metrics import METRICS
 from seg.study.contrasts import residual, spread, student
+from seg.study.options import LEVEL
 from seg.study.power import POWER, exceeded, price
 from seg.study.scores import Numbers
 from seg.study.sentences import percent, size
 
-LEVEL = 0.05
 STUDIES = 2000  # drawn for one number
 CONFIDENCE = 0.8  # with which the cautious variances are no smaller than the true ones
 USUAL_SEEDS, MOST_SEEDS, MOST_TIMES = 3, 50, 20  # the most that is still advised: seeds an arm, times the patients
