@@ -226,7 +226,7 @@ def _inside(root: Path, text: str, where: Path, faults: list[str]) -> Path:
     plain = text if os.path.exists(root / text) or "\\" not in text else text.replace("\\", "/")
     for base in (root.absolute(), root.resolve()):
         path = Path(os.path.normpath(base / plain))
-        if path.is_relative_to(base) and not PureWindowsPath(plain).drive:
+        if path != base and path.is_relative_to(base) and not PureWindowsPath(plain).drive:
             return root / path.relative_to(base)
     faults.append(
         f"{where}: {text} is outside the folder. Put the list into a folder that holds all its files, or links to them."

@@ -235,6 +235,7 @@ def test_patients_and_groups_of_a_table_count(tmp_path):
         ("case,image,label\np,x,y\np,z,w\n", ["case p is there 2 times"]),
         ("case,image,label\np,x,y\nq,x,z\n", ["x is listed 2 times"]),
         ("case,image,label\np,../x.nii,/etc/y.nii\n", ["../x.nii is outside", "/etc/y.nii is outside"]),
+        ("case,image,label\np,x,.\n", [". is outside"]),
         ("case,image,image3,label\np,x,y,z\n", ["its columns are case, image, image3, label"]),
         ("case,image,label,label\np,x,y,z\n", ["each once"]),
         ("case,image,label,patient\np,x,y,\n", ["line 2 names no patient"]),
