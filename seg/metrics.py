@@ -287,17 +287,25 @@ def read_scores(source: str | Path | TextIO) -> pd.DataFrame:
     """Reads a table of scores such as a run's ``cases.csv``.
 
     Names stay text, so that a case NA or 007 or an arm "none" is not turned into something else; the columns of
-    ``METRICS``, ``missed`` and ``false`` become numbers, NaN where a cell holds none.
+    ``METRICS``, ``missed`` and ``false`` become numbers, NaN where a cell is empty.
 
     Raises:
-        DataError: there is no such file, or it is not a CSV.
+        DataError: there is no such file, it is not a CSV, or a cell of these columns holds no number.
     """
     try:
         scores = pd.read_csv(source, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{source} is not a readable CSV of scores: {error}") from error
-    numbers = [column for column in (*METRICS, *COUNTS) if column in scores]
-    return scores.assign(**{column: pd.to_numeric(scores[column], errors="coerce") for column in numbers})
+    known = [column for column in (*METRICS, *COUNTS) if column in scores]
+    numbers = {column: pd.to_numeric(scores[column], errors="coerce") for column in known}
+    for column, found in numbers.items():
+        text = scores[column][found.isna() & ~scores[column].str.strip().str.lower().isin(["", "nan"])]
+        if len(text):
+            raise DataError(
+                f"{source}: {column} is {text.iloc[0]!r} in row {text.index[0] + 1}. Write a number, its decimals "
+                "after a point, or leave the cell empty where a class is in neither mask."
+            )
+    return scores.assign(**numbers)
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

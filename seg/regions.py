@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from seg.errors import ConfigError, together
+from seg.errors import ConfigError, few, together
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,6 +105,8 @@ def regions_of(named: Named, order: object, where: Path) -> tuple[Named, Regions
 
 def _fault(names: Sequence[str], sets: Sequence[tuple[int, ...]], order: object) -> str | None:
     """Why the regions could not be told from a label map that is written in this order; None where they can."""
+    if twice := [names[n] for n, own in enumerate(sets) if own in sets[:n]]:
+        return f"{few(twice)} has the labels of another region. Leave one of the two out."
     fix = _right_order(names, sets)
     if not isinstance(order, list) or len(order) != len(sets) or not all(type(one) is int for one in order):
         seen = "missing" if order is None else repr(order)

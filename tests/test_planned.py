@@ -131,6 +131,11 @@ def test_faults(plan: Plan, pilot: Path, arguments: list[str], words: str) -> No
     assert words in plan(*arguments, f"paths.outputs={pilot}", "patients=9", code=2)
 
 
+@pytest.mark.parametrize("nothing", ["data.test_fraction=0", "inference.part=none"])
+def test_a_study_that_scores_nobody_is_refused(plan: Plan, nothing: str) -> None:
+    assert "would be scored on 0 patients, and two are needed to judge arms by" in plan(nothing, code=2)
+
+
 def test_what_is_no_study_is_refused(plan: Plan) -> None:
     assert "There is no study to plan. Name one" in plan(study=(), code=2)
 

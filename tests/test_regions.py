@@ -83,6 +83,7 @@ FAULTS = {
     "wrong value": (BRATS, [2, 3, 3], r"the labels \[1, 2\] end up in other regions.*" + RIGHT),
     "large over small": (dict(reversed(BRATS.items())), [3, 2, 1], r"\[2, 3\] end up in other regions.*" + RIGHT),
     "overlap": ({"a": [1, 2], "b": [2, 3]}, [1, 3], r"'a' and 'b' share \[2\], and neither holds the other"),
+    "twice": ({"a": [1, 2], "b": [2, 1]}, [1, 2], "b has the labels of another region"),
     "background": ({"a": [0, 1]}, [1], r"the region 'a' is \[0, 1\]; it must be a list of labels"),
     "empty": ({"a": [], "b": [1, 2]}, [1, 2], r"the region 'a' is \[\]"),
     "ignored": (BRATS | {"ignore": 3}, [1, 2, 3], "'ignore' has the value 3; it must be the highest of all"),

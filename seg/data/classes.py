@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 IGNORE = 255  # the class index of voxels that nobody annotated: no loss and no score there
 HIGHEST = (255, 32767, 65535, 2147483647)  # of the integer types: what tools write where nobody annotated
 BLENDED = 20  # more values than these, in masks that nobody describes, are no classes
+EXAMPLE = '{"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1, "tumour": 2}}'
 WHOLE = r"-?\d{1,10}"
 MAX_CLASSES = 254  # class indices are kept as uint8
 
@@ -87,7 +88,8 @@ def seen_classes(labels: Sequence[Path], where: Path) -> Classes:
         return Classes({"background": 0, "foreground": values[-1]})
     if asked := question(values):
         raise DataError(
-            f"{where}: the labels hold {in_words(values)}, and no dataset.json says what that means. {asked}"
+            f"{where}: the labels hold {in_words(values)}, and no dataset.json says what that means. {asked} "
+            f"A whole dataset.json, for the folder of the data set: {EXAMPLE}"
         )
     log.info("%s has no dataset.json: label values %s, found in %s", where, values, counted(len(labels), "label"))
     return Classes({"background": 0} | {f"class_{value}": value for value in values if value})
@@ -118,8 +120,9 @@ def _checked(named: list[tuple[str, object]], where: Path, regions: Regions | No
     classes: dict[str, int] = {}
     metrics: dict[str, str] = {}
     for name, value in named:
-        name = "ignore" if (name := name.strip()).casefold() == "ignore" else name  # Ignore is no class either
-        key = re.sub(r"[^\w\-./: ]", "_", normalize("NFC", name))  # as a metric of this class is called in the record
+        name = normalize("NFC", name.strip())
+        name = "ignore" if name.casefold() == "ignore" else name  # Ignore is no class either
+        key = re.sub(r"[^\w\-./: ]", "_", name)  # as a metric of this class is called in the record
         if not re.fullmatch(WHOLE, str(value)):
             faults.append(f"{where}: '{name}' has the value {value!r}; a class has one integer.")
         elif name in classes or ((regions is None or int(str(value)) == 0) and int(str(value)) in classes.values()):
@@ -189,5 +192,6 @@ def mapping_of(settings: Mapping[str, object], key: str, where: Path) -> dict[st
     """The object that ``dataset.json`` has under ``key``; ConfigError where it has none, or an empty one."""
     value = settings.get(key)
     if not isinstance(value, dict) or not value:
-        raise ConfigError(f"{where}: {key} is {'missing' if value is None else repr(value)}; an object is needed.")
+        seen = "missing" if value is None else repr(value)
+        raise ConfigError(f"{where}: {key} is {seen}; an object is needed: {EXAMPLE}")
     return value

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from seg.data import itk
-from seg.data.grids import RIGHT_ANGLE, Header, checked
+from seg.data.grids import LPS, RIGHT_ANGLE, Header, checked
 from seg.errors import DataError, few, times
 
 ENDINGS = (".dcm", ".dicom", ".ima")
@@ -101,7 +101,7 @@ def _series(folder: Path) -> tuple[Header, list[Slice]]:
         affine = np.eye(4)
         affine[:3, :2] = first.directions.T * first.pixel_mm
         affine[:3, 2], affine[:3, 3] = _step(slices, normal), slices[0].position
-        header = Header((*first.shape, len(slices)), itk.LPS @ affine, np.dtype(np.float32))
+        header = Header((*first.shape, len(slices)), LPS @ affine, np.dtype(np.float32))
         return checked(header), slices
     except DataError as error:
         raise DataError(f"{folder}: {error}") from None

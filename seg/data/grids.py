@@ -15,6 +15,7 @@ from seg.errors import DataError, times
 
 Unit = Literal["mm", "pixels"]
 NO_ORIENTATION = "no orientation is stored"  # how the note begins on a file that does not say how its axes lie
+LPS = np.diag([-1.0, -1, 1, 1])  # from axes that point left and posterior, as ITK's do, to RAS+ and back
 RIGHT_ANGLE = 0.005  # cosine between two axes; beyond it (0.3 degrees) they are sheared
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from seg.data.grids import Header, checked, reading
+from seg.data.grids import LPS, Header, checked, reading
 from seg.errors import ConfigError, DataError
 
 KIND = "NRRD or MetaImage"
 NRRD = (".nrrd", ".nhdr")
-LPS = np.diag([-1.0, -1, 1, 1])  # ITK's axes point left and posterior
 HEADER = 1 << 20  # bytes; no header is longer
 DATA_FILE = re.compile(
     rb"^[ \t]*(?:ElementDataFile[ \t]*[=:]|data ?file:)[ \t]*([^\r\n]+?)[ \t]*(?:\r?\n|\Z)", re.M | re.I

@@ -55,6 +55,8 @@ def place_of(where: Path, layout: str = "auto") -> Place:
         raise ConfigError(
             f"{root}: several files list cases: {kinds}. Name the one that counts: data.root={min(found)}"
         )
+    if where.is_file() and where.name != FILE and not found:
+        raise ConfigError(f"data.root names {where.name}, which data.layout={layout} would not read. Leave one out.")
     if not found and (layout in ("csv", "datalist", "decathlon") or (layout == "nnunet" and not about)):
         raise DataError(f"{root}: data.layout={layout} needs {LAYOUTS[layout]}, and there is none. {there(root)}")
     listing, kind = next(iter(found.items()), (about, layout if layout != "auto" else "nnunet" if about else ""))

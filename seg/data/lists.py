@@ -113,6 +113,10 @@ def _datalist(content: Any, where: Path) -> list[tuple[str, Entry]]:
     """Part and files of each labelled case."""
     if not is_datalist(content):
         raise DataError(f'{where}: "training": [{{"image": …, "label": …}}, …] is needed.')
+    if strange := [key for key, listed in content.items() if key not in PARTS and is_datalist({"training": listed})]:
+        raise DataError(
+            f"{where}: {few(strange)} would not be read. The parts are {', '.join(PARTS)}; rename or remove it."
+        )
     found: list[tuple[str, Entry]] = []
     for key, part in PARTS.items():
         listed = content.get(key) or []
@@ -175,7 +179,7 @@ def _entries(entries: object, where: Path, part: str, labelled: bool) -> list[En
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise DataError(f"{where}: the image {entry['image']!r} must be a path, or a list of paths, one a channel.")
         fold = entry.get("fold") if part == "training" else None
-        if not isinstance(fold, int | None):
+        if fold is not None and type(fold) is not int:
             raise DataError(f"{where}: the fold {fold!r} of {texts[0]} must be a whole number.")
         found.append(Entry(texts, entry["label"] if labelled else None, fold=fold))
     return found
@@ -222,7 +226,7 @@ def _inside(root: Path, text: str, where: Path, faults: list[str]) -> Path:
     plain = text if os.path.exists(root / text) or "\\" not in text else text.replace("\\", "/")
     for base in (root.absolute(), root.resolve()):
         path = Path(os.path.normpath(base / plain))
-        if path.is_relative_to(base) and not PureWindowsPath(plain).drive:
+        if path != base and path.is_relative_to(base) and not PureWindowsPath(plain).drive:
             return root / path.relative_to(base)
     faults.append(
         f"{where}: {text} is outside the folder. Put the list into a folder that holds all its files, or links to them."

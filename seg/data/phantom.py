@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from seg.data import layouts, nifti
 from seg.data.cases import CaseSet, folder
+from seg.data.grids import LPS
 from seg.errors import DataError
 from seg.files import atomic_folder
 
@@ -16,7 +17,6 @@ CLASSES = ("background", "lobe", "tail")
 SHAPE = np.array([44, 58, 42])
 SPACING_MM = np.array([1.0, 1.0, 1.5])
 Axes = tuple[np.ndarray, ...]  # coordinates in mm along each axis, shaped to broadcast to (X, Y, Z)
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def phantom(

@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from seg.data.grids import Header, reading
+from seg.data.grids import LPS, Header, reading
 from seg.errors import DataError, few
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 KINDS = ("PNG", "JPEG", "TIFF")  # as Pillow calls them
-AFFINE = np.diag([-1.0, -1, 1, 1])
 ORIENTATION, DESCRIPTION = 0x0112, 270  # tags of EXIF and of TIFF
 GREYS = {"1": "u1", "L": "u1", "I;16": "u2", "I;16L": "u2", "I;16B": "u2", "I": "i4", "F": "f4"}  # modes of Pillow
 COLOURS = ("RGB", "RGBA", "LA", "P", "PA")
@@ -135,7 +134,7 @@ def _notes(image: Image.Image) -> tuple[str, ...]:
 def _described(image: Image.Image, notes: tuple[str, ...]) -> Header:
     mode = _mode(image)
     shape = (*image.size, 1, 3) if mode == "RGB" else (*image.size, 1)
-    return Header(shape, AFFINE, np.dtype(GREYS.get(mode, "u1")), notes, unit="pixels")
+    return Header(shape, LPS, np.dtype(GREYS.get(mode, "u1")), notes, unit="pixels")
 
 
 def _mode(image: Image.Image) -> str:

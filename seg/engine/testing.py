@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -50,6 +51,7 @@ def validate(
         (the training loss of whole volumes), val_dice_<class> of each class that was scored.
     """
     rows = []
+    loss = deepcopy(loss).cpu()  # as the logits of whole volumes are, whatever tensors it holds
     for case in ids[world.rank :: world.size]:
         prepared = store[case]
         slices = predict(network, np.asarray(prepared.image))

@@ -24,8 +24,8 @@ from scipy import stats
 from seg.errors import ConfigError, DataError, counted, few
 from seg.metrics import METRICS, lengths_of
 from seg.study.contrasts import Spread, contrast_table, interval, pair_weights, resample, spread
-from seg.study.options import AGAINST, check_options, compared_pairs, margins_of, metrics_of
-from seg.study.scores import Incomplete, Numbers, Values, patient_values
+from seg.study.options import AGAINST, LEVEL, check_options, compared_pairs, margins_of, metrics_of
+from seg.study.scores import Incomplete, Numbers, Values, patient_values, tolerances_mm
 from seg.study.subsets import subset_tables
 
 BY_CLASS = ("class", "metric", "primary", "arm", "against", "kind", "patients", "difference", "ci_low", "ci_high")
@@ -115,6 +115,11 @@ class Analysis:
         """The arm that others are compared with."""
         return self.meta.arms[0]
 
+    @property
+    def abnormal(self) -> set[str]:
+        """The arms whose seed spread is abnormal by the primary metric."""
+        return {*self.arms[(self.arms["metric"] == self.meta.primary) & self.arms["abnormal"]]["arm"]}
+
     def sentences(self) -> list[str]:
         """The findings in plain words, the design first."""
         from seg.study.sentences import sentences  # which reads this class
@@ -135,7 +140,7 @@ def analyse(
     groups: Mapping[str, str] | None = None,
     draws: int = 10_000,
     seed: int = 0,
-    alpha: float = 0.05,
+    alpha: float = LEVEL,
     level: float | None = None,
     incomplete: Incomplete = "refuse",
     fixed: bool | Sequence[str] = False,
@@ -177,14 +182,16 @@ def analyse(
         raise DataError(f"the baseline {baseline!r} has no scores yet: there is nothing to compare the arms with")
     finished = (values.arms if fixed else ()) if isinstance(fixed, bool) else tuple(fixed)
     judged = {"metrics": metrics, "primary": primary, "family": len(asked), "margins": margins, "finished": finished}
-    judged |= {"level": level, "grouped": bool(groups), "nsd_tolerance_mm": _tolerance_mm(scores)}
-    judged["lengths"] = lengths_of(scores)
+    judged |= {"level": level, "grouped": bool(groups), "lengths": lengths_of(scores)} | _tolerance(scores, metrics)
     return _analysis(values, asked, groups, _meta(values, draws=draws, seed=seed, alpha=alpha, **judged))
 
 
-def _tolerance_mm(scores: pd.DataFrame) -> float | None:
-    known = pd.to_numeric(scores.get("nsd_tolerance_mm", pd.Series(dtype=float)), errors="coerce").unique()
-    return float(known[0]) if len(known) == 1 and np.isfinite(known[0]) else None
+def _tolerance(scores: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
+    """That of NSD where all rows have one, and a remark where NSD was left out since they do not."""
+    known = tolerances_mm(scores)
+    remark = f"NSD is left out: its tolerances ({', '.join(f'{mm:g}' for mm in known)}) are not the same in all runs."
+    told = (remark,) if len(known) > 1 and "nsd" in scores and "nsd" not in metrics else ()
+    return {"nsd_tolerance_mm": known[0] if len(known) == 1 else None, "remarks": told}
 
 
 def _meta(values: Values, **stated: Any) -> Meta:
@@ -282,16 +289,11 @@ def _subsets(
 ) -> dict[str, pd.DataFrame]:
     """By the primary metric: means in the worst tenth of the patients and in the groups, and the differences there."""
     rules = {"draws": meta.draws, "seed": meta.seed, "alpha": meta.nominal}
-    better = METRICS[meta.primary].better
-    arms, compared = subset_tables(parts, pair_weights(pairs, len(meta.arms)), better, values.patients, groups, **rules)
-    own = pd.DataFrame({"arm": meta.arms})
-    for table, (least, most) in (
-        (arms, METRICS[meta.primary].limits),
-        (compared, (-METRICS[meta.primary].reach, METRICS[meta.primary].reach)),
-    ):
-        table["ci_low"], table["ci_high"] = table["ci_low"].clip(lower=least), table["ci_high"].clip(upper=most)
+    weights, metric, ends = pair_weights(pairs, len(meta.arms)), METRICS[meta.primary], ["ci_low", "ci_high"]
+    arms, compared = subset_tables(parts, weights, metric.better, values.patients, groups, **rules)
+    arms[ends], compared[ends] = arms[ends].clip(*metric.limits), compared[ends].clip(-metric.reach, metric.reach)
     return {
-        "subsets": arms.join(own, on="line").drop(columns="line"),
+        "subsets": arms.join(pd.Series(meta.arms, name="arm"), on="line").drop(columns="line"),
         "subset_comparisons": compared.join(_names(pairs, meta), on="line").drop(columns="line"),
     }
 

@@ -3,8 +3,8 @@
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import pandas as pd
 from seg.errors import ConfigError, DataError, few, together
 from seg.metrics import COUNTS, METRICS
 from seg.study.analysis import Analysis, analyse
-from seg.study.scores import Incomplete, scored
+from seg.study.scores import Incomplete, allowed, scored
 
 KEYS = ("case", "class")
 _RULE = (
@@ -49,6 +49,7 @@ def provenance(text: str) -> str:
 
 
 def _table(text: str) -> pd.DataFrame:
+    text = normalize("NFC", text)  # as cases and classes are named: macOS takes letters with accents apart
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     try:
         head, *rows = [[value.strip() for value in row] for row in csv.reader(lines, strict=True)] or [[]]
@@ -73,12 +74,10 @@ def _faults(table: pd.DataFrame, primary: str) -> list[str]:
         faults.append(f"{len(part)} lines have scores and lack others, first {_named(part)[0]}. Fill in all or none.")
     for metric in (name for name in METRICS if name in table):
         numbers = pd.to_numeric(table[metric], errors="coerce")
-        low, high = METRICS[metric].limits
-        least = f", {low:g} or more" if isfinite(low) else ""
-        rule = f"a number from {low:g} to {high:g}" if isfinite(high) else f"a finite number{least}"
-        if len(bad := table[(table[metric] != "") & ~(numbers.between(low, high) & np.isfinite(numbers))]):
+        right = numbers.between(*METRICS[metric].limits) & np.isfinite(numbers)
+        if len(bad := table[(table[metric] != "") & ~right]):
             value = bad.iloc[0][metric]
-            faults.append(f"{metric} of {_named(bad)[0]} is {value!r}; it must be {rule}.")
+            faults.append(f"{metric} of {_named(bad)[0]} is {value!r}; it must be {allowed(metric)}.")
     return faults
 
 

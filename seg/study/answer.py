@@ -2,6 +2,8 @@
 
 from math import ceil, floor
 
+import numpy as np
+
 from seg.metrics import METRICS
 from seg.study.analysis import Analysis, Meta
 from seg.study.scores import Row
@@ -45,21 +47,23 @@ def amount(value: float, metric: str, lengths: str = "mm", *, up: bool = True) -
     Rounded up, as what is excluded is; or down, as what is found at least is.
     """
     steps = 100 if METRICS[metric].unit else 1000
-    if not up and value * steps < 1:  # what is found at least is not 0
+    while not up and 1e-6 < value * steps < 1:  # what is found at least is not 0
         steps *= 10
     whole = ceil(value * steps - 1e-6) if up else floor(value * steps + 1e-6)
-    if METRICS[metric].unit:
-        return METRICS[metric].with_unit(f"{whole / steps:g}", lengths)
-    points = 100 * whole / steps
-    return f"{points:g} point{'' if points == 1 else 's'}"
+    return _measured((1 if METRICS[metric].unit else 100) * whole / steps, metric, lengths)
 
 
 def _size(value: float, metric: str, lengths: str) -> str:
     """The size of a difference that was found, to two digits."""
+    return _measured(float(f"{value if METRICS[metric].unit else 100 * value:.2g}"), metric, lengths)
+
+
+def _measured(number: float, metric: str, lengths: str) -> str:
+    """With its unit, or as points; never as a power of ten."""
+    text = np.format_float_positional(number, trim="-")
     if METRICS[metric].unit:
-        return METRICS[metric].with_unit(f"{value:.2g}", lengths)
-    points = f"{100 * value:.2g}"
-    return f"{points} point{'' if points == '1' else 's'}"
+        return METRICS[metric].with_unit(text, lengths)
+    return f"{text} point{'' if text == '1' else 's'}"
 
 
 def _finding(analysis: Analysis, line: Row) -> str:
@@ -82,10 +86,9 @@ def _finding(analysis: Analysis, line: Row) -> str:
 def _why_none(analysis: Analysis, line: Row) -> str:
     """Why there is no answer; nothing where there is one."""
     pair = {line["arm"], line["against"]}
-    lines = analysis.arms[analysis.arms["metric"] == analysis.meta.primary]
     if pair & set(analysis.meta.one_seed):
         return "no answer; one training of an arm cannot tell it from luck"
-    if pair & set(lines.loc[lines["abnormal"], "arm"]):
+    if pair & analysis.abnormal:
         return "no answer; some trainings ended far from the others: inspect them first"
     return ""
 

@@ -10,7 +10,7 @@ import pandas as pd
 from seg.errors import DataError
 from seg.metrics import METRICS
 from seg.study.contrasts import contrast_table, resample, spread
-from seg.study.options import check_options, margins_of
+from seg.study.options import LEVEL, check_options, margins_of
 from seg.study.scores import Incomplete, Numbers, patient_values
 
 
@@ -23,7 +23,7 @@ def effects(
     margin: float | None = None,
     draws: int = 10_000,
     seed: int = 0,
-    alpha: float = 0.05,
+    alpha: float = LEVEL,
     incomplete: Incomplete = "refuse",
 ) -> pd.DataFrame:
     """Main effects and interactions of a full factorial design, as contrasts of its arms.

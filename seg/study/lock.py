@@ -15,12 +15,12 @@ from seg.files import atomic_write, digest, seal, unseal
 from seg.metrics import METRICS
 from seg.study.analysis import Analysis
 from seg.study.contrasts import holm
+from seg.study.options import LEVEL
 from seg.study.question import CLAIMS, Asked
 from seg.study.scores import Numbers
 from seg.study.sequential import Look
 
 FILE = "lock.json"
-LEVEL = 0.05  # two-sided, as in ``analyse``
 TEST = "the mean (Student, over patients and seeds) and ranks (Wilcoxon, over patients), both after Holm in the family"
 CONFIRMED, REFUTED, UNDECIDED, CHANGED = "CONFIRMED", "REFUTED", "UNDECIDED", "CHANGED"
 EXPLORATORY = "exploratory"

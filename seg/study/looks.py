@@ -9,10 +9,10 @@ from seg.errors import counted
 from seg.metrics import METRICS
 from seg.study.analysis import Analysis, analyse
 from seg.study.contrasts import pair_weights
-from seg.study.options import compared_pairs
+from seg.study.options import LEVEL, compared_pairs
 from seg.study.question import Seeds
 from seg.study.scores import Numbers, patient_values
-from seg.study.sentences import percent
+from seg.study.sentences import about, percent
 from seg.study.sequential import CHANCE, LEAST, Look, Looking, enough
 from seg.study.typeset import Cell, Table
 
@@ -37,7 +37,7 @@ def looks_of(
     primary: str,
     classes: Sequence[str] | None,
     margin: float,
-    alpha: float = 0.05,
+    alpha: float = LEVEL,
 ) -> list[Look]:
     """Every look that the scores allow; none before all arms have their first seeds.
 
@@ -88,7 +88,7 @@ def analysis_at(looks: Sequence[Look], scores: pd.DataFrame, **asked: Any) -> An
     return found
 
 
-def words(looks: Sequence[Look], seeds: Seeds, alpha: float = 0.05) -> str:
+def words(looks: Sequence[Look], seeds: Seeds) -> str:
     """How the study went, in a few sentences."""
     look = looks[-1]
     done = sum(map(bool, look.decided))
@@ -99,19 +99,18 @@ def words(looks: Sequence[Look], seeds: Seeds, alpha: float = 0.05) -> str:
         f"Seeds until decided: from {seeds.start} to {seeds.most} an arm, with a look after each. The last of "
         f"{counted(len(looks), 'look')} was after {max(look.seeds)} seeds: {done} of "
         f"{counted(len(look.decided), 'comparison')} {verb} decided. {ends}"
-        + (f" {percent(saved)} of the trainings were saved." if look.why and saved else "")
-        + f" Each look has a level of its own, so that all together keep {percent(alpha)}, and the intervals hold at "
+        + (f" {about(saved)} of the trainings were saved." if look.why and saved else "")
+        + f" Each look has a level of its own, so that all together keep {percent(LEVEL)}, and the intervals hold at "
         "all looks at once."
     )
 
 
-def looks_table(looks: Sequence[Look], pairs: Mapping[tuple[str, str], str], alpha: float = 0.05) -> Table:
+def looks_table(looks: Sequence[Look], pairs: Mapping[tuple[str, str], str]) -> Table:
     """A row for each look: its level, and what was decided.
 
     Args:
         looks: of ``looks_of``.
         pairs: of ``compared_pairs``, in the same order.
-        alpha: of all looks together.
     """
     names = [f"{one} – {other}" for one, other in pairs]
     rows = []
@@ -124,10 +123,10 @@ def looks_table(looks: Sequence[Look], pairs: Mapping[tuple[str, str], str], alp
         ]
         ended += [f"{name}: no more seeds" for name, after in zip(names, look.given_up, strict=True) if after == count]
         level = f"{look.level:.4f}" if look.level else "none"
-        rows.append([Cell(str(count)), Cell(percent(look.information)), Cell(level), Cell("; ".join(ended) or "–")])
+        rows.append([Cell(str(count)), Cell(about(look.information)), Cell(level), Cell("; ".join(ended) or "–")])
     note = (
         "Information: what part there is of that of the most seeds, in the comparison that has least. Of the level "
-        f"{alpha:g}, its cube is spent; a look with under {LEAST:.0%} of the level decides nothing. No more seeds: a "
+        f"{LEVEL:g}, its cube is spent; a look with under {LEAST:.0%} of the level decides nothing. No more seeds: a "
         f"verdict would come with less than {CHANCE:.0%} probability."
     )
     return Table("Looks", ["Seeds", "Information", "Level", "Decided"], {"": rows}, note.replace("%", " %"))

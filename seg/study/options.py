@@ -7,8 +7,10 @@ import pandas as pd
 
 from seg.errors import ConfigError, few, together
 from seg.metrics import METRICS, shown
+from seg.study.scores import tolerances_mm
 
 AGAINST = ("baseline", "previous")
+LEVEL = 0.05  # two-sided, of all comparisons by one metric together
 
 
 def check_options(
@@ -19,8 +21,8 @@ def check_options(
     directed = [name for name, metric in METRICS.items() if metric.better]
     if primary not in directed:
         faults.append(f"primary metric {primary!r} has no better direction; take one of {', '.join(directed)}")
-    if unknown := set(margins) - set(metrics):
-        faults.append(f"margins for {few(unknown)}, which are not analysed; name them in metrics too")
+    if unknown := set(margins) - (set(metrics) & set(directed)):
+        faults.append(f"margins for {few(unknown)}, which are not compared; name them in metrics too, or no margin")
     faults += [
         f"margin of {metric} is {margin}; give a number above 0, in the unit of {metric}"
         for metric, margin in margins.items()
@@ -31,14 +33,20 @@ def check_options(
     if not 0 < alpha < 0.5:
         faults.append(f"alpha is {alpha}; give a level between 0 and 0.5, such as 0.05")
     elif draws < 20 / alpha:
-        faults.append(f"draws is {draws}; intervals of {1 - alpha:.0%} need {20 / alpha:.0f} or more, preferably 10000")
+        faults.append(
+            f"draws is {draws}; intervals of {100 * (1 - alpha):g} % need {20 / alpha:.0f} or more, preferably 10000"
+        )
     together(ConfigError, faults)
 
 
 def metrics_of(metrics: Sequence[str] | None, primary: str, scores: pd.DataFrame) -> tuple[str, ...]:
-    """The primary metric, then the others, or what of those that summaries show is in ``scores``; each once."""
-    others = [name for name in shown() if name in scores] if metrics is None else metrics
-    return tuple(dict.fromkeys([primary, *others]))
+    """The primary metric, then the others, or what of those that summaries show is in ``scores``; each once.
+
+    Of these NSD counts only where all rows have one tolerance: at two of them it is two metrics.
+    """
+    several = len(tolerances_mm(scores)) > 1
+    usual = [name for name in shown() if name in scores and not (name == "nsd" and several)]
+    return tuple(dict.fromkeys([primary, *(usual if metrics is None else metrics)]))
 
 
 def margins_of(margin: float | Mapping[str, float] | None, primary: str) -> dict[str, float]:

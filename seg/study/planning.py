@@ -13,11 +13,11 @@ from scipy import stats
 from seg.errors import ConfigError, counted
 from seg.metrics import METRICS
 from seg.study.contrasts import residual, spread, student
+from seg.study.options import LEVEL
 from seg.study.power import POWER, exceeded, price
 from seg.study.scores import Numbers
 from seg.study.sentences import percent, size
 
-LEVEL = 0.05
 STUDIES = 2000  # drawn for one number
 CONFIDENCE = 0.8  # with which the cautious variances are no smaller than the true ones
 USUAL_SEEDS, MOST_SEEDS, MOST_TIMES = 3, 50, 20  # the most that is still advised: seeds an arm, times the patients
@@ -95,11 +95,10 @@ class Design:
         table = pd.DataFrame({"standard_error": error, "seed_share": share, "ci_low": -half, "ci_high": half})
         table["freedom"] = variance**2 / (across**2 / (count - 1) + larger.sum(1) ** 2 / freedom)
         level = LEVEL / max(self.family, 1)
-        factor = price(table, count, level)
-        if not np.isfinite(factor).all():  # too few patients for the rank test
+        if 2.0 ** (1 - count) > level:  # too few patients for the rank test
             return inf
         true = sqrt(variances.of_differences(seeds) / count + 2 * variances.seed / seeds)
-        needed = (exceeded(table, level) + true * rng.normal(size=STUDIES)) * factor
+        needed = (exceeded(table, level) + true * rng.normal(size=STUDIES)) * price(table, count, level)
         found = float(np.quantile(needed, POWER))
         return found if found <= METRICS[self.metric].reach else inf
 
@@ -110,7 +109,11 @@ class Design:
     def spelled(self, variances: Variances) -> str:
         """What it finds, with its unit; – for nothing."""
         found = self.finds(variances)
-        return _spelled(found, self.metric, self.lengths) if isfinite(found) else "–"
+        return self.sized(found) if isfinite(found) else "–"
+
+    def sized(self, difference: float) -> str:
+        """A difference in its metric, with the unit."""
+        return METRICS[self.metric].with_unit(size(difference, self.metric), self.lengths)
 
 
 def _half(share: Numbers, patients: int, seeds: int) -> Numbers:
@@ -196,7 +199,7 @@ def verdict(design: Design, basis: Basis) -> str:
     """What the study finds, whether that is as small as its own margin, and what it would take if not; in sentences."""
     if design.seeds < 2:
         return f"{ONE_SEED} {verdict(replace(design, seeds=USUAL_SEEDS), basis)}"
-    margin = f"its margin, {_spelled(design.margin, design.metric, design.lengths)}"
+    margin = f"its margin, {design.sized(design.margin)}"
     if not isfinite(design.finds(basis.expected)):
         few = f"{counted(design.patients, 'patient')} are too few for {counted(design.family, 'comparison')}"
         return f"It can find no difference, however large: {few}. It would take {ways(design, basis.expected)}."
@@ -234,7 +237,3 @@ def _fewest(design: Design, key: str, most: int, variances: Variances) -> int | 
     numbers = range(max(getattr(design, key), 2), most + 1)
     place = bisect_left(numbers, True, key=lambda n: replace(design, **dict[str, Any]({key: n})).holds(variances))
     return numbers[place] if place < len(numbers) else None
-
-
-def _spelled(value: float, metric: str, lengths: str) -> str:
-    return METRICS[metric].with_unit(size(value, metric), lengths)

@@ -52,12 +52,10 @@ def price(table: pd.DataFrame, count: int, level: float) -> Numbers:
 
     Args:
         table: as in ``smallest``.
-        count: as there.
+        count: as there; enough for Wilcoxon's test to reach the level.
         level: as there.
     """
     share = table["seed_share"].to_numpy()
-    if 2.0 ** (1 - count) > level:
-        return np.full(len(share), np.inf)
     factor: Numbers = np.sqrt(share + (1 - share) * rank_price(count, level) ** 2)
     return factor
 

@@ -177,14 +177,37 @@ def _checked(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     known = [column for column in (*METRICS, *COUNTS) if column in scores]
     numbers = {column: pd.to_numeric(scores[column], errors="coerce") for column in known}
     frame = scores.assign(**{key: scores[key].astype(str) for key in KEYS}, **numbers)
+    text = {name: numbers[name].isna() & ~scores[name].isin(["", None, np.nan]) for name in known}
+    if (lost := pd.DataFrame(text).any(axis=1) & _blank(frame)).any():
+        faults.append(f"{lost.sum()} rows have text for scores, as if their class were nowhere; write numbers there")
     faults += _value_faults(frame, metrics) + _row_faults(frame)
     together(DataError, faults)
     return frame
 
 
+def allowed(metric: str) -> str:
+    """What values of a metric may be, in words."""
+    low, high = METRICS[metric].limits
+    if np.isfinite(high):
+        return f"a number from {low:g} to {high:g}"
+    return "a finite number" + (f", {low:g} or more" if np.isfinite(low) else "")
+
+
 def _value_faults(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     faults = []
+    if "nsd" in metrics and len(tolerances := tolerances_mm(frame)) > 1:
+        faults.append(
+            f"nsd was scored at several tolerances ({', '.join(f'{mm:g}' for mm in tolerances)}; nsd_tolerance_mm), "
+            "which makes it as many metrics; score all runs at one (inference.nsd_tolerance_mm), or leave it out"
+        )
     for metric in metrics:
+        low, high = METRICS[metric].limits
+        room = METRICS[metric].reach / 2 if np.isfinite(high) else 0  # simulated scores go a little beyond
+        if len(far := frame[(frame[metric] < low - room) | (frame[metric] > high + room)][metric]):
+            faults.append(
+                f"{metric} is {far.iloc[0]:g} in the first of {len(far)} rows; it must be {allowed(metric)}. Is it in "
+                "percent?"
+            )
         bad = frame[~np.isfinite(frame[metric]) & ~_blank(frame)]
         if len(bad):
             first = bad.iloc[0]
@@ -194,6 +217,12 @@ def _value_faults(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
                 "the rule for empty masks (docs/metrics.md), or leave this metric out"
             )
     return faults
+
+
+def tolerances_mm(scores: pd.DataFrame) -> list[float]:
+    """The tolerances that NSD was scored at, each once, in order; none where the scores do not say it."""
+    known = pd.to_numeric(scores.get("nsd_tolerance_mm", pd.Series(dtype=float)), errors="coerce")
+    return sorted({float(mm) for mm in known if np.isfinite(mm)})
 
 
 def _row_faults(frame: pd.DataFrame) -> list[str]:

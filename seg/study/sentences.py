@@ -41,8 +41,13 @@ def with_ends(value: float, low: float, high: float, metric: str, text: Callable
     return text(value, metric) + (f" [{text(low, metric)}, {text(high, metric)}]" if isfinite(low) else "")
 
 
-def percent(share: float) -> str:
-    """95 %, with the space that belongs there; 99.9 % of what is nearly all."""
+def percent(level: float) -> str:
+    """95 % or 97.5 %, with the space that belongs there."""
+    return f"{100 * level:g} %"
+
+
+def about(share: float) -> str:
+    """A share in whole percent; 99.9 % of what is nearly all."""
     nearly = 0.995 <= share < 1
     return f"{min(share, 0.999) if nearly else share:.{1 if nearly else 0}%}".replace("%", " %")
 
@@ -61,7 +66,6 @@ def sentences(analysis: "Analysis") -> list[str]:
     """The design, what is missing, each comparison by the primary metric, the other metrics in short, the ranks."""
     meta, table = analysis.meta, analysis.comparisons
     primary = table[table["primary"]]
-    abnormal = set(analysis.arms[(analysis.arms["metric"] == meta.primary) & analysis.arms["abnormal"]]["arm"])
     return [
         _design(meta) + _family(analysis),
         *meta.claims,
@@ -71,14 +75,14 @@ def sentences(analysis: "Analysis") -> list[str]:
         *_one_seed(meta),
         *_abnormal(analysis),
         *(
-            _comparison(line, meta, abnormal)
-            + ("" if {line["arm"], line["against"]} & abnormal else _in_classes(analysis, line))
+            _comparison(line, meta, analysis.abnormal)
+            + ("" if {line["arm"], line["against"]} & analysis.abnormal else _in_classes(analysis, line))
             for _, line in primary.iterrows()
         ),
-        *_subsets(analysis, abnormal),
+        *_subsets(analysis),
         *(_secondary(name, part) for name, part in table[~table["primary"]].groupby("metric", sort=False)),
         *ceiling(meta),
-        *_anchors(analysis, abnormal),
+        *_anchors(analysis),
         *_first(analysis),
     ]
 
@@ -201,7 +205,7 @@ def ceiling(meta: "Meta") -> list[str]:
     ]
 
 
-def _anchors(analysis: "Analysis", abnormal: set[str]) -> list[str]:
+def _anchors(analysis: "Analysis") -> list[str]:
     """What the anchors are, then each arm against each of them."""
     told = []
     for name, own in analysis.anchors.items():
@@ -211,7 +215,7 @@ def _anchors(analysis: "Analysis", abnormal: set[str]) -> list[str]:
             "training, whose own luck is not in the intervals; another training of it might do better or worse. Its "
             f"{counted(own.meta.family, 'comparison')}, one with each arm, are a family of their own and exploratory."
         )
-        told += [_comparison(line, own.meta, abnormal) for _, line in table.iterrows()]
+        told += [_comparison(line, own.meta, analysis.abnormal) for _, line in table.iterrows()]
     return told
 
 
@@ -270,11 +274,11 @@ def _why(line: Row, meta: "Meta", abnormal: set[str]) -> str:
     )
 
 
-def _subsets(analysis: "Analysis", abnormal: set[str]) -> list[str]:
+def _subsets(analysis: "Analysis") -> list[str]:
     """What the worst tenth of the patients and the groups gain or lose; for each arm the group that gains least."""
     meta, found = analysis.meta, []
     table = analysis.subset_comparisons
-    calm = table[table["ci_low"].notna() & ~table["arm"].isin(abnormal) & ~table["against"].isin(abnormal)]
+    calm = table[table["ci_low"].notna() & ~table[["arm", "against"]].isin(analysis.abnormal).any(axis=1)]
     tenth = calm[calm["subset"] == WORST]
     scale = METRICS[meta.primary]
     if len(tenth):
@@ -317,6 +321,6 @@ def _first(analysis: "Analysis") -> list[str]:
         return []
     best = ranks.loc[ranks["rank_1"].idxmax()]
     return [
-        f"By {METRICS[analysis.meta.primary].label}, {best['arm']} comes first in {percent(best['rank_1'])} of the "
+        f"By {METRICS[analysis.meta.primary].label}, {best['arm']} comes first in {about(best['rank_1'])} of the "
         f"studies resampled over {analysis.meta.drawn} (mean rank {best['mean_rank']:.1f} of {len(ranks)})."
     ]

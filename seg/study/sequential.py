@@ -26,6 +26,7 @@ from scipy import optimize, stats
 
 from seg.metrics import Metric
 from seg.study.contrasts import Spread, contrast_table, resample, spread
+from seg.study.options import LEVEL
 from seg.study.question import Seeds
 from seg.study.scores import Numbers
 
@@ -65,7 +66,7 @@ class Looking:
     metric: Metric  # that decides
     seeds: Seeds
     margin: float  # NaN: none
-    alpha: float = 0.05  # two-sided level of all looks together
+    alpha: float = LEVEL  # two-sided level of all looks together
     draws: int = 10_000  # of the bootstrap, at least
     seed: int = 0  # of the bootstrap
 

@@ -183,8 +183,9 @@ def read_groups(path: Path) -> dict[str, dict[str, str]]:
     except OSError as error:
         raise ConfigError(f"{path} is not a readable CSV: {error}. {rule}") from error
     together(ConfigError, faults)
-    columns = ["case", "group"] if {"case", "group"} <= {*columns} else columns
-    if len(columns) != 2 or columns[0] not in ("patient", "case"):
+    if columns.count("case") == columns.count("group") == 1:
+        columns = ["case", "group"]
+    if len(columns) != 2 or columns[0] not in ("patient", "case") or columns[1] in ("", "patient", "case"):
         raise ConfigError(f"{path} has the columns {', '.join(columns)}. {rule}")
     key, group = columns
     known: dict[str, str] = {}
@@ -195,6 +196,9 @@ def read_groups(path: Path) -> dict[str, dict[str, str]]:
         elif name in known:  # no message shows a patient
             faults.append(f"{path}: the {key} of line {line} is there before. {rule}")
         known[name] = row[group]
+    spellings = {name.casefold(): name for name in known.values()}
+    if alike := sorted(name for name in {*known.values()} if spellings[name.casefold()] != name):
+        faults.append(f"{path}: the groups {few(alike)} are there in other capital letters, too. Write each one way.")
     together(ConfigError, faults)
     return {key: known}
 
@@ -229,7 +233,7 @@ def patient_groups(groups: Mapping[str, Mapping[str, str]], whose: Iterable[tupl
 def _places(groups: Mapping[str, str], patients: Iterable[str]) -> dict[str, Numbers]:
     """Of each group the places of its patients, largest group first; DataError for a patient without one."""
     order = list(patients)
-    if lacking := [patient for patient in order if patient not in groups]:
+    if lacking := [patient for patient in order if pd.isna(groups.get(patient)) or groups[patient] == ""]:
         raise DataError(f"groups lacks {counted(len(lacking), 'patient')}; give each patient one")
     places: dict[str, list[int]] = {}
     for place, patient in enumerate(order):

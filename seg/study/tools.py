@@ -23,9 +23,7 @@ def compare_tools(scores: pd.DataFrame, tools: Sequence[str]) -> Analysis:
     Raises:
         DataError: as ``analyse``; there are fewer than two patients, for one.
     """
-    return analyse(
-        scores, baseline=tools[0], arms=tools, against=("baseline",), metrics=[*shown()], fixed=True, margin=None
-    )
+    return analyse(scores, baseline=tools[0], arms=tools, against=("baseline",), metrics=[*shown()], fixed=True)
 
 
 def scores_table(scores: pd.DataFrame, tools: Sequence[str]) -> Table:

@@ -32,6 +32,7 @@ from seg.sweep.rules import MARGIN, SEEDS, WHERE, Section, arm_faults, listed, n
 Overrides = dict[str, object]
 Differences = dict[str, dict[str, list[object]]]  # by arm: what it changes, [the baseline's value, the arm's]
 _STEPWISE = ("arms", "cumulative")  # designs whose arms have a meaningful order
+TOLERANCE = "inference.nsd_tolerance_mm"
 _NAMES = ("study", "arm")  # set by the study itself, without an effect
 
 
@@ -237,6 +238,11 @@ def check_arms(study: Study, composed: Mapping[str, DictConfig]) -> Differences:
         allowed = [key for key in keys if arm.allows(key) or baseline.allows(key)]
         if confounded := [key for key in keys if shared(key) and key not in allowed]:
             faults.append(_confounded(study, arm, confounded))
+        if TOLERANCE in allowed and "nsd" in (study.primary, *study.secondary):
+            faults.append(
+                f"The arm {arm.name} changes {TOLERANCE}: NSD at two tolerances is two metrics, which cannot be "
+                f"compared. Leave it out, or nsd out of {WHERE}.metrics."
+            )
     for one, other in combinations(values, 2):
         if values[one] == values[other]:
             faults.append(f"The arms {one} and {other} are the same configuration. Leave one out.")

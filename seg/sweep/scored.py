@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from omegaconf import DictConfig
 
 from seg.engine.cases import Material, split_of
+from seg.errors import ConfigError, counted
 from seg.sweep.design import Study
+from seg.sweep.rules import WHERE
 
 
 def scored_cases(study: Study, cfg: DictConfig, material: Material) -> tuple[str, ...]:
@@ -18,8 +20,19 @@ def scored_cases(study: Study, cfg: DictConfig, material: Material) -> tuple[str
 
 
 def scored_patients(study: Study, cfg: DictConfig, material: Material) -> int:
-    """How many patients these cases are of."""
-    return len({material.fingerprint.by_id[case].patient for case in scored_cases(study, cfg, material)})
+    """How many patients these cases are of.
+
+    Raises:
+        ConfigError: fewer than two, so that no report could judge the arms.
+    """
+    count = len({material.fingerprint.by_id[case].patient for case in scored_cases(study, cfg, material)})
+    if count < 2:
+        raise ConfigError(
+            f"The study {study.name} would be scored on {counted(count, 'patient')}, and two are needed to judge arms "
+            f"by. Set {WHERE}.folds=5 to score every case out of fold, or inference.part=test and a split with a test "
+            "part (data.test_fraction)."
+        )
+    return count
 
 
 def scored_structures(study: Study, cfg: DictConfig, material: Material) -> Iterator[tuple[str, str]]:

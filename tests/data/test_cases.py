@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -93,6 +94,18 @@ def test_plain_folder_reads_its_classes_off_the_labels(tmp_path, names):
     assert found.cases[1].images == (root / names[0] / "b.nii",)
 
 
+def test_what_to_write_of_many_structures_is_in_the_message(tmp_path):
+    root = make(tmp_path, None, "images/a.nii.gz")
+    label_file(root / "labels/a.nii.gz", [*range(25)])
+    with pytest.raises(DataError, match=r"name all of them in a dataset\.json") as caught:
+        folder(root)
+    shown = json.loads(re.search(r"{.*}", str(caught.value))[0])
+    shown["labels"] |= {f"structure {value}": value for value in range(3, 25)}
+    (root / "dataset.json").write_text(json.dumps(shown))
+    found = folder(root)
+    assert (len(found.classes), found.classes["liver"], found.channels) == (25, 1, ("MR",))
+
+
 def test_plain_folder_with_numbered_channels(tmp_path):
     root = make(tmp_path, None, *(f"imagesTr/a_000{channel}.nii.gz" for channel in range(3)))
     label_file(root / "labelsTr/a.nii.gz", [0, 1])
@@ -107,7 +120,7 @@ FAULTS = {
     "one metric": (NNUNET | {"labels": {"a<2cm": 1, "a>2cm": 2}}, "'a<2cm' and 'a>2cm' would be one metric"),
     "capitals": (NNUNET | {"labels": {"lesion": 1, "Lesion": 2}}, "would be one metric"),
     "doubled blanks": (NNUNET | {"labels": {"a b": 1, "a  b": 2}}, "would be one metric"),
-    "accents apart": (NNUNET | {"labels": {"\u00e9": 1, "e\u0301": 2}}, "would be one metric"),
+    "accents apart": (NNUNET | {"labels": {"\u00e9": 1, "e\u0301": 2}}, "'\u00e9' = 2 appears twice"),
     "ignore in capitals": (NNUNET | {"labels": {"background": 0, "Ignore": 1, "a": 2}}, "it must be the highest"),
     "Background": (NNUNET | {"labels": {"Background": 1, "a": 2}}, "Background has the value 1"),
     "too long a number": (NNUNET | {"labels": {"a": 10**4000}}, "one integer"),

@@ -188,6 +188,8 @@ def test_what_is_asked_for_and_not_there_is_named_with_what_is(tmp_path):
     }.items():
         refused(tmp_path, f"data.layout={layout}", wanted, "9 files .nii.gz", layout=layout)
     refused(tmp_path, "data.layout is 'kits'", "case_folders", layout="kits")
+    write(tmp_path / "cases.csv", "case,image,label\na,b,c\n")
+    refused(tmp_path / "cases.csv", "cases.csv, which data.layout=case_folders would not read", layout="case_folders")
     write(tmp_path / "notes.csv", "case,age\np1,7\n")
     refused(tmp_path / "notes.csv", "notes.csv: lists no cases", "case, image, label")
 
@@ -233,6 +235,7 @@ def test_patients_and_groups_of_a_table_count(tmp_path):
         ("case,image,label\np,x,y\np,z,w\n", ["case p is there 2 times"]),
         ("case,image,label\np,x,y\nq,x,z\n", ["x is listed 2 times"]),
         ("case,image,label\np,../x.nii,/etc/y.nii\n", ["../x.nii is outside", "/etc/y.nii is outside"]),
+        ("case,image,label\np,x,.\n", [". is outside"]),
         ("case,image,image3,label\np,x,y,z\n", ["its columns are case, image, image3, label"]),
         ("case,image,label,label\np,x,y,z\n", ["each once"]),
         ("case,image,label,patient\np,x,y,\n", ["line 2 names no patient"]),
@@ -321,3 +324,7 @@ def test_the_parts_of_a_datalist_are_a_split(tmp_path, caplog):
         load_split(tmp_path / "folds.json", prints, fold=0)
     write(tmp_path / "folds.json", {"training": [listing("p1", fold="a")]})
     refused(tmp_path, "the fold 'a'")
+    write(tmp_path / "folds.json", {"training": [listing("p1", fold=0), listing("p2", fold=True)]})
+    refused(tmp_path, "the fold True")
+    write(tmp_path / "folds.json", {"training": [listing("p1")], "val": [listing("p2")]})
+    refused(tmp_path, "val would not be read. The parts are training, validation, testing, test")

@@ -17,7 +17,23 @@ from seg.engine.testing import validate
 from seg.errors import ConfigError
 
 
-def validated(labels: list[np.ndarray], preds: list[np.ndarray], names: list[str]) -> dict[str, float]:
+class Held(nn.Module):
+    """A loss with tensors of its own, on a GPU as far as it knows."""
+
+    place = "cuda"
+
+    def _apply(self, change: Any, recurse: bool = True) -> "Held":
+        self.place = change(torch.zeros(1)).device.type
+        return super()._apply(change, recurse)
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        assert self.place == logits.device.type == target.device.type
+        return torch.tensor(0.5)
+
+
+def validated(
+    labels: list[np.ndarray], preds: list[np.ndarray], names: list[str], loss: nn.Module | None = None
+) -> dict[str, float]:
     store: Any = {
         str(n): SimpleNamespace(image=pred[None], label=label)
         for n, (label, pred) in enumerate(zip(labels, preds, strict=True))
@@ -27,10 +43,7 @@ def validated(labels: list[np.ndarray], preds: list[np.ndarray], names: list[str
         logits = nn.functional.one_hot(torch.from_numpy(image[0]).long(), len(names) + 1).movedim(-1, 0).float()
         return Slices(2, iter(logits.unbind(3)))
 
-    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(0.5)
-
-    return validate(nn.Identity(), store, list(store), predict, loss, names, World())  # type: ignore[arg-type]
+    return validate(nn.Identity(), store, list(store), predict, loss or Held(), names, World())  # type: ignore[arg-type]
 
 
 def ball(value: int) -> np.ndarray:
@@ -42,6 +55,12 @@ def ball(value: int) -> np.ndarray:
 def test_an_empty_prediction_is_worth_nothing_however_many_classes_are_absent() -> None:
     found = validated([ball(1)] * 2, [ball(0)] * 2, ["a", *(f"absent {n}" for n in range(77))])
     assert found == {"val_dice": 0, "val_loss": 0.5, "val_dice_a": 0}
+
+
+def test_a_loss_that_holds_tensors_is_computed_where_whole_volumes_are_and_stays_where_it_is() -> None:
+    loss = Held()
+    assert validated([ball(1)], [ball(1)], ["a"], loss)["val_loss"] == 0.5
+    assert loss.place == "cuda", "for the training goes on there"
 
 
 def test_a_class_counts_where_it_is() -> None:

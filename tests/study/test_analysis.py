@@ -299,11 +299,15 @@ def test_advice_knows_that_more_seeds_are_better_known() -> None:
         ({"baseline": "bass"}, "baseline 'bass' is not among the arms: base, cbam, se"),
         ({"primary": "volume_difference_ml"}, "no better direction"),
         ({"margin": -1.0}, "margin of dice is -1.0"),
-        ({"margin": {"nsd": 0.1}}, "margins for nsd, which are not analysed"),
+        ({"margin": {"nsd": 0.1}}, "margins for nsd, which are not compared"),
+        (
+            {"margin": {"volume_difference_ml": 1}, "metrics": ["volume_difference_ml"]},
+            "margins for volume_difference_ml, which are not compared",
+        ),
         ({"against": ["first"]}, "give a list of baseline, previous, or both"),
         ({"against": "baseline"}, "against is .baseline.; give a list"),
         ({"alpha": 5}, "alpha is 5"),
-        ({"draws": 50}, "draws is 50; intervals of 95% need 400"),
+        ({"draws": 50}, "draws is 50; intervals of 95 % need 400"),
         ({"alpha": 0, "margin": 0}, "2 faults"),
     ],
 )

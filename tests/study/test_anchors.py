@@ -4,6 +4,7 @@ from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from statistics import NormalDist
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -167,6 +168,12 @@ def test_a_file_as_other_programs_write_it_is_the_same_anchor(tmp_path: Path, ch
     texts = read_anchors({"x": str(path)}, "dice")
     assert provenance(texts["x"]) == "Made up."
     check_anchors(texts, [("a", "b")])
+
+
+def test_letters_taken_apart_are_the_same_letters(tmp_path: Path) -> None:
+    path = tmp_path / "anchor.csv"
+    path.write_text(normalize("NFD", "case,class,dice\nMüller_1,Hüfte,0.5\n"), "utf-8")
+    check_anchors(read_anchors({"x": str(path)}, "dice"), [("Müller_1", "Hüfte")])
 
 
 def test_of_several_looks_an_anchor_is_held_to_the_last_ones_level(planned: Analysis) -> None:

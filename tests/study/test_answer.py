@@ -10,7 +10,7 @@ from benchmarks.statistics import study
 from seg.study.analysis import Analysis, analyse
 from seg.study.answer import amount, answer, remark
 from seg.study.methods import SOURCES, Facts, checklist, glossary, methods
-from seg.study.sentences import percent
+from seg.study.sentences import about, percent
 from seg.study.tables import markdown
 
 CALM = {"patients": 60, "spread": 0.004, "rest": 0.004, "seed_spread": 0.0005}
@@ -68,11 +68,20 @@ def test_sizes_are_rounded_up_so_that_what_is_excluded_is() -> None:
 
 
 def test_what_is_found_at_least_is_rounded_down(analysis: Analysis) -> None:
-    assert (amount(0.00002, "dice", up=False), amount(0.00402, "dice", up=False)) == ("0 points", "0.4 points")
+    assert (amount(0.00002, "dice", up=False), amount(0.00402, "dice", up=False)) == ("0.002 points", "0.4 points")
+    assert (amount(0.00003, "hd95_mm", up=False), amount(0.0, "dice", up=False)) == ("0.00003 mm", "0 points")
     assert (amount(0.019, "hd95_mm", up=False), amount(0.00074, "dice", up=False)) == ("0.01 mm", "0.07 points")
     lines = analysis.comparisons[analysis.comparisons["primary"]].set_index("arm")
     least, most = map(float, re.findall(r"between ([0-9.]+) points? and ([0-9.]+)", answer(analysis)[0])[0])
     assert least <= 100 * lines.loc["se", "ci_low"] < 100 * lines.loc["se", "ci_high"] <= most
+
+
+def test_no_size_is_a_power_of_ten() -> None:
+    far = SCORES.assign(hd95_mm=SCORES["hd95_mm"] + 1234.0 * (SCORES["arm"] == "se"))
+    told = answer(analyse(far, baseline="base", primary="hd95_mm", draws=400))[0]
+    assert re.fullmatch(r"se: worse by 1200 mm of HD95 \(between 1\d{3}\.?\d* mm and 1\d{3}\.?\d* mm\)\.", told), told
+    near = SCORES.assign(dice=0.9 + SCORES["dice"].rank() * 1e-9 + 4e-7 * (SCORES["arm"] == "se"))
+    assert "better by 0.00" in answer(analyse(near, baseline="base", draws=400))[0]
 
 
 @pytest.mark.parametrize(("patients", "words"), [(5, "5 patients are too few for the rank test"), (60, "inspect them")])
@@ -87,7 +96,14 @@ def test_few_patients_who_all_gain_are_no_failures(patients: int, words: str) ->
 
 
 def test_nearly_all_is_not_all() -> None:
-    assert [percent(share) for share in (0.95, 0.996, 0.999, 1)] == ["95 %", "99.6 %", "99.9 %", "100 %"]
+    assert [about(share) for share in (0.95, 0.975, 0.996, 0.9999, 1)] == ["95 %", "98 %", "99.6 %", "99.9 %", "100 %"]
+
+
+def test_a_level_is_quoted_as_it_is() -> None:
+    assert [percent(level) for level in (0.05, 0.025, 1 - 0.025, 1 - 0.07)] == ["5 %", "2.5 %", "97.5 %", "93 %"]
+    told = analyse(SCORES, baseline="base", alpha=0.025, draws=2000).sentences()
+    assert "one family at 2.5 % (Holm)" in told[0]
+    assert "(97.5 % interval" in told[1]
 
 
 def test_a_case_without_the_judged_class_has_perhaps_another() -> None:

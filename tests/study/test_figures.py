@@ -86,7 +86,8 @@ def test_differences_shows_every_patient_once(analysis: Analysis) -> None:
 @pytest.mark.parametrize(("primary", "side"), [("dice", "<"), ("hd95_mm", ">")])
 def test_a_patient_beyond_the_frame_stands_at_its_edge(primary: str, side: str) -> None:
     scores = study({"base": 0.0, "se": 0.0}, patients=300)
-    scores.loc[(scores["case"] == "case_007") & (scores["arm"] == "se"), ["dice", "hd95_mm"]] = [-3.0, -90.0]
+    scores.loc[(scores["case"] == "case_007") & (scores["arm"] == "se"), "dice"] = 0.0
+    scores.loc[(scores["case"] == "case_007") & (scores["arm"] == "base"), "hd95_mm"] = 90.0
     found = analyse(scores, baseline="base", primary=primary, draws=400)
     (panel,) = differences(found).axes
     (outside,) = [line for line in panel.lines if line.get_marker() == side and len(line.get_xdata())]

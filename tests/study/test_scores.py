@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.statistics import study
 from seg.errors import ConfigError, DataError
-from seg.study import read_scores
+from seg.study import analyse, read_scores
 from seg.study.scores import Values, patient_values
 
 GOOD = study({"base": 0.0, "se": 0.01}, patients=6, seeds=2, folds=2, classes=("a", "b"))
@@ -68,11 +68,20 @@ def test_a_file_that_is_no_csv_is_named(tmp_path: Path, content: str | None) -> 
         read_scores(path)
 
 
+@pytest.mark.parametrize("cell", ["0,85", "high", "0.8.5"])
+def test_a_cell_that_holds_no_number_is_named(tmp_path: Path, cell: str) -> None:
+    table = GOOD.astype({"dice": object})
+    table.loc[3, "dice"] = cell
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    with pytest.raises(DataError, match=rf"scores\.csv: dice is '{cell}' in row 4\. Write a number"):
+        read_scores(tmp_path / "scores.csv")
+
+
 def at(row: int, **change: object) -> Change:
     """Changes cells of one row."""
 
     def changed(scores: pd.DataFrame) -> pd.DataFrame:
-        scores = scores.astype({name: object for name in change if scores[name].dtype.kind == "i"})
+        scores = scores.astype({name: object for name in change if scores[name].dtype.kind in "if"})
         for name, value in change.items():
             scores.loc[scores.index[row], name] = value
         return scores
@@ -90,6 +99,12 @@ def at(row: int, **change: object) -> Change:
         (at(3, hd95_mm=np.nan), "hd95_mm is not a finite number in 1 rows, first in arm base, case case_001, class b"),
         (at(3, dice=np.inf), "dice is not a finite number"),
         (lambda s: s.assign(dice="high"), "dice is not a finite number in 48 rows"),
+        (at(3, dice="0,8", hd95_mm="x"), "1 rows have text for scores, as if their class were nowhere"),
+        (
+            lambda s: s.assign(dice=100 * s["dice"]),
+            "in the first of 48 rows; it must be a number from 0 to 1. Is it in",
+        ),
+        (at(3, hd95_mm=-1), "hd95_mm is -1 in the first of 1 rows; it must be a finite number, 0 or more"),
         (lambda s: pd.concat([s, s.iloc[[4]]]), "case case_002 .fold 0.; within a seed each case is tested once"),
         (lambda s: pd.concat([s, s.iloc[[4]].assign(fold=1)]), "fold 0, 1"),
         (lambda s: s.assign(patient=["p"] * 3 + list(s["patient"][3:])), "cases of more than one patient"),
@@ -102,6 +117,19 @@ def at(row: int, **change: object) -> Change:
 def test_scores_that_cannot_be_compared_are_refused(change: Change, message: str) -> None:
     with pytest.raises(DataError, match=message):
         values(change(GOOD.copy()))
+
+
+def test_nsd_at_two_tolerances_is_not_compared_as_one_metric() -> None:
+    alike = GOOD.assign(nsd=0.9, nsd_tolerance_mm=1.0)
+    other = alike.assign(nsd_tolerance_mm=np.where(alike["arm"] == "se", 2.0, 1.0))
+    assert values(alike, metrics=["dice", "nsd"]).arms == ("base", "se")
+    with pytest.raises(DataError, match=r"nsd was scored at several tolerances \(1, 2; nsd_tolerance_mm\)"):
+        values(other, metrics=["dice", "nsd"])
+    assert values(other, metrics=["dice"]).arms == ("base", "se"), "which no tolerance enters"
+    found = analyse(other, baseline="base", draws=400)
+    assert found.meta.metrics == ("dice", "hd95_mm")
+    assert "NSD is left out: its tolerances (1, 2) are not the same in all runs." in found.sentences()
+    assert "nsd" in analyse(alike, baseline="base", draws=400).meta.metrics
 
 
 def test_all_faults_are_told_at_once() -> None:

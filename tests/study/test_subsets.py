@@ -81,6 +81,10 @@ def test_an_arm_that_failed_does_not_widen_the_groups_of_the_others() -> None:
         ("patient,site\na,\n", "line 2 has an empty cell"),
         ("name,site\na,1\n", "has the columns name, site"),
         ("patient\na\n", "has the columns patient"),
+        ("case,case,group\na,b,A\n", "has the columns case, case, group"),
+        ("case,group,group\na,A,B\n", "has the columns case, group, group"),
+        ("case,patient\na,1\n", "has the columns case, patient"),
+        ("case,\na,A\n", "has the columns case, "),
     ],
 )
 def test_a_table_of_groups_that_is_none_is_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -89,6 +93,12 @@ def test_a_table_of_groups_that_is_none_is_refused(tmp_path: Path, content: str,
         read_groups(tmp_path / "sites.csv")
     with pytest.raises(ConfigError, match="not a readable CSV"):
         read_groups(tmp_path / "none.csv")
+
+
+def test_a_group_has_one_name(tmp_path: Path) -> None:
+    (tmp_path / "sites.csv").write_text("case,site\na,North\nb,north\nc,South\n")
+    with pytest.raises(ConfigError, match="the groups North are there in other capital letters, too"):
+        read_groups(tmp_path / "sites.csv")
 
 
 def test_groups_may_be_of_patients_or_of_cases(tmp_path: Path) -> None:

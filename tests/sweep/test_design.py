@@ -178,6 +178,13 @@ def test_only_what_is_shared_can_be_allowed(place: str, allow: Any) -> None:
         study(arms={"a": {}, "b": arm}, allow=allow if place == "study" else [])
 
 
+def test_nsd_has_one_tolerance_in_all_arms_whatever_is_allowed() -> None:
+    arms = {"a": {}, "b": {"inference.nsd_tolerance_mm": 2.0, "attention": "se", "allow": "inference"}}
+    with pytest.raises(ConfigError, match=r"b changes inference\.nsd_tolerance_mm: NSD at two tolerances is two"):
+        checked(study(arms=arms))
+    assert "b" in checked(study(arms=arms, metrics={"primary": "dice", "secondary": ["hd95_mm"]}))
+
+
 def test_a_key_is_allowed_by_its_parts() -> None:
     with pytest.raises(ConfigError, match=r"two causes"):
         checked(study(arms={"a": {}, "b": {"data.patch_voxels": 999, "allow": "data.patch"}}))
@@ -439,6 +446,13 @@ def test_a_half_done_study_names_what_failed_and_no_report(sweeps: Sweeps) -> No
     summary = (sweeps.folder / "summary.md").read_text()
     assert "- trial 1: the loss is not finite" in summary
     assert "nothing to compare so far" in summary
+
+
+def test_a_study_that_scores_nobody_is_refused_before_its_first_run(sweeps: Sweeps) -> None:
+    said = run(sweeps, file=f"{FILE}base: {{data.test_fraction: 0}}\n", code=2)
+    assert "would be scored on 0 patients" in said
+    assert "hydra.sweeper.study.folds=5" in said
+    assert not sweeps.acts
 
 
 def test_a_study_refuses_a_seed_of_the_command_line(sweeps: Sweeps) -> None:
