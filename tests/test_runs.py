@@ -447,3 +447,18 @@ def test_runs_whose_database_is_gone_are_shown_from_their_folders(
     (row,) = runs(tmp_path).to_dict("records")
     assert "There is no database" in caplog.text
     assert (row["name"], row["status"], row["val/dice"]) == ("here", "FINISHED", 0.5)
+
+
+def test_runs_that_a_restored_database_does_not_know_are_shown_from_their_folders(
+    tmp_path: Path, empty_database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_run(tmp_path, "before", tags={"arm": "se"}, cases={"x": 0.5})
+    make_run(tmp_path, "other", tags={"arm": "cbam"})
+    shutil.copy(empty_database, tmp_path)
+    known = make_run(tmp_path, "after", tags={"arm": "se"})
+    assert sorted(runs(tmp_path)["name"]) == ["after", "before", "other"]
+    assert "does not know 2 of the runs here" in caplog.text
+    assert sorted(runs(tmp_path, arm="se")["name"]) == ["after", "before"]
+    assert runs(tmp_path, case="x")["name"].tolist() == ["before"]
+    Mlflow(None, tmp_path).client.delete_run(known.run_id)
+    assert sorted(runs(tmp_path)["name"]) == ["before", "other"], "what was deleted there stays so"

@@ -53,7 +53,7 @@ _UNKNOWN_USER, _FORBIDDEN = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"), "PERMI
 _DAMAGED = ("file is not a database", "database disk image is malformed")  # sqlite's words
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
 _LONGEST_TAG = 8000  # characters, MLflow's own limit; the whole report of a study is an artifact
-_BATCH = 500  # reports sent at once
+_BATCH = 500  # reports sent, or runs asked for, at once
 _PROCESS, _ERROR = "seg.process", "error"  # tags of ours
 
 
@@ -204,9 +204,17 @@ class Mlflow(Sink):
 
     def stage(self, run_id: str) -> str:
         """``active``, ``deleted``, or ``unknown`` where MLflow never had the run or has no trace of it any more."""
+        return self.stages([run_id]).get(run_id, "unknown")
+
+    def stages(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """By its id whether each run is ``active`` or ``deleted``; one that MLflow does not know is left out."""
+        found: dict[str, str] = {}
         with self.explained():
-            found = list(self._runs(f"attributes.run_id = '{run_id}'", deleted_too=True))
-        return str(found[0].info.lifecycle_stage) if found else "unknown"
+            for start in range(0, len(run_ids), _BATCH):
+                ids = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + _BATCH])
+                known = self._runs(f"attributes.run_id IN ({ids})", deleted_too=True)
+                found |= {run.info.run_id: run.info.lifecycle_stage for run in known}
+        return found
 
     def run(self, run_id: str | None) -> "Run | None":
         """What MLflow knows of a run; None where it knows none of that id."""

@@ -60,8 +60,7 @@ def runs(
         dataset: name of the data set.
         case: only runs that tested this case, best first, with the columns ``case_<metric>``, means over its classes,
             and ``picture``, a path or None.
-        complete: whether it is an error, in place of a warning, where an MLflow that has runs of ``sweep`` does not
-            answer.
+        complete: whether an MLflow with runs of ``sweep`` that does not answer is an error, not just a warning.
 
     Returns:
         One row per run: ``run_id``, ``run_id_short``, ``name``, ``status``, ``started``, ``seconds``, ``experiment``,
@@ -83,9 +82,10 @@ def runs(
     homes: dict[str, Mlflow] = {}
     ended = {folder.run_id: state.status for folder, state in here.items() if state and state.status != "RUNNING"}
     for store in stores:
-        found = [replace(record, status=ended.get(record.run_id, record.status)) for record in store.search(run, tags)]
-        records += [record for record in found if record.run_id not in homes]
+        found = store.search(run, tags)
+        records += [replace(one, status=ended.get(one.run_id, one.status)) for one in found if one.run_id not in homes]
         homes |= {record.run_id: store for record in found}
+    records += [record for store in stores for record in _lost(store, here, homes)]
     table = _frame(records, folders)
     kept = table["run_id"].str.startswith(run)
     for column, value in {**tags, "status": status and status.upper(), "dataset": dataset}.items():
@@ -179,6 +179,17 @@ def sources(
                 raise
             log.warning("%s Left out, since runs were found in %s.", error, outputs)
     return here, stores
+
+
+def _lost(store: Mlflow, here: Mapping[RunFolder, State | None], homes: Mapping[str, Mlflow]) -> list[Recorded]:
+    """The runs here that were recorded in ``store`` and have no trace there, nor in ``homes``: it is new, or a copy."""
+    address = store.noted and without_passwords(store.noted)
+    own = [(one, state) for one, state in here.items() if state and (state.kind, state.uri) == ("mlflow", address)]
+    known = store.stages([folder.run_id for folder, _ in own if folder.run_id not in homes])
+    lost = [local(folder, state) for folder, state in own if folder.run_id not in {*known, *homes}]
+    if lost:
+        log.warning("%s does not know %d of the runs here; they are shown from their folders.", store.name, len(lost))
+    return lost
 
 
 def local(folder: RunFolder, state: State) -> Recorded:
