@@ -256,7 +256,7 @@ class Search:
             self._check_same(study)
             begun = len(study.get_trials(deepcopy=False))
             # A continued sweep draws other points than before; a sequence such as qmc's keeps its place in the storage.
-            own = f"{self.goal.seed} {begun} {self.process.pid if self._shared else ''}"
+            own = f"{self.goal.seed} {begun} {self.process if self._shared else ''}"
             seed = self.goal.seed if self.goal.sampler == "qmc" else random.Random(own).getrandbits(32)
             study.sampler = make_sampler(self.goal, self.space, seed)
             study.stop = lambda: None  # type: ignore[method-assign]  # what some samplers call; n_trials ends a search
@@ -314,7 +314,7 @@ class Search:
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:
     """The values of a trial, or what is known of them before it is taken."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
 def _retried(trials: Iterable[FrozenTrial]) -> set[int]:

@@ -111,6 +111,21 @@ def test_a_search_starts_from_the_trials_it_is_given_and_draws_the_rest(tmp_path
     assert len(hand.frame()) == 3
 
 
+def test_a_value_of_a_start_that_was_not_asked_for_is_none_of_its_trial(tmp_path: Path) -> None:
+    among = space("model=choice(a,b)", "x=interval(0.5,1.0)", x={"model": "b"})
+    hand = search(tmp_path, 8, among, [{"x": 0.5 + n / 16} for n in range(8)])
+    finish(hand)
+    frame = hand.frame()
+    assert set(frame["model"]) == {"a", "b"}
+    assert frame["x"].isna().tolist() == (frame["model"] == "a").tolist()
+
+
+def test_processes_with_one_number_on_two_machines_draw_other_points(tmp_path: Path) -> None:
+    hands = [search(tmp_path / host, process=Process(host, 7, 0.0)) for host in ("one", "two")]
+    one, two = (takes(hand, 1)[0].params for hand in hands)
+    assert one["lr"] != two["lr"]
+
+
 def test_a_name_that_is_another_sweeps_is_refused(tmp_path: Path) -> None:
     def opened(**definition: Any) -> Search:
         return Search("tune", tmp_path / "journal.log", GOAL, Process.this(), space(), definition=definition)
