@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from seg.records.journal import Journal
 from seg.records.mlflow import Mlflow
 from seg.records.opening import open_record
 from seg.records.record import Record
+from seg.records.state import read_state, write_state
 from seg.records.table import arranged, runs
 
 METRICS = ("dice", "iou", "precision", "recall", "nsd", "hd95_mm", "assd_mm", "volume_difference_ml")
@@ -227,6 +229,20 @@ def test_a_run_whose_process_is_gone_is_not_shown_as_running(
     assert forked(OPEN_AND_DIE, place, kind) == (-signal.SIGKILL, "")
     assert list(runs(place, study="dead")["status"]) == ["KILLED"]
     assert runs(place, study="dead", status="running").empty
+
+
+def test_a_killed_run_lasted_until_its_last_report(tmp_path: Path) -> None:
+    tracker = open_record("none", outputs=tmp_path, uri=None, experiment="a", run_name="b")
+    run, (begun,) = tracker.folders.run, Journal(tracker.folders.run).read()
+    Journal(run).append({"metrics": {"loss": 1.0}, "step": 1, "time": begun["time"] + 5000})
+    state = read_state(run)
+    assert state
+    write_state(run, replace(state, process=replace(state.process, started=0.0)))
+    (row,) = runs(tmp_path).to_dict("records")
+    assert (row["status"], row["seconds"]) == ("KILLED", 5.0)
+    Journal(run).append({"status": "FINISHED", "error": "", "time": begun["time"] + 7000})
+    Journal(run).append({"metrics": {"test_dice": 1.0}, "step": 0, "time": begun["time"] + 9000})
+    assert runs(tmp_path)["seconds"].tolist() == [7.0], "scores that were added later are not of its time"
 
 
 def test_the_table(printed: Callable[..., list[str]]) -> None:

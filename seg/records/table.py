@@ -204,7 +204,7 @@ def local(folder: RunFolder, state: State) -> Recorded:
         params = report.get("params", {}) | params
         dataset = report.get("dataset", {}).get("name", dataset)
         times += [report["time"]] if "time" in report and (not ended or "status" in report) else []
-        ended = ended or "status" in report  # what is added later, such as test scores, is not of its time
+        ended = report.get("status", "" if ended else "RUNNING") != "RUNNING"  # what is added later is not of its time
     if state.true_status != state.status:
         tags["error"] = GONE
     return Recorded(
