@@ -106,7 +106,7 @@ def read_pilot(named: str | Sequence[str], outputs: Path, uri: str | None) -> Pi
     if isinstance(named, str) and (Path(named) / "scores.csv").is_file():
         return _kept(Path(named))
     if isinstance(named, str):
-        sweep = Asked.read(find_sweep(outputs, Path(named).name)).sweep
+        sweep = Asked.read(find_sweep(outputs, Path(named).name if Path(named).is_dir() else named)).sweep
         table, name = runs(outputs, uri, sweep=sweep), f"pilot {named}"
     else:
         table, name = runs(outputs, uri), f"pilot of {counted(len(named), 'run')}"
