@@ -206,6 +206,23 @@ def test_more_runs_than_a_page_of_mlflow(outputs: Path, monkeypatch: pytest.Monk
     assert len(runs(outputs)) == before, "deleted runs are not shown"
 
 
+def test_an_experiment_that_begins_while_runs_are_listed_is_no_error(
+    tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_database, tmp_path)
+    store, names = Mlflow(None, tmp_path), iter("abc")
+    listed = store.client.search_experiments
+
+    def begins_after(**given: Any) -> Any:
+        found = listed(**given)
+        store.client.create_run(store.client.create_experiment(next(names)))
+        return found
+
+    monkeypatch.setattr(store.client, "search_experiments", begins_after)
+    assert store.search("", {}) == []
+    assert [run.experiment for run in store.search("", {})] == ["a"]
+
+
 OPEN_AND_DIE = """
 import os, sys, time
 from pathlib import Path

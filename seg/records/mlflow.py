@@ -195,7 +195,7 @@ class Mlflow(Sink):
         """Marks as KILLED the runs of this machine that say RUNNING although their process no longer exists."""
         from mlflow.exceptions import MlflowException
 
-        for run in filter(_dead, list(self._runs("attributes.status = 'RUNNING'"))):
+        for run in [run for run, _ in self._runs("attributes.status = 'RUNNING'") if _dead(run)]:
             try:
                 self._set_status(run.info.run_id, status_report("KILLED", GONE))
             except MlflowException as error:  # a colleague's, which this user may only read
@@ -213,7 +213,7 @@ class Mlflow(Sink):
             for start in range(0, len(run_ids), _BATCH):
                 ids = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + _BATCH])
                 known = self._runs(f"attributes.run_id IN ({ids})", deleted_too=True)
-                found |= {run.info.run_id: run.info.lifecycle_stage for run in known}
+                found |= {run.info.run_id: run.info.lifecycle_stage for run, _ in known}
         return found
 
     def run(self, run_id: str | None) -> "Run | None":
@@ -233,9 +233,7 @@ class Mlflow(Sink):
         # MLflow cannot take a quote in a value: such a condition is left to the caller, who looks at all of them again.
         where = " and ".join(f"{what} '{value}'" for what, value in conditions.items() if "'" not in value)
         with self.explained():
-            experiments = {found.experiment_id: found.name for found in _pages(self.client.search_experiments)}
-            found = [run for run in self._runs(where) if HISTORY_OF not in run.data.tags]
-            return [_recorded(run, experiments[run.info.experiment_id]) for run in found]
+            return [_recorded(run, name) for run, name in self._runs(where) if HISTORY_OF not in run.data.tags]
 
     def read_artifact(self, run_id: str, path: str) -> str | None:
         """The text of a run's artifact; None where it has none of that name, or where there is no such run."""
@@ -260,13 +258,15 @@ class Mlflow(Sink):
                 instrument.clear_metrics()
             yield values
 
-    def _runs(self, where: str, deleted_too: bool = False) -> "Iterator[Run]":
+    def _runs(self, where: str, deleted_too: bool = False) -> "Iterator[tuple[Run, str]]":
+        """Runs, each with the name of its experiment."""
         from mlflow.entities import ViewType
 
         view = ViewType.ALL if deleted_too else ViewType.ACTIVE_ONLY
         experiments = _pages(partial(self.client.search_experiments, view_type=view))
-        ids = [experiment.experiment_id for experiment in experiments]
-        return _pages(partial(self.client.search_runs, ids, where, view))
+        names = {experiment.experiment_id: experiment.name for experiment in experiments}
+        found = _pages(partial(self.client.search_runs, [*names], where, view))
+        return ((run, names[run.info.experiment_id]) for run in found)
 
     def push(self, run: RunFolder, unwritten: Sequence[Report] = ()) -> None:
         """Sends what is new in the journal of ``run`` since this process last did; see ``Sink.push``."""
