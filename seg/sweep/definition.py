@@ -13,7 +13,7 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from seg.config.compose import keys_of
+from seg.config.compose import typed_of
 from seg.config.content import PLACES, config_hash
 from seg.config.kind import Kind
 from seg.config.options import known_keys
@@ -74,6 +74,11 @@ class Sweep:
     part: str = ""  # of a study: the version of the cases that it scores
     locked: str = ""  # of a study: hash of what it commits itself to; "": it does not
     leaks: tuple[str, ...] = ()  # of a study: those that were allowed, and what may be one, in sentences
+
+    @property
+    def outputs(self) -> Path:
+        """Where it and its trials write."""
+        return Path(self.cfg.paths.outputs)
 
     @property
     def total(self) -> int:
@@ -225,8 +230,7 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
     """The configurations of ``examples``, each one checked; every fault comes once."""
     faults: dict[str, None] = {}
     known: dict[str, dict[str, Any]] = {}
-    typed = [*keys_of(config.hydra.overrides.task), *keys_of(config.hydra.overrides.hydra)]
-    out = []
+    typed, out = typed_of(config), []
     for overrides in examples:
         cfg = deepcopy(context.config_loader.load_sweep_config(config, list(overrides)))
         check_origin(cfg, typed)

@@ -75,7 +75,7 @@ def forecast(asked: Sweep, study: Study, material: Material | None, patients: in
         ConfigError: the pilot is not known, or tells too little.
         DataError: its scores do not fit together.
     """
-    outputs, uri = Path(asked.cfg.paths.outputs), asked.cfg.tracking.uri
+    outputs, uri = asked.outputs, asked.cfg.tracking.uri
     try:
         pilot = None if study.pilot is None else read_pilot(study.pilot, outputs, uri)
         basis = _basis(pilot, study.primary, study.classes) if pilot else typical(study.primary)

@@ -44,7 +44,6 @@ class Trial:
     id: int  # in the storage
     params: dict[str, Value]
     overrides: tuple[str, ...]
-    attempt: int = 1
     again: bool = False  # begun by a process that no longer exists
 
 
@@ -119,10 +118,9 @@ class Search:
                 trial = self.study.ask() if left is None else optuna.Trial(self.study, left._trial_id)
                 trial.set_user_attr("process", self._sign())
                 params = self.space.suggest(partial(drawn, trial))
-                attempt = trial.user_attrs.get("attempt", 1)
             self._mine[trial.number] = trial  # only now: if the storage goes away before, the trial is taken once more
         again = left is not None and "process" in left.user_attrs
-        return Trial(trial.number, trial._trial_id, params, self.overrides(params), attempt, again)
+        return Trial(trial.number, trial._trial_id, params, self.overrides(params), again)
 
     @patient
     def over(self) -> bool:

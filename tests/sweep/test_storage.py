@@ -230,7 +230,7 @@ while not hand.over():
         judge = Judge(hand.name, hand.address, trial.id, "none", {{}})
         judge.stops(1, 0.5)
         judge.close()
-        if trial.number % 5 == 4 and trial.attempt == 1:
+        if trial.number % 5 == 4 and hand.frame().at[trial.number, "attempt"] == 1:
             hand.fail(trial.number, "broken", retry=True)
         else:
             hand.complete(trial.number, [trial.params["lr"]])
