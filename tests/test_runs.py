@@ -22,7 +22,7 @@ from seg.records.mlflow import Mlflow
 from seg.records.opening import open_record
 from seg.records.record import Record
 from seg.records.state import read_state, write_state
-from seg.records.table import arranged, runs
+from seg.records.table import arranged, runs, scores_of
 
 METRICS = ("dice", "iou", "precision", "recall", "nsd", "hd95_mm", "assd_mm", "volume_difference_ml")
 
@@ -336,7 +336,9 @@ def test_the_runs_ranked_by_one_case(outputs: Path, printed: Callable[..., list[
 
 
 def test_the_scores_of_a_run_of_another_machine_come_from_mlflow(outputs: Path, tmp_path: Path) -> None:
-    table = runs(tmp_path, f"sqlite:///{outputs / 'mlflow.db'}", case="case_b")
+    uri = f"sqlite:///{outputs / 'mlflow.db'}"
+    table = runs(tmp_path, uri, case="case_b")
+    assert set(scores_of(table, tmp_path, uri)["run_id"]) == {*table["run_id"]}
     assert list(table["case_dice"].round(6)) == [0.4, 0.35]
     assert list(table["arm"]) == ["se", "se"]
     assert Path(table["picture"][0]).is_relative_to(outputs), "the run's tag says where it drew"

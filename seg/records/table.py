@@ -112,11 +112,10 @@ def scores_of(table: "pd.DataFrame", outputs: Path, uri: str | None = None) -> "
 
     here, stores = sources(outputs, uri)
     folders = {folders.run_id: folders for folders in here}
-    homes = {
-        run_id: next((store for store in stores if store.stage(run_id) == "active"), None)
-        for run_id in table["run_id"]
-        if run_id not in folders
-    }
+    others = [run_id for run_id in table["run_id"] if run_id not in folders]
+    homes: dict[str, Mlflow] = {}
+    for store in stores:
+        homes = {run_id: store for run_id, stage in store.stages(others).items() if stage == "active"} | homes
     parts = []
     for run_id in table["run_id"]:
         where = run_id, folders.get(run_id), homes.get(run_id)
