@@ -56,7 +56,8 @@ def selected(cfg: DictConfig, outputs: Path) -> list[Path]:
     keep = number(cfg.keep)
     if not isinstance(keep, int) or keep < 0:
         raise ConfigError(f"keep is {cfg.keep!r}; it must be a whole number, 0 or more.")
-    newest = sorted((run.predictions for run in predictions), key=lambda path: path.stat().st_mtime, reverse=True)
+    kept = [run.predictions for run in predictions if any(path.name != OWNER for path in run.predictions.iterdir())]
+    newest = sorted(kept, key=lambda path: path.stat().st_mtime, reverse=True)
     return [path for path in newest if running(path)] + [path for path in newest if not running(path)][keep:]
 
 

@@ -161,6 +161,13 @@ def test_runs_that_are_still_running_are_not_counted(runs: list[RunFolder], tmp_
     assert left(runs) == "bcd"
 
 
+def test_folders_without_predictions_are_not_counted(runs: list[RunFolder], tmp_path: Path) -> None:
+    empty = [claim(tmp_path, letter * 32) for letter in "ef"]
+    clean.main(config(tmp_path, keep=3))
+    assert left(runs) == "bcd"
+    assert left(empty) == "ef"
+
+
 def test_a_run_without_a_state_is_no_orphan(runs: list[RunFolder], tmp_path: Path) -> None:
     """It may have begun this very moment."""
     (runs[0].run / "state.json").unlink()

@@ -12,6 +12,7 @@ from benchmarks.compare import MadeUp, make_up
 from seg.data.cases import folder as cases_of
 from seg.errors import ConfigError, DataError
 from seg.plan import run
+from seg.records.journal import Journal
 from seg.study.question import Asked
 from seg.sweep.forecast import duration, read_pilot
 
@@ -165,3 +166,32 @@ def test_runs_without_scores_are_no_pilot(pilot: Path, tmp_path: Path) -> None:
 
 def test_times_are_told_in_words() -> None:
     assert [duration(s) for s in (40, 600, 9000, 270_000)] == ["40 s", "10 min", "2.5 h", "3.1 days"]
+
+
+def test_plain_runs_that_differ_in_seed_and_fold_alone_are_one_arm(phantom_root: Path, tmp_path: Path) -> None:
+    cases = cases_of(phantom_root)
+    for number in range(6):
+        made = MadeUp(f"{number}" * 32, seed=number // 2, fold=number % 3, study="")
+        run = make_up(tmp_path, cases, made, [case.id for case in cases.cases[:2]])
+        params = {"optimizer.lr": 0.1 * (number % 2), "seed": made.seed, "data.fold": made.fold, "paths.cache": number}
+        Journal(run.run).append({"params": params})
+    pilot = read_pilot([str(number) * 4 for number in range(6)], tmp_path, None)
+    runs = pilot.scores.drop_duplicates("run_id").sort_values("run_id")
+    assert runs["arm"].tolist() == ["unet as 00000000", "unet as 11111111"] * 3
+    assert runs["seed"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_beginning_of_several_runs_is_refused(phantom_root: Path, tmp_path: Path) -> None:
+    cases = cases_of(phantom_root)
+    for run_id in ("ab" * 16, "ac" * 16):
+        make_up(tmp_path, cases, MadeUp(run_id), [cases.cases[0].id])
+    with pytest.raises(ConfigError, match=rf"pilot names a, which may be any of {'ab' * 16}, {'ac' * 16}\."):
+        read_pilot(["ab", "a"], tmp_path, None)
+
+
+def test_runs_without_a_seed_are_told_so(phantom_root: Path, tmp_path: Path) -> None:
+    cases = cases_of(phantom_root)
+    run = make_up(tmp_path, cases, MadeUp("a" * 32), [case.id for case in cases.cases[:2]])
+    (run.run / "record.jsonl").unlink()
+    scores = read_pilot(["aaaa"], tmp_path, None).scores
+    assert scores["seed"].isna().all()

@@ -200,7 +200,10 @@ def test_the_latest_sweep_of_a_study_is_found(tmp_path: Path) -> None:
     assert Asked.read(folder) == asked("attention")
     assert find_sweep(tmp_path, "attention") == folder
     assert find_sweep(tmp_path, "attention-0").name == "attention-0"
-    with pytest.raises(ConfigError, match="the studies there: attention"):
+    asked("brain-attention").write(tmp_path / "sweeps/brain-attention-3")
+    for given in ("brain/attention", "brain/attention.yaml", "brain-attention"):
+        assert find_sweep(tmp_path, given).name == "brain-attention-3"
+    with pytest.raises(ConfigError, match="the studies there: attention, brain-attention"):
         find_sweep(tmp_path, "attntion")
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from seg.records.journal import Journal
 from seg.records.mlflow import Mlflow
 from seg.records.opening import open_record
 from seg.records.record import Record
-from seg.records.table import arranged, runs
+from seg.records.state import read_state, write_state
+from seg.records.table import arranged, runs, scores_of
 
 METRICS = ("dice", "iou", "precision", "recall", "nsd", "hd95_mm", "assd_mm", "volume_difference_ml")
 
@@ -204,6 +206,23 @@ def test_more_runs_than_a_page_of_mlflow(outputs: Path, monkeypatch: pytest.Monk
     assert len(runs(outputs)) == before, "deleted runs are not shown"
 
 
+def test_an_experiment_that_begins_while_runs_are_listed_is_no_error(
+    tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_database, tmp_path)
+    store, names = Mlflow(None, tmp_path), iter("abc")
+    listed = store.client.search_experiments
+
+    def begins_after(**given: Any) -> Any:
+        found = listed(**given)
+        store.client.create_run(store.client.create_experiment(next(names)))
+        return found
+
+    monkeypatch.setattr(store.client, "search_experiments", begins_after)
+    assert store.search("", {}) == []
+    assert [run.experiment for run in store.search("", {})] == ["a"]
+
+
 OPEN_AND_DIE = """
 import os, sys, time
 from pathlib import Path
@@ -227,6 +246,20 @@ def test_a_run_whose_process_is_gone_is_not_shown_as_running(
     assert forked(OPEN_AND_DIE, place, kind) == (-signal.SIGKILL, "")
     assert list(runs(place, study="dead")["status"]) == ["KILLED"]
     assert runs(place, study="dead", status="running").empty
+
+
+def test_a_killed_run_lasted_until_its_last_report(tmp_path: Path) -> None:
+    tracker = open_record("none", outputs=tmp_path, uri=None, experiment="a", run_name="b")
+    run, (begun,) = tracker.folders.run, Journal(tracker.folders.run).read()
+    Journal(run).append({"metrics": {"loss": 1.0}, "step": 1, "time": begun["time"] + 5000})
+    state = read_state(run)
+    assert state
+    write_state(run, replace(state, process=replace(state.process, started=0.0)))
+    (row,) = runs(tmp_path).to_dict("records")
+    assert (row["status"], row["seconds"]) == ("KILLED", 5.0)
+    Journal(run).append({"status": "FINISHED", "error": "", "time": begun["time"] + 7000})
+    Journal(run).append({"metrics": {"test_dice": 1.0}, "step": 0, "time": begun["time"] + 9000})
+    assert runs(tmp_path)["seconds"].tolist() == [7.0], "scores that were added later are not of its time"
 
 
 def test_the_table(printed: Callable[..., list[str]]) -> None:
@@ -303,7 +336,9 @@ def test_the_runs_ranked_by_one_case(outputs: Path, printed: Callable[..., list[
 
 
 def test_the_scores_of_a_run_of_another_machine_come_from_mlflow(outputs: Path, tmp_path: Path) -> None:
-    table = runs(tmp_path, f"sqlite:///{outputs / 'mlflow.db'}", case="case_b")
+    uri = f"sqlite:///{outputs / 'mlflow.db'}"
+    table = runs(tmp_path, uri, case="case_b")
+    assert set(scores_of(table, tmp_path, uri)["run_id"]) == {*table["run_id"]}
     assert list(table["case_dice"].round(6)) == [0.4, 0.35]
     assert list(table["arm"]) == ["se", "se"]
     assert Path(table["picture"][0]).is_relative_to(outputs), "the run's tag says where it drew"
@@ -447,3 +482,18 @@ def test_runs_whose_database_is_gone_are_shown_from_their_folders(
     (row,) = runs(tmp_path).to_dict("records")
     assert "There is no database" in caplog.text
     assert (row["name"], row["status"], row["val/dice"]) == ("here", "FINISHED", 0.5)
+
+
+def test_runs_that_a_restored_database_does_not_know_are_shown_from_their_folders(
+    tmp_path: Path, empty_database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_run(tmp_path, "before", tags={"arm": "se"}, cases={"x": 0.5})
+    make_run(tmp_path, "other", tags={"arm": "cbam"})
+    shutil.copy(empty_database, tmp_path)
+    known = make_run(tmp_path, "after", tags={"arm": "se"})
+    assert sorted(runs(tmp_path)["name"]) == ["after", "before", "other"]
+    assert "does not know 2 of the runs here" in caplog.text
+    assert sorted(runs(tmp_path, arm="se")["name"]) == ["after", "before"]
+    assert runs(tmp_path, case="x")["name"].tolist() == ["before"]
+    Mlflow(None, tmp_path).client.delete_run(known.run_id)
+    assert sorted(runs(tmp_path)["name"]) == ["before", "other"], "what was deleted there stays so"

@@ -101,9 +101,8 @@ def _composed(root: str, overrides: list[str], *, many: bool) -> Iterator[tuple[
         session = GlobalHydra.instance().hydra
         assert session is not None
         cfg = session.compose_config(root, overrides, RunMode.MULTIRUN if many else RunMode.RUN)
-        typed = [*keys_of(cfg.hydra.overrides.task), *keys_of(cfg.hydra.overrides.hydra)]
         _refuse_list(cfg.hydra.runtime.choices.get("experiments"))
-        allowed = checked(cfg, typed)
+        allowed = checked(cfg, typed_of(cfg))
         with allowing(allowed):
             yield session, cfg, allowed
 
@@ -150,6 +149,11 @@ def keys_of(overrides: Sequence[str]) -> list[str]:
     """The keys that overrides of the command line set, as Hydra keeps them: a list of which would resolve values."""
     plain: Any = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
     return [str(override).partition("=")[0].lstrip("+~") for override in plain]
+
+
+def typed_of(cfg: DictConfig) -> list[str]:
+    """The keys that the command line sets, those of Hydra's own settings included; ``cfg``: with ``hydra``."""
+    return [*keys_of(cfg.hydra.overrides.task), *keys_of(cfg.hydra.overrides.hydra)]
 
 
 @contextmanager

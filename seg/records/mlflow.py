@@ -53,7 +53,7 @@ _UNKNOWN_USER, _FORBIDDEN = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"), "PERMI
 _DAMAGED = ("file is not a database", "database disk image is malformed")  # sqlite's words
 _LONGEST_PARAM = 6000  # characters; the whole configuration is an artifact
 _LONGEST_TAG = 8000  # characters, MLflow's own limit; the whole report of a study is an artifact
-_BATCH = 500  # reports sent at once
+_BATCH = 500  # reports sent, or runs asked for, at once
 _PROCESS, _ERROR = "seg.process", "error"  # tags of ours
 
 
@@ -195,7 +195,7 @@ class Mlflow(Sink):
         """Marks as KILLED the runs of this machine that say RUNNING although their process no longer exists."""
         from mlflow.exceptions import MlflowException
 
-        for run in filter(_dead, list(self._runs("attributes.status = 'RUNNING'"))):
+        for run in [run for run, _ in self._runs("attributes.status = 'RUNNING'") if _dead(run)]:
             try:
                 self._set_status(run.info.run_id, status_report("KILLED", GONE))
             except MlflowException as error:  # a colleague's, which this user may only read
@@ -204,9 +204,17 @@ class Mlflow(Sink):
 
     def stage(self, run_id: str) -> str:
         """``active``, ``deleted``, or ``unknown`` where MLflow never had the run or has no trace of it any more."""
+        return self.stages([run_id]).get(run_id, "unknown")
+
+    def stages(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """By its id whether each run is ``active`` or ``deleted``; one that MLflow does not know is left out."""
+        found: dict[str, str] = {}
         with self.explained():
-            found = list(self._runs(f"attributes.run_id = '{run_id}'", deleted_too=True))
-        return str(found[0].info.lifecycle_stage) if found else "unknown"
+            for start in range(0, len(run_ids), _BATCH):
+                ids = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + _BATCH])
+                known = self._runs(f"attributes.run_id IN ({ids})", deleted_too=True)
+                found |= {run.info.run_id: run.info.lifecycle_stage for run, _ in known}
+        return found
 
     def run(self, run_id: str | None) -> "Run | None":
         """What MLflow knows of a run; None where it knows none of that id."""
@@ -225,9 +233,7 @@ class Mlflow(Sink):
         # MLflow cannot take a quote in a value: such a condition is left to the caller, who looks at all of them again.
         where = " and ".join(f"{what} '{value}'" for what, value in conditions.items() if "'" not in value)
         with self.explained():
-            experiments = {found.experiment_id: found.name for found in _pages(self.client.search_experiments)}
-            found = [run for run in self._runs(where) if HISTORY_OF not in run.data.tags]
-            return [_recorded(run, experiments[run.info.experiment_id]) for run in found]
+            return [_recorded(run, name) for run, name in self._runs(where) if HISTORY_OF not in run.data.tags]
 
     def read_artifact(self, run_id: str, path: str) -> str | None:
         """The text of a run's artifact; None where it has none of that name, or where there is no such run."""
@@ -252,13 +258,15 @@ class Mlflow(Sink):
                 instrument.clear_metrics()
             yield values
 
-    def _runs(self, where: str, deleted_too: bool = False) -> "Iterator[Run]":
+    def _runs(self, where: str, deleted_too: bool = False) -> "Iterator[tuple[Run, str]]":
+        """Runs, each with the name of its experiment."""
         from mlflow.entities import ViewType
 
         view = ViewType.ALL if deleted_too else ViewType.ACTIVE_ONLY
         experiments = _pages(partial(self.client.search_experiments, view_type=view))
-        ids = [experiment.experiment_id for experiment in experiments]
-        return _pages(partial(self.client.search_runs, ids, where, view))
+        names = {experiment.experiment_id: experiment.name for experiment in experiments}
+        found = _pages(partial(self.client.search_runs, [*names], where, view))
+        return ((run, names[run.info.experiment_id]) for run in found)
 
     def push(self, run: RunFolder, unwritten: Sequence[Report] = ()) -> None:
         """Sends what is new in the journal of ``run`` since this process last did; see ``Sink.push``."""

@@ -52,7 +52,7 @@ def open_record(
     state = State(kind, noted, experiment, run_name, "RUNNING", Process.this())
     with one_at_a_time(outputs):
         if known:
-            _refuse_if_going(known, state.process)
+            _refuse_if_going(known)
             remove_drafts(known.run)
         folders, look = _opened(sink, state, outputs, known.run_id if known else None, predictions)
     place = f"{sink.name} ({why})" if state.pushed else f"{folders.run} (tracking=none)"
@@ -64,9 +64,9 @@ def open_record(
     return record
 
 
-def _refuse_if_going(run: RunFolder, own: Process) -> None:
+def _refuse_if_going(run: RunFolder) -> None:
     last = read_state(run.run)
-    if last and last.process != own and last.true_status == "RUNNING" and last.process.host == own.host:
+    if last and last.true_status == "RUNNING" and last.process.here and not last.process.own:
         raise ConfigError(f"Run {run.run_id} is still running as process {last.process.pid}. Stop it first.")
 
 

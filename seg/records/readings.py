@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from seg.errors import few
+from seg.errors import counted, few
 from seg.files import atomic_write, digest
 from seg.records.chain import Link, read_chain, read_link
 from seg.records.folder import one_at_a_time
@@ -51,10 +51,10 @@ class Readings:
         """How often the part was read, and what is wrong with the ledger; ``subject``: ``This test part has``."""
         said = []
         if self.known:
-            times, studies = len(self.known), len(self.studies)
+            studies = len(self.studies)
             since = f"{datetime.fromisoformat(self.known[0].time):%d %B %Y}".lstrip("0")
             said.append(
-                f"{subject} been read {times} time{'s' * (times != 1)}, by {studies} "
+                f"{subject} been read {counted(len(self.known), 'time')}, by {studies} "
                 f"{'study' if studies == 1 else 'studies'}, since {since}."
             )
         if self.faults:

@@ -42,7 +42,7 @@ class Process:
     @property
     def gone(self) -> bool:
         """Whether it has certainly ended; of another host's processes nothing is certain."""
-        if self.host != _host():
+        if not self.here:
             return False
         import psutil
 
@@ -55,7 +55,7 @@ class Process:
 
     def lost(self, sign: float) -> bool:
         """Whether it has ended; of another host's, by when it last showed a sign of life (seconds since the epoch)."""
-        return self.gone or (self.host != _host() and time.time() - sign > SILENT)
+        return self.gone or (not self.here and time.time() - sign > SILENT)
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,7 @@ def runs(
         dataset: name of the data set.
         case: only runs that tested this case, best first, with the columns ``case_<metric>``, means over its classes,
             and ``picture``, a path or None.
-        complete: whether it is an error, in place of a warning, where an MLflow that has runs of ``sweep`` does not
-            answer.
+        complete: whether an MLflow with runs of ``sweep`` that does not answer is an error, not just a warning.
 
     Returns:
         One row per run: ``run_id``, ``run_id_short``, ``name``, ``status``, ``started``, ``seconds``, ``experiment``,
@@ -83,9 +82,10 @@ def runs(
     homes: dict[str, Mlflow] = {}
     ended = {folder.run_id: state.status for folder, state in here.items() if state and state.status != "RUNNING"}
     for store in stores:
-        found = [replace(record, status=ended.get(record.run_id, record.status)) for record in store.search(run, tags)]
-        records += [record for record in found if record.run_id not in homes]
+        found = store.search(run, tags)
+        records += [replace(one, status=ended.get(one.run_id, one.status)) for one in found if one.run_id not in homes]
         homes |= {record.run_id: store for record in found}
+    records += [record for store in stores for record in _lost(store, here, homes)]
     table = _frame(records, folders)
     kept = table["run_id"].str.startswith(run)
     for column, value in {**tags, "status": status and status.upper(), "dataset": dataset}.items():
@@ -112,11 +112,10 @@ def scores_of(table: "pd.DataFrame", outputs: Path, uri: str | None = None) -> "
 
     here, stores = sources(outputs, uri)
     folders = {folders.run_id: folders for folders in here}
-    homes = {
-        run_id: next((store for store in stores if store.stage(run_id) == "active"), None)
-        for run_id in table["run_id"]
-        if run_id not in folders
-    }
+    others = [run_id for run_id in table["run_id"] if run_id not in folders]
+    homes: dict[str, Mlflow] = {}
+    for store in stores:
+        homes = {run_id: store for run_id, stage in store.stages(others).items() if stage == "active"} | homes
     parts = []
     for run_id in table["run_id"]:
         where = run_id, folders.get(run_id), homes.get(run_id)
@@ -181,6 +180,17 @@ def sources(
     return here, stores
 
 
+def _lost(store: Mlflow, here: Mapping[RunFolder, State | None], homes: Mapping[str, Mlflow]) -> list[Recorded]:
+    """The runs here that were recorded in ``store`` and have no trace there, nor in ``homes``: it is new, or a copy."""
+    address = store.noted and without_passwords(store.noted)
+    own = [(one, state) for one, state in here.items() if state and (state.kind, state.uri) == ("mlflow", address)]
+    known = store.stages([folder.run_id for folder, _ in own if folder.run_id not in homes])
+    lost = [local(folder, state) for folder, state in own if folder.run_id not in {*known, *homes}]
+    if lost:
+        log.warning("%s does not know %d of the runs here; they are shown from their folders.", store.name, len(lost))
+    return lost
+
+
 def local(folder: RunFolder, state: State) -> Recorded:
     """A run as its own folder has it."""
     tags: dict[str, str] = {}
@@ -193,7 +203,7 @@ def local(folder: RunFolder, state: State) -> Recorded:
         params = report.get("params", {}) | params
         dataset = report.get("dataset", {}).get("name", dataset)
         times += [report["time"]] if "time" in report and (not ended or "status" in report) else []
-        ended = ended or "status" in report  # what is added later, such as test scores, is not of its time
+        ended = report.get("status", "" if ended else "RUNNING") != "RUNNING"  # what is added later is not of its time
     if state.true_status != state.status:
         tags["error"] = GONE
     return Recorded(

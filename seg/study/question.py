@@ -71,8 +71,13 @@ class Asked:
             ) from error
 
 
+def study_name(given: str) -> str:
+    """The name of a study by what ``experiments=`` or ``study=`` says; it leads out of no folder."""
+    return given.removesuffix(".yaml").replace("/", "-").lstrip(".-") or "study"
+
+
 def find_sweep(outputs: Path, study: str) -> Path:
-    """The folder of the latest sweep of a study, which may be named by the sweep too.
+    """The folder of the latest sweep of a study, named as in ``experiments=sub/name``, or by its sweep.
 
     Of those that can be read: the others are named in a warning.
 
@@ -89,7 +94,7 @@ def find_sweep(outputs: Path, study: str) -> Path:
             if folder.name == study:
                 raise
             log.warning("Left out: %s", error)
-    if mine := [folder for folder, name in names.items() if study in (name, folder.name)]:
+    if mine := [folder for folder, name in names.items() if {study, study_name(study)} & {name, folder.name}]:
         return mine[-1]
     there = ", ".join(sorted(set(names.values()))) or "none"
     raise ConfigError(

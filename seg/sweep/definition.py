@@ -13,7 +13,7 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from seg.config.compose import keys_of
+from seg.config.compose import typed_of
 from seg.config.content import PLACES, config_hash
 from seg.config.kind import Kind
 from seg.config.options import known_keys
@@ -21,7 +21,7 @@ from seg.config.schema import check
 from seg.config.trust import check_origin
 from seg.errors import ConfigError, nearest, together
 from seg.files import digest
-from seg.study.question import changes
+from seg.study.question import changes, study_name
 from seg.sweep.design import Differences, Study, check_arms, identity, read_study
 from seg.sweep.goal import Goal
 from seg.sweep.jobs import Space, Value, read_space
@@ -76,6 +76,11 @@ class Sweep:
     leaks: tuple[str, ...] = ()  # of a study: those that were allowed, and what may be one, in sentences
 
     @property
+    def outputs(self) -> Path:
+        """Where it and its trials write."""
+        return Path(self.cfg.paths.outputs)
+
+    @property
     def total(self) -> int:
         """Trials that must finish."""
         return self.goal.n_trials or len(self.starts)
@@ -113,7 +118,8 @@ def read_sweep(arguments: Sequence[str], settings: Settings, context: HydraConte
         raise ConfigError("hydra/launcher=joblib is not supported. Write hydra/launcher=submitit_local.")
     given = tuple(argument for argument in arguments if _is_place(argument))
     swept = [argument for argument in arguments if argument not in given]
-    loader, label, grid = context.config_loader, _label(config), settings["n_trials"] is None
+    label = study_name(str(config.hydra.runtime.choices.get("experiments") or config.study))
+    loader, grid = context.config_loader, settings["n_trials"] is None
     if not grid and config.inference.part == "test" and not any("inference.part=" in one for one in swept):
         swept.append("inference.part=none")  # a choice among many by their test scores would make these too good
     space = read_space(swept, settings["params"], settings["when"], loader, grid=grid)
@@ -162,11 +168,6 @@ def _is_place(argument: str) -> bool:
     """Whether an override says where something is, the same for all trials."""
     key, _, value = argument.lstrip("+").partition("=")
     return key in PLACES and (value[:1] in ("'", '"') or not any(sign in value for sign in ",()"))
-
-
-def _label(config: DictConfig) -> str:
-    study = config.hydra.runtime.choices.get("experiments")
-    return str(study).removesuffix(".yaml").replace("/", "-") if study else str(config.study)
 
 
 def _definition(
@@ -229,8 +230,7 @@ def _composed(examples: Sequence[Sequence[str]], context: HydraContext, config: 
     """The configurations of ``examples``, each one checked; every fault comes once."""
     faults: dict[str, None] = {}
     known: dict[str, dict[str, Any]] = {}
-    typed = [*keys_of(config.hydra.overrides.task), *keys_of(config.hydra.overrides.hydra)]
-    out = []
+    typed, out = typed_of(config), []
     for overrides in examples:
         cfg = deepcopy(context.config_loader.load_sweep_config(config, list(overrides)))
         check_origin(cfg, typed)

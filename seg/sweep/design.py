@@ -19,8 +19,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from seg.config.compose import keys_of
-from seg.config.content import flat, number, plain
+from seg.config.content import flat, plain
 from seg.errors import ConfigError, together
 from seg.study.anchors import read_anchors
 from seg.study.options import AGAINST
@@ -91,9 +90,8 @@ class Study:
             ConfigError: ``given``, from the command line, sets what the study sets itself, or varies something, too.
         """
         varied = [parameter.key for parameter in given.parameters]
-        faults = list(self._ignored("The command line", [*keys_of(given.fixed), *varied]))
-        typed = {key: number(one.partition("=")[2]) for one in given.fixed for key in keys_of([one])}
-        if self.redraws and typed.get("data.test_fraction"):
+        faults = list(self._ignored("The command line", [*given.typed, *varied]))
+        if self.redraws and given.typed.get("data.test_fraction"):
             faults.append(
                 f"The command line sets data.test_fraction; {WHERE}.base sets it to 0, whereby each seed draws its own "
                 "folds. Change it there."

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from seg.config.content import WITHOUT_EFFECT
 from seg.engine.cases import Material
 from seg.engine.progress import budget_of
-from seg.errors import ConfigError, DataError, InputError, counted
+from seg.errors import ConfigError, DataError, InputError, counted, few
 from seg.metrics import METRICS, read_scores
 from seg.records.scored import choices
 from seg.records.table import runs, scores_of
@@ -75,7 +76,7 @@ def forecast(asked: Sweep, study: Study, material: Material | None, patients: in
         ConfigError: the pilot is not known, or tells too little.
         DataError: its scores do not fit together.
     """
-    outputs, uri = Path(asked.cfg.paths.outputs), asked.cfg.tracking.uri
+    outputs, uri = asked.outputs, asked.cfg.tracking.uri
     try:
         pilot = None if study.pilot is None else read_pilot(study.pilot, outputs, uri)
         basis = _basis(pilot, study.primary, study.classes) if pilot else typical(study.primary)
@@ -100,28 +101,46 @@ def read_pilot(named: str | Sequence[str], outputs: Path, uri: str | None) -> Pi
     """The runs of a pilot: of a study, by its name, its sweep's or its folder, or those of a list.
 
     Raises:
-        ConfigError: no such study or run is known.
+        ConfigError: no such study or run is known, or a run's beginning is that of several.
         DataError: none of them has scores.
     """
     if isinstance(named, str) and (Path(named) / "scores.csv").is_file():
         return _kept(Path(named))
     if isinstance(named, str):
-        sweep = Asked.read(find_sweep(outputs, Path(named).name)).sweep
+        sweep = Asked.read(find_sweep(outputs, Path(named).name if Path(named).is_dir() else named)).sweep
         table, name = runs(outputs, uri, sweep=sweep), f"pilot {named}"
     else:
         table, name = runs(outputs, uri), f"pilot of {counted(len(named), 'run')}"
-        if unknown := [run for run in named if not table["run_id"].str.startswith(str(run)).any()]:
+        meant = {str(run): [known for known in table["run_id"] if known.startswith(str(run))] for run in named}
+        if unknown := [run for run, known in meant.items() if not known]:
             raise ConfigError(f"pilot names {', '.join(unknown)}, and no such run is in {outputs}. See seg.runs.")
-        table = table[table["run_id"].str.startswith(tuple(map(str, named)))]
+        for run, known in meant.items():
+            if len(known) > 1:
+                raise ConfigError(f"pilot names {run}, which may be any of {few(known)}. Give more characters.")
+        table = table[table["run_id"].isin([run_id for known in meant.values() for run_id in known])]
     table = table[table["status"] == "FINISHED"]
     scores = scores_of(table, outputs, uri) if len(table) else table
     if scores.empty:
         raise DataError(f"The {name} has no scores yet: none of its runs has finished and scored its cases.")
     table = table[table["run_id"].isin(scores["run_id"])]
-    arms = table["arm"].fillna(table["name"].map(choices)) if "arm" in table else table["name"].map(choices)
-    whose = table[["run_id", "seed", "fold"]].assign(arm=arms).convert_dtypes()
+    whose = table.reindex(columns=["run_id", "seed", "fold"]).assign(arm=_arms(table)).convert_dtypes()
     steps = table.get("params.trainer.max_steps")
     return Pilot(scores.merge(whose, on="run_id"), _known(table["seconds"]), _known(steps), name)
+
+
+def _arms(table: "pd.DataFrame") -> "pd.Series":
+    """The arm of each run; plain runs, whose tag is but their name, are of one where all but seed and fold is equal."""
+    of_settings = [
+        column
+        for column in table
+        if column.startswith("params.")
+        and not column.removeprefix("params.").startswith((*WITHOUT_EFFECT, "resolved."))
+        if column not in ("params.seed", "params.data.fold", "params.data.split_seed")
+    ]
+    named = table["name"].map(choices)
+    alike = [named, *(table[column].astype(str) for column in of_settings)]
+    own = named + " as " + table["run_id"].groupby(alike).transform("min").str[:8]
+    return table["arm"].where(table["arm"] != table["name"], own).fillna(own) if "arm" in table else own
 
 
 def _kept(folder: Path) -> Pilot:

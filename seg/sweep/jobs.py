@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import create_trial
 
-from seg.config.content import flat
+from seg.config.compose import keys_of
+from seg.config.content import flat, number
 from seg.errors import ConfigError, nearest, together
 
 Value = str | int | float  # of a parameter: a text as in an override, or a number
@@ -58,6 +59,11 @@ class Space:
 
     parameters: tuple[Parameter, ...]  # each after those that it depends on
     fixed: tuple[str, ...] = ()  # the overrides that do not vary
+
+    @property
+    def typed(self) -> dict[str, object]:
+        """The values that do not vary, by key; numbers as such."""
+        return {key: number(one.partition("=")[2]) for one in self.fixed for key in keys_of([one])}
 
     def overrides(self, values: Mapping[str, Value]) -> tuple[str, ...]:
         """The overrides of the trial that has these values."""
@@ -131,9 +137,9 @@ def _start(parameter: Parameter, value: object) -> Value | None:
         return meant(value, parameter.choices) or next((text for text in parameter.choices if text == value), None)
     among = parameter.distribution
     with suppress(ValueError, TypeError):  # Optuna's, if the number is out of range
-        number = int(str(value)) if isinstance(among, IntDistribution) else float(str(value))
-        create_trial(value=0, params={parameter.key: number}, distributions={parameter.key: among})
-        return number
+        read = int(str(value)) if isinstance(among, IntDistribution) else float(str(value))
+        create_trial(value=0, params={parameter.key: read}, distributions={parameter.key: among})
+        return read
     return None
 
 
@@ -241,7 +247,7 @@ def _texts(override: Override) -> list[str]:
         return [override.get_value_element_as_str()]
     value = override.value()
     numbers = (value.start, value.stop, value.step) if isinstance(value, RangeSweep) else ()
-    if not all(number is not None and math.isfinite(number) for number in numbers):
+    if not all(end is not None and math.isfinite(end) for end in numbers):
         raise ValueError("the numbers of a range are finite")
     return list(override.sweep_string_iterator())
 

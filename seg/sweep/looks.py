@@ -4,11 +4,9 @@ import logging
 import threading
 import time
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-from seg.config.compose import keys_of
-from seg.config.content import WITHOUT_EFFECT, number
+from seg.config.content import WITHOUT_EFFECT
 from seg.errors import ConfigError, DataError, InputError, counted
 from seg.pages.study import look_at
 from seg.study.looks import why
@@ -56,9 +54,8 @@ class NextSeed:
             return self._decide(len(batches), self.sweep.study.until)
 
     def _decide(self, place: int, seeds: Seeds) -> bool:
-        cfg = self.sweep.cfg
         try:
-            looks = look_at(asked_by(self.sweep), Path(cfg.paths.outputs), cfg.tracking.uri)
+            looks = look_at(asked_by(self.sweep), self.sweep.outputs, self.sweep.cfg.tracking.uri)
         except ConfigError as error:
             return self._wait(error)
         if len(looks) <= place:
@@ -97,9 +94,8 @@ def asked_by(sweep: Sweep) -> Asked:
     same = {key: value for key, value in (vars(sweep) | vars(study)).items() if key in kept}
     levels = {factor: {arm.name: arm.levels[n] for arm in study.arms} for n, factor in enumerate(study.factors)}
     own: dict[str, Any] = {"sweep": sweep.name, "runs": sweep.total, "arms": tuple(arm.name for arm in study.arms)}
-    typed = {key: number(one.partition("=")[2]) for one in sweep.space.fixed for key in keys_of([one])}
-    base = study.base | {key: v for key, v in typed.items() if not key.startswith((*WITHOUT_EFFECT, "experiments"))}
-    return Asked(**same | own | {"factors": levels, "base": base})
+    typed = {k: v for k, v in sweep.space.typed.items() if not k.startswith((*WITHOUT_EFFECT, "experiments"))}
+    return Asked(**same | own | {"factors": levels, "base": study.base | typed})
 
 
 def ended_by(sweep: Sweep, search: Search) -> dict[str, object]:

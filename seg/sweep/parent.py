@@ -46,7 +46,7 @@ class Parent:
             frame = search.frame()
             counts = frame["state"].value_counts()
             if self.sweep.study and counts.get("finished"):
-                outputs, asked, folder = Path(self.sweep.cfg.paths.outputs), asked_by(self.sweep), self.sweep.folder
+                outputs, asked, folder = self.sweep.outputs, asked_by(self.sweep), self.sweep.folder
                 own = self.tracker.run_id
                 note_reading(outputs, asked.part, kind="study", reader=own, name=asked.name, folder=folder)
             metrics = {state: float(counts.get(state, 0)) for state in ("finished", "pruned", "failed")}
@@ -74,9 +74,9 @@ class Parent:
             print_lines(self.tracker.look)
 
     def _study(self, frame: pd.DataFrame) -> tuple[str, list[Path]]:
-        folder, cfg = self.sweep.folder, self.sweep.cfg
+        folder = self.sweep.folder
         atomic_write(folder / "summary.md", study_summary(self.sweep, frame))
-        return report(folder, Path(cfg.paths.outputs), cfg.tracking.uri)
+        return report(folder, self.sweep.outputs, self.sweep.cfg.tracking.uri)
 
     def _search(self, search: Search, frame: pd.DataFrame) -> tuple[str, list[Path]]:
         folder, written = self.sweep.folder, []
@@ -105,12 +105,12 @@ def open_parent(sweep: Sweep, search: Search, experiment: str) -> Parent | None:
             with suppress(DataError):  # it is damaged, or of another version: it is written anew
                 asked = replace(asked, planned=Asked.read(sweep.folder).planned)
         asked.write(sweep.folder)  # where its report will be made
-    if known and known not in by_id(Path(cfg.paths.outputs)):
+    if known and known not in by_id(sweep.outputs):
         log.warning(
             "The sweep's own run %s is not in %s: it is kept on another machine, or it was removed. This process makes "
             "no report.",
             known[:8],
-            cfg.paths.outputs,
+            sweep.outputs,
         )
         return None
     tracker = open_own(sweep, experiment, sweep.name, run_id=known)
@@ -137,7 +137,7 @@ def open_own(
     cfg = sweep.cfg
     return open_record(
         cfg.tracking.kind,
-        outputs=Path(cfg.paths.outputs),
+        outputs=sweep.outputs,
         uri=cfg.tracking.uri,
         experiment=experiment,
         run_name=name,
@@ -150,7 +150,7 @@ def open_own(
 def status_of(sweep: Sweep, search: Search) -> str | None:
     """The status of the sweep's run as its folder has it, by whomever it is kept; None where it is not here."""
     known = search.parent
-    folders = by_id(Path(sweep.cfg.paths.outputs)).get(known) if known else None
+    folders = by_id(sweep.outputs).get(known) if known else None
     state = read_state(folders.run) if folders else None
     return state.status if state else None
 

@@ -44,7 +44,6 @@ class Trial:
     id: int  # in the storage
     params: dict[str, Value]
     overrides: tuple[str, ...]
-    attempt: int = 1
     again: bool = False  # begun by a process that no longer exists
 
 
@@ -110,11 +109,18 @@ class Search:
     @patient
     def take(self) -> Trial | None:
         """The next trial to run, abandoned ones first; None if there is none now, see ``over``."""
-        with self._alone():
-            trials = self._trials()
-            for left in filter(self._abandoned, trials):
-                return self._taken(optuna.Trial(self.study, left._trial_id), again="process" in left.user_attrs)
-            return self._taken(self.study.ask()) if self._open(trials) else None
+        with self._lock:
+            with self._alone():
+                trials = self._trials()
+                left = next(filter(self._abandoned, trials), None)
+                if left is None and not self._open(trials):
+                    return None
+                trial = self.study.ask() if left is None else optuna.Trial(self.study, left._trial_id)
+                trial.set_user_attr("process", self._sign())
+                params = self.space.suggest(partial(drawn, trial))
+            self._mine[trial.number] = trial  # only now: if the storage goes away before, the trial is taken once more
+        again = left is not None and "process" in left.user_attrs
+        return Trial(trial.number, trial._trial_id, params, self.overrides(params), again)
 
     @patient
     def over(self) -> bool:
@@ -134,22 +140,26 @@ class Search:
     def complete(self, number: int, values: Sequence[float]) -> None:
         """A trial finished with these values of the objectives, all finite."""
         self._tell(number, TrialState.COMPLETE, values)
+        self.let_go(number)
 
     @patient
     def prune(self, number: int) -> None:
         """A trial stopped as Optuna said it should; its value is what it reported last."""
         self._tell(number, TrialState.PRUNED)
+        self.let_go(number)
 
     @patient
     def fail(self, number: int, error: str, retry: bool) -> None:
         """A trial failed; it is entered once more where ``retry`` is set and ``retries`` allow it."""
         with self._alone():
             self.note(number, error=without_passwords(error))
-            trial = self._trials()[number]
-            attempt = trial.user_attrs.get("attempt", 1)
             self._tell(number, TrialState.FAIL)
-            if trial.state == TrialState.RUNNING and retry and attempt <= self.goal.retries:
+            trials = self._trials()
+            trial, attempt = trials[number], trials[number].user_attrs.get("attempt", 1)
+            failed = number in self._mine and trial.state == TrialState.FAIL and number not in _retried(trials)
+            if failed and retry and attempt <= self.goal.retries:
                 self._enter_again(trial, attempt + 1)
+        self.let_go(number)  # only now: if the storage goes away before, its retry is not lost
 
     @patient
     def failures(self) -> list[tuple[int, str]]:
@@ -158,7 +168,7 @@ class Search:
         return [(trial.number, trial.user_attrs.get("error", "")) for trial in failed]
 
     def let_go(self, number: int) -> None:
-        """Leaves a trial that was stopped as it is, for whoever continues the sweep."""
+        """A trial is no longer this process's: it has ended, or was stopped and waits for whoever continues it."""
         self._mine.pop(number, None)
 
     @patient
@@ -244,7 +254,7 @@ class Search:
             self._check_same(study)
             begun = len(study.get_trials(deepcopy=False))
             # A continued sweep draws other points than before; a sequence such as qmc's keeps its place in the storage.
-            own = f"{self.goal.seed} {begun} {self.process.pid if self._shared else ''}"
+            own = f"{self.goal.seed} {begun} {self.process if self._shared else ''}"
             seed = self.goal.seed if self.goal.sampler == "qmc" else random.Random(own).getrandbits(32)
             study.sampler = make_sampler(self.goal, self.space, seed)
             study.stop = lambda: None  # type: ignore[method-assign]  # what some samplers call; n_trials ends a search
@@ -283,13 +293,6 @@ class Search:
     def _sign(self) -> dict[str, object]:
         return asdict(self.process) | {"beat": time.time()}
 
-    def _taken(self, trial: optuna.Trial, again: bool = False) -> Trial:
-        trial.set_user_attr("process", self._sign())
-        params = self.space.suggest(partial(drawn, trial))
-        self._mine[trial.number] = trial
-        attempt = trial.user_attrs.get("attempt", 1)
-        return Trial(trial.number, trial._trial_id, params, self.overrides(params), attempt, again)
-
     def _abandoned(self, trial: FrozenTrial) -> bool:
         """Whether a trial is under way and its process is not, as far as this machine can tell."""
         if trial.state != TrialState.RUNNING:
@@ -305,12 +308,11 @@ class Search:
             ended = self.study.tell(number, values, state, skip_if_finished=True)
         if ended is None or ended.state != state:
             log.warning("Trial %d had been given up before it was %s.", number, STATES[state.name])
-        self._mine.pop(number, None)
 
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:
     """The values of a trial, or what is known of them before it is taken."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
 def _retried(trials: Iterable[FrozenTrial]) -> set[int]:

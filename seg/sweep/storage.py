@@ -43,9 +43,9 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
             try:
                 return method(*args, **kwargs)
             except (SQLAlchemyError, StorageInternalError, OSError) as error:
-                cause = error.__cause__ or error
-                reason = _reason(cause, address)
-            if pause is None or not isinstance(cause, _PASSING):
+                reason = _reason(error.__cause__ or error, address)
+                passing = isinstance(error, _PASSING) or isinstance(error.__cause__, _PASSING)
+            if pause is None or not passing:
                 break
             log.warning("The sweep's storage does not answer (%s); trying again in %.0f s.", reason, pause)
             time.sleep(pause)

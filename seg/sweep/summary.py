@@ -5,7 +5,6 @@ import logging
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -53,7 +52,7 @@ def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> s
         where = shlex.quote(str(sweep.folder))
         if sweep.goal.n_trials:
             command = f"python -m seg.score run={search.best().iloc[0]['run_id'][:8]}"
-            lines += [f"To test the best trial, once: `{command}{place_given(Path(sweep.cfg.paths.outputs))}`", ""]
+            lines += [f"To test the best trial, once: `{command}{place_given(sweep.outputs)}`", ""]
         lines += [f"To train it again: `python -m seg.train --config-dir {where} experiments=best`", ""]
     return "\n".join(lines)
 
@@ -61,7 +60,7 @@ def summary(sweep: Sweep, search: Search, frame: pd.DataFrame, again: bool) -> s
 def study_summary(sweep: Sweep, frame: pd.DataFrame) -> str:
     """A study's runs in Markdown; no best one, for what they say together is in the report."""
     assert sweep.study is not None
-    command = f"python -m seg.report study={sweep.name}{place_given(Path(sweep.cfg.paths.outputs))}"
+    command = f"python -m seg.report study={sweep.name}{place_given(sweep.outputs)}"
     done = set(frame.loc[frame["state"] == "finished", "arm"])
     if sweep.study.arms[0].name in done and len(done) > 1:
         message = f"What it found: report.html and table.md, beside this file. To make them again: `{command}`"
@@ -104,7 +103,7 @@ def best_recipe(sweep: Sweep, search: Search) -> str | None:
     if best.empty:
         return None
     winner = best.iloc[0]
-    if (run := by_id(Path(sweep.cfg.paths.outputs)).get(str(winner["run_id"]))) is None:  # of another machine
+    if (run := by_id(sweep.outputs).get(str(winner["run_id"]))) is None:  # of another machine
         return None
     params = {key: winner[key] for key in best.attrs["parameters"] if pd.notna(winner[key])}
     chosen = sweep.choices(sweep.overrides(params))

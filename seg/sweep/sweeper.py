@@ -9,7 +9,6 @@ import logging
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -69,7 +68,7 @@ def sweep(
         log.info("check: no fault found, in the sweep and in %d cases.", len(material.cases.cases))
         return
     asked = with_plan(asked, material)
-    with one_at_a_time(Path(asked.cfg.paths.outputs)):
+    with one_at_a_time(asked.outputs):
         owns = _claim(asked)
     log_to(asked.folder / "log.txt")
     experiment = experiment_name(asked.cfg.tracking.experiment, f"{material.cases.name}/{asked.cfg.study}")
@@ -164,7 +163,7 @@ def _taken_over(asked: Sweep, search: Search, experiment: str) -> Parent | None:
     """
     deadline = time.monotonic() + SILENT + 60
     while (status := status_of(asked, search)) not in (None, "FINISHED"):
-        with one_at_a_time(Path(asked.cfg.paths.outputs)):
+        with one_at_a_time(asked.outputs):
             left = status_of(asked, search) != "FINISHED" and _claim(asked)
         if left:
             return open_parent(asked, search, experiment)

@@ -87,7 +87,7 @@ class TrialFolder:
         """Asks the trial to save and stop, at once or as soon as it has prepared its data."""
         (self.path / "stop").touch()
         process = Process(**self.run["process"]) if self.is_alive() else None
-        if process and process.host == Process.this().host:
+        if process and process.here:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
 

@@ -13,7 +13,9 @@ from composing import composed
 from omegaconf import OmegaConf
 from test_sweeper import Sweeps, sweeps
 
+from seg.config.compose import sweeping
 from seg.errors import ConfigError
+from seg.sweep.definition import read_sweep
 from seg.sweep.design import Study, check_arms, identity, read_study
 from seg.sweep.jobs import Space
 
@@ -462,3 +464,13 @@ def test_a_study_refuses_a_seed_of_the_command_line(sweeps: Sweeps) -> None:
 
 def test_a_run_id_without_a_letter_names_a_pilot() -> None:
     assert study(pilot=[7712, "a1b2"]).pilot == ["7712", "a1b2"]
+
+
+@pytest.mark.parametrize(
+    ("study", "start"), [("../../x", "x"), ("a/b", "a-b"), ("..", "study"), ("phase 2.5", "phase 2.5")]
+)
+def test_the_name_of_a_study_leads_out_of_no_folder(tmp_path: Path, study: str, start: str) -> None:
+    with sweeping("train", ["seed=0,1", f"study='{study}'", f"paths.outputs={tmp_path}"]) as described:
+        found = read_sweep(*described)
+    assert found.folder == tmp_path / "sweeps" / found.name
+    assert found.name[:-9] == start

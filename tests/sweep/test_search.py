@@ -57,6 +57,10 @@ def living() -> Process:
     return Process(Process.this().host, parent.pid, parent.create_time())
 
 
+def attempt(hand: Search, trial: Trial) -> int:
+    return int(hand.frame().at[trial.number, "attempt"])
+
+
 def takes(hand: Search, count: int) -> list[Trial]:
     taken = [hand.take() for _ in range(count)]
     assert None not in taken
@@ -111,6 +115,21 @@ def test_a_search_starts_from_the_trials_it_is_given_and_draws_the_rest(tmp_path
     assert len(hand.frame()) == 3
 
 
+def test_a_value_of_a_start_that_was_not_asked_for_is_none_of_its_trial(tmp_path: Path) -> None:
+    among = space("model=choice(a,b)", "x=interval(0.5,1.0)", x={"model": "b"})
+    hand = search(tmp_path, 8, among, [{"x": 0.5 + n / 16} for n in range(8)])
+    finish(hand)
+    frame = hand.frame()
+    assert set(frame["model"]) == {"a", "b"}
+    assert frame["x"].isna().tolist() == (frame["model"] == "a").tolist()
+
+
+def test_processes_with_one_number_on_two_machines_draw_other_points(tmp_path: Path) -> None:
+    hands = [search(tmp_path / host, process=Process(host, 7, 0.0)) for host in ("one", "two")]
+    one, two = (takes(hand, 1)[0].params for hand in hands)
+    assert one["lr"] != two["lr"]
+
+
 def test_a_name_that_is_another_sweeps_is_refused(tmp_path: Path) -> None:
     def opened(**definition: Any) -> Search:
         return Search("tune", tmp_path / "journal.log", GOAL, Process.this(), space(), definition=definition)
@@ -154,7 +173,7 @@ def test_while_trials_run_there_is_nothing_to_take_but_it_is_not_over(tmp_path: 
     hand.fail(second.number, "broken", retry=True)
     again = other.take()
     assert again
-    assert (again.params, again.attempt) == (second.params, 2)
+    assert (again.params, attempt(hand, again)) == (second.params, 2)
     other.complete(again.number, [1.0])
     assert hand.over()
     assert other.over()
@@ -168,7 +187,7 @@ def test_threads_share_a_search(tmp_path: Path) -> None:
         while not hand.over():
             if trial := hand.take():
                 taken.append(trial)
-                if trial.number % 4 == 0 and trial.attempt == 1:
+                if trial.number % 4 == 0 and attempt(hand, trial) == 1:
                     hand.fail(trial.number, "broken", retry=True)
                 else:
                     hand.complete(trial.number, [0.5])
@@ -192,10 +211,9 @@ def test_a_failed_trial_is_tried_again_as_often_as_retries_say(kind: Callable[..
     for _ in range(3):
         (trial,) = takes(hand, 1)
         tried.append(trial)
-        hand.fail(trial.number, f"broken {trial.attempt}", retry=True)
-    assert [trial.attempt for trial in tried] == [1, 2, 3]
+        hand.fail(trial.number, f"broken {attempt(hand, trial)}", retry=True)
     assert len({(str(trial.params), trial.overrides) for trial in tried}) == 1
-    assert hand.failures() == [(trial.number, f"broken {trial.attempt}") for trial in tried]
+    assert hand.failures() == [(trial.number, f"broken {attempt(hand, trial)}") for trial in tried]
     frame = hand.frame()
     assert list(frame["retried"]) == [True, True, False]
     assert list(frame["attempt"]) == [1, 2, 3]
@@ -310,7 +328,7 @@ def test_what_a_killed_process_ran_is_taken_again(tmp_path: Path) -> None:
     hand.fail(third.number, "killed", retry=True)
     hand.complete(fourth.number, [0.5])
     (again,) = finish(hand)
-    assert (again.params, again.attempt) == (third.params, 2)
+    assert (again.params, attempt(hand, again)) == (third.params, 2)
     assert states(hand) == {"finished": 4, "failed": 1}
 
 
@@ -355,7 +373,7 @@ hand.take()
     assert run_code(tmp_path, code, n_trials=3) == KILLED
     hand = search(tmp_path, 3, starts=[{"model": "swin", "lr": 0.001}])
     first, *_ = done = finish(hand)
-    assert (first.params["model"], first.params["lr"], first.attempt) == ("swin", 0.001, 1)
+    assert (first.params["model"], first.params["lr"], attempt(hand, first)) == ("swin", 0.001, 1)
     assert len(done) == 3
     assert states(hand) == {"finished": 3}
 
@@ -383,7 +401,7 @@ WORK = """
 hand = search(path, **settings)
 while not hand.over():
     if trial := hand.take():
-        if trial.number % 5 == 4 and trial.attempt == 1:
+        if trial.number % 5 == 4 and attempt(hand, trial) == 1:
             hand.fail(trial.number, "broken", retry=True)
         else:
             hand.complete(trial.number, [trial.params["lr"]])

@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from seg.errors import ConfigError, SegError
 from seg.records.state import Process
+from seg.sweep import search as search_module
 from seg.sweep import storage
 from seg.sweep.goal import Goal, Judge
 from seg.sweep.jobs import Space, choice, read_space
@@ -160,6 +162,41 @@ def test_a_storage_that_comes_back_costs_no_trial(
     assert "trying again" in caplog.text
 
 
+def test_a_retry_is_entered_though_the_storage_goes_away_while_its_trial_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_PAUSES", (0.0,))
+    hand = search(tmp_path / "journal.log", retries=1)
+    trial, place = hand.take(), hand.study._storage
+    assert trial
+    monkeypatch.setattr(place, "create_new_trial", Away(1, place.create_new_trial))
+    hand.fail(trial.number, "broken", retry=True)
+    assert hand.frame()[["state", "attempt", "retried"]].to_numpy().tolist() == [
+        ["failed", 1, True],
+        ["waiting", 2, False],
+    ]
+
+
+def test_a_lock_that_is_lost_with_its_server_costs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLAlchemy raises its own error here, which Optuna does not wrap."""
+    monkeypatch.setattr(storage, "_PAUSES", (0.0,) * 2)
+    hand, away = search(tmp_path / "journal.log", 2), [True, False, True]
+
+    @contextmanager
+    def alone(*_: object) -> Iterator[None]:
+        yield
+        if away and away.pop():
+            raise OperationalError("COMMIT", {}, Exception()) from Exception("server closed the connection")
+
+    monkeypatch.setattr(search_module, "alone", alone)
+    taken = [hand.take(), hand.take()]
+    assert [trial.number for trial in taken if trial] == [0, 1]
+    assert hand.take() is None
+    for number in range(2):
+        hand.complete(number, [0.5])
+    assert hand.over()
+
+
 def test_a_storage_that_stays_away_ends_the_sweep_without_showing_the_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,7 +230,7 @@ while not hand.over():
         judge = Judge(hand.name, hand.address, trial.id, "none", {{}})
         judge.stops(1, 0.5)
         judge.close()
-        if trial.number % 5 == 4 and trial.attempt == 1:
+        if trial.number % 5 == 4 and hand.frame().at[trial.number, "attempt"] == 1:
             hand.fail(trial.number, "broken", retry=True)
         else:
             hand.complete(trial.number, [trial.params["lr"]])
@@ -284,7 +321,12 @@ def test_a_server_that_restarts_is_waited_for(server: Server, caplog: pytest.Log
     back.start()
     hand.complete(trial.number, [0.5])
     back.join()
-    assert "trying again" in caplog.text
+    server.stop()
+    back = threading.Timer(1.0, server.start)
+    back.start()
+    assert hand.take(), "its lock, too"
+    back.join()
+    assert caplog.text.count("trying again") >= 2
     assert SECRET not in caplog.text
     server.stop()
     server.start()
