@@ -57,4 +57,4 @@ def test_a_kept_study_is_whole_and_asked_by_its_file(kept: Path) -> None:
 
 
 def test_the_studies_that_ended_are_kept() -> None:
-    assert [path.parent.name for path in KEPT] == ["attention", "record", "schedulers"]
+    assert [path.parent.name for path in KEPT] == ["attention", "recipe", "record", "schedulers"]
